@@ -1,0 +1,40 @@
+"""invgraph: declare an invertible network as a graph of nodes, get one PyTorch module with an exact inverse."""
+
+from invgraph import errors as errors
+from invgraph import nets as nets
+from invgraph.errors import ArgumentError as ArgumentError
+from invgraph.errors import CheckpointError as CheckpointError
+from invgraph.errors import GraphError as GraphError
+from invgraph.errors import InputTypeError as InputTypeError
+from invgraph.errors import InvgraphError as InvgraphError
+from invgraph.errors import NumericsError as NumericsError
+from invgraph.errors import ShapeError as ShapeError
+from invgraph.graph import Graph as Graph
+from invgraph.invertible import Inverse as Inverse
+from invgraph.invertible import Invertible as Invertible
+from invgraph.modules.actnorm import ActNorm as ActNorm
+from invgraph.modules.concat import Concat as Concat
+from invgraph.modules.coupling import Coupling as Coupling
+from invgraph.modules.elementwise import Elementwise as Elementwise
+from invgraph.modules.haar import Haar as Haar
+from invgraph.modules.linear import FixedLinear as FixedLinear
+from invgraph.modules.linear import Orthogonal as Orthogonal
+from invgraph.modules.permute import Permute as Permute
+from invgraph.modules.reshape import Flatten as Flatten
+from invgraph.modules.reshape import Reshape as Reshape
+from invgraph.modules.split import Split as Split
+from invgraph.modules.squeeze import Squeeze as Squeeze
+from invgraph.node import ConditionNode as ConditionNode
+from invgraph.node import FeatureNode as FeatureNode
+from invgraph.node import InputNode as InputNode
+from invgraph.node import Node as Node
+from invgraph.node import Value as Value
+from invgraph.node import chain as chain
+from invgraph.subnet import Subnet as Subnet
+from invgraph.subnet import SubnetFactory as SubnetFactory
+from invgraph.transforms.additive import Additive as Additive
+from invgraph.transforms.affine import Affine as Affine
+from invgraph.transforms.transform import Transform as Transform
+from invgraph.transforms.volume_preserving import VolumePreserving as VolumePreserving
+
+__version__ = "0.1.0"

@@ -1,0 +1,267 @@
+"""The graph as one module: two schedules over the same slots, and the plain runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import GraphError, NumericsError
+from invgraph.invertible import Invertible, Result
+from invgraph.node import FeatureNode, Node, Sources, Value
+from invgraph.shapes import Ports, Shape, Structured, Tensors
+from invgraph.summary import summarize
+from invgraph.wiring import Wiring, wire
+
+
+class Step(NamedTuple):
+    """One node of a schedule, in places: which layer, and the slots of what it transforms, reads and makes."""
+
+    layer: int
+    feature: bool
+    inputs: tuple[int, ...]
+    conditions: tuple[int, ...]
+    outputs: tuple[int, ...]
+    idle: tuple[int, ...]
+    """Slots that nothing reads after this step, in the forward and in the inverse schedule alike."""
+
+
+class Schedule(NamedTuple):
+    """The steps of one direction, and the slots where its values start and end."""
+
+    steps: tuple[Step, ...]
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+@final
+class Graph(Invertible):
+    """A declared graph of nodes as one invertible module.
+
+    ``outputs, log_det = graph(inputs, conditions)`` and ``inputs, log_det = graph.inverse(outputs, conditions)``. Each
+    of inputs, outputs and conditions has the structure it was declared with: one node alone is a tensor, a list or
+    tuple of nodes is a tuple of tensors.
+
+    Graphs declared over the same nodes share their layers. A graph is a layer too: ``Node(x, graph)``.
+
+    Arguments:
+        inputs: the :class:`InputNode` or a list of them.
+        outputs: the node or value, or a list of them, that the network returns.
+        conditions: the :class:`ConditionNode` or a list of them.
+        check_finite: raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an infinity
+            (a debugging aid: it looks at the data after every node).
+
+    Log-det:
+        The sum over the nodes, nats per sample, of the direction taken.
+
+    Raises:
+        GraphError: the nodes do not make an invertible graph; the message says where and why.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> x = ig.InputNode(2, name="x")
+        >>> c = ig.ConditionNode(3, name="c")
+        >>> h = ig.Node(x, ig.Permute, {"seed": 0})
+        >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+        >>> h = ig.Node(h, ig.Coupling, args, conditions=c, name="coupling")
+        >>> graph = ig.Graph(inputs=x, outputs=h, conditions=c)
+        >>> z, log_det = graph(torch.zeros(5, 2), torch.zeros(5, 3))
+        >>> z.shape, log_det.shape
+        (torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    conditional = True
+    arity = None
+
+    def __init__(
+        self, inputs: Sources, outputs: Sources, conditions: Sources = (), *, check_finite: bool = False
+    ) -> None:
+        wiring = wire(inputs, outputs, conditions)
+        super().__init__(
+            tuple(value.shape for value in wiring.inputs), tuple(value.shape for value in wiring.conditions)
+        )
+        self.check_finite = check_finite
+        single_in, single_out, single_given = wiring.single
+        self._sides = (
+            wiring.ports("input", wiring.inputs, single_in),
+            wiring.ports("output", wiring.outputs, single_out),
+            wiring.ports("condition", wiring.conditions, single_given),
+        )
+        self.layers = nn.ModuleDict()
+        for node in wiring.nodes:
+            if isinstance(node, (Node, FeatureNode)):
+                name = wiring.names[node]
+                self.layers[name] = node.module
+                if isinstance(node.module, Invertible):
+                    node.module.label = f"node {name!r} ({type(node.module).__name__})"
+        self.slots, self.forward_schedule, self.inverse_schedule = _schedules(wiring)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self._sides[1].shapes
+
+    def __getitem__(self, name: str) -> nn.Module:
+        """The layer of a node, by the node's name."""
+        if name not in self.layers:
+            names = ", ".join(self.layers)
+            raise GraphError("Graph", f"name {name!r}", f"no such node; the graph has {names}")
+        return self.layers[name]
+
+    def _inputs(self) -> Ports:
+        return self._sides[0]
+
+    def _outputs(self) -> Ports:
+        return self._sides[1]
+
+    def _conditions(self) -> Ports:
+        return self._sides[2]
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._run(self.forward_schedule, xs, cs, inverse=False)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._run(self.inverse_schedule, ys, cs, inverse=True)
+
+    def _run(self, schedule: Schedule, values: Tensors, conditions: Tensors, inverse: bool) -> Result:
+        log_det = values[0].new_zeros(values[0].shape[0])
+        slots = self._start(schedule, values, conditions)
+        layers = tuple(self.layers.values())
+        for step in schedule.steps:
+            log_det = self._advance(step, layers[step.layer], slots, log_det, inverse)
+        return tuple(_held(slots, schedule.ends)), log_det
+
+    def _start(self, schedule: Schedule, values: Tensors, conditions: Tensors) -> list[Tensor | None]:
+        """Slots with what a call brings: conditions in the first ones, values where the schedule starts."""
+        slots: list[Tensor | None] = [None] * self.slots
+        slots[: len(conditions)] = conditions
+        for slot, value in zip(schedule.starts, values, strict=True):
+            slots[slot] = value
+        return slots
+
+    def _advance(
+        self, step: Step, layer: nn.Module, slots: list[Tensor | None], log_det: Tensor, inverse: bool
+    ) -> Tensor:
+        """Run one node; the log-determinant so far, with the node's share."""
+        cs = tuple(_held(slots, step.conditions))
+        if step.feature:
+            result = layer(*cs)
+            # Under autocast features come in half precision; conditions have the dtype of the data.
+            outputs = tuple(f.to(log_det.dtype) for f in (result if isinstance(result, (tuple, list)) else (result,)))
+        else:
+            xs = tuple(_held(slots, step.inputs))
+            outputs, share = layer.inverse(xs, cs) if inverse else layer(xs, cs)  # type: ignore[operator]
+            log_det = log_det + share
+        for slot, output in zip(step.outputs, outputs, strict=True):
+            slots[slot] = output
+        for slot in step.idle:
+            slots[slot] = None
+        if self.check_finite:
+            self._require_finite(step, (*outputs, log_det))
+        return log_det
+
+    def _require_finite(self, step: Step, values: Tensors) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            name, layer = list(self.layers.items())[step.layer]
+            where = f"node {name!r} ({type(layer).__name__})"
+            raise NumericsError(where, "finite numbers, made NaN or infinite", "the first node where they appear")
+
+    @torch.no_grad()
+    def initialize(self, *batch: Structured) -> None:
+        """Data-dependent initialisation in one forward walk: each layer's ``initialize`` gets what reaches it.
+
+        Arguments:
+            batch: ``initialize(inputs, conditions)``, as in a forward call; conditions may be left out where there are
+                none.
+        """
+        inputs, conditions = (*batch, ())[:2]
+        xs = self._inputs().unpack(self.label, inputs)
+        cs = self._conditions().unpack(self.label, conditions)
+        slots = self._start(self.forward_schedule, xs, cs)
+        log_det = xs[0].new_zeros(xs[0].shape[0])
+        layers = tuple(self.layers.values())
+        for step in self.forward_schedule.steps:
+            layer = layers[step.layer]
+            if isinstance(layer, Invertible):
+                layer.initialize(*_held(slots, step.inputs))
+            log_det = self._advance(step, layer, slots, log_det, inverse=False)
+
+    def __repr__(self) -> str:
+        return summarize(self.layers, self._sides, self.forward_schedule.steps)
+
+
+def _held(slots: list[Tensor | None], places: tuple[int, ...]) -> Iterator[Tensor]:
+    for place in places:
+        value = slots[place]
+        assert value is not None
+        yield value
+
+
+def _schedules(wiring: Wiring) -> tuple[int, Schedule, Schedule]:
+    """How many slots the graph has, and the order of its steps in both directions."""
+    sides = (*wiring.conditions, *wiring.inputs)
+    slots = {value: index for index, value in enumerate(sides)}
+    for node in wiring.nodes:
+        for value in node.outputs:
+            slots.setdefault(value, len(slots))
+    starts, ends = (tuple(slots[value] for value in side) for side in (wiring.inputs, wiring.outputs))
+    forward = _ordered(wiring, inverse=False)
+    inverse = _ordered(wiring, inverse=True)
+    return (
+        len(slots),
+        Schedule(_steps(forward, wiring, slots, ends, inverse=False), starts, ends),
+        Schedule(_steps(inverse, wiring, slots, starts, inverse=True), ends, starts),
+    )
+
+
+def _ordered(wiring: Wiring, inverse: bool) -> list[Node | FeatureNode]:
+    """The nodes that compute, in an order that depends on the wiring and the order of declaration alone."""
+    import networkx as nx  # here, because it would cost a tenth of `import torch` at every import
+
+    def maker(value: Value) -> Node | FeatureNode | None:
+        """The node after which a value is known; None if the call brings it."""
+        if inverse and not isinstance(value.node, FeatureNode):
+            return wiring.consumer.get(value)
+        return value.node if isinstance(value.node, (Node, FeatureNode)) else None
+
+    graph = nx.DiGraph()
+    for node in wiring.nodes:
+        if not isinstance(node, (Node, FeatureNode)):
+            continue
+        graph.add_node(node)
+        taken = node.outputs if inverse and isinstance(node, Node) else node.sources
+        for value in (*taken, *node.conditions):
+            before = maker(value)
+            if before is not None:
+                graph.add_edge(before, node)
+    try:
+        sign = -1 if inverse else 1
+        return list(nx.lexicographical_topological_sort(graph, key=lambda node: sign * node.order))
+    except nx.NetworkXUnfeasible:
+        circle = [edge[0] for edge in nx.find_cycle(graph)]
+        told = " -> ".join(wiring.names[node] for node in (*circle, circle[0]))
+        advice = (
+            f"cannot be inverted: {told}: each needs what the next makes; condition on what the inverse knows earlier"
+        )
+        raise GraphError("Graph", "conditions that close a circle", advice) from None
+
+
+def _steps(
+    order: list[Node | FeatureNode], wiring: Wiring, slots: dict[Value, int], ends: tuple[int, ...], inverse: bool
+) -> tuple[Step, ...]:
+    """The steps, each with the slots that fall idle after it."""
+    places = [node for node in wiring.nodes if isinstance(node, (Node, FeatureNode))]
+    index = {node: place for place, node in enumerate(places)}
+    kept = set(ends)
+    steps: list[Step] = []
+    for node in reversed(order):
+        sources, outputs, conditions = (
+            tuple(slots[value] for value in values) for values in (node.sources, node.outputs, node.conditions)
+        )
+        if inverse and isinstance(node, Node):
+            sources, outputs = outputs, sources
+        idle = tuple(dict.fromkeys(slot for slot in (*sources, *conditions) if slot not in kept))
+        kept.update(idle)
+        steps.append(Step(index[node], isinstance(node, FeatureNode), sources, conditions, outputs, idle))
+    return tuple(reversed(steps))

@@ -1,0 +1,203 @@
+"""The contract of a layer, and the three ways to hold one: as written, inverted, nested in a graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import (
+    Ports,
+    Shape,
+    Structured,
+    Tensors,
+    as_shapes,
+    check_result,
+    check_together,
+    floating_tensor,
+)
+
+Result = tuple[Tensors, Tensor]
+
+
+class Invertible(nn.Module, ABC):
+    """An invertible layer: ``ys, log_det = layer(xs, cs)`` and ``xs, log_det = layer.inverse(ys, cs)``.
+
+    A subclass writes :meth:`_forward`, :meth:`_inverse` and :attr:`out_shapes`; everything that a call must be checked
+    for is checked here, once. ``log_det`` is log |det J| of the direction taken, in nats, of shape ``(B,)`` and of the
+    data's dtype.
+
+    Arguments:
+        in_shapes: the shapes of the inputs, without the batch.
+        cond_shapes: the shapes of the conditions, without the batch.
+
+    Attributes:
+        conditional: whether the class takes conditions.
+        arity: how many inputs it takes; None for any number.
+    """
+
+    conditional: ClassVar[bool] = False
+    arity: ClassVar[int | None] = 1
+
+    if TYPE_CHECKING:
+        __call__: Callable[..., Any]
+
+    def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.label = name
+        self.in_shapes: tuple[Shape, ...] = as_shapes(in_shapes, name)
+        self.cond_shapes: tuple[Shape, ...] = as_shapes(cond_shapes, name)
+        if self.arity is not None and len(self.in_shapes) != self.arity:
+            raise GraphError(name, f"{len(self.in_shapes)} inputs", f"expected {self.arity}")
+        if self.cond_shapes and not self.conditional:
+            raise GraphError(name, f"conditions of shapes {self.cond_shapes}", f"{name} takes no conditions")
+
+    @property
+    @abstractmethod
+    def out_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the outputs, without the batch."""
+
+    @abstractmethod
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        """Outputs and log-determinant; the arguments are checked."""
+
+    @abstractmethod
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        """Inputs and log-determinant of the inverse; the arguments are checked."""
+
+    def initialize(self, *batch: Tensor) -> None:
+        """Set what depends on data from the inputs in ``batch``: nothing, but for a few layers (ActNorm)."""
+
+    @final  # type: ignore[misc]
+    def forward(self, xs: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
+        """Outputs and log-determinant, from inputs and conditions."""
+        return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
+
+    @final
+    def inverse(self, ys: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
+        """Inputs and log-determinant of the inverse, from outputs and conditions."""
+        return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
+
+    def _call(
+        self,
+        direction: Callable[[Tensors, Tensors], Result],
+        source: Ports,
+        target: Ports,
+        values: Structured,
+        conditions: Structured,
+    ) -> tuple[Any, Tensor]:
+        given = self._conditions()
+        xs = source.unpack(self.label, values)
+        cs = given.unpack(self.label, conditions)
+        batch, dtype = check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
+        ys, log_det = direction(xs, cs)
+        check_result(self.label, target, ys, log_det, batch, dtype)
+        return target.pack(ys), log_det
+
+    def _inputs(self) -> Ports:
+        return Ports("input", self.in_shapes)
+
+    def _outputs(self) -> Ports:
+        return Ports("output", self.out_shapes)
+
+    def _conditions(self) -> Ports:
+        return Ports("condition", self.cond_shapes)
+
+    def extra_repr(self) -> str:
+        shapes = f"{_told(self.in_shapes)} -> {_told(self.out_shapes)}"
+        return f"{shapes} | {_told(self.cond_shapes)}" if self.cond_shapes else shapes
+
+
+def _told(shapes: tuple[Shape, ...]) -> str:
+    return ", ".join(str(shape) for shape in shapes)
+
+
+def _require_invertible(module: object, where: str) -> Invertible:
+    if not isinstance(module, Invertible):
+        raise ArgumentError(where, type(module).__name__, "expected an Invertible, already built")
+    return module
+
+
+@final
+class Inverse(Invertible):
+    """A module with its two directions swapped.
+
+    It is a module of its own, with the parameters of the one it holds: hand it to ``DistributedDataParallel``,
+    ``torch.compile`` or ``torch.export`` when the inverse is what trains or is exported.
+
+    Arguments:
+        module: a layer or a graph.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> upsample = ig.Inverse(ig.Haar((3, 8, 8)))
+        >>> (x,), log_det = upsample((torch.zeros(2, 12, 4, 4),))
+        >>> x.shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    conditional = True
+    arity = None
+
+    def __init__(self, module: Invertible) -> None:
+        module = _require_invertible(module, "Inverse")
+        super().__init__(module.out_shapes, module.cond_shapes)
+        self.module = module
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.module.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return _flat(self.module.inverse, self._inputs(), self._conditions(), xs, cs)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return _flat(self.module, self._outputs(), self._conditions(), ys, cs)
+
+    def _inputs(self) -> Ports:
+        return self.module._outputs()._replace(kind="input")
+
+    def _outputs(self) -> Ports:
+        return self.module._inputs()._replace(kind="output")
+
+    def _conditions(self) -> Ports:
+        return self.module._conditions()
+
+
+@final
+class Nested(Invertible):
+    """A graph as a layer of another graph: tuples in and out, whatever structure the graph was declared with."""
+
+    conditional = True
+    arity = None
+
+    def __init__(self, module: Invertible) -> None:
+        module = _require_invertible(module, "Nested")
+        super().__init__(module.in_shapes, module.cond_shapes)
+        self.module = module
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.module.out_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return _flat(self.module, self.module._inputs(), self.module._conditions(), xs, cs)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return _flat(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
+
+
+def as_layer(module: Invertible) -> Invertible:
+    """The module itself where it takes and returns tuples, else :class:`Nested` round it."""
+    ports = (module._inputs(), module._outputs(), module._conditions())
+    return Nested(module) if any(port.single for port in ports) else module
+
+
+def _flat(direction: Callable[..., Any], source: Ports, given: Ports, values: Tensors, conditions: Tensors) -> Result:
+    """Call a structured direction with tuples, and give tuples back."""
+    outputs, log_det = direction(source.pack(values), given.pack(conditions))
+    return (outputs if isinstance(outputs, tuple) else (outputs,)), log_det

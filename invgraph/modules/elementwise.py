@@ -1,0 +1,84 @@
+"""A transform whose parameters come from the conditions alone, or are learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.invertible import Invertible, Result
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import make_subnet, spread_vector
+from invgraph.transforms.transform import Transform
+
+
+class Elementwise(Invertible):
+    """Transform each number given the conditions alone; without a subnet, by learned parameters.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the first condition is a vector ``(B, C_c)`` (one set of
+        parameters per channel) or has the spatial size of x (one per element).
+
+    Log-det:
+        The transform's, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        transform: what is done to each number.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions. None: one
+            learned set of parameters per element, zero at the start.
+
+    Raises:
+        GraphError: a subnet without conditions, or conditions without a subnet.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Elementwise((4,), ((10,),), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=16))
+        >>> (y,), log_det = layer((torch.ones(2, 4),), (torch.zeros(2, 10),))
+        >>> y.shape, log_det.shape
+        (torch.Size([2, 4]), torch.Size([2]))
+    """
+
+    conditional = True
+
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if not isinstance(transform, Transform):
+            raise ArgumentError("Elementwise", f"transform={transform!r}", "expected a transform such as Affine()")
+        if (subnet is None) != (not self.cond_shapes):
+            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
+            raise GraphError("Elementwise", given, "conditions need a subnet that reads them, and a subnet conditions")
+        self.transform = transform
+        shape = self.in_shapes[0]
+        if subnet is None:
+            self.params: nn.Parameter | None = nn.Parameter(torch.zeros(transform.numbers, *shape))
+            self.subnet = None
+        else:
+            first, *others = self.cond_shapes
+            out_shape = (transform.numbers * shape[0], *(shape[1:] if len(first) > 1 else ()))
+            self.params = None
+            self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        (y, log_det) = self.transform.forward(xs[0], self._numbers(xs[0], cs))
+        return (y,), log_det
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        (x, log_det) = self.transform.inverse(ys[0], self._numbers(ys[0], cs))
+        return (x,), log_det
+
+    def _numbers(self, x: Tensor, cs: Tensors) -> Tensor:
+        if self.subnet is None or self.params is not None:
+            return self.params.expand(x.shape[0], *self.params.shape)  # type: ignore[union-attr]
+        params = self.subnet(cs[0], cs[1:]).to(x.dtype).unflatten(1, (self.transform.numbers, x.shape[1]))
+        return spread_vector(params, x.ndim + 1).expand(x.shape[0], self.transform.numbers, *x.shape[1:])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.transform}"

@@ -1,0 +1,169 @@
+"""Subnets that keep data and conditions apart: first layer ``W_x x + W_c c``, last layer zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import Subnet, SubnetFactory, spread_vector
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def _require_size(where: str, name: str, value: object, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
+    if value < least:
+        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
+
+
+def _start(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, zero: bool = False) -> None:
+    """Xavier's weights, or zeros; zero biases."""
+    if zero:
+        nn.init.zeros_(module.weight)
+    else:
+        nn.init.xavier_uniform_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class _Dense(Subnet):
+    """Fully connected layers with ReLU between them."""
+
+    def __init__(self, channels_in: int, cond_shapes: tuple[Shape, ...], hidden: tuple[int, ...], out: int) -> None:
+        super().__init__()
+        sizes = (channels_in, *hidden, out)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.conditions = nn.ModuleList(nn.Linear(shape[0], sizes[1], bias=False) for shape in cond_shapes)
+        for layer in (*self.layers, *self.conditions):
+            _start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+
+    def share(self, cs: Tensors) -> Tensors:
+        total: Tensor = cast(nn.Linear, self.layers[0]).bias
+        for layer, c in zip(self.conditions, cs, strict=True):
+            total = torch.addmm(total, c, cast(nn.Linear, layer).weight.t())
+        return (total,) if cs else ()
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        first = cast(nn.Linear, self.layers[0])
+        h: Tensor = torch.addmm(shared[0], x, first.weight.t()) if shared else first(x)
+        for layer in self.layers[1:]:
+            h = layer(torch.relu_(h))
+        return h
+
+
+class _Convolutional(Subnet):
+    """Convolutions of one kernel size, zero-padded to keep the spatial size, with ReLU between them."""
+
+    def __init__(
+        self, x_shape: Shape, cond_shapes: tuple[Shape, ...], hidden: tuple[int, ...], out: int, kernel: int
+    ) -> None:
+        super().__init__()
+        sizes = (x_shape[0], *hidden, out)
+        convolution = _CONVOLUTIONS[len(x_shape) - 2]
+        pad = kernel // 2
+        self.layers = nn.ModuleList(convolution(a, b, kernel, padding=pad) for a, b in pairwise(sizes))
+        self.conditions = nn.ModuleList(
+            nn.Linear(shape[0], sizes[1], bias=False)
+            if len(shape) == 1
+            else convolution(shape[0], sizes[1], kernel, padding=pad, bias=False)
+            for shape in cond_shapes
+        )
+        for layer in (*self.layers, *self.conditions):
+            _start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+
+    def share(self, cs: Tensors) -> Tensors:
+        total: Tensor | None = None
+        ndim = cast(Tensor, self.layers[0].weight).ndim
+        for layer, c in zip(self.conditions, cs, strict=True):
+            part = spread_vector(layer(c), ndim)
+            total = part if total is None else total + part
+        return () if total is None else (total,)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        h: Tensor = self.layers[0](x)
+        if shared:
+            h = h + shared[0]
+        for layer in self.layers[1:]:
+            h = layer(torch.relu_(h))
+        return h
+
+
+@dataclass(frozen=True)
+class MLP(SubnetFactory):
+    """Fully connected subnets for vectors: ``layers`` hidden layers of ``hidden`` units, ReLU.
+
+    The paper's MNIST subnet is ``MLP(hidden=512)``. Xavier start, last layer zero (paper, 3.4).
+
+    Arguments:
+        hidden: width of the hidden layers.
+        layers: how many hidden layers.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> net = ig.nets.MLP(hidden=16)(4, 6)
+        >>> net(torch.zeros(2, 4)).shape
+        torch.Size([2, 6])
+    """
+
+    hidden: int
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        _require_size("MLP", "hidden", self.hidden)
+        _require_size("MLP", "layers", self.layers)
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
+            if len(shape) != 1:
+                advice = "MLP works on vectors (C,): put a Flatten before the layer, or use nets.ConvNet"
+                raise GraphError("MLP", f"{kind} of shape {shape}", advice)
+        return _Dense(x_shape[0], cond_shapes, (self.hidden,) * self.layers, channels_out)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        return self.build((channels_in,), (), channels_out)
+
+
+@dataclass(frozen=True)
+class ConvNet(SubnetFactory):
+    """Convolutional subnets for signals, images and volumes: ``layers`` hidden convolutions, ReLU.
+
+    Conditions of the data's spatial size go through a convolution of their own, vectors are added at every position.
+    Xavier start, last layer zero (paper, 3.4).
+
+    Arguments:
+        hidden: channels of the hidden layers.
+        kernel: size of the kernels, odd.
+        layers: how many hidden layers.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> net = ig.nets.ConvNet(hidden=16)(4, 6)
+        >>> net(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 6, 8, 8])
+    """
+
+    hidden: int
+    kernel: int = 3
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "kernel", "layers"):
+            _require_size("ConvNet", name, getattr(self, name))
+        if self.kernel % 2 == 0:
+            raise GraphError("ConvNet", f"kernel={self.kernel}", "kernel must be odd, to keep the spatial size")
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        if not 2 <= len(x_shape) <= 4:
+            advice = "ConvNet works on signals (C, L), images (C, H, W) and volumes; for vectors use nets.MLP"
+            raise GraphError("ConvNet", f"data of shape {x_shape}", advice)
+        return _Convolutional(x_shape, cond_shapes, (self.hidden,) * self.layers, channels_out, self.kernel)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        return self.build((channels_in, 1, 1), (), channels_out)

@@ -1,0 +1,160 @@
+"""What a layer asks its subnets: how data and conditions go in, and the trial that refuses a misfit at build."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors, batched
+
+
+class Subnet(nn.Module, ABC):
+    """A feed-forward network that takes data and conditions apart: ``parameters = subnet(x, cs)``.
+
+    Kept apart, the share of the conditions can be computed once and reused for any number of samples.
+    """
+
+    if TYPE_CHECKING:
+        __call__: Callable[..., Tensor]
+
+    @abstractmethod
+    def share(self, cs: Tensors) -> Tensors:
+        """What depends on the conditions alone."""
+
+    @abstractmethod
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        """The output, from the data and what :meth:`share` returned."""
+
+    @final  # type: ignore[misc]
+    def forward(self, x: Tensor, cs: Tensors = ()) -> Tensor:
+        """Output of the network, shape ``(B, channels_out, ...)``."""
+        return self.combine(x, self.share(cs))
+
+
+class SubnetFactory(ABC):
+    """A picklable recipe for subnets: called with channel counts, or asked to build for given shapes."""
+
+    @abstractmethod
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        """A subnet for data of ``x_shape`` under conditions of ``cond_shapes``."""
+
+    @abstractmethod
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        """A subnet without conditions."""
+
+
+@final
+class Concatenated(Subnet):
+    """A plain module as a subnet: it gets data and conditions concatenated along the channels."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def share(self, cs: Tensors) -> Tensors:
+        return cs
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        if not shared:
+            return self.module(x)  # type: ignore[no-any-return]
+        spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in shared)
+        return self.module(torch.cat((x, *spread), dim=1))  # type: ignore[no-any-return]
+
+
+def spread_vector(c: Tensor, ndim: int) -> Tensor:
+    """A vector per sample with axes of size one appended, so that it broadcasts over positions."""
+    return c[(...,) + (None,) * (ndim - c.ndim)]
+
+
+def check_conditions(where: str, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> None:
+    """Refuse a condition that is neither a vector nor of the data's spatial size."""
+    for index, shape in enumerate(cond_shapes):
+        if len(shape) > 1 and shape[1:] != x_shape[1:]:
+            given = f"condition {index} of shape {shape} for data of shape {x_shape}"
+            raise GraphError(
+                where, given, f"spatial sizes differ: a condition is a vector (C,) or of size (C, {_sizes(x_shape)})"
+            )
+
+
+def _sizes(shape: Shape) -> str:
+    return ", ".join(map(str, shape[1:])) or "no more"
+
+
+def make_subnet(
+    where: str, factory: object, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape
+) -> Subnet:
+    """The factory's network, tried once without data.
+
+    Arguments:
+        where: the layer, for errors.
+        factory: a :class:`SubnetFactory`, or any ``f(channels_in, channels_out) -> nn.Module``.
+        x_shape: shape of the data.
+        cond_shapes: shapes of the conditions.
+        out_shape: the shape that the layer needs; its first size is ``channels_out``.
+
+    Raises:
+        ArgumentError: the factory is not callable, or did not make a module.
+        GraphError: the network refuses the shapes, or returns another one.
+    """
+    if not callable(factory):
+        given = f"subnet={factory!r}"
+        raise ArgumentError(where, given, "subnet must be callable: f(channels_in, channels_out) -> nn.Module")
+    if isinstance(factory, nn.Module):
+        given = f"subnet={type(factory).__name__}(...), a module"
+        raise ArgumentError(where, given, "subnet must be a factory f(channels_in, channels_out) -> nn.Module, so that"
+                            " each side gets weights of its own")  # fmt: skip
+    check_conditions(where, x_shape, cond_shapes)
+    net: Subnet
+    if isinstance(factory, SubnetFactory):
+        net = factory.build(x_shape, cond_shapes, out_shape[0])
+    else:
+        channels_in = x_shape[0] + sum(shape[0] for shape in cond_shapes)
+        module = factory(channels_in, out_shape[0])
+        if not isinstance(module, nn.Module):
+            given = f"subnet({channels_in}, {out_shape[0]}) -> {type(module).__name__}"
+            raise ArgumentError(where, given, "the factory must return an nn.Module")
+        net = Concatenated(module)
+    shapes = ", ".join(batched(shape) for shape in (x_shape, *cond_shapes))
+    result = trial(where, net, _meta(x_shape), tuple(_meta(shape) for shape in cond_shapes))
+    if not isinstance(result, Tensor):
+        given = f"for {shapes} the subnet returned a {type(result).__name__}"
+        raise ArgumentError(where, given, "a subnet returns one tensor")
+    if result.shape != (2, *out_shape):
+        given = f"for {shapes} the subnet returned {batched(tuple(result.shape[1:]))}"
+        raise GraphError(where, given, f"expected {batched(out_shape)}: {out_shape[0]} channels, same spatial size")
+    return net
+
+
+def _meta(shape: Shape) -> Tensor:
+    return torch.empty(2, *shape, device="meta")
+
+
+def trial(where: str, module: nn.Module, *arguments: Any) -> Any:
+    """What the module returns for meta tensors: shapes without data, random numbers or a change of its state."""
+    state = {name: tensor.detach().to("meta") for name, tensor in _named_tensors(module)}
+    with torch.no_grad(), torch.device("meta"):
+        try:
+            return functional_call(module, state, arguments)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            shapes = ", ".join(_told(argument) for argument in arguments)
+            name = type(module.module if isinstance(module, Concatenated) else module).__name__
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise GraphError(where, f"{name} tried on {shapes}", f"it fails: {reason}") from error
+
+
+def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _told(argument: object) -> str:
+    if isinstance(argument, Tensor):
+        return batched(tuple(argument.shape[1:]))
+    if isinstance(argument, tuple):
+        return ", ".join(_told(entry) for entry in argument) or "no conditions"
+    return repr(argument)

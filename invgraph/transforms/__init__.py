@@ -1,0 +1,1 @@
+"""Elementwise transforms, one per file."""

@@ -1,0 +1,37 @@
+"""What is done to each number, apart from who decides it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class Transform(ABC):
+    """An elementwise invertible map, described without parameters of its own.
+
+    A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) hands it the numbers: ``params`` of
+    shape ``(B, numbers, C, ...)`` for data of shape ``(B, C, ...)``; any size but the second may be expanded. All-zero
+    parameters give (nearly) the identity, so that a subnet whose last layer is zero starts there.
+
+    Attributes:
+        numbers: how many parameters per element it takes.
+    """
+
+    @property
+    @abstractmethod
+    def numbers(self) -> int:
+        """How many parameters per element it takes."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``y`` and the log-determinant per sample, shape ``(B,)``."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
+
+
+def per_sample(terms: Tensor) -> Tensor:
+    """Sum over everything but the batch."""
+    return terms.flatten(1).sum(1)
