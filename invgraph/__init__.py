@@ -9,6 +9,7 @@ from invgraph.errors import InputTypeError as InputTypeError
 from invgraph.errors import InvgraphError as InvgraphError
 from invgraph.errors import NumericsError as NumericsError
 from invgraph.errors import ShapeError as ShapeError
+from invgraph.flow import Flow as Flow
 from invgraph.graph import Graph as Graph
 from invgraph.invertible import Inverse as Inverse
 from invgraph.invertible import Invertible as Invertible

@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import GraphError, NumericsError
+from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.invertible import Invertible, Result
 from invgraph.node import FeatureNode, Node, Sources, Value
 from invgraph.shapes import Ports, Shape, Structured, Tensors
@@ -189,6 +189,13 @@ class Graph(Invertible):
 
     def __repr__(self) -> str:
         return summarize(self.layers, self._sides, self.forward_schedule.steps)
+
+
+def require_graph(graph: object, where: str) -> Graph:
+    """Refuse what is not a graph, such as a node."""
+    if not isinstance(graph, Graph):
+        raise ArgumentError(where, type(graph).__name__, "expected a Graph: build one with Graph(inputs, outputs)")
+    return graph
 
 
 def _held(slots: list[Tensor | None], places: tuple[int, ...]) -> Iterator[Tensor]:

@@ -1,0 +1,202 @@
+"""A graph and a base density: likelihoods, samples, the paper's loss, and a step of denoising."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from invgraph.errors import ArgumentError, GraphError, ShapeError
+from invgraph.graph import Graph, require_graph
+from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
+
+Base: TypeAlias = Distribution | Sequence[Distribution] | None
+
+
+class Flow(nn.Module):
+    r"""A conditional density: a graph that maps data to latents, and the density of the latents.
+
+    .. math:: \log p(x | c) = \log p_Z(f(x; c)) + \log |\det \partial f / \partial x|
+
+    Arguments:
+        graph: maps data to latents.
+        base: density of the latents, from ``torch.distributions``: one, or one for each output of the graph, each over
+            a whole output (its batch and event shape together are the output's shape). Default: standard normal.
+
+    Raises:
+        GraphError: a base density has another shape than its output.
+        ArgumentError: something other than a graph or distributions was given.
+
+    References:
+        L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019, Eqs. 4 to 6,
+        https://arxiv.org/abs/1907.02392
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+        >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+        >>> flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c))
+        >>> flow.log_prob(torch.zeros(5, 2), torch.zeros(5, 3)).shape
+        torch.Size([5])
+        >>> flow.sample(7, torch.zeros(5, 3)).shape
+        torch.Size([7, 5, 2])
+    """
+
+    def __init__(self, graph: Graph, base: Base = None) -> None:
+        super().__init__()
+        require_graph(graph, "Flow")
+        self.graph = graph
+        self.base = _bases(base, graph.out_shapes)
+        self.dims = numel(graph.in_shapes)
+
+    def forward(self, x: Structured, c: Structured = ()) -> Tensor:
+        """:meth:`log_prob`, so that DDP, compile and export see the density."""
+        return self.log_prob(x, c)
+
+    def log_prob(self, x: Structured, c: Structured = ()) -> Tensor:
+        """Log-density of each sample, shape ``(B,)``, nats.
+
+        Arguments:
+            x: data, as the graph's forward takes it.
+            c: conditions, as the graph takes them.
+        """
+        z, log_det = self.graph(x, c)
+        log_prob: Tensor = self._base_log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
+        return log_prob
+
+    def loss(self, x: Structured, c: Structured = (), tau: float = 0.0) -> Tensor:
+        r"""The paper's loss (Eq. 6), in nats per sample, to be minimised.
+
+        .. math:: E\left[\tfrac12 \|f(x; c)\|^2 - \log |J|\right] + \tau \|\theta\|^2
+
+        for a standard normal base; for another one the first term is its negative log-density. The normal's constant
+        ``dims / 2 * log(2 pi)`` is left out, as in the paper. Divide by ``dims`` for nats per dimension.
+
+        Arguments:
+            x: data.
+            c: conditions.
+            tau: weight of the Gaussian prior over the trained parameters, 1 / (2 sigma^2).
+        """
+        constant = 0.0 if self.base is not None else 0.5 * self.dims * math.log(2 * math.pi)
+        loss = -self.log_prob(x, c).mean() - constant
+        if tau:
+            squares = [parameter.square().sum() for parameter in self.parameters() if parameter.requires_grad]
+            loss = loss + tau * torch.stack(squares).sum()
+        return loss
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
+    ) -> Any:
+        """``n`` samples for each condition, without gradient.
+
+        Arguments:
+            n: how many.
+            c: conditions of batch B; ``()`` where the graph takes none.
+            temperature: factor on the deviation of the latents from the base's mean.
+            generator: source of randomness; None: torch's global one. A base of your own draws from the global one.
+
+        Returns:
+            Shape ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
+        """
+        return self.rsample(n, c, temperature, generator=generator)
+
+    def rsample(
+        self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
+    ) -> Any:
+        """As :meth:`sample`, with gradients with respect to parameters and conditions."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ArgumentError("Flow.sample", f"n={n!r}", "n must be a number of samples, an int")
+        if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature >= 0):
+            raise ArgumentError("Flow.sample", f"temperature={temperature!r}", "temperature must be a number >= 0")
+        ports = self.graph._conditions()
+        conditions = ports.unpack("Flow.sample", c)
+        rows = conditions[0].shape[0] if conditions else 1
+        if any(condition.shape[0] != rows for condition in conditions):
+            given = f"conditions of batches {', '.join(str(condition.shape[0]) for condition in conditions)}"
+            raise ShapeError("Flow.sample", given, "all conditions of a call have the same batch size")
+        repeated = tuple(condition.expand(n, *condition.shape).flatten(0, 1) for condition in conditions)
+        z = self._draw(n * rows, float(temperature), generator, conditions)
+        x, _ = self.graph.inverse(self.graph._outputs().pack(z), ports.pack(repeated))
+        lead = (n, rows) if conditions else (n,)
+        xs = tuple(value.unflatten(0, lead) for value in self.graph._inputs().unpack("Flow", x))
+        return self.graph._inputs().pack(xs)
+
+    def denoise(self, x: Structured, c: Structured = (), *, sigma: float) -> Any:
+        r"""The expected clean data behind data with Gaussian noise: one step of Tweedie's formula.
+
+        .. math:: E[x_\text{clean} | x, c] = x + \sigma^2 \nabla_x \log p(x | c)
+
+        A model trained on data with noise of standard deviation ``sigma`` generates noisy data: this takes the noise
+        off again.
+
+        Arguments:
+            x: data, or samples.
+            c: conditions.
+            sigma: standard deviation of the training noise, in the units of x.
+
+        References:
+            B. Efron, "Tweedie's Formula and Selection Bias", 2011, https://doi.org/10.1198/jasa.2011.tm11181; S. Zhai
+            et al., "Normalizing Flows are Capable Generative Models" (TarFlow), 2024,
+            https://arxiv.org/abs/2412.06329
+        """
+        ports = self.graph._inputs()
+        with torch.enable_grad():
+            noisy = tuple(value.detach().requires_grad_() for value in ports.unpack("Flow.denoise", x))
+            gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), c).sum(), noisy)
+        clean = tuple(value.detach() + sigma**2 * g for value, g in zip(noisy, gradients, strict=True))
+        return ports.pack(clean)
+
+    def _base_log_prob(self, zs: Tensors) -> Tensor:
+        if self.base is None:
+            square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
+            return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
+        parts = [_rowwise(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
+        return torch.stack(parts).sum(0)
+
+    def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
+        shapes = self.graph.out_shapes
+        if self.base is not None:
+            if generator is not None:
+                raise ArgumentError("Flow.sample", "a generator", "torch.distributions draw from the global one only")
+            return tuple(_tempered(base, count, temperature) for base in self.base)
+        reference = floating_tensor(self.graph)
+        if reference is None:
+            reference = conditions[0] if conditions else torch.empty(0)
+        return tuple(
+            torch.randn(count, *shape, generator=generator, dtype=reference.dtype, device=reference.device)
+            * temperature
+            for shape in shapes
+        )
+
+
+def _rowwise(terms: Tensor) -> Tensor:
+    return terms.flatten(1).sum(1) if terms.ndim > 1 else terms
+
+
+def _tempered(base: Distribution, count: int, temperature: float) -> Tensor:
+    draw = base.rsample if base.has_rsample else base.sample
+    z: Tensor = draw(torch.Size((count,)))
+    return z if temperature == 1 else base.mean + temperature * (z - base.mean)
+
+
+def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
+    """One distribution for each output, or None for the standard normal."""
+    if base is None:
+        return None
+    bases = (base,) if isinstance(base, Distribution) else tuple(base)
+    if len(bases) != len(shapes):
+        raise GraphError("Flow", f"{len(bases)} base densities", f"expected {len(shapes)}, one for each output")
+    for index, (density, shape) in enumerate(zip(bases, shapes, strict=True)):
+        if not isinstance(density, Distribution):
+            given = f"base {index}: {type(density).__name__}"
+            raise ArgumentError("Flow", given, "expected a torch.distributions.Distribution")
+        own = tuple(density.batch_shape + density.event_shape)
+        if own != shape:
+            given = f"base {index} of shape {own}"
+            raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
+    return bases
