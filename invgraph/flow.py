@@ -14,7 +14,7 @@ from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.graph import Graph, require_graph
 from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
 
-Base: TypeAlias = Distribution | Sequence[Distribution] | None
+Base: TypeAlias = Distribution | Sequence[object] | None
 
 
 class Flow(nn.Module):
@@ -191,6 +191,7 @@ def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | 
     bases = (base,) if isinstance(base, Distribution) else tuple(base)
     if len(bases) != len(shapes):
         raise GraphError("Flow", f"{len(bases)} base densities", f"expected {len(shapes)}, one for each output")
+    checked: list[Distribution] = []
     for index, (density, shape) in enumerate(zip(bases, shapes, strict=True)):
         if not isinstance(density, Distribution):
             given = f"base {index}: {type(density).__name__}"
@@ -199,4 +200,5 @@ def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | 
         if own != shape:
             given = f"base {index} of shape {own}"
             raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
-    return bases
+        checked.append(density)
+    return tuple(checked)
