@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
@@ -164,7 +165,7 @@ class Orthogonal(_Mixing):
 
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
     """``matrix @ x`` at every position, in the data's dtype even under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         if x.ndim == 2:
             return x @ matrix.t()
         mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])

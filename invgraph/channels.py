@@ -1,0 +1,56 @@
+"""What several layers do along the channels: split them in two, mix them by a matrix, draw a rotation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape
+
+
+def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
+    """Channels of the two parts of an input of this shape; ``split`` is a fraction or the channels of the first."""
+    channels = shape[0]
+    given = f"split={split!r} of {channels} channels"
+    if isinstance(split, bool) or not isinstance(split, (int, float)):
+        raise ArgumentError(where, given, "split must be a fraction in (0, 1) or a number of channels")
+    if channels < 2:
+        raise GraphError(where, f"input of shape {shape}", "a coupling needs at least 2 channels")
+    if isinstance(split, float) and not 0 < split < 1:
+        raise GraphError(where, given, "a split that is a float must lie in (0, 1)")
+    first = int(channels * split) if isinstance(split, float) else split
+    if not 0 < first < channels:
+        raise GraphError(where, given, f"parts of {first} and {channels - first}: both need at least one channel")
+    return [first, channels - first]
+
+
+def mix(x: Tensor, matrix: Tensor) -> Tensor:
+    """``matrix @ x`` at every position, in the data's dtype even under autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.ndim == 2:
+            return x @ matrix.t()
+        mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return mixed
+
+
+def random_rotation(channels: int, seed: int) -> Tensor:
+    """An orthogonal matrix in float64, uniform over the group, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(channels, channels, generator=generator, dtype=torch.float64, device="cpu")
+    q, r = torch.linalg.qr(normal)
+    # The signs of R's diagonal make Q uniform (Mezzadri), and the same whatever LAPACK does.
+    return q * r.diagonal().sign()
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The orthogonal matrix next to one that is orthogonal up to the rounding of a narrower dtype."""
+    q = matrix.to("cpu", torch.float64)
+    for _ in range(4):  # Newton and Schulz: towards the nearest orthogonal matrix, quadratically
+        q = q @ (3 * torch.eye(len(q), dtype=q.dtype) - q.t() @ q) / 2
+    return q.to(matrix)
+
+
+def widened(before: torch.dtype, after: torch.dtype) -> bool:
+    """Whether a cast went to a finer dtype, so that what was exact no longer is."""
+    return torch.finfo(after).eps < torch.finfo(before).eps
