@@ -1,5 +1,7 @@
 """invgraph: declare an invertible network as a graph of nodes, get one PyTorch module with an exact inverse."""
 
+from typing import TYPE_CHECKING, Any
+
 from invgraph import errors as errors
 from invgraph import nets as nets
 from invgraph.errors import ArgumentError as ArgumentError
@@ -39,3 +41,15 @@ from invgraph.transforms.transform import Transform as Transform
 from invgraph.transforms.volume_preserving import VolumePreserving as VolumePreserving
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from invgraph import testing as testing
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
+        if name == "testing":
+            import importlib
+
+            return importlib.import_module(f"invgraph.{name}")
+        raise AttributeError(f"module 'invgraph' has no attribute {name!r}")
