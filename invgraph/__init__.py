@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from invgraph import errors as errors
 from invgraph import nets as nets
+from invgraph.checkpoint import Checkpoint as Checkpoint
+from invgraph.checkpoint import load as load
+from invgraph.checkpoint import save as save
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
 from invgraph.errors import GraphError as GraphError
@@ -16,10 +19,12 @@ from invgraph.graph import Graph as Graph
 from invgraph.invertible import Inverse as Inverse
 from invgraph.invertible import Invertible as Invertible
 from invgraph.modules.actnorm import ActNorm as ActNorm
+from invgraph.modules.all_in_one import AllInOne as AllInOne
 from invgraph.modules.concat import Concat as Concat
 from invgraph.modules.coupling import Coupling as Coupling
 from invgraph.modules.elementwise import Elementwise as Elementwise
 from invgraph.modules.haar import Haar as Haar
+from invgraph.modules.learned_scaling import LearnedScaling as LearnedScaling
 from invgraph.modules.linear import FixedLinear as FixedLinear
 from invgraph.modules.linear import Orthogonal as Orthogonal
 from invgraph.modules.permute import Permute as Permute
@@ -33,10 +38,15 @@ from invgraph.node import InputNode as InputNode
 from invgraph.node import Node as Node
 from invgraph.node import Value as Value
 from invgraph.node import chain as chain
+from invgraph.rng import rng_state as rng_state
+from invgraph.rng import set_rng_state as set_rng_state
 from invgraph.subnet import Subnet as Subnet
 from invgraph.subnet import SubnetFactory as SubnetFactory
 from invgraph.transforms.additive import Additive as Additive
 from invgraph.transforms.affine import Affine as Affine
+from invgraph.transforms.linear_spline import LinearSpline as LinearSpline
+from invgraph.transforms.quadratic_spline import QuadraticSpline as QuadraticSpline
+from invgraph.transforms.rational_quadratic_spline import RationalQuadraticSpline as RationalQuadraticSpline
 from invgraph.transforms.transform import Transform as Transform
 from invgraph.transforms.volume_preserving import VolumePreserving as VolumePreserving
 

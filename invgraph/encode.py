@@ -1,0 +1,96 @@
+"""Nested state, such as an optimizer's, as JSON and tensors, and back: what a checkpoint keeps beside the graph."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invgraph.errors import CheckpointError
+
+Json: TypeAlias = Any
+"""What ``json.dumps`` writes."""
+
+_DICTS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+
+
+def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str) -> Json:
+    """The value as JSON; its tensors go to ``tensors``, under names that start with ``prefix``.
+
+    Numbers, strings, None, lists, tuples, dicts with any such keys, bytes, tensors and numpy's arrays and scalars come
+    back as they were.
+
+    Arguments:
+        value: nested state.
+        tensors: receives the tensors.
+        prefix: of their names.
+        place: what an error calls the value, e.g. ``training``.
+
+    Raises:
+        CheckpointError: something in it is none of these.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        kind = "tensor" if isinstance(value, Tensor) else "array" if isinstance(value, np.ndarray) else "number"
+        name = f"{prefix}{len(tensors)}"
+        tensors[name] = value if isinstance(value, Tensor) else _from_numpy(np.asarray(value), place)
+        return {kind: name}
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [encode(entry, tensors, prefix, f"{place}[{index}]") for index, entry in enumerate(value)]}
+    if isinstance(value, Mapping):
+        kind = type(value).__name__ if type(value).__name__ in _DICTS else "dict"
+        pairs = [
+            [encode(key, tensors, prefix, f"{place}: a key"), encode(entry, tensors, prefix, f"{place}[{key!r}]")]
+            for key, entry in value.items()
+        ]
+        return {kind: pairs}
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": value.hex()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    given = f"{place}: a {type(value).__name__}"
+    advice = "can't be stored: give numbers, strings, tensors, in lists, tuples, dicts; of an object, its state_dict()"
+    raise CheckpointError("save", given, advice)
+
+
+def decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:
+    """The value that :func:`encode` was given.
+
+    Raises:
+        KeyError, TypeError, ValueError: this JSON was not made by :func:`encode`.
+    """
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "array":
+        return tensors[content].numpy()
+    if kind == "number":
+        return tensors[content].numpy()[()]
+    if kind == "list":
+        return [decode(entry, tensors) for entry in content]
+    if kind == "tuple":
+        return tuple(decode(entry, tensors) for entry in content)
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    if kind == "complex":
+        return complex(*content)
+    made = _DICTS[kind]()
+    for key, entry in content:
+        made[decode(key, tensors)] = decode(entry, tensors)
+    return made
+
+
+def _from_numpy(array: np.ndarray[Any, Any], place: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.array(array, order="C"))
+    except TypeError as error:
+        given = f"{place}: a numpy array of {array.dtype}"
+        raise CheckpointError("save", given, "can't be stored: convert it to numbers that torch knows") from error
