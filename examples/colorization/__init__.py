@@ -1,0 +1,1 @@
+"""What the two colorization examples share: photographs, colour spaces, metrics, baselines, pictures, commands."""
