@@ -1,11 +1,13 @@
-"""What several layers do along the channels: split them in two, mix them by a matrix, draw a rotation."""
+"""What several layers do along the channels: split them in two, mix them by a matrix, measure them."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.shapes import Shape
 
 
@@ -27,11 +29,28 @@ def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:
     """``matrix @ x`` at every position, in the data's dtype even under autocast."""
-    with torch.autocast(x.device.type, enabled=False):
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # meta tensors have no autocast
         if x.ndim == 2:
             return x @ matrix.t()
         mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
         return mixed
+
+
+def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of a batch, for layers that start by normalising one.
+
+    Raises:
+        NumericsError: a channel has a single number, or is constant, so that it has no scale.
+    """
+    per_channel = x.transpose(0, 1).flatten(1)
+    given = f"batch of shape {tuple(x.shape)}"
+    if per_channel.shape[1] < 2:
+        raise NumericsError(where, given, "a standard deviation needs at least two numbers per channel")
+    mean, std = per_channel.mean(1), per_channel.std(1, correction=0)
+    if not bool((std > 0).all()):
+        channel = int((std > 0).logical_not().nonzero()[0])
+        raise NumericsError(where, given, f"channel {channel} is constant: add noise, or take a larger batch")
+    return mean, std
 
 
 def random_rotation(channels: int, seed: int) -> Tensor:
@@ -40,7 +59,8 @@ def random_rotation(channels: int, seed: int) -> Tensor:
     normal = torch.randn(channels, channels, generator=generator, dtype=torch.float64, device="cpu")
     q, r = torch.linalg.qr(normal)
     # The signs of R's diagonal make Q uniform (Mezzadri), and the same whatever LAPACK does.
-    return q * r.diagonal().sign()
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
@@ -48,7 +68,8 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     q = matrix.to("cpu", torch.float64)
     for _ in range(4):  # Newton and Schulz: towards the nearest orthogonal matrix, quadratically
         q = q @ (3 * torch.eye(len(q), dtype=q.dtype) - q.t() @ q) / 2
-    return q.to(matrix)
+    rounded: Tensor = q.to(matrix)
+    return rounded
 
 
 def widened(before: torch.dtype, after: torch.dtype) -> bool:

@@ -176,15 +176,17 @@ class Graph(Invertible):
                 none.
         """
         inputs, conditions = (*batch, ())[:2]
-        xs = self._inputs().unpack(self.label, inputs)
-        cs = self._conditions().unpack(self.label, conditions)
+        self._initialize(self._inputs().unpack(self.label, inputs), self._conditions().unpack(self.label, conditions))
+
+    @torch.no_grad()
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         slots = self._start(self.forward_schedule, xs, cs)
         log_det = xs[0].new_zeros(xs[0].shape[0])
         layers = tuple(self.layers.values())
         for step in self.forward_schedule.steps:
             layer = layers[step.layer]
             if isinstance(layer, Invertible):
-                layer.initialize(*_held(slots, step.inputs))
+                layer._initialize(tuple(_held(slots, step.inputs)), tuple(_held(slots, step.conditions)))
             log_det = self._advance(step, layer, slots, log_det, inverse=False)
 
     def __repr__(self) -> str:

@@ -72,6 +72,10 @@ class Invertible(nn.Module, ABC):
     def initialize(self, *batch: Tensor) -> None:
         """Set what depends on data from the inputs in ``batch``: nothing, but for a few layers (ActNorm)."""
 
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """As :meth:`initialize`, for layers that need their conditions for it; what a graph calls on its way."""
+        self.initialize(*xs)
+
     @final  # type: ignore[misc]
     def forward(self, xs: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
         """Outputs and log-determinant, from inputs and conditions."""
@@ -189,6 +193,9 @@ class Nested(Invertible):
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         return _flat(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
+
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        self.module._initialize(xs, cs)
 
 
 def as_layer(module: Invertible) -> Invertible:

@@ -33,7 +33,7 @@ from invgraph.shapes import Tensors
 from invgraph.testing import randomize
 
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
-AFFINE = ig.Affine(clamp=1.0)
+AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,27 @@ CASES: tuple[Case, ...] = (
     Case(ig.Concat, {"dim": 2}, ((2, 2, 1), (2, 2, 3), (2, 2, 2))),
     Case(ig.ActNorm, {}, (4,)),
     Case(ig.ActNorm, {}, (2, 3, 3)),
+    # Splines: with tails, on a circle, with learned bounds.
+    Case(ig.Coupling, {"transform": ig.LinearSpline(bins=4), "subnet": MLP}, (4,), ((3,),)),
+    Case(ig.Elementwise, {"transform": ig.LinearSpline(bins=3, circular=True)}, (2, 3)),
+    Case(ig.Coupling, {"transform": ig.QuadraticSpline(bins=4), "subnet": MLP}, (5,), ((3,), (2,))),
+    Case(ig.Coupling, {"transform": ig.QuadraticSpline(bins=3, learned_bound=True), "subnet": CONV}, (3, 6)),
+    Case(ig.Elementwise, {"transform": ig.QuadraticSpline(bins=4, circular=True)}, (5,)),
+    Case(ig.Coupling, {"transform": ig.RationalQuadraticSpline(bins=4), "subnet": MLP}, (5,)),
+    Case(ig.Coupling, {"transform": ig.RationalQuadraticSpline(bins=4), "subnet": CONV}, (3, 3, 3), ((2,), (1, 3, 3))),
+    Case(ig.Coupling, {"transform": ig.RationalQuadraticSpline(bins=3), "subnet": CONV}, (2, 2, 2, 3), ((3,),)),
+    Case(ig.Elementwise, {"transform": ig.RationalQuadraticSpline(bins=4, learned_bound=True)}, (5,)),
+    Case(ig.Elementwise, {"transform": ig.RationalQuadraticSpline(circular=True), "subnet": MLP}, (2, 3), ((3,),)),
+    # Blocks of several ideas, and scales.
+    Case(ig.AllInOne, {"subnet": MLP}, (5,)),
+    Case(ig.AllInOne, {"subnet": MLP, "permutation": "hard", "householder": 2, "reverse": True}, (5,), ((3,), (2,))),
+    Case(ig.AllInOne, {"subnet": CONV, "permutation": "hard"}, (4, 6), ((3,),)),
+    Case(ig.AllInOne, {"transform": GIN, "scale": False, "reverse": True, "subnet": CONV}, (4, 3, 3), ((2, 3, 3),)),
+    Case(ig.AllInOne, {"subnet": CONV, "householder": 1}, (3, 2, 2, 2)),
+    Case(ig.LearnedScaling, {}, (5,)),
+    Case(ig.LearnedScaling, {}, (2, 3, 3)),
+    Case(ig.LearnedScaling, {"per_channel": True}, (3, 4)),
+    Case(ig.LearnedScaling, {"per_channel": True}, (2, 2, 2, 2)),
     # What holds other modules.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),

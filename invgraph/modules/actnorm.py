@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import GraphError, NumericsError
+from invgraph.channels import channel_moments
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
 
@@ -67,14 +68,7 @@ class ActNorm(Invertible):
             NumericsError: a channel has a single number, or is constant, so that it has no scale.
         """
         (x,) = self._inputs().unpack(self.label, batch)
-        per_channel = x.transpose(0, 1).flatten(1)
-        given = f"batch of shape {tuple(x.shape)}"
-        if per_channel.shape[1] < 2:
-            raise NumericsError(self.label, given, "a standard deviation needs at least two numbers per channel")
-        mean, std = per_channel.mean(1), per_channel.std(1, correction=0)
-        if not bool((std > 0).all()):
-            channel = int((std > 0).logical_not().nonzero()[0])
-            raise NumericsError(self.label, given, f"channel {channel} is constant: add noise, or take a larger batch")
+        mean, std = channel_moments(self.label, x)
         self.log_scale.copy_(-std.log().view_as(self.log_scale))
         self.shift.copy_((-mean / std).view_as(self.shift))
         self.initialized.fill_(True)
