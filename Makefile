@@ -1,0 +1,34 @@
+# Everything runs in the active environment: pip install -c constraints.txt -e ".[dev]"
+
+.PHONY: test slow lint format docs doctest mutants bench clean
+
+test:  ## the fast suite, as in the README
+	pytest -n 2
+
+slow:  ## what takes minutes
+	pytest -n 2 -m "slow and not gpu"
+
+lint:  ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format:
+	ruff check --fix .
+	ruff format .
+
+docs:  ## docs/_build/html/index.html; a warning is an error
+	sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+doctest:  ## every example of the docs and the docstrings
+	sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
+
+mutants:  ## plant bugs and count those that the tests catch
+	python tests/mutants.py
+
+bench:  ## pip install -c constraints.txt -e ".[bench]" first
+	python -m tests.benchmarks
+
+clean:
+	rm -rf build dist *.egg-info docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
