@@ -1,0 +1,223 @@
+"""Splines at the edges of their domain, on their knots, far outside, and with bad arguments."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import invgraph as ig
+
+BOUND = 3.0
+KINDS = (ig.LinearSpline, ig.QuadraticSpline, ig.RationalQuadraticSpline)
+SPLINES = [
+    kind(bins=5, bound=BOUND, circular=circular, learned_bound=learned)
+    for kind, circular, learned in itertools.product(KINDS, (False, True), (False, True))
+]
+DTYPES = (torch.float64, torch.float32)
+every = pytest.mark.parametrize("spline", SPLINES, ids=str)
+both = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def numbers(spline: Any, batch: int, size: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    params = torch.randn(batch, spline.numbers, size, generator=generator, dtype=torch.float64) * scale
+    if spline.learned_bound:
+        params[:, -1] = 0  # the bound as declared
+    return params.to(dtype)
+
+
+def knots(spline: Any, params: Tensor) -> Tensor:
+    """The ends of the pieces, as the spline itself sees them."""
+    from invgraph.transforms.spline import edges, partition
+
+    return (edges(partition(params[:, : spline.bins], spline.min_width)) - 0.5) * 2 * BOUND
+
+
+def edge_cases(dtype: torch.dtype) -> Tensor:
+    """The bounds, the floats next to them, zeros, subnormals and huge numbers, with both signs."""
+    bound = torch.tensor(BOUND, dtype=dtype)
+    tiny = torch.finfo(dtype).tiny
+    up, down = torch.nextafter(bound, bound + 1), torch.nextafter(bound, bound - 1)
+    least = torch.nextafter(torch.zeros((), dtype=dtype), bound)
+    positive = torch.stack((bound, up, down, 0 * bound, least, bound * 0 + tiny / 4, bound * 0 + 1e30))
+    return torch.cat((positive, -positive)).unsqueeze(0)
+
+
+@every
+@both
+def test_edges_of_the_domain(spline: Any, dtype: torch.dtype) -> None:
+    x = edge_cases(dtype)
+    # Gentle slopes: where one is 1e-3, half a unit in the last place of y is as many as a thousand in x.
+    params = numbers(spline, 1, x.shape[1], dtype, scale=0.3).requires_grad_()
+    for call in (spline.forward, spline.inverse):
+        given = x.clone().requires_grad_()
+        y, log_det = call(given, params)
+        assert bool(y.isfinite().all())
+        assert bool(log_det.isfinite().all())
+        gradients = torch.autograd.grad(y.sum() + log_det.sum(), (given, params))
+        assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+        assert bool((gradients[0] > 0).all()) or log_det.requires_grad
+        back, _ = (spline.inverse if call == spline.forward else spline.forward)(y, params)
+        close = 1e-10 if dtype == torch.float64 else 1e-4
+        assert torch.allclose(back, x, rtol=close, atol=close)
+
+
+@every
+def test_continuous_across_the_bounds(spline: Any) -> None:
+    x = edge_cases(torch.float64)[:, [0, 1, 2, 7, 8, 9]]
+    params = numbers(spline, 1, 1).expand(1, spline.numbers, x.shape[1])
+    for call in (spline.forward, spline.inverse):
+        y, _ = call(x, params)
+        assert torch.allclose(y, x, rtol=0, atol=1e-11)  # the ends of the box stay where they are
+
+
+@every
+def test_gradients_are_finite_on_the_knots(spline: Any) -> None:
+    params = numbers(spline, 1, 1)
+    x = knots(spline, params)[0].transpose(0, 1)
+    params = params.expand(1, spline.numbers, x.shape[1]).clone().requires_grad_()
+    given = x.clone().requires_grad_()
+    y, log_det = spline.forward(given, params)
+    for value, call in ((x, spline.forward), (y.detach(), spline.inverse)):
+        point = value.clone().requires_grad_()
+        out, log_det = call(point, params)
+        for gradient in torch.autograd.grad(out.sum() + log_det.sum(), (point, params)):
+            assert bool(gradient.isfinite().all())
+    left, _ = spline.forward(torch.nextafter(x, x - 1), params)
+    right, _ = spline.forward(torch.nextafter(x, x + 1), params)
+    assert torch.allclose(left, y, rtol=0, atol=1e-12)
+    assert torch.allclose(right, y, rtol=0, atol=1e-12)
+
+
+@every
+def test_smooth_splines_have_a_continuous_log_det(spline: Any) -> None:
+    if isinstance(spline, ig.LinearSpline):
+        return  # its log-det jumps, as documented
+    params = numbers(spline, 1, 1)
+    x = knots(spline, params)[0].transpose(0, 1).reshape(-1, 1)
+    params = params.expand(x.shape[0], spline.numbers, 1)
+    left, right = (spline.forward(x + step, params)[1] for step in (-1e-10, 1e-10))
+    assert torch.allclose(left, right, rtol=0, atol=1e-6)
+
+
+@every
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_increases_strictly_and_keeps_the_box(spline: Any, scale: float) -> None:
+    params = numbers(spline, 1, 1, scale=scale).expand(1, spline.numbers, 4001)
+    x = torch.linspace(-4, 4, 4001, dtype=torch.float64).unsqueeze(0)
+    for call in (spline.forward, spline.inverse):
+        y, _ = call(x, params)
+        assert bool((y.diff() > 0).all())
+        assert torch.equal(y.abs() <= BOUND + 1e-12, x.abs() <= BOUND + 1e-12)
+
+
+@every
+def test_starts_at_the_identity(spline: Any) -> None:
+    x = torch.linspace(-7, 7, 101, dtype=torch.float64).unsqueeze(0)
+    y, log_det = spline.forward(x, torch.zeros(1, spline.numbers, 101, dtype=torch.float64))
+    assert torch.allclose(y, x, rtol=0, atol=1e-14)
+    assert log_det.abs().item() < 1e-12
+
+
+@every
+@both
+def test_non_finite_numbers_pass_through(spline: Any, dtype: torch.dtype) -> None:
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 0.5]], dtype=dtype)
+    params = numbers(spline, 1, 4, dtype)
+    for call in (spline.forward, spline.inverse):
+        y, _ = call(x, params)
+        assert torch.equal(y[:, 1:3], x[:, 1:3])
+        assert y.isnan().tolist() == [[True, False, False, False]]
+
+
+@every
+@pytest.mark.parametrize("batch", [0, 1])
+def test_small_batches(spline: Any, batch: int) -> None:
+    x = torch.zeros(batch, 2, 3, 3)
+    params = torch.zeros(batch, spline.numbers, 2, 3, 3)
+    for call in (spline.forward, spline.inverse):
+        y, log_det = call(x, params)
+        assert y.shape == x.shape
+        assert log_det.shape == (batch,)
+
+
+@every
+@pytest.mark.parametrize("size", [1e3, -1e3, 1e30])
+def test_extreme_parameters_stay_finite(spline: Any, size: float) -> None:
+    x = torch.linspace(-2.9, 2.9, 25, dtype=torch.float32).unsqueeze(0)
+    params = (numbers(spline, 1, 25, torch.float32).sign() * size).requires_grad_()
+    for call in (spline.forward, spline.inverse):
+        y, log_det = call(x, params)
+        (gradient,) = torch.autograd.grad(y.sum() + log_det.sum(), params)
+        assert all(bool(t.isfinite().all()) for t in (y, log_det, gradient))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_circular_spline_is_a_map_of_the_circle(kind: Any) -> None:
+    spline = kind(bins=5, bound=math.pi, circular=True)
+    x = torch.linspace(-math.pi, math.pi, 33, dtype=torch.float64)[:-1].unsqueeze(0)
+    params = numbers(spline, 1, 1).expand(1, spline.numbers, 32)
+    for call in (spline.forward, spline.inverse):
+        y, log_det = call(x, params)
+        for turns in (-3, 1, 40):
+            z, other = call(x + 2 * math.pi * turns, params)
+            assert torch.allclose(z, y + 2 * math.pi * turns, rtol=0, atol=1e-11)
+            assert torch.allclose(other, log_det, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learned_bound_scales_the_spline(kind: Any) -> None:
+    plain, learned = kind(bins=5, bound=2.0), kind(bins=5, bound=1.0, learned_bound=True)
+    raw = math.tan(math.log(2) * math.pi / 2)  # where the soft clamp gives log 2
+    params = numbers(plain, 1, 9)
+    wider = torch.cat((params, torch.full_like(params[:, :1], raw)), dim=1)
+    x = torch.linspace(-2.5, 2.5, 9, dtype=torch.float64).unsqueeze(0)
+    for name in ("forward", "inverse"):
+        (y, a), (z, b) = getattr(plain, name)(x, params), getattr(learned, name)(x, wider)
+        assert torch.allclose(y, z, rtol=0, atol=1e-12)
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+@every
+def test_compiles_without_a_graph_break(spline: Any) -> None:
+    x = edge_cases(torch.float32)
+    params = numbers(spline, 1, x.shape[1], torch.float32)
+    for call in (spline.forward, spline.inverse):
+        torch._dynamo.reset()  # the limit of recompilations is for one piece of code, shared by all splines
+        compiled = torch.compile(call, fullgraph=True, backend="eager")
+        assert all(torch.equal(a, b) for a, b in zip(compiled(x, params), call(x, params), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ({"bins": 0}, ig.GraphError, "at least 1 bin"),
+        ({"bins": 2.0}, ig.ArgumentError, "bins must be an int"),
+        ({"bins": True}, ig.ArgumentError, "bins must be an int"),
+        ({"bins": 10, "min_width": 0.1}, ig.GraphError, "min_width * bins = 1 must be below 1"),
+        ({"bins": 10, "min_height": 0.2}, ig.GraphError, "min_height * bins = 2 must be below 1"),
+        ({"min_width": 0.0}, ig.GraphError, "min_width must be positive"),
+        ({"min_height": math.nan}, ig.GraphError, "min_height must be positive"),
+        ({"min_width": "wide"}, ig.ArgumentError, "min_width must be a number"),
+        ({"bound": 0}, ig.GraphError, "bound must be positive and finite"),
+        ({"bound": math.inf}, ig.GraphError, "bound must be positive and finite"),
+        ({"bound": None}, ig.ArgumentError, "bound must be a number"),
+    ],
+)
+def test_bad_arguments_are_refused(kind: Any, args: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error) as caught:
+        kind(**args)
+    assert words in str(caught.value)
+    assert kind.__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize(("slope", "error"), [(0, ig.GraphError), (1.5, ig.GraphError), ("a", ig.ArgumentError)])
+def test_the_least_slope_is_checked(slope: Any, error: Any) -> None:
+    with pytest.raises(error, match="min_slope"):
+        ig.RationalQuadraticSpline(min_slope=slope)
