@@ -9,6 +9,7 @@ from invgraph.checkpoint import load as load
 from invgraph.checkpoint import save as save
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
+from invgraph.errors import ContractError as ContractError
 from invgraph.errors import GraphError as GraphError
 from invgraph.errors import InputTypeError as InputTypeError
 from invgraph.errors import InvgraphError as InvgraphError

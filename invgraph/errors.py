@@ -50,3 +50,7 @@ class CheckpointError(InvgraphError, RuntimeError):
 
 class NumericsError(InvgraphError, ArithmeticError):
     """Numbers left the domain of a layer, or are no longer finite."""
+
+
+class ContractError(InvgraphError, AssertionError):
+    """A layer breaks the contract that every layer keeps; raised by :func:`invgraph.testing.check_invertible`."""

@@ -120,7 +120,8 @@ def _told(shapes: tuple[Shape, ...]) -> str:
     return ", ".join(str(shape) for shape in shapes)
 
 
-def _require_invertible(module: object, where: str) -> Invertible:
+def require_invertible(module: object, where: str) -> Invertible:
+    """Refuse what is not a layer or graph, such as a class."""
     if not isinstance(module, Invertible):
         raise ArgumentError(where, type(module).__name__, "expected an Invertible, already built")
     return module
@@ -148,7 +149,7 @@ class Inverse(Invertible):
     arity = None
 
     def __init__(self, module: Invertible) -> None:
-        module = _require_invertible(module, "Inverse")
+        module = require_invertible(module, "Inverse")
         super().__init__(module.out_shapes, module.cond_shapes)
         self.module = module
 
@@ -157,10 +158,10 @@ class Inverse(Invertible):
         return self.module.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return _flat(self.module.inverse, self._inputs(), self._conditions(), xs, cs)
+        return flat_call(self.module.inverse, self._inputs(), self._conditions(), xs, cs)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return _flat(self.module, self._outputs(), self._conditions(), ys, cs)
+        return flat_call(self.module, self._outputs(), self._conditions(), ys, cs)
 
     def _inputs(self) -> Ports:
         return self.module._outputs()._replace(kind="input")
@@ -180,7 +181,7 @@ class Nested(Invertible):
     arity = None
 
     def __init__(self, module: Invertible) -> None:
-        module = _require_invertible(module, "Nested")
+        module = require_invertible(module, "Nested")
         super().__init__(module.in_shapes, module.cond_shapes)
         self.module = module
 
@@ -189,10 +190,10 @@ class Nested(Invertible):
         return self.module.out_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return _flat(self.module, self.module._inputs(), self.module._conditions(), xs, cs)
+        return flat_call(self.module, self.module._inputs(), self.module._conditions(), xs, cs)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return _flat(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
+        return flat_call(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self.module._initialize(xs, cs)
@@ -204,7 +205,9 @@ def as_layer(module: Invertible) -> Invertible:
     return Nested(module) if any(port.single for port in ports) else module
 
 
-def _flat(direction: Callable[..., Any], source: Ports, given: Ports, values: Tensors, conditions: Tensors) -> Result:
+def flat_call(
+    direction: Callable[..., Any], source: Ports, given: Ports, values: Tensors, conditions: Tensors
+) -> Result:
     """Call a structured direction with tuples, and give tuples back."""
     outputs, log_det = direction(source.pack(values), given.pack(conditions))
     return (outputs if isinstance(outputs, tuple) else (outputs,)), log_det

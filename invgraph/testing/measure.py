@@ -1,0 +1,101 @@
+"""What is measured of each node: round trip, log-det against autograd, amplification; and how nodes get their data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from invgraph.graph import Graph
+from invgraph.invertible import Inverse, Invertible, Nested
+from invgraph.shapes import Tensors, numel
+from invgraph.testing.checks import round_trip
+from invgraph.testing.report import NodeReport
+from invgraph.testing.subject import Direction, Subject, gap, jacobian
+
+
+def parts(subject: Subject) -> list[tuple[str, Subject]]:
+    """The nodes of a graph, nested ones too, each with the data that reach it in a forward run."""
+    module, xs = subject.module, subject.xs
+    if isinstance(module, Inverse):
+        with torch.no_grad():
+            xs, _ = subject.directions[0].run()
+        module = module.module
+    graph = module.module if isinstance(module, Nested) else module
+    if not isinstance(graph, Graph):
+        return []
+    named = {layer: name for name, layer in _layers(graph, "")}
+    found: dict[nn.Module, tuple[Tensors, Tensors, Tensors]] = {}
+
+    def catch(layer: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+        values, conditions = arguments
+        copies = (tuple(t.detach().clone() for t in side) for side in (values, result[0], conditions))
+        found[layer] = (*copies,)  # type: ignore[assignment]
+
+    hooks = [layer.register_forward_hook(catch) for layer in named]
+    try:
+        with torch.no_grad():
+            graph(graph._inputs().pack(xs), graph._conditions().pack(subject.cs))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(named[layer], Subject(layer, *found[layer], subject.limits)) for layer in named]
+
+
+def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
+    """Invertible nodes with their names, ``outer.inner`` in nested graphs, inner ones first."""
+    for name, layer in graph.layers.items():
+        if isinstance(layer, Nested) and isinstance(layer.module, Graph):
+            yield from _layers(layer.module, f"{prefix}{name}.")
+        if isinstance(layer, Invertible):
+            yield f"{prefix}{name}", layer
+
+
+def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
+    """The row of a node.
+
+    Raises:
+        ContractError: a log-det is not that of the Jacobian.
+    """
+    module = subject.module
+    dims = numel(module.in_shapes)
+    error: float | None = None
+    if dims <= max_dims:
+        error = max(_log_det_error(subject, direction) for direction in subject.directions)
+        singular = torch.linalg.svdvals(jacobian(subject.directions[0]))
+        amplification = (1 / singular.min()).item()
+    else:
+        amplification = _estimated(subject.directions[1])
+    exact = max(round_trip(direction) for direction in subject.directions)
+    kind = type(module.module if isinstance(module, Nested) else module).__name__
+    return NodeReport(name, kind, dims, exact, error, amplification)
+
+
+def _log_det_error(subject: Subject, direction: Direction) -> float:
+    with torch.no_grad():
+        _, log_det = direction.run()
+    exact = torch.linalg.slogdet(jacobian(direction).detach()).logabsdet
+    error = gap((log_det,), (exact,))
+    if not error <= subject.limits.log_det:
+        given = f"{direction.told}: log_det {log_det[0].item():.6g}, by autograd {exact[0].item():.6g}"
+        raise subject.fail(given, f"they differ by {error:.1e}, more than {subject.limits.log_det:.0e}")
+    return error
+
+
+@torch.no_grad()
+def _estimated(inverse: Direction, directions: int = 4) -> float:
+    """How much the inverse stretches small random errors of its inputs: a bound from below."""
+    values, conditions = inverse.values, inverse.conditions
+    generator = torch.Generator().manual_seed(0)
+    exact, _ = inverse.run()
+    step = torch.finfo(values[0].dtype).eps ** 0.5
+    worst = 0.0
+    for _ in range(directions):
+        noise = [torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v) * step for v in values]
+        moved, _ = inverse.call(tuple(v + n for v, n in zip(values, noise, strict=True)), conditions)
+        there = torch.cat([(m - e).flatten(1) for m, e in zip(moved, exact, strict=True)], dim=1).norm(dim=1)
+        start = torch.cat([n.flatten(1) for n in noise], dim=1).norm(dim=1)
+        worst = max(worst, (there / start).max().item())
+    return worst
