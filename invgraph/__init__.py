@@ -48,6 +48,9 @@ from invgraph.transforms.affine import Affine as Affine
 from invgraph.transforms.linear_spline import LinearSpline as LinearSpline
 from invgraph.transforms.quadratic_spline import QuadraticSpline as QuadraticSpline
 from invgraph.transforms.rational_quadratic_spline import RationalQuadraticSpline as RationalQuadraticSpline
+from invgraph.transforms.sigmoid import Logit as Logit
+from invgraph.transforms.sigmoid import Sigmoid as Sigmoid
+from invgraph.transforms.softplus import Softplus as Softplus
 from invgraph.transforms.transform import Transform as Transform
 from invgraph.transforms.volume_preserving import VolumePreserving as VolumePreserving
 

@@ -110,6 +110,9 @@ def make_subnet(
         raise ArgumentError(where, given, "subnet must be a factory f(channels_in, channels_out) -> nn.Module, so that"
                             " each side gets weights of its own")  # fmt: skip
     check_conditions(where, x_shape, cond_shapes)
+    if out_shape[0] == 0:
+        advice = "it takes no numbers from a subnet: use it in Elementwise, without one"
+        raise GraphError(where, "a transform without parameters", advice)
     net: Subnet
     if isinstance(factory, SubnetFactory):
         net = factory.build(x_shape, cond_shapes, out_shape[0])

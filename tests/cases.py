@@ -170,6 +170,19 @@ CASES: tuple[Case, ...] = (
     Case(ig.Coupling, {"transform": AFFINE, "subnet": CONV}, (3, 4, 4), ((2,), (1, 4, 4))),
     Case(ig.Coupling, {"transform": AFFINE, "subnet": plain_conv}, (3, 4, 4), ((2,), (1, 4, 4))),
     Case(ig.Coupling, {"transform": AFFINE, "subnet": CONV}, (2, 2, 2, 4), ((1, 2, 2, 4),)),
+    # ... with every other subnet of the library.
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ResidualMLP(6)}, (5,), ((3,), (2,))),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ResidualConvNet(4)}, (3, 4), ((3,), (2, 4))),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ResidualConvNet(4, kernel=1)}, (2, 2, 2, 2)),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.GatedAttention(4, heads=2)}, (2, 4)),
+    Case(
+        ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.GatedAttention(4, heads=2)}, (2, 3, 3), ((2,), (1, 3, 3))
+    ),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.UNet(2)}, (2, 4, 4), ((3,), (2, 4, 4))),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.UNet(2, levels=1)}, (2, 2, 2, 4), ((3,),)),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ViT(4, depth=2, heads=2)}, (3, 6)),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ViT(4, depth=2, heads=2)}, (2, 4, 4), ((3,), (1, 4, 4))),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": ig.nets.ViT(4, depth=1)}, (2, 2, 2, 4), ((1, 2, 2, 4),)),
     # Elementwise: learned, from a vector, from a map, from both.
     Case(ig.Elementwise, {"transform": ig.Additive()}, (5,)),
     Case(ig.Elementwise, {"transform": AFFINE}, (2, 3, 3)),
@@ -224,6 +237,13 @@ CASES: tuple[Case, ...] = (
     Case(ig.LearnedScaling, {}, (2, 3, 3)),
     Case(ig.LearnedScaling, {"per_channel": True}, (3, 4)),
     Case(ig.LearnedScaling, {"per_channel": True}, (2, 2, 2, 2)),
+    # Fixed maps between all numbers and an interval, at every rank.
+    Case(ig.Elementwise, {"transform": ig.Sigmoid()}, (5,), codomain=(0, 1)),
+    Case(ig.Elementwise, {"transform": ig.Sigmoid(alpha=0.05)}, (2, 3, 3), codomain=(0, 1)),
+    Case(ig.Elementwise, {"transform": ig.Logit()}, (2, 4), domain=(0, 1)),
+    Case(ig.Elementwise, {"transform": ig.Logit(alpha=0.05)}, (1, 2, 2, 2), domain=(0, 1)),
+    Case(ig.Elementwise, {"transform": ig.Softplus()}, (5,), codomain=(0, 4)),
+    Case(ig.Elementwise, {"transform": ig.Softplus()}, (2, 3, 3), codomain=(0, 4)),
     # What holds other modules.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),

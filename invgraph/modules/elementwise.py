@@ -54,7 +54,9 @@ class Elementwise(Invertible):
         self.transform = transform
         shape = self.in_shapes[0]
         if subnet is None:
-            self.params: nn.Parameter | None = nn.Parameter(torch.zeros(transform.numbers, *shape))
+            # A transform without numbers of its own leaves nothing to learn: no empty parameter.
+            learned = nn.Parameter(torch.zeros(transform.numbers, *shape)) if transform.numbers else None
+            self.params: nn.Parameter | None = learned
             self.subnet = None
         else:
             first, *others = self.cond_shapes
@@ -75,8 +77,10 @@ class Elementwise(Invertible):
         return (x,), log_det
 
     def _numbers(self, x: Tensor, cs: Tensors) -> Tensor:
-        if self.subnet is None or self.params is not None:
-            return self.params.expand(x.shape[0], *self.params.shape)  # type: ignore[union-attr]
+        if self.params is not None:
+            return self.params.expand(x.shape[0], *self.params.shape)
+        if self.subnet is None:
+            return x.new_empty(x.shape[0], 0, *x.shape[1:])
         params = self.subnet(cs[0], cs[1:]).to(x.dtype).unflatten(1, (self.transform.numbers, x.shape[1]))
         return spread_vector(params, x.ndim + 1).expand(x.shape[0], self.transform.numbers, *x.shape[1:])
 
