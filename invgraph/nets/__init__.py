@@ -1,4 +1,9 @@
 """Subnets: picklable factories of the networks that a layer's parameters come from."""
 
+from invgraph.nets.attention import GatedAttention as GatedAttention
 from invgraph.nets.feedforward import MLP as MLP
 from invgraph.nets.feedforward import ConvNet as ConvNet
+from invgraph.nets.residual import ResidualConvNet as ResidualConvNet
+from invgraph.nets.residual import ResidualMLP as ResidualMLP
+from invgraph.nets.unet import UNet as UNet
+from invgraph.nets.vit import ViT as ViT

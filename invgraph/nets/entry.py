@@ -1,0 +1,78 @@
+"""What all subnets share: the first layer, which takes data and conditions apart, and the start of the weights."""
+
+from __future__ import annotations
+
+from typing import TypeAlias, cast
+
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import Subnet, spread_vector
+
+Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def require_size(where: str, name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not an int of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
+    if value < least:
+        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
+
+
+def require_odd(where: str, kernel: int) -> None:
+    """Refuse kernels that can't keep the spatial size."""
+    require_size(where, "kernel", kernel)
+    if kernel % 2 == 0:
+        raise GraphError(where, f"kernel={kernel}", "kernel must be odd, to keep the spatial size")
+
+
+def require_spatial(where: str, shape: Shape) -> None:
+    """Refuse vectors, and more than three spatial axes."""
+    if not 2 <= len(shape) <= 4:
+        advice = f"{where} works on signals (C, L), images (C, H, W) and volumes; for vectors use nets.ResidualMLP"
+        raise GraphError(where, f"data of shape {shape}", advice)
+
+
+def affine(rank: int, channels_in: int, channels_out: int, kernel: int = 1, bias: bool = True) -> Affine:
+    """A linear layer for vectors (rank 1), else a convolution that keeps the spatial size; Xavier's start."""
+    layer: Affine
+    if rank == 1:
+        layer = nn.Linear(channels_in, channels_out, bias=bias)
+    else:
+        layer = _CONVOLUTIONS[rank - 2](channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
+    return start(layer)
+
+
+def start(layer: Affine, zero: bool = False) -> Affine:
+    """Xavier's weights, or zeros; zero biases."""
+    if zero:
+        nn.init.zeros_(layer.weight)
+    else:
+        nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Entry(Subnet):
+    """The first layer of a subnet: ``W_x x + sum of W_c c + b``; conditions that are vectors are added everywhere."""
+
+    def __init__(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, kernel: int = 1) -> None:
+        super().__init__()
+        self.rank = len(x_shape)
+        self.data = affine(self.rank, x_shape[0], width, kernel)
+        self.conditions = nn.ModuleList(affine(len(c), c[0], width, kernel, bias=False) for c in cond_shapes)
+
+    def share(self, cs: Tensors) -> Tensors:
+        total: Tensor | None = None
+        for layer, c in zip(self.conditions, cs, strict=True):
+            part = spread_vector(layer(c), self.rank + 1)
+            total = part if total is None else total + part
+        return () if total is None else (total,)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        h = cast(Tensor, self.data(x))
+        return h + shared[0] if shared else h

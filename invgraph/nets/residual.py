@@ -1,0 +1,124 @@
+"""Residual subnets, for vectors and for signals, images and volumes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from invgraph.errors import GraphError
+from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import Subnet, SubnetFactory
+
+
+class ResidualBlock(nn.Module):
+    """``h + W_2 silu(W_1 silu(h))``."""
+
+    def __init__(self, rank: int, width: int, kernel: int = 1) -> None:
+        super().__init__()
+        self.first, self.second = (affine(rank, width, width, kernel) for _ in range(2))
+
+    def forward(self, h: Tensor) -> Tensor:
+        change: Tensor = self.second(silu(self.first(silu(h))))
+        return h + change
+
+
+class _Residual(Subnet):
+    """An entry, residual blocks, and a last layer that starts at zero."""
+
+    def __init__(
+        self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, blocks: int, out: int, kernel: int
+    ) -> None:
+        super().__init__()
+        rank = len(x_shape)
+        self.entry = Entry(x_shape, cond_shapes, width, kernel)
+        self.blocks = nn.Sequential(*(ResidualBlock(rank, width, kernel) for _ in range(blocks)))
+        self.last = start(affine(rank, width, out, kernel), zero=True)
+
+    def share(self, cs: Tensors) -> Tensors:
+        return self.entry.share(cs)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        h = self.blocks(self.entry.combine(x, shared))
+        return cast(Tensor, self.last(silu(h)))
+
+
+@dataclass(frozen=True)
+class ResidualMLP(SubnetFactory):
+    """Fully connected residual subnets for vectors, SiLU: smooth, so that they also serve as the field of an ODE.
+
+    Xavier start, last layer zero.
+
+    Arguments:
+        hidden: width.
+        blocks: how many residual blocks of two layers.
+
+    References:
+        K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,
+        https://arxiv.org/abs/1603.05027
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> net = ig.nets.ResidualMLP(hidden=16)(4, 6)
+        >>> net(torch.zeros(2, 4)).shape
+        torch.Size([2, 6])
+    """
+
+    hidden: int
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        require_size("ResidualMLP", "hidden", self.hidden)
+        require_size("ResidualMLP", "blocks", self.blocks)
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
+            if len(shape) != 1:
+                advice = "ResidualMLP works on vectors (C,): put a Flatten before the layer, or use ResidualConvNet"
+                raise GraphError("ResidualMLP", f"{kind} of shape {shape}", advice)
+        return _Residual(x_shape, cond_shapes, self.hidden, self.blocks, channels_out, kernel=1)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        return self.build((channels_in,), (), channels_out)
+
+
+@dataclass(frozen=True)
+class ResidualConvNet(SubnetFactory):
+    """Convolutional residual subnets for signals, images and volumes, SiLU.
+
+    Xavier start, last layer zero. No normalisation: nothing depends on the rest of the batch.
+
+    Arguments:
+        hidden: channels.
+        blocks: how many residual blocks of two convolutions.
+        kernel: size of the kernels, odd.
+
+    References:
+        K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,
+        https://arxiv.org/abs/1603.05027
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> net = ig.nets.ResidualConvNet(hidden=8)(4, 6)
+        >>> net(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 6, 8, 8])
+    """
+
+    hidden: int
+    blocks: int = 2
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "blocks"):
+            require_size("ResidualConvNet", name, getattr(self, name))
+        require_odd("ResidualConvNet", self.kernel)
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        require_spatial("ResidualConvNet", x_shape)
+        return _Residual(x_shape, cond_shapes, self.hidden, self.blocks, channels_out, self.kernel)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        return self.build((channels_in, 1, 1), (), channels_out)

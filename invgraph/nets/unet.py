@@ -1,0 +1,102 @@
+"""U-Nets as subnets: a wide field of view for the price of a few convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, silu
+
+from invgraph.errors import GraphError
+from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.residual import ResidualBlock
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import Subnet, SubnetFactory
+
+
+class _UNet(Subnet):
+    """Down by averaging, up by repeating; on each level of the way up the features of the way down are joined."""
+
+    def __init__(
+        self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, levels: int, out: int, kernel: int
+    ) -> None:
+        super().__init__()
+        rank = len(x_shape)
+        widths = [width * 2**level for level in range(levels + 1)]
+        self.entry = Entry(x_shape, cond_shapes, width, kernel)
+        self.down = nn.ModuleList(ResidualBlock(rank, w, kernel) for w in widths[:-1])
+        self.widen = nn.ModuleList(affine(rank, w, 2 * w) for w in widths[:-1])
+        self.bottom = ResidualBlock(rank, widths[-1], kernel)
+        self.narrow = nn.ModuleList(affine(rank, 3 * w, w) for w in widths[:-1])
+        self.up = nn.ModuleList(ResidualBlock(rank, w, kernel) for w in widths[:-1])
+        self.last = start(affine(rank, width, out, kernel), zero=True)
+
+    def share(self, cs: Tensors) -> Tensors:
+        return self.entry.share(cs)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        h = self.entry.combine(x, shared)
+        kept: list[Tensor] = []
+        for block, widen in zip(self.down, self.widen, strict=True):
+            h = block(h)
+            kept.append(h)
+            h = widen(_halved(h))
+        h = self.bottom(h)
+        for block, narrow, skip in zip(reversed(self.up), reversed(self.narrow), reversed(kept), strict=True):
+            h = block(narrow(torch.cat((interpolate(h, scale_factor=2), skip), dim=1)))
+        return cast(Tensor, self.last(silu(h)))
+
+
+def _halved(h: Tensor) -> Tensor:
+    """Averages of two neighbours along every axis (pooling kernels lack some dtypes)."""
+    for axis in range(2, h.ndim):
+        h = h.unflatten(axis, (-1, 2)).mean(axis + 1)
+    return h
+
+
+@dataclass(frozen=True)
+class UNet(SubnetFactory):
+    """U-Net subnets for signals, images and volumes whose sizes are divisible by ``2 ** levels``.
+
+    Xavier start, last layer zero. Conditions of the data's spatial size, and vectors, enter in the first layer.
+
+    Arguments:
+        hidden: channels at full resolution; doubled on each level.
+        levels: how often the spatial size is halved.
+        kernel: size of the kernels, odd.
+
+    References:
+        O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
+        https://arxiv.org/abs/1505.04597
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Coupling((4, 8, 8), transform=ig.Affine(), subnet=ig.nets.UNet(hidden=8))
+        >>> (y,), log_det = layer((torch.zeros(2, 4, 8, 8),))
+        >>> y.shape
+        torch.Size([2, 4, 8, 8])
+    """
+
+    hidden: int
+    levels: int = 2
+    kernel: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "levels"):
+            require_size("UNet", name, getattr(self, name))
+        require_odd("UNet", self.kernel)
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        require_spatial("UNet", x_shape)
+        factor = 2**self.levels
+        for size in x_shape[1:]:
+            if size % factor:
+                advice = f"size {size} is not divisible by {factor}: take fewer levels, or pad the data"
+                raise GraphError("UNet", f"data of shape {x_shape}, levels={self.levels}", advice)
+        return _UNet(x_shape, cond_shapes, self.hidden, self.levels, channels_out, self.kernel)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        factor = 2**self.levels
+        return self.build((channels_in, factor, factor), (), channels_out)

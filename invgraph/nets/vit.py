@@ -1,0 +1,93 @@
+"""Vision transformers as subnets: couplings as in Jet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import GraphError
+from invgraph.nets.entry import require_size, require_spatial, start
+from invgraph.patches import from_patches, grid, patch_size, to_patches
+from invgraph.shapes import Shape, Tensors
+from invgraph.subnet import Subnet, SubnetFactory
+from invgraph.transformer import Block
+
+
+class _ViT(Subnet):
+    """Tokens from patches of data and conditions, transformer blocks, patches from tokens."""
+
+    def __init__(
+        self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, depth: int, heads: int, patch: int, out: int
+    ) -> None:
+        super().__init__()
+        self.patch, self.out_shape = patch, (out, *x_shape[1:])
+        tokens = math.prod(grid("ViT", x_shape, patch))
+        self.data = start(nn.Linear(patch_size(x_shape, patch), width))
+        sizes = (shape[0] if len(shape) == 1 else patch_size(shape, patch) for shape in cond_shapes)
+        self.conditions = nn.ModuleList(start(nn.Linear(size, width, bias=False)) for size in sizes)
+        self.position = nn.Parameter(torch.empty(tokens, width))
+        nn.init.normal_(self.position, std=0.02)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)), nn.LayerNorm(width))
+        self.last = start(nn.Linear(width, patch_size(self.out_shape, patch)), zero=True)
+
+    def share(self, cs: Tensors) -> Tensors:
+        total: Tensor = self.position
+        for layer, c in zip(self.conditions, cs, strict=True):
+            total = total + layer(c.unsqueeze(1) if c.ndim == 2 else to_patches(c, self.patch))
+        return (total,) if cs else ()
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        h = self.data(to_patches(x, self.patch)) + (shared[0] if shared else self.position)
+        return from_patches(cast(Tensor, self.last(self.blocks(h))), self.out_shape, self.patch)
+
+
+@dataclass(frozen=True)
+class ViT(SubnetFactory):
+    """Vision-transformer subnets for signals, images and volumes of fixed size: the couplings of Jet.
+
+    ``Coupling(transform=Affine(), subnet=nets.ViT(width=256, depth=4))`` is a transformer coupling. Patches are
+    embedded linearly, learned positions added, then come pre-norm transformer blocks. Conditions of the data's spatial
+    size are cut into patches too, vectors are added to every token. Xavier start, last layer zero.
+
+    Arguments:
+        width: of the tokens, a multiple of ``heads``.
+        depth: how many transformer blocks.
+        heads: of the attention.
+        patch: edge of the patches; the spatial sizes must be divisible by it.
+
+    References:
+        A. Kolesnikov, A. S. Pinto, M. Tschannen, "Jet: A Modern Transformer-Based Normalizing Flow", 2024,
+        https://arxiv.org/abs/2412.15129; A. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020,
+        https://arxiv.org/abs/2010.11929
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> subnet = ig.nets.ViT(width=16, depth=2, heads=2, patch=2)
+        >>> layer = ig.Coupling((4, 8, 8), ((10,),), transform=ig.Affine(), subnet=subnet)
+        >>> (y,), log_det = layer((torch.zeros(2, 4, 8, 8),), (torch.zeros(2, 10),))
+        >>> y.shape
+        torch.Size([2, 4, 8, 8])
+    """
+
+    width: int
+    depth: int = 4
+    heads: int = 4
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "heads", "patch"):
+            require_size("ViT", name, getattr(self, name))
+        if self.width % self.heads:
+            raise GraphError("ViT", f"width={self.width}, heads={self.heads}", "width must be a multiple of heads")
+
+    def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
+        require_spatial("ViT", x_shape)
+        return _ViT(x_shape, cond_shapes, self.width, self.depth, self.heads, self.patch, channels_out)
+
+    def __call__(self, channels_in: int, channels_out: int) -> Subnet:
+        advice = "its positions are learned, so it must know the data's shape: use it as subnet= of a layer, or build()"
+        raise GraphError("ViT", f"channels {channels_in} -> {channels_out} alone", advice)

@@ -1,0 +1,82 @@
+"""Transformer blocks over tokens, whole sequences at once or one token at a time with a cache."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens so far, ``(B, heads, T, width / heads)`` each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; ``causal``: each token sees itself and earlier ones.
+
+    Written out rather than through ``scaled_dot_product_attention``, whose fused kernels have neither a second
+    derivative nor a batching rule for ``torch.func``.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        for layer in (self.qkv, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        q, k, v = self._split(h)
+        scores = q @ k.transpose(-1, -2)
+        if self.causal:
+            count = h.shape[1]
+            later = torch.ones(count, count, dtype=torch.bool, device=h.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        return self._merge(scores.softmax(-1) @ v)
+
+    def step(self, h: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
+        """The output for one more token ``(B, 1, width)``, and the cache with it."""
+        q, k, v = self._split(h)
+        if cache is not None:
+            k, v = torch.cat((cache.keys, k), dim=2), torch.cat((cache.values, v), dim=2)
+        return self._merge((q @ k.transpose(-1, -2)).softmax(-1) @ v), Cache(k, v)
+
+    def _split(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return q * q.shape[-1] ** -0.5, k, v
+
+    def _merge(self, values: Tensor) -> Tensor:
+        merged: Tensor = self.out(values.transpose(1, 2).flatten(2))
+        return merged
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer network for each token, each after a layer norm and added to its input."""
+
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList((nn.LayerNorm(width), nn.LayerNorm(width)))
+        self.attention = Attention(width, heads, causal)
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        for layer in (self.widen, self.narrow):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self._think(h + self.attention(self.norms[0](h)))
+
+    def step(self, h: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
+        """The output for one more token ``(B, 1, width)``, and the cache with it."""
+        seen, cache = self.attention.step(self.norms[0](h), cache)
+        return self._think(h + seen), cache
+
+    def _think(self, h: Tensor) -> Tensor:
+        thought: Tensor = self.narrow(gelu(self.widen(self.norms[1](h))))
+        return h + thought
