@@ -45,7 +45,9 @@ from invgraph.subnet import Subnet as Subnet
 from invgraph.subnet import SubnetFactory as SubnetFactory
 from invgraph.transforms.additive import Additive as Additive
 from invgraph.transforms.affine import Affine as Affine
+from invgraph.transforms.bernstein import Bernstein as Bernstein
 from invgraph.transforms.linear_spline import LinearSpline as LinearSpline
+from invgraph.transforms.mixture_cdf import MixtureCDF as MixtureCDF
 from invgraph.transforms.quadratic_spline import QuadraticSpline as QuadraticSpline
 from invgraph.transforms.rational_quadratic_spline import RationalQuadraticSpline as RationalQuadraticSpline
 from invgraph.transforms.sigmoid import Logit as Logit

@@ -244,6 +244,13 @@ CASES: tuple[Case, ...] = (
     Case(ig.Elementwise, {"transform": ig.Logit(alpha=0.05)}, (1, 2, 2, 2), domain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Softplus()}, (5,), codomain=(0, 4)),
     Case(ig.Elementwise, {"transform": ig.Softplus()}, (2, 3, 3), codomain=(0, 4)),
+    # Increasing functions whose inverse is a root.
+    Case(ig.Coupling, {"transform": ig.MixtureCDF(components=3), "subnet": MLP}, (4,), ((3,), (2,))),
+    Case(ig.Coupling, {"transform": ig.MixtureCDF(components=2), "subnet": CONV}, (3, 2, 2), ((3,),)),
+    Case(ig.Elementwise, {"transform": ig.MixtureCDF(components=4)}, (5,)),
+    Case(ig.Coupling, {"transform": ig.Bernstein(degree=6), "subnet": MLP}, (5,), ((3,),)),
+    Case(ig.Coupling, {"transform": ig.Bernstein(degree=4), "subnet": CONV}, (2, 2, 2, 2)),
+    Case(ig.Elementwise, {"transform": ig.Bernstein(degree=12)}, (2, 3)),
     # What holds other modules.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),

@@ -83,15 +83,15 @@ def require_bound(where: str, bound: object) -> None:
         raise GraphError(where, f"bound={bound}", "bound must be positive and finite")
 
 
-def require_floor(where: str, name: str, floor: object, bins: int) -> None:
-    """Refuse a least width or height that is not positive, or that leaves nothing to learn."""
-    given = f"{name}={floor!r}, {bins} bins"
+def require_floor(where: str, name: str, floor: object, count: int, what: str = "bins") -> None:
+    """Refuse a least size that is not positive, or that leaves nothing to learn of ``count`` sizes that add up to 1."""
+    given = f"{name}={floor!r}, {what}={count}"
     if isinstance(floor, bool) or not isinstance(floor, (int, float)):
         raise ArgumentError(where, given, f"{name} must be a number")
     if not floor > 0:
-        raise GraphError(where, given, f"{name} must be positive: a bin of size 0 has no inverse")
-    if floor * bins >= 1:
-        advice = f"{name} * bins = {floor * bins:g} must be below 1, the size of the whole: take fewer bins"
+        raise GraphError(where, given, f"{name} must be positive: what is flat has no inverse")
+    if floor * count >= 1:
+        advice = f"{name} * {what} = {floor * count:g} must be below 1, the size of the whole: make one smaller"
         raise GraphError(where, given, advice)
 
 

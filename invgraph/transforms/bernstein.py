@@ -1,0 +1,114 @@
+"""Monotone polynomials in Bernstein's form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.transforms.root import solve_increasing
+from invgraph.transforms.spline import require_bound, require_floor
+from invgraph.transforms.transform import Transform, per_sample
+
+
+@dataclass(frozen=True)
+class Bernstein(Transform):
+    r"""Map [-bound, bound] onto itself by one increasing polynomial: smooth, unlike a spline, and without knots.
+
+    .. math:: u = \sum_{k=0}^n \theta_k \binom{n}{k} t^k (1 - t)^{n - k}, \qquad
+        t = \frac{x + \text{bound}}{2 \, \text{bound}}, \quad y = (2 u - 1) \, \text{bound}
+
+    with coefficients that increase from 0 to 1. The first and the last step are 1/n each, so that the slope is 1 at
+    both ends, where the identity follows. The inverse is found by bisection, and Newton's steps to the rounding of
+    the dtype; its gradient comes from the implicit function theorem.
+
+    Log-det:
+        The sum of the log slopes, nats per sample.
+
+    Arguments:
+        degree: n, at least 4; a transform takes n - 2 parameters per element.
+        bound: outside [-bound, bound] the transform is the identity.
+        min_step: least difference of neighbouring coefficients, as a share of their whole way.
+
+    Raises:
+        GraphError: the degree is too low, the steps leave nothing to learn, or the bound is not positive.
+
+    References:
+        S. Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials", 2021,
+        https://arxiv.org/abs/2102.03509; R. T. Farouki, "The Bernstein polynomial basis: A centennial retrospective",
+        2012, https://doi.org/10.1016/j.cagd.2012.03.001
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> polynomial = ig.Bernstein(degree=8)
+        >>> y, log_det = polynomial.forward(torch.tensor([[0.5, 7.0]]), torch.zeros(1, 6, 2))
+        >>> y
+        tensor([[0.5000, 7.0000]])
+    """
+
+    degree: int = 12
+    bound: float = 3.0
+    min_step: float = 1e-3
+
+    def __post_init__(self) -> None:
+        given = f"degree={self.degree!r}"
+        if isinstance(self.degree, bool) or not isinstance(self.degree, int):
+            raise ArgumentError("Bernstein", given, "degree must be an int")
+        if self.degree < 4:
+            raise GraphError("Bernstein", given, "degree must be at least 4: the slopes at both ends are fixed")
+        require_bound("Bernstein", self.bound)
+        require_floor("Bernstein", "min_step", self.min_step, self.degree, "degree")
+
+    @property
+    def numbers(self) -> int:
+        return self.degree - 2
+
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        polynomial = _Polynomial(self._steps(params))
+        inside = x.abs() <= self.bound
+        u, log_slope = polynomial(self._share(x, inside))
+        return self._outside(x, inside, u), per_sample(torch.where(inside, log_slope, 0.0))
+
+    def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        polynomial = _Polynomial(self._steps(params))
+        inside = y.abs() <= self.bound
+        target = self._share(y, inside)
+        t = solve_increasing(polynomial, target, torch.zeros_like(target), torch.ones_like(target))
+        # The last digit of a root at an end may lie beyond it.
+        log_slope = polynomial(t.clamp(0.0, 1.0))[1]
+        return self._outside(y, inside, t), -per_sample(torch.where(inside, log_slope, 0.0))
+
+    def _share(self, x: Tensor, inside: Tensor) -> Tensor:
+        return torch.where(inside, x, 0.0) / (2 * self.bound) + 0.5
+
+    def _outside(self, x: Tensor, inside: Tensor, u: Tensor) -> Tensor:
+        return torch.where(inside, (u - 0.5) * (2 * self.bound), x)
+
+    def _steps(self, params: Tensor) -> Tensor:
+        """Differences of neighbouring coefficients: positive, of sum 1."""
+        inner = 1 - 2 / self.degree - self.min_step * self.numbers
+        steps = self.min_step + inner * torch.softmax(params, dim=1)
+        end = torch.full_like(steps[:, :1], 1 / self.degree)
+        return torch.cat((end, steps, end), dim=1)
+
+
+@dataclass(frozen=True)
+class _Polynomial:
+    """The polynomial on the unit interval, given by the steps of its coefficients, ``(B, degree, ...)``."""
+
+    steps: Tensor
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and log slope, by de Casteljau's scheme: sums of positive terms, so that nothing cancels."""
+        degree = self.steps.shape[1]
+        t = t.unsqueeze(1)
+        rest = 1 - t
+        zero = torch.zeros_like(self.steps[:, :1])
+        value, slope = torch.cat((zero, self.steps.cumsum(1)), dim=1), self.steps
+        for _ in range(degree - 1):
+            value = rest * value[:, :-1] + t * value[:, 1:]
+            slope = rest * slope[:, :-1] + t * slope[:, 1:]
+        value = rest * value[:, :-1] + t * value[:, 1:]
+        return value.squeeze(1), torch.log(slope.squeeze(1) * degree)

@@ -1,0 +1,220 @@
+"""Transforms without knots: fixed maps onto intervals, mixtures of logistics, Bernstein polynomials."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import invgraph as ig
+
+BOTH = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+FIXED = [ig.Sigmoid(), ig.Sigmoid(alpha=0.05), ig.Logit(), ig.Logit(alpha=0.05), ig.Softplus()]
+ROOTS = [ig.MixtureCDF(), ig.MixtureCDF(components=1), ig.MixtureCDF(components=3, clamp=1.0), ig.Bernstein(),
+         ig.Bernstein(degree=4), ig.Bernstein(degree=20, bound=10.0)]  # fmt: skip
+
+
+def none(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], 0, *x.shape[1:])
+
+
+def numbers(transform: Any, batch: int, size: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return (torch.randn(batch, transform.numbers, size, generator=generator, dtype=torch.float64) * scale).to(dtype)
+
+
+def extremes(dtype: torch.dtype) -> Tensor:
+    """Zeros, subnormals, the bounds of the polynomials and their neighbours, and huge numbers, with both signs."""
+    tiny = torch.finfo(dtype).tiny
+    parts = [torch.tensor([0.0, tiny, tiny / 4, 1e-8, 1.0, 50.0, 1e4, 1e30], dtype=dtype)]
+    for bound in (3.0, 10.0):
+        edge = torch.tensor(bound, dtype=dtype)
+        parts.append(torch.stack([torch.nextafter(edge, edge * 0), edge, torch.nextafter(edge, edge * 2)]))
+    positive = torch.cat(parts)
+    return torch.cat((positive, -positive)).unsqueeze(0)
+
+
+@BOTH
+def test_log_dets_stay_finite_where_the_interval_ends(dtype: torch.dtype) -> None:
+    x = extremes(dtype)
+    for transform in (ig.Sigmoid(), ig.Softplus()):
+        given = x.clone().requires_grad_()
+        y, log_det = transform.forward(given, none(x))
+        assert bool(y.isfinite().all())
+        assert bool(log_det.isfinite().all())
+        assert bool(torch.autograd.grad(y.sum() + log_det.sum(), given)[0].isfinite().all())
+    # Far out, the slope of the sigmoid is e^-|x|: 1 - y would have lost it.
+    far = torch.tensor([[700.0]], dtype=dtype)
+    assert ig.Sigmoid().forward(far, none(far))[1].item() == pytest.approx(-700.0)
+    assert ig.Sigmoid().forward(-far, none(far))[1].item() == pytest.approx(-700.0)
+    assert ig.Softplus().forward(-far, none(far))[1].item() == pytest.approx(-700.0)
+
+
+@BOTH
+def test_logit_next_to_the_ends_of_its_domain(dtype: torch.dtype) -> None:
+    one = torch.ones((), dtype=dtype)
+    x = torch.stack([torch.nextafter(one, one * 0), one * torch.finfo(dtype).tiny, one / 2]).unsqueeze(0)
+    y, log_det = ig.Logit().forward(x, none(x))
+    assert bool(y.isfinite().all())
+    assert bool(log_det.isfinite().all())
+    assert torch.allclose(ig.Logit().inverse(y, none(y))[0], x, rtol=1e-5, atol=0)
+    ends = torch.tensor([[0.0, 1.0]], dtype=dtype)
+    assert ig.Logit().forward(ends, none(ends))[0].tolist() == [[-math.inf, math.inf]]
+    assert bool(ig.Logit(alpha=0.05).forward(ends, none(ends))[0].isfinite().all())
+
+
+def test_softplus_is_exact_where_torchs_own_is_not() -> None:
+    x = torch.tensor([[19.0, 21.0, 30.0, -30.0]], dtype=torch.float64)
+    y, _ = ig.Softplus().forward(x, none(x))
+    assert y.tolist()[0] == pytest.approx([math.log1p(math.exp(v)) for v in x.tolist()[0]], rel=1e-15)
+    assert torch.allclose(ig.Softplus().inverse(y, none(y))[0], x, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("transform", FIXED, ids=str)
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 3), (1, 2, 2, 2)], ids=str)
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_fixed_maps_at_every_rank(transform: Any, shape: tuple[int, ...], batch: int) -> None:
+    layer = ig.Elementwise(shape, transform=transform)
+    assert list(layer.parameters()) == []
+    x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.8 + 0.1
+    (y,), log_det = layer((x,))
+    assert log_det.shape == (batch,)
+    (back,), minus = layer.inverse((y,))
+    assert torch.allclose(back, x, rtol=0, atol=1e-12)
+    assert torch.allclose(minus, -log_det, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "words"),
+    [
+        (ig.Logit(check_domain=True).forward, [0.5, -0.1], "outside the domain of 'logit': min -0.1"),
+        (ig.Logit(check_domain=True).forward, [0.5, 1.5], "outside the domain of 'logit': max 1.5"),
+        (ig.Logit(check_domain=True).forward, [0.0, 1.0], "outside the domain of 'logit': min 0, max 1"),
+        (ig.Logit(alpha=0.1, check_domain=True).forward, [-0.2, 1.0], "between -0.125 and 1.125"),
+        (ig.Sigmoid(check_domain=True).inverse, [math.nan, -0.1], "outside the domain of 'logit': min -0.1"),
+        (ig.Softplus(check_domain=True).inverse, [1.0, -2.0], "outside the domain of 'inverse of softplus': min -2"),
+    ],
+)
+def test_the_domain_is_checked_on_request(call: Any, values: list[float], words: str) -> None:
+    x = torch.tensor([values])
+    with pytest.raises(ig.NumericsError) as caught:
+        call(x, none(x))
+    assert words in str(caught.value)
+
+
+def test_without_the_check_numbers_outside_are_nan_and_the_graph_says_where() -> None:
+    x = torch.tensor([[0.5, -0.1]])
+    assert ig.Logit().forward(x, none(x))[0].isnan().tolist() == [[False, True]]
+    node = ig.InputNode(2, name="x")
+    graph = ig.Graph(node, ig.Node(node, ig.Elementwise, {"transform": ig.Logit()}, name="to_reals"), check_finite=True)
+    with pytest.raises(ig.NumericsError, match="to_reals"):
+        graph(x)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 0.5, math.nan, math.inf])
+@pytest.mark.parametrize("kind", [ig.Sigmoid, ig.Logit])
+def test_alpha_is_checked(kind: Any, alpha: float) -> None:
+    with pytest.raises(ig.GraphError, match="alpha must lie in"):
+        kind(alpha=alpha)
+    with pytest.raises(ig.ArgumentError, match="alpha must be a number"):
+        kind(alpha="small")
+
+
+def test_a_subnet_has_nothing_to_say_to_a_fixed_map() -> None:
+    with pytest.raises(ig.GraphError, match="use it in Elementwise"):
+        ig.Coupling((4,), transform=ig.Sigmoid(), subnet=ig.nets.MLP(hidden=4))
+    with pytest.raises(ig.GraphError, match="use it in Elementwise"):
+        ig.Elementwise((4,), ((2,),), transform=ig.Sigmoid(), subnet=ig.nets.MLP(hidden=4))
+
+
+@pytest.mark.parametrize("transform", ROOTS, ids=str)
+@BOTH
+def test_roots_at_extreme_numbers(transform: Any, dtype: torch.dtype) -> None:
+    x = extremes(dtype)
+    params = numbers(transform, 1, x.shape[1], dtype, scale=0.3).requires_grad_()
+    for call, other in ((transform.forward, transform.inverse), (transform.inverse, transform.forward)):
+        given = x.clone().requires_grad_()
+        y, log_det = call(given, params)
+        assert bool(y.isfinite().all())
+        assert bool(log_det.isfinite().all())
+        for gradient in torch.autograd.grad(y.sum() + log_det.sum(), (given, params)):
+            assert bool(gradient.isfinite().all())
+        close = 1e-10 if dtype == torch.float64 else 1e-4
+        assert torch.allclose(other(y, params)[0], x, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("transform", ROOTS, ids=str)
+def test_roots_are_found_to_the_rounding_of_the_dtype(transform: Any) -> None:
+    y = torch.linspace(-9, 9, 301, dtype=torch.float64).unsqueeze(0)
+    params = numbers(transform, 1, 1, scale=1.0).expand(1, transform.numbers, 301)
+    for dtype, ulps in ((torch.float64, 64), (torch.float32, 64)):
+        x, _ = transform.inverse(y.to(dtype), params.to(dtype))
+        back, _ = transform.forward(x, params.to(dtype))
+        assert ((back - y.to(dtype)).abs().max() / torch.finfo(dtype).eps).item() <= ulps * 9
+
+
+@pytest.mark.parametrize("transform", ROOTS, ids=str)
+def test_the_inverse_has_second_derivatives(transform: Any) -> None:
+    y = torch.linspace(-2, 2, 4, dtype=torch.float64).unsqueeze(0).requires_grad_()
+    params = numbers(transform, 1, 4).requires_grad_()
+    assert torch.autograd.gradgradcheck(transform.inverse, (y, params), fast_mode=True)
+
+
+@pytest.mark.parametrize("transform", ROOTS, ids=str)
+@BOTH
+def test_non_finite_numbers_pass_through(transform: Any, dtype: torch.dtype) -> None:
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 0.5]], dtype=dtype)
+    params = numbers(transform, 1, 4, dtype)
+    for call in (transform.forward, transform.inverse):
+        y, _ = call(x, params)
+        assert torch.equal(y[:, 1:3], x[:, 1:3])
+        assert y.isnan().tolist() == [[True, False, False, False]]
+
+
+@pytest.mark.parametrize("transform", ROOTS, ids=str)
+def test_parameters_of_zero_are_nearly_the_identity(transform: Any) -> None:
+    x = torch.linspace(-20, 20, 401, dtype=torch.float64).unsqueeze(0)
+    y, _ = transform.forward(x, torch.zeros(1, transform.numbers, 401, dtype=torch.float64))
+    exact = isinstance(transform, ig.Bernstein) or transform.components == 1
+    assert (y - x).abs().max().item() <= (1e-13 if exact else math.log(math.cosh(1.0)))
+
+
+def test_far_apart_components_leave_a_finite_log_det() -> None:
+    mixture = ig.MixtureCDF(components=2)
+    params = torch.zeros(1, 8, 3, dtype=torch.float64)
+    params[:, 2], params[:, 3] = -300.0, 300.0  # between them the distribution function is flat: e^-300
+    x = torch.tensor([[-300.0, 0.0, 300.0]], dtype=torch.float64)
+    y, log_det = mixture.forward(x, params)
+    assert bool(y.isfinite().all())
+    assert log_det.item() == pytest.approx(-300, abs=10)
+
+
+@pytest.mark.parametrize("transform", [ig.MixtureCDF(components=2), ig.Bernstein(degree=4), *FIXED], ids=str)
+def test_compiles_without_a_graph_break(transform: Any) -> None:
+    x = torch.tensor([[0.3, 0.6]])
+    params = numbers(transform, 1, 2, torch.float32)
+    for call in (transform.forward, transform.inverse):
+        torch._dynamo.reset()
+        compiled = torch.compile(call, fullgraph=True, backend="eager")
+        assert all(torch.equal(a, b) for a, b in zip(compiled(x, params), call(x, params), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "error", "words"),
+    [
+        (ig.MixtureCDF, {"components": 0}, ig.GraphError, "at least 1 component"),
+        (ig.MixtureCDF, {"components": 2.5}, ig.ArgumentError, "components must be an int"),
+        (ig.MixtureCDF, {"clamp": 0}, ig.GraphError, "clamp must be positive"),
+        (ig.Bernstein, {"degree": 3}, ig.GraphError, "degree must be at least 4"),
+        (ig.Bernstein, {"degree": "high"}, ig.ArgumentError, "degree must be an int"),
+        (ig.Bernstein, {"bound": -1}, ig.GraphError, "bound must be positive"),
+        (ig.Bernstein, {"degree": 10, "min_step": 0.1}, ig.GraphError, "min_step * degree = 1 must be below 1"),
+    ],
+)
+def test_bad_arguments_are_refused(kind: Any, args: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error) as caught:
+        kind(**args)
+    assert words in str(caught.value)
