@@ -75,20 +75,9 @@ def save(
     where = f"save({str(path)!r})"
     target = as_path(where, path)
     _require_module(where, graph)
-    state = graph.state_dict()
-    tensors = {_MODEL + name: value for name, value in state.items() if isinstance(value, Tensor)}
-    extra: dict[str, Tensor] = {}
-    others = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
-    header = {
-        "format": _FORMAT,
-        "version": _version(),
-        "torch": torch.__version__,
-        "architecture": fingerprint(graph),
-        "metadata": _plain(where, metadata),
-        "extra": encode(others, extra, _EXTRA, "the graph's extra state"),
-        "training": encode(training, extra, _TRAINING, "training"),
-    }
-    content = _serialized(where, {**tensors, **extra}, header)
+    tensors: dict[str, Tensor] = {}
+    header = _header(graph, tensors, training, _plain(where, metadata))
+    content = _serialized(where, tensors, header)
     # The digest is of the file with zeros in its own place.
     start = content.index(_MARK) + len(_MARK)
     digest = hashlib.sha256(content).hexdigest().encode()
@@ -147,6 +136,22 @@ def _version() -> str:
     from invgraph import __version__  # here, because the package imports this file
 
     return __version__
+
+
+def _header(graph: nn.Module, tensors: dict[str, Tensor], training: Any, metadata: dict[str, Any]) -> dict[str, Any]:
+    """All that a file tells, but for the tensors, which go to ``tensors``."""
+    state = graph.state_dict()
+    tensors.update((_MODEL + name, value) for name, value in state.items() if isinstance(value, Tensor))
+    others = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    return {
+        "format": _FORMAT,
+        "version": _version(),
+        "torch": torch.__version__,
+        "architecture": fingerprint(graph),
+        "metadata": metadata,
+        "extra": encode(others, tensors, _EXTRA, "the graph's extra state"),
+        "training": encode(training, tensors, _TRAINING, "training"),
+    }
 
 
 def _plain(where: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,10 @@ Json: TypeAlias = Any
 _DICTS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 
 
-def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str) -> Json:
+_DEEPEST = 100
+
+
+def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, depth: int = 0) -> Json:
     """The value as JSON; its tensors go to ``tensors``, under names that start with ``prefix``.
 
     Numbers, strings, None, lists, tuples, dicts with any such keys, bytes, tensors and numpy's arrays and scalars come
@@ -29,10 +32,14 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str) -
         tensors: receives the tensors.
         prefix: of their names.
         place: what an error calls the value, e.g. ``training``.
+        depth: of the value in what is stored.
 
     Raises:
-        CheckpointError: something in it is none of these.
+        CheckpointError: something in it is none of these, or holds itself.
     """
+    if depth > _DEEPEST:
+        given = f"{place[:80]}...: nested more than {_DEEPEST} deep"
+        raise CheckpointError("save", given, "can't be stored: does something in it hold itself?")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
@@ -42,13 +49,13 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str) -
         return {kind: name}
     if isinstance(value, (list, tuple)):
         kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [encode(entry, tensors, prefix, f"{place}[{index}]") for index, entry in enumerate(value)]}
+        return {kind: [encode(part, tensors, prefix, f"{place}[{at}]", depth + 1) for at, part in enumerate(value)]}
     if isinstance(value, Mapping):
         kind = type(value).__name__ if type(value).__name__ in _DICTS else "dict"
-        pairs = [
-            [encode(key, tensors, prefix, f"{place}: a key"), encode(entry, tensors, prefix, f"{place}[{key!r}]")]
-            for key, entry in value.items()
-        ]
+        pairs = []
+        for key, part in value.items():
+            name = encode(key, tensors, prefix, f"{place}: a key", depth + 1)
+            pairs.append([name, encode(part, tensors, prefix, f"{place}[{key!r}]", depth + 1)])
         return {kind: pairs}
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": value.hex()}

@@ -69,8 +69,8 @@ def place(path: str) -> str:
 
 
 def _outers(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:count]) for count in range(1, len(parts))]
+    parts = path.split(".") if path else []
+    return [".".join(parts[:count]) for count in range(len(parts))]
 
 
 def _told(module: nn.Module) -> str:

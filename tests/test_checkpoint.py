@@ -1,0 +1,413 @@
+"""Checkpoints: what is stored comes back bit for bit, into the graph it was made from and no other."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, Case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from training import Run, digest, make_flow
+
+import invgraph as ig
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_every_layer_comes_back_bit_for_bit(case: Case, path: Path) -> None:
+    saved, other = case.build(torch.float32), case.build(torch.float32, seed=7)
+    ig.save(path, saved)
+    ig.load(path, other)
+    assert digest(saved) == digest(other)
+    xs, cs = case.data(saved, torch.float32)
+    for a, b in zip(saved.eval()(xs, cs)[0], other.eval()(xs, cs)[0], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
+    run = Run()
+    run.step()
+    run.save(tmp_path / "a")
+    run.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_file_is_an_ordinary_safetensors_file(path: Path) -> None:
+    from safetensors.torch import load_file
+
+    flow = make_flow()
+    ig.save(path, flow)
+    tensors = load_file(path)
+    assert {f"model.{name}" for name in flow.state_dict()} == set(tensors)
+
+
+def test_metadata_come_back_without_a_graph(path: Path) -> None:
+    metadata = {"preset": "quick", "noise": 0.15, "classes": [1, 2], "nested": {"a": None}, "words": 'ü "quotes" \\'}
+    ig.save(path, make_flow(), metadata=metadata)
+    found = ig.load(path)
+    assert found.metadata == metadata
+    assert found.training is None
+    assert found.version == ig.__version__
+    assert found.torch_version == torch.__version__
+    assert "Affine(clamp=1.0" in found.architecture["graph.layers.coupling_0"]
+
+
+def test_actnorm_is_ready_after_loading(path: Path) -> None:
+    run = Run()
+    run.save(path)
+    fresh = make_flow()
+    ig.load(path, fresh)
+    assert torch.isfinite(fresh.log_prob(run.images, run.labels)).all()
+
+
+def test_tied_parameters_and_views_are_stored(path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = make_flow().graph
+            self.a = nn.Linear(3, 3)
+            self.b = nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+            self.register_buffer("view", torch.arange(12.0).view(3, 4).t())
+            self.register_buffer("spread", torch.ones(1).expand(5))
+            self.register_buffer("none", torch.empty(0, 3, dtype=torch.int16))
+            self.register_buffer("one", torch.tensor(True))
+
+    saved, other = Tied(), Tied()
+    other.one.fill_(False)
+    ig.save(path, saved)
+    with torch.no_grad():
+        other.spread = other.spread.clone()
+    ig.load(path, other)
+    assert digest(saved) == digest(other)
+    assert other.b.weight is other.a.weight
+
+
+class Extra(nn.Module):
+    """A network with state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra: Any = None
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+    def set_extra_state(self, state: Any) -> None:
+        if state == "refuse":
+            raise ValueError("no such state\nand more")
+        self.extra = state
+
+
+def test_extra_state_comes_back(path: Path) -> None:
+    saved, other = nn.ModuleList([nn.Linear(2, 2), Extra()]), nn.ModuleList([nn.Linear(2, 2), Extra()])
+    saved[1].extra = {"counts": (1, 2), 3: torch.arange(3)}
+    ig.save(path, saved)
+    ig.load(path, other)
+    assert other[1].extra["counts"] == (1, 2)
+    assert torch.equal(other[1].extra[3], torch.arange(3))
+
+
+def test_a_layer_that_refuses_its_state_leaves_the_graph_as_it_was(path: Path) -> None:
+    saved, other = nn.ModuleList([nn.Linear(2, 2), Extra()]), nn.ModuleList([nn.Linear(2, 2), Extra()])
+    saved[1].extra, other[1].extra = "refuse", "mine"
+    ig.save(path, saved)
+    before = other[0].weight.clone()
+    with pytest.raises(ig.CheckpointError, match=r"no such state\n  a layer refused its state: nothing was loaded"):
+        ig.load(path, other)
+    assert torch.equal(before, other[0].weight)
+    assert other[1].extra == "mine"
+
+
+# Training state
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal in value and in type, at any depth; NaN equals itself."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a.nan_to_num(7), b.nan_to_num(7)))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return len(a) == len(b) and all(same(k, q) and same(a[k], b[q]) for k, q in zip(a, b, strict=True))
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b) or (a != a and b != b)
+
+
+def _tensors(dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
+    sizes = st.lists(st.integers(0, 3), max_size=3)
+    return sizes.map(lambda shape: (torch.arange(math.prod(shape)).reshape(shape) % 2).to(dtype))
+
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+KEYS = st.one_of(st.text(max_size=5), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text()))
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.complex_numbers(allow_nan=False),
+    st.sampled_from(DTYPES).flatmap(_tensors),
+    st.sampled_from(("f8", "f4", "i8", "u4", "u1", "?")).map(lambda kind: np.arange(4).astype(kind)[::2]),
+    st.floats(allow_nan=False).map(np.float64),
+)
+STATES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(KEYS, inner, max_size=3),
+        st.dictionaries(st.text(), inner, max_size=2).map(OrderedDict),
+        st.dictionaries(st.text(), st.integers(), max_size=2).map(Counter),
+    ),
+    max_leaves=12,
+)
+PLAIN = nn.Linear(1, 1)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(STATES)
+def test_training_state_comes_back_in_value_and_type(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "state.safetensors"
+    ig.save(path, PLAIN, training=state)
+    assert same(ig.load(path).training, state)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(path: Path) -> None:
+    whole, first = Run(), None
+    losses = [whole.step() for _ in range(40)]
+    first = Run()
+    for _ in range(20):
+        first.step()
+    first.save(path)
+    resumed = Run(seed=5)
+    resumed.load(path)
+    assert [resumed.step() for _ in range(20)] == losses[20:]
+    assert resumed.digest() == whole.digest()
+
+
+def test_random_states_are_set_all_or_none() -> None:
+    state = ig.rng_state()
+    drawn = (torch.rand(2).tolist(), np.random.rand())
+    ig.set_rng_state(state)
+    assert (torch.rand(2).tolist(), np.random.rand()) == drawn
+    ig.set_rng_state(state)
+    with pytest.raises(ig.CheckpointError, match="expected what rng_state"):
+        ig.set_rng_state({**state, "torch": torch.zeros(3, dtype=torch.uint8)})
+    with pytest.raises(ig.CheckpointError, match="expected what rng_state"):
+        ig.set_rng_state({**state, "python": "x"})
+    with pytest.raises(ig.CheckpointError, match="the states of numpy, python are missing"):
+        ig.set_rng_state({"torch": state["torch"]})
+    with pytest.raises(ig.ArgumentError, match="expected what rng_state"):
+        ig.set_rng_state(None)  # type: ignore[arg-type]
+    assert (torch.rand(2).tolist(), np.random.rand()) == drawn
+
+
+# Other graphs
+
+
+def declared(change: str) -> ig.Graph:
+    """Two inputs and a graph of several nodes, with one thing changed."""
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    rebalance = 0.25 if change == "argument" else 0.5
+    y = ig.InputNode(2, 2, name="y")
+    kind = nn.Tanh if change == "subnet" else nn.ReLU
+    args = {
+        "transform": ig.Affine(clamp=2.0 if change == "clamp" else 1.0),
+        "subnet": lambda a, b: (
+            nn.Sequential(nn.Linear(a, 9 if change == "width" else 5), kind(), nn.Linear(5, b))
+            if change != "width"
+            else nn.Sequential(nn.Linear(a, 9), kind(), nn.Linear(9, b))
+        ),
+    }
+    h = ig.Node(x, ig.Orthogonal if change == "class" else ig.Permute, {"seed": 1}, name="mix")
+    if change == "more":
+        h = ig.Node(h, ig.ActNorm, name="norm")
+    h = ig.Node(h, ig.Coupling, args, conditions=c, name="renamed" if change == "name" else "block")
+    w = ig.Node(ig.Node(y, ig.Haar, {"rebalance": rebalance}, name="haar"), ig.Flatten, name="flat")
+    if change == "wiring":
+        h, w = (ig.Node(h, ig.Flatten, name="a"), ig.Node(w, ig.Flatten, name="b"))
+    elif change == "no change":
+        pass
+    inner = ig.InputNode(4, name="z")
+    seed = {"order": (3, 1, 2, 0)}
+    nested = ig.Graph(inner, ig.Node(inner, ig.Permute if change != "nested" else ig.Orthogonal,
+                                     seed if change != "nested" else {}, name="turn"))  # fmt: skip
+    h = ig.Node(h, nested, name="nested")
+    outputs = [w, h] if change == "order of outputs" else [h, w]
+    return ig.Graph([x, y], outputs, c)
+
+
+DIFFERENCES = {
+    "argument": ("- node 'haar': Haar((2, 2) -> (4, 1), rebalance=0.5", "+ node 'haar': Haar((2, 2) -> (4, 1), "
+                 "rebalance=0.25", "give strict=False: the tensors agree"),
+    "clamp": ("- node 'block': Coupling((4,) -> (4,) | (3,), Affine(clamp=1.0", "+ node 'block': Coupling(",
+              "Affine(clamp=2.0", "the tensors agree"),
+    "subnet": ("- node 'block'.subnets.0.0.module.1: ReLU()", "+ node 'block'.subnets.0.0.module.1: Tanh()"),
+    "width": ("- node 'block'.subnets.0.0.module.0: Linear(in_features=5, out_features=5, bias=True)",
+              "+ node 'block'.subnets.0.0.module.0: Linear(in_features=5, out_features=9, bias=True)"),
+    "class": ("- node 'mix': Permute((4,) -> (4,)) of x", "+ node 'mix': Orthogonal((4,) -> (4,)) of x"),
+    "more": ("+ node 'norm': ActNorm((4,) -> (4,)) of mix", "- node 'block': Coupling(", "of mix | c", "of norm | c"),
+    "name": ("- node 'block': Coupling(", "+ node 'renamed': Coupling(", "- node 'nested': Nested((4,) -> (4,)) of "
+             "block", "+ node 'nested': Nested((4,) -> (4,)) of renamed"),
+    "wiring": ("+ node 'a': Flatten((4,) -> (4,)) of block", "of a", "+ the whole: Graph([x (4,), y (2, 2)] -> "
+               "[nested (4,), b (4,)] | c (3,))"),
+    "nested": ("- node 'nested'.module.layers.turn: Permute", "+ node 'nested'.module.layers.turn: Orthogonal"),
+    "order of outputs": ("- the whole: Graph([x (4,), y (2, 2)] -> [nested (4,), flat (4,)] | c (3,))",
+                         "+ the whole: Graph([x (4,), y (2, 2)] -> [flat (4,), nested (4,)] | c (3,))"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", DIFFERENCES)
+def test_another_graph_is_refused_with_every_difference(change: str, path: Path) -> None:
+    ig.save(path, declared("no change"))
+    other = declared(change)
+    before = digest(other)
+    with pytest.raises(ig.CheckpointError) as caught:
+        ig.load(path, other)
+    for words in (*DIFFERENCES[change], "a checkpoint of another graph", "(-: in the file, +: here)", str(path)):
+        assert words in str(caught.value), str(caught.value)
+    assert digest(other) == before
+    ig.load(path, declared("no change"))
+
+
+def test_the_order_of_declaration_and_the_device_do_not_matter(path: Path) -> None:
+    def parts(flipped: bool) -> ig.Graph:
+        x, y = ig.InputNode(4, name="x"), ig.InputNode(4, name="y")
+        made = {}
+        for name, source in reversed((("a", x), ("b", y))) if flipped else (("a", x), ("b", y)):
+            made[name] = ig.Node(source, ig.Permute, {"seed": 3}, name=name)
+        return ig.Graph([x, y], [made["a"], made["b"]])
+
+    ig.save(path, parts(False))
+    ig.load(path, parts(True))
+
+
+def test_nothing_is_cast(path: Path) -> None:
+    ig.save(path, make_flow())
+    with pytest.raises(ig.CheckpointError, match=r"- node 'embedding'.weight: \(4, 10\) float32\n"
+                       r"    \+ node 'embedding'.weight: \(4, 10\) float64"):  # fmt: skip
+        ig.load(path, make_flow().double())
+
+
+def test_a_long_difference_is_cut(path: Path) -> None:
+    ig.save(path, make_flow(blocks=60, hidden=2))
+    with pytest.raises(ig.CheckpointError, match=r"\n    \.\.\. and \d+ more$") as caught:
+        ig.load(path, make_flow(blocks=60, hidden=2, clamp=2.0))
+    assert len(str(caught.value).splitlines()) == 24
+
+
+def test_without_strict_the_tensors_alone_must_agree(path: Path) -> None:
+    saved = declared("no change")
+    ig.save(path, saved)
+    other = declared("argument")
+    ig.load(path, other, strict=False)
+    assert digest(other) == digest(saved)
+    with pytest.raises(ig.CheckpointError, match="renamed"):
+        ig.load(path, declared("name"), strict=False)
+
+
+def test_a_flow_is_not_its_graph(path: Path) -> None:
+    flow = make_flow()
+    ig.save(path, flow)
+    with pytest.raises(ig.CheckpointError, match=r"- the whole: Flow\(\)\n    \+ the whole: Graph\(image"):
+        ig.load(path, flow.graph)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("value", [lambda: 0, object(), {1, 2}, {"deep": [nn.Linear(1, 1)]}, np.array(["a"])])
+def test_what_cannot_be_stored_is_refused_by_its_place(path: Path, value: Any) -> None:
+    with pytest.raises(ig.CheckpointError, match=r"given: training\['x'\].*\n  can't be stored"):
+        ig.save(path, PLAIN, training={"x": value})
+    assert not path.exists()
+
+
+def test_state_that_holds_itself_is_refused(path: Path) -> None:
+    loop: list[Any] = []
+    loop.append({"again": loop})
+    with pytest.raises(ig.CheckpointError, match="does something in it hold itself"):
+        ig.save(path, PLAIN, training=loop)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.empty(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        torch.zeros(2, dtype=torch.complex128),
+    ],
+    ids=["meta", "sparse", "complex128"],
+)
+def test_tensors_that_cannot_be_stored_are_refused(path: Path, tensor: Tensor) -> None:
+    with pytest.raises(ig.CheckpointError, match="only dense tensors with data of real numbers can be stored"):
+        ig.save(path, PLAIN, training={"x": tensor})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("metadata", [{"a": object()}, {(1, 2): 3}, {"a": {1, 2}}])
+def test_metadata_are_what_json_says(path: Path, metadata: Any) -> None:
+    with pytest.raises(ig.CheckpointError, match="metadata must be what JSON can say"):
+        ig.save(path, PLAIN, metadata=metadata)
+
+
+def test_arguments_of_the_wrong_type(path: Path) -> None:
+    for wrong in (None, 3, b"bytes", object()):
+        with pytest.raises(ig.ArgumentError, match="a path must be a str"):
+            ig.save(wrong, PLAIN)  # type: ignore[arg-type]
+        with pytest.raises(ig.ArgumentError, match="a path must be a str"):
+            ig.load(wrong, PLAIN)  # type: ignore[arg-type]
+    for name in ("", "nul\0"):
+        with pytest.raises(ig.CheckpointError, match="not the name of a file"):
+            ig.save(name, PLAIN)
+    x = ig.InputNode(2)
+    for graph in (x, {}, PLAIN.state_dict()):
+        with pytest.raises(ig.ArgumentError, match="expected a Graph, a Flow, or a module that holds one"):
+            ig.save(path, graph)  # type: ignore[arg-type]
+    with pytest.raises(ig.ArgumentError, match="metadata must be a mapping"):
+        ig.save(path, PLAIN, metadata=[1])  # type: ignore[arg-type]
+
+
+# The file
+
+
+def test_a_link_stays_a_link_and_the_mode_is_the_users(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    link.symlink_to(real)
+    before = os.umask(0o027)
+    try:
+        ig.save(link, PLAIN)
+    finally:
+        os.umask(before)
+    assert link.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    ig.load(link, PLAIN)
+
+
+def test_leftovers_of_killed_writers_are_swept_after_an_hour(path: Path) -> None:
+    old, young = (path.with_name(f".{path.name}.{digit * 16}.tmp") for digit in "ab")
+    foreign = path.with_name(f".other.{'c' * 16}.tmp")
+    for file in (old, young, foreign):
+        file.write_bytes(b"x")
+        os.utime(file, (1, 1)) if file is not young else None
+    ig.save(path, PLAIN)
+    assert [file.exists() for file in (old, young, foreign)] == [False, True, True]

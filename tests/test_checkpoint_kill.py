@@ -1,0 +1,25 @@
+"""Nothing is lost when a run is killed: a few kills here, fifty in the slow suite (tests/kill_trials.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("trials", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_run_loads_and_resumes_bit_for_bit(trials: int) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, HERE / "kill_trials.py", "--trials", str(trials)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    figures = json.loads(run.stdout.splitlines()[-1])
+    print(figures)
+    assert figures["kills"] == figures["loadable"] == figures["resumed bit for bit"] == trials
+    assert figures["while saving"] >= trials // 4
