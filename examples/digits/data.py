@@ -1,0 +1,57 @@
+"""MNIST as tensors: pictures in units of their standard deviation, labels as numbers and as one-hot conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from digits.idx import IDXError, read_idx
+
+MEAN, STD = 0.1307, 0.3081
+"""Of the training pixels, for pixels from 0 to 1."""
+
+FOLDER = Path(__file__).parents[1] / "data" / "mnist"
+
+
+class Digits(NamedTuple):
+    """Pictures ``(N, 28, 28)`` of bytes, and their labels ``(N,)``."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+def load(part: str, folder: str | Path = FOLDER) -> Digits:
+    """The ``"train"`` or ``"test"`` part of MNIST.
+
+    Raises:
+        IDXError: one of the two files is damaged, or they don't belong together.
+    """
+    folder = Path(folder)
+    prefix = {"train": "train", "test": "t10k"}[part]
+    images_path, labels_path = (folder / f"{prefix}-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1"))
+    pixels, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
+    if pixels.shape[1:] != (28, 28):
+        found = f"pictures of {pixels.shape[1]} x {pixels.shape[2]} pixels"
+        raise IDXError(images_path, found, "MNIST has 28 x 28: is this another data set?")
+    if len(pixels) != len(labels) or (labels > 9).any():
+        found = f"{len(labels)} labels up to {labels.max(initial=0)}"
+        raise IDXError(labels_path, found, f"expected {len(pixels)} labels from 0 to 9, one for each picture")
+    return Digits(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+
+
+def standardize(pixels: Tensor) -> Tensor:
+    """Pixels from 0 to 1, shape ``(B, 28, 28)``, as what the model sees: ``(B, 1, 28, 28)``, mean 0, deviation 1."""
+    return ((pixels - MEAN) / STD).unsqueeze(1)
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """What the model sees or makes, back to pixels, cut to the range from 0 to 1."""
+    return (x * STD + MEAN).clamp(0, 1)
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    """The condition: ``(B, 10)``."""
+    return torch.nn.functional.one_hot(labels, 10).float()

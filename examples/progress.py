@@ -1,0 +1,95 @@
+"""What a long run shows, and how it is stopped: a bar with rates and remaining time; Ctrl-C that lets a step end."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+class Progress:
+    """A bar on a terminal, a line now and then elsewhere.
+
+    Arguments:
+        start: the first step, counted from 0.
+        steps: the last one.
+        batch: rows of a step.
+        quiet: show nothing.
+    """
+
+    def __init__(self, start: int, steps: int, batch: int, quiet: bool = False) -> None:
+        self.start, self.steps, self.batch, self.quiet = start, steps, batch, quiet
+        self.terminal = sys.stderr.isatty()
+        self.began = self.shown = time.monotonic()
+
+    def show(self, step: int, loss: float, rate: float) -> None:
+        """Tell where the run stands after this many steps."""
+        now = time.monotonic()
+        if self.quiet or (now - self.shown < (0.2 if self.terminal else 20) and step != self.steps):
+            return
+        self.shown = now
+        speed = (step - self.start) / max(now - self.began, 1e-9)
+        line = (
+            f"{_bar(step / self.steps)} step {step:,} of {self.steps:,}  loss {loss:+.4f}  rate {rate:.1e}  "
+            f"{speed:.1f} steps/s  {speed * self.batch:,.0f} rows/s  {clock((self.steps - step) / speed)} left"
+        )
+        print(
+            f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.terminal and not self.quiet:
+            print(file=sys.stderr)
+
+
+def _bar(share: float, width: int = 24) -> str:
+    full = int(share * width)
+    return f"[{'#' * full}{'.' * (width - full)}]"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+class Stop:
+    """While it is entered, Ctrl-C and SIGTERM only ask to stop after the step; a second Ctrl-C stops at once.
+
+    Arguments:
+        device: where a group of processes, if there is one, agrees on it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.signalled = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signalled:
+            raise KeyboardInterrupt
+        self.signalled = True
+
+    def asked(self) -> bool:
+        """Whether any process was asked to stop: all of them then stop after the same step."""
+        if not distributed.is_initialized():
+            return self.signalled
+        flag = torch.tensor(float(self.signalled), device=self.device)
+        distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+        return bool(flag.item())

@@ -1,0 +1,301 @@
+"""A training loop in plain torch: any model, one process or several, stopped and resumed bit for bit.
+
+Whatever is random in a step (its rows, its noise) is drawn from a seed made of the run's seed, the step and the
+process, so that a run needs no generator's state to go on where it stopped.
+
+    torchrun --nproc-per-node 4 examples/mnist_cinn.py     # the same loop in four processes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from progress import Progress, Stop
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import invgraph as ig
+
+Draw = Callable[[Tensor], tuple[Tensor, ...]]
+"""From the numbers of some rows of the data to a batch: tensors for the loss, with what noise they need."""
+
+Loss = Callable[..., Tensor]
+"""``loss(model, *batch)``, a number to be minimised. The model may be wrapped: call it, don't look inside."""
+
+
+RECORD = 50
+"""Steps between two records of the history."""
+
+SAVE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained.
+
+    Arguments:
+        steps: how many.
+        batch: rows of a step, over all processes.
+        rate: the highest learning rate of AdamW.
+        warmup: steps in which the rate rises from 0.
+        schedule: after that, ``"cosine"``: down to 0; ``"drops"``: divided by ten after each third of the steps.
+        beta2: of AdamW, how slowly its mean of squared gradients moves.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        average: how slowly the averaged weights, which are the result, move; 0: no averaging.
+        autocast: run in bfloat16 what torch thinks safe.
+    """
+
+    steps: int
+    batch: int
+    rate: float = 1e-3
+    warmup: int = 0
+    schedule: Literal["cosine", "drops"] = "cosine"
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    clip: float = 10.0
+    average: float = 0.0
+    autocast: bool = False
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if self.schedule == "drops":
+            return self.rate * 0.1 ** int(3 * done)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass
+class History:
+    """What happened: a record every few steps."""
+
+    step: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process works: its device, its number, and how many there are."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+
+@contextmanager
+def place(device: str | None = None) -> Iterator[Place]:
+    """The place of this process, in the group of processes if ``torchrun`` started it.
+
+    Arguments:
+        device: such as ``"cpu"`` or ``"cuda"``; None: a GPU where there is one.
+    """
+    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if "WORLD_SIZE" not in os.environ:
+        yield Place(kind)
+        return
+    if kind.type == "cuda":
+        kind = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(kind)
+    distributed.init_process_group("nccl" if kind.type == "cuda" else "gloo")
+    try:
+        yield Place(kind, distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    draw: Draw,
+    rows: int,
+    recipe: Recipe,
+    *,
+    where: Place,
+    checkpoint: Path,
+    seed: int = 0,
+    resume: bool = False,
+    until: int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> History:
+    """Train the model in place; the checkpoint holds its (averaged) weights and what it takes to go on.
+
+    Arguments:
+        model: already on its device.
+        loss: see :data:`Loss`.
+        draw: see :data:`Draw`; random numbers come from torch's global generator.
+        rows: how many the data have.
+        recipe: how to train.
+        where: this process's place.
+        checkpoint: the file, written every two minutes, at the end, and when Ctrl-C or SIGTERM stops the run.
+        seed: of everything random.
+        resume: go on from the checkpoint.
+        until: stop after this step as Ctrl-C would.
+        metadata: what a reader of the checkpoint should know.
+
+    Returns:
+        What happened; ``finished`` is False if the run was stopped before its last step.
+
+    Raises:
+        ValueError: the recipe doesn't fit the data, or is not the one that the checkpoint was made with.
+        RuntimeError: the loss is no longer finite.
+    """
+    if not where.world <= recipe.batch <= rows:
+        raise ValueError(f"a batch of {recipe.batch} does not fit {rows} rows and {where.world} processes")
+    run = _Run(model, recipe, seed, where, checkpoint, metadata or {})
+    if resume:
+        run.restore()
+    wrapped = DistributedDataParallel(model) if where.world > 1 else model
+    last = recipe.steps if until is None else min(until, recipe.steps)
+    progress = Progress(run.step, recipe.steps, recipe.batch, quiet=where.rank > 0)
+    order = _Order(rows, recipe.batch, seed)
+    model.train()
+    with Stop(where.device) as stop:
+        while run.step < last and not stop.asked():
+            chosen = order.of_step(run.step)[where.rank :: where.world]
+            torch.manual_seed(_mixed(seed, run.step, where.rank))
+            batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in draw(chosen))
+            run.update(wrapped, loss, batch, progress)
+        run.save()
+    run.take_averages()
+    progress.close()
+    model.eval()
+    return run.history
+
+
+class _Order:
+    """Which rows a step takes: a new random order in each epoch, whole batches only."""
+
+    def __init__(self, rows: int, batch: int, seed: int) -> None:
+        self.rows, self.batch, self.seed = rows, batch, seed
+        self._epoch, self._order = -1, torch.empty(0)
+
+    def of_step(self, step: int) -> Tensor:
+        epoch, place_in_epoch = divmod(step, self.rows // self.batch)
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, epoch, -1))
+            self._epoch, self._order = epoch, torch.randperm(self.rows, generator=generator)
+        return self._order[place_in_epoch * self.batch :][: self.batch]
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed of its own for every tuple of numbers, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=6).digest(), "big")
+
+
+class _Run:
+    """The state of a run: what a checkpoint holds, and how a step changes it."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, seed: int, where: Place, path: Path, metadata: dict[str, Any]
+    ) -> None:
+        self.model, self.recipe, self.seed, self.where = model, recipe, seed, where
+        self.path, self.metadata = path, metadata
+        self.step, self.history = 0, History()
+        self.weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.averages = [weight.detach().clone() for weight in self.weights] if recipe.average else []
+        self.optimizer = torch.optim.AdamW(
+            self.weights, recipe.rate, (0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
+        )
+        self._losses: list[Tensor] = []
+        self._began = self._saved = time.monotonic()
+
+    def update(self, model: nn.Module, loss: Loss, batch: tuple[Tensor, ...], progress: Progress) -> None:
+        """One step."""
+        rate = self.recipe.rate_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.where.device.type, torch.bfloat16, enabled=self.recipe.autocast):
+            value = loss(model, *batch)
+        self.optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        if self.averages:
+            # The average looks back over at most a share of the steps so far: its start soon counts for nothing.
+            share = max(1 - self.recipe.average, 10 / (10 + self.step))
+            torch._foreach_lerp_(self.averages, [weight.detach() for weight in self.weights], share)
+        self._losses.append(value.detach())
+        if self.step % RECORD == 0 or self.step == self.recipe.steps:
+            self._record(rate, progress)
+
+    def _record(self, rate: float, progress: Progress) -> None:
+        mean = torch.stack(self._losses).mean()
+        if self.where.world > 1:
+            distributed.all_reduce(mean)
+            mean /= self.where.world
+        self._losses.clear()
+        loss = mean.item()
+        if not math.isfinite(loss):
+            kept = f"{self.path} holds an earlier state" if self.path.exists() else "nothing was saved yet"
+            raise RuntimeError(f"the loss became {loss} before step {self.step}: lower the rate or the clamp; {kept}")
+        self.history.step.append(self.step)
+        self.history.loss.append(loss)
+        self.history.rate.append(rate)
+        progress.show(self.step, loss, rate)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint (one process does): the weights to use, and what it takes to go on."""
+        now = time.monotonic()
+        self.history.seconds += now - self._began
+        self.history.finished = self.step >= self.recipe.steps
+        self._began = self._saved = now
+        state = {
+            "step": self.step,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "history": asdict(self.history),
+            "losses": list(self._losses),
+            "optimizer": self.optimizer.state_dict(),
+            "weights": [weight.detach().clone() for weight in self.weights] if self.averages else [],
+        }
+        raw = state["weights"]
+        self.take_averages()
+        if self.where.rank == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ig.save(self.path, self.model, training=state, metadata=self.metadata)
+        if raw:
+            self._set_weights(raw)
+
+    def take_averages(self) -> None:
+        """Put the averaged weights into the model: they are the result."""
+        if self.averages:
+            self._set_weights(self.averages)
+
+    def restore(self) -> None:
+        """Go on from the checkpoint."""
+        state = ig.load(self.path, self.model).training
+        recipe, seed = asdict(self.recipe), self.seed
+        if state is None:
+            raise ValueError(f"{self.path} holds no training state: it can be used, but not resumed")
+        changed = [f"{name} {state['recipe'].get(name)} -> {value}" for name, value in recipe.items()
+                   if state["recipe"].get(name) != value]  # fmt: skip
+        if changed or state["seed"] != seed:
+            changed += [f"seed {state['seed']} -> {seed}"] if state["seed"] != seed else []
+            raise ValueError(f"{self.path} was trained otherwise ({', '.join(changed)}): resume with the same settings")
+        if self.averages:
+            torch._foreach_copy_(self.averages, [weight.detach() for weight in self.weights])
+            self._set_weights([weight.to(self.where.device) for weight in state["weights"]])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.history = state["step"], History(**state["history"])
+        self._losses = [value.to(self.where.device) for value in state["losses"]]
+
+    @torch.no_grad()
+    def _set_weights(self, values: list[Tensor]) -> None:
+        torch._foreach_copy_(self.weights, values)
