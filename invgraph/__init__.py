@@ -10,6 +10,7 @@ from invgraph.checkpoint import save as save
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
 from invgraph.errors import ContractError as ContractError
+from invgraph.errors import DependencyError as DependencyError
 from invgraph.errors import GraphError as GraphError
 from invgraph.errors import InputTypeError as InputTypeError
 from invgraph.errors import InvgraphError as InvgraphError
@@ -21,6 +22,7 @@ from invgraph.invertible import Inverse as Inverse
 from invgraph.invertible import Invertible as Invertible
 from invgraph.modules.actnorm import ActNorm as ActNorm
 from invgraph.modules.all_in_one import AllInOne as AllInOne
+from invgraph.modules.autoregressive import Autoregressive as Autoregressive
 from invgraph.modules.concat import Concat as Concat
 from invgraph.modules.coupling import Coupling as Coupling
 from invgraph.modules.elementwise import Elementwise as Elementwise
@@ -31,6 +33,7 @@ from invgraph.modules.linear import Orthogonal as Orthogonal
 from invgraph.modules.permute import Permute as Permute
 from invgraph.modules.reshape import Flatten as Flatten
 from invgraph.modules.reshape import Reshape as Reshape
+from invgraph.modules.residual import Residual as Residual
 from invgraph.modules.split import Split as Split
 from invgraph.modules.squeeze import Squeeze as Squeeze
 from invgraph.node import ConditionNode as ConditionNode
@@ -41,6 +44,7 @@ from invgraph.node import Value as Value
 from invgraph.node import chain as chain
 from invgraph.rng import rng_state as rng_state
 from invgraph.rng import set_rng_state as set_rng_state
+from invgraph.noise import reseed as reseed
 from invgraph.subnet import Subnet as Subnet
 from invgraph.subnet import SubnetFactory as SubnetFactory
 from invgraph.transforms.additive import Additive as Additive

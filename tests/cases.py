@@ -251,6 +251,23 @@ CASES: tuple[Case, ...] = (
     Case(ig.Coupling, {"transform": ig.Bernstein(degree=6), "subnet": MLP}, (5,), ((3,),)),
     Case(ig.Coupling, {"transform": ig.Bernstein(degree=4), "subnet": CONV}, (2, 2, 2, 2)),
     Case(ig.Elementwise, {"transform": ig.Bernstein(degree=12)}, (2, 3)),
+    # Autoregressive: every transform, every rank, under 0, 1 and 2 conditions.
+    Case(ig.Autoregressive, {"transform": ig.Additive(), "hidden": 8}, (4,)),
+    Case(ig.Autoregressive, {"transform": AFFINE, "hidden": 8}, (5,), ((3,),)),
+    Case(ig.Autoregressive, {"transform": AFFINE, "hidden": 8, "layers": 2}, (2, 3), ((3,), (2, 3))),
+    Case(ig.Autoregressive, {"transform": AFFINE, "hidden": 3}, (2, 2, 2)),
+    Case(ig.Autoregressive, {"transform": ig.LinearSpline(bins=3), "hidden": 8}, (4,)),
+    Case(ig.Autoregressive, {"transform": ig.QuadraticSpline(bins=3), "hidden": 8}, (4,), ((2,),)),
+    Case(ig.Autoregressive, {"transform": ig.RationalQuadraticSpline(bins=4), "hidden": 8}, (4,), ((3,), (2,))),
+    Case(ig.Autoregressive, {"transform": ig.RationalQuadraticSpline(bins=3), "hidden": 8}, (1, 2, 2, 2), ((3,),)),
+    Case(ig.Autoregressive, {"transform": ig.MixtureCDF(components=2), "hidden": 8}, (3,), ((2,),)),
+    Case(ig.Autoregressive, {"transform": ig.Bernstein(degree=5), "hidden": 8}, (3,)),
+    # Residual flows.
+    Case(ig.Residual, {"hidden": 6}, (4,)),
+    Case(ig.Residual, {"hidden": 6}, (4,), ((3,), (2,))),
+    Case(ig.Residual, {"hidden": 4}, (2, 4), ((3,),)),
+    Case(ig.Residual, {"hidden": 4}, (1, 3, 3), ((2,), (1, 3, 3))),
+    Case(ig.Residual, {"hidden": 3, "layers": 1}, (1, 2, 2, 2), ((1, 2, 2, 2),)),
     # What holds other modules.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),

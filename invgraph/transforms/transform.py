@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,7 +17,10 @@ class Transform(ABC):
 
     Attributes:
         numbers: how many parameters per element it takes.
+        pointwise: whether each number depends on itself and its own parameters alone.
     """
+
+    pointwise: ClassVar[bool] = True
 
     @property
     @abstractmethod

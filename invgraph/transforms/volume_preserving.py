@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class VolumePreserving(Transform):
         >>> y, log_det
         (tensor([[2., 2.]]), tensor([0.]))
     """
+
+    pointwise: ClassVar[bool] = False  # the mean couples all numbers of a sample
 
     clamp: float = 1.9
     activation: Activation = "atan"

@@ -1,0 +1,200 @@
+"""The autoregressive flow: each number is transformed given the numbers before it."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.invertible import Invertible, Result
+from invgraph.shapes import Shape, Tensors, as_shape, numel
+from invgraph.subnet import Subnet
+from invgraph.transforms.transform import Transform
+
+
+class Autoregressive(Invertible):
+    r"""Transform each number given the numbers before it and the conditions (MAF); its :class:`Inverse` is IAF.
+
+    .. math:: y_i = T(x_i;\ \theta_i(x_1, \dots, x_{i-1}, c))
+
+    One masked network (MADE) gives the parameters of all numbers in one pass, so that densities are quick. The inverse
+    finds one number after the other: as many passes as there are numbers, exact. Numbers are taken in their order in
+    memory, channels first; put a :class:`~invgraph.Permute` between two layers so that each can depend on each other.
+
+    Shape:
+        ``x: (B, ...) -> y: (B, ...)``; conditions ``(B, ...)`` of any shape.
+
+    Log-det:
+        The sum of the transform's, nats per sample: the Jacobian is triangular.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        transform: what is done to each number.
+        hidden: width of the network's hidden layers.
+        layers: how many hidden layers.
+        tolerance: None: the exact inverse. A number: where no gradient is recorded (sampling), the inverse iterates
+            over all numbers at once until ``|forward(x) - y| <= tolerance * max(1, |y|)`` everywhere, and falls back
+            to the exact one where half as many passes did not suffice. It looks at the data to know when to stop, so
+            that the inverse can't be compiled as one graph or mapped by vmap.
+
+    Raises:
+        GraphError: the transform takes no parameters, or ties numbers to each other; a single number; a size below 1.
+        ArgumentError: an argument has the wrong type.
+
+    References:
+        M. Germain et al., "MADE: Masked Autoencoder for Distribution Estimation", 2015,
+        https://arxiv.org/abs/1502.03509; G. Papamakarios, T. Pavlakou, I. Murray, "Masked Autoregressive Flow for
+        Density Estimation", 2017, https://arxiv.org/abs/1705.07057; D. P. Kingma et al., "Improving Variational
+        Inference with Inverse Autoregressive Flow", 2016, https://arxiv.org/abs/1606.04934; Y. Song, C. Meng,
+        S. Ermon, "MintNet", 2019 (the fixed-point inverse), https://arxiv.org/abs/1907.07945
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Autoregressive((4,), ((10,),), transform=ig.RationalQuadraticSpline(), hidden=16)
+        >>> (y,), log_det = layer((torch.zeros(2, 4),), (torch.zeros(2, 10),))
+        >>> y.shape, log_det.shape
+        (torch.Size([2, 4]), torch.Size([2]))
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        transform: Transform,
+        hidden: int,
+        layers: int = 1,
+        tolerance: float | None = None,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if not isinstance(transform, Transform):
+            given = f"transform={transform!r}"
+            raise ArgumentError("Autoregressive", given, "expected a transform such as Affine(clamp=1.9)")
+        if not (transform.numbers and transform.pointwise):
+            problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
+            raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
+        as_shape((hidden, layers), "Autoregressive (hidden, layers)")
+        _require_tolerance(tolerance)
+        self.transform = transform
+        self.tolerance = tolerance
+        self.size = math.prod(self.in_shapes[0])
+        if self.size < 2:
+            advice = "one number has none before it: use Elementwise"
+            raise GraphError("Autoregressive", f"input of shape {self.in_shapes[0]}", advice)
+        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        x = xs[0].flatten(1)
+        y, log_det = self.transform.forward(x, self._numbers(x, self.subnet.share(cs)))
+        return (y.view_as(xs[0]),), log_det
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        y = ys[0].flatten(1)
+        shared = self.subnet.share(cs)
+        found = None if self.tolerance is None or torch.is_grad_enabled() else self._all_at_once(y, shared)
+        x, log_det = found or self._one_by_one(y, shared)
+        return (x.view_as(ys[0]),), log_det
+
+    def _one_by_one(self, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor]:
+        """Each number from the ones already found; those still unknown are zeros, which no mask lets through."""
+        known: list[Tensor] = []
+        log_det = y.new_zeros(y.shape[0])
+        for place in range(self.size):
+            x = torch.cat((*known, torch.zeros_like(y[:, place:])), dim=1)
+            params = self.subnet.column(x, shared, place).unsqueeze(2).to(y.dtype)
+            number, share = self.transform.inverse(y[:, place : place + 1], params)
+            known.append(number)
+            log_det = log_det + share
+        return torch.cat(known, dim=1), log_det
+
+    def _all_at_once(self, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor] | None:
+        """Jacobi's iteration: all numbers from the last guess at the ones before; None if it takes too long."""
+        assert self.tolerance is not None
+        allowed = self.tolerance * y.abs().clamp(min=1)
+        x = y
+        for _ in range(max(1, self.size // 2)):
+            params = self._numbers(x, shared)
+            image, log_det = self.transform.forward(x, params)
+            if bool(((image - y).abs() <= allowed).all()):
+                return x, -log_det
+            x, _ = self.transform.inverse(y, params)
+        return None
+
+    def _numbers(self, x: Tensor, shared: Tensors) -> Tensor:
+        return self.subnet.combine(x, shared).unflatten(1, (-1, self.size)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.transform}"
+
+
+class _Masked(Subnet):
+    """MADE: fully connected layers with ReLU, masked so that the outputs of place i see inputs before i alone.
+
+    A hidden unit of degree d sees the first d inputs. The degrees are spread evenly; degree 0 sees the conditions only.
+    """
+
+    def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], numbers: int) -> None:
+        super().__init__()
+        self.size = size
+        sizes = (size, *hidden, size * numbers)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.condition = nn.Linear(cond_size, sizes[1], bias=False) if cond_size else None
+        lowest = 0 if cond_size else 1
+        degrees = [torch.arange(1, size + 1)]
+        degrees += [lowest + torch.arange(width) * (size - lowest) // width for width in hidden]
+        degrees += [torch.arange(size).repeat(numbers)]
+        for index, (before, after) in enumerate(pairwise(degrees)):
+            self.register_buffer(f"mask_{index}", after[:, None] >= before, persistent=False)
+        for layer in (*self.layers, *([self.condition] if self.condition else [])):
+            nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
+        for layer in self.layers:
+            nn.init.zeros_(cast(nn.Linear, layer).bias)
+        nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
+
+    def share(self, cs: Tensors) -> Tensors:
+        if self.condition is None:
+            return ()
+        flat = torch.cat([c.flatten(1) for c in cs], dim=1)
+        return (linear(flat, self.condition.weight, cast(nn.Linear, self.layers[0]).bias),)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        weight, bias = self._weights(len(self.layers) - 1)
+        return linear(self._hidden(x, shared), weight, bias)
+
+    def column(self, x: Tensor, shared: Tensors, place: int) -> Tensor:
+        """The parameters of one number, ``(B, numbers)``."""
+        weight, bias = self._weights(len(self.layers) - 1)
+        return linear(self._hidden(x, shared), weight[place :: self.size], bias[place :: self.size])
+
+    def _hidden(self, x: Tensor, shared: Tensors) -> Tensor:
+        weight, bias = self._weights(0)
+        h = shared[0] + linear(x, weight) if shared else linear(x, weight, bias)
+        for index in range(1, len(self.layers) - 1):
+            h = linear(torch.relu(h), *self._weights(index))
+        return torch.relu(h)
+
+    def _weights(self, index: int) -> tuple[Tensor, Tensor]:
+        layer = cast(nn.Linear, self.layers[index])
+        return layer.weight * self.get_buffer(f"mask_{index}"), layer.bias
+
+
+def _require_tolerance(tolerance: object) -> None:
+    given = f"tolerance={tolerance!r}"
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        raise ArgumentError("Autoregressive", given, "tolerance must be a number, or None for the exact inverse")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise GraphError("Autoregressive", given, "tolerance must be positive and finite")

@@ -1,0 +1,190 @@
+"""Autoregressive flows: what depends on what, both inverses, IAF."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+SPLINE = ig.RationalQuadraticSpline(bins=4)
+
+
+def layer(size: int = 6, conds: Any = (), hidden: int = 32, scale: float = 1.0, **args: Any) -> ig.Autoregressive:
+    torch.manual_seed(0)
+    args.setdefault("transform", ig.Affine(clamp=1.0))
+    return randomize(ig.Autoregressive((size,), conds, hidden=hidden, **args).double(), seed=1, scale=scale)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def jacobian(module: Any, x: Tensor, c: Any = ()) -> Tensor:
+    return torch.func.jacrev(lambda x: module((x[None],), c)[0][0][0])(x)
+
+
+@pytest.mark.parametrize("hidden", [3, 5, 32])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("conds", [(), ((2,),)], ids=["alone", "conditional"])
+def test_each_number_depends_on_all_before_it_and_no_others(hidden: int, layers: int, conds: Any) -> None:
+    module = layer(5, conds, hidden=hidden, layers=layers)
+    seen = torch.zeros(5, 5, dtype=torch.bool)
+    for seed in range(20):  # a ReLU may be off for one sample
+        cs = tuple(normal(1, *shape, seed=100 + seed) for shape in conds)
+        seen |= jacobian(module, normal(5, seed=seed), cs) != 0
+    assert not bool(seen.triu(1).any())
+    if hidden == 32:
+        assert bool(seen.tril().sum() == 15)
+
+
+def test_narrow_networks_still_see_late_inputs() -> None:
+    module = layer(40, hidden=4)
+    seen = torch.zeros(40, dtype=torch.bool)
+    for seed in range(20):
+        seen |= jacobian(module, normal(40, seed=seed))[39] != 0
+    assert seen.nonzero().max() == 39
+    assert seen[:39].nonzero().max() >= 25
+
+
+@pytest.mark.parametrize("conds", [(), ((3,),), ((3,), (2, 4))], ids=str)
+@pytest.mark.parametrize("transform", [ig.Affine(), SPLINE, ig.MixtureCDF(components=2)], ids=str)
+def test_the_inverse_is_exact(conds: Any, transform: Any) -> None:
+    module = layer(6, conds, transform=transform, scale=0.3)
+    x, cs = normal(20, 6), tuple(normal(20, *shape, seed=7) for shape in conds)
+    (y,), log_det = module((x,), cs)
+    (back,), minus = module.inverse((y,), cs)
+    assert torch.allclose(back, x, rtol=0, atol=1e-11)
+    assert torch.allclose(minus, -log_det, rtol=0, atol=1e-11)
+
+
+def test_the_inverse_is_iaf() -> None:
+    module = layer(5, ((2,),))
+    iaf = ig.Inverse(module)
+    z, c = normal(7, 5), normal(7, 2, seed=3)
+    (x,), log_det = iaf((z,), (c,))
+    exact = torch.stack([torch.func.jacrev(lambda z, c=c: iaf((z[None],), (c[None],))[0][0][0])(z)
+                         for z, c in zip(z, c, strict=True)])  # fmt: skip
+    assert torch.allclose(log_det, torch.linalg.slogdet(exact).logabsdet, rtol=0, atol=1e-10)
+    (back,), _ = iaf.inverse((x,), (c,))
+    assert torch.allclose(back, z, rtol=0, atol=1e-11)
+    node, cond = ig.InputNode(5, name="z"), ig.ConditionNode(2, name="c")
+    graph = ig.Graph(node, ig.Node(node, iaf, conditions=cond), cond)
+    assert torch.equal(graph(z, c)[0], x)
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-12])
+@pytest.mark.parametrize("transform", [ig.Affine(clamp=1.0), SPLINE], ids=str)
+def test_the_quick_inverse_keeps_its_tolerance(transform: Any, tolerance: float) -> None:
+    module = layer(64, ((3,),), transform=transform, scale=0.3, tolerance=tolerance)
+    passes = count_passes(module)
+    y, c = 2 * normal(20, 64), normal(20, 3, seed=5)
+    with torch.no_grad():
+        (x,), log_det = module.inverse((y,), (c,))
+    assert 0 < passes[0] <= 32
+    (image,), there = module((x,), (c,))
+    assert ((image - y).abs() <= tolerance * y.abs().clamp(min=1)).all()
+    assert torch.allclose(log_det, -there, rtol=0, atol=1e-11)
+
+
+def test_the_quick_inverse_falls_back_to_the_exact_one() -> None:
+    quick = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0, tolerance=1e-10)
+    exact = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0)
+    y = 5 * normal(4, 8)
+    columns = count_columns(quick)
+    with torch.no_grad():
+        (x,), log_det = quick.inverse((y,))
+        (wanted,), its = exact.inverse((y,))
+    assert columns[0] == 8
+    assert torch.equal(x, wanted)
+    assert torch.equal(log_det, its)
+
+
+def test_the_quick_inverse_is_exact_where_gradients_are_recorded() -> None:
+    quick, exact = layer(8, tolerance=1e-2), layer(8)
+    y = normal(4, 8).requires_grad_()
+    for one, other in zip(gradients(quick, y), gradients(exact, y), strict=True):
+        assert torch.equal(one, other)
+
+
+def gradients(module: ig.Autoregressive, y: Tensor) -> tuple[Tensor, ...]:
+    (x,), log_det = module.inverse((y,))
+    return torch.autograd.grad(x.square().sum() + log_det.sum(), (y, *module.parameters()))
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+@pytest.mark.parametrize("tolerance", [None, 1e-6])
+def test_small_batches(batch: int, tolerance: Any) -> None:
+    module = layer(4, ((2,),), tolerance=tolerance)
+    with torch.no_grad():
+        for call in (module, module.inverse):
+            (y,), log_det = call((normal(batch, 4),), (normal(batch, 2),))
+            assert y.shape == (batch, 4)
+            assert log_det.shape == (batch,)
+
+
+def test_huge_and_subnormal_numbers_come_back() -> None:
+    module = layer(3, transform=SPLINE)
+    x = torch.tensor([[1e30, 0.0, -1e30], [5e-324, -1e-310, 3.0], [-3.0, 3.0000000000000004, 1e4]], dtype=torch.float64)
+    (y,), log_det = module((x,))
+    assert bool(y.isfinite().all() & log_det.isfinite().all())
+    (back,), _ = module.inverse((y,))
+    assert torch.allclose(back, x, rtol=1e-10, atol=1e-10)
+
+
+def test_density_compiles_without_a_graph_break_and_so_does_the_exact_inverse() -> None:
+    module = layer(4, transform=SPLINE)
+    x = normal(3, 4)
+    for call in (module, module.inverse):
+        torch._dynamo.reset()
+        (y,), log_det = torch.compile(call, fullgraph=True, backend="eager")((x,))
+        (z,), other = call((x,))
+        assert torch.allclose(y, z, rtol=0, atol=1e-12)
+        assert torch.allclose(log_det, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ({"transform": ig.Sigmoid()}, ig.GraphError, "takes no parameters"),
+        ({"transform": ig.VolumePreserving()}, ig.GraphError, "ties the numbers of a sample to each other"),
+        ({"transform": "affine"}, ig.ArgumentError, "expected a transform"),
+        ({"hidden": 0}, ig.GraphError, "positive"),
+        ({"hidden": 2.5}, ig.ArgumentError, "int"),
+        ({"layers": 0}, ig.GraphError, "positive"),
+        ({"tolerance": 0}, ig.GraphError, "tolerance must be positive"),
+        ({"tolerance": "low"}, ig.ArgumentError, "tolerance must be a number"),
+    ],
+)
+def test_bad_arguments_are_refused(args: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error) as caught:
+        ig.Autoregressive((4,), **({"transform": ig.Affine(), "hidden": 4} | args))
+    assert words in str(caught.value)
+
+
+def test_a_single_number_is_refused() -> None:
+    with pytest.raises(ig.GraphError, match="use Elementwise"):
+        ig.Autoregressive((1,), transform=ig.Affine(), hidden=4)
+
+
+def count_passes(module: ig.Autoregressive) -> list[int]:
+    return _count(module, "combine")
+
+
+def count_columns(module: ig.Autoregressive) -> list[int]:
+    return _count(module, "column")
+
+
+def _count(module: ig.Autoregressive, name: str) -> list[int]:
+    counts, original = [0], getattr(module.subnet, name)
+
+    def counted(*args: Any) -> Tensor:
+        counts[0] += 1
+        return original(*args)
+
+    setattr(module.subnet, name, counted)
+    return counts
