@@ -25,11 +25,13 @@ from invgraph.modules.all_in_one import AllInOne as AllInOne
 from invgraph.modules.autoregressive import Autoregressive as Autoregressive
 from invgraph.modules.concat import Concat as Concat
 from invgraph.modules.coupling import Coupling as Coupling
+from invgraph.modules.dequantize import Dequantize as Dequantize
 from invgraph.modules.elementwise import Elementwise as Elementwise
 from invgraph.modules.haar import Haar as Haar
 from invgraph.modules.learned_scaling import LearnedScaling as LearnedScaling
 from invgraph.modules.linear import FixedLinear as FixedLinear
 from invgraph.modules.linear import Orthogonal as Orthogonal
+from invgraph.modules.masked_coupling import MaskedCoupling as MaskedCoupling
 from invgraph.modules.permute import Permute as Permute
 from invgraph.modules.reshape import Flatten as Flatten
 from invgraph.modules.reshape import Reshape as Reshape

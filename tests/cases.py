@@ -35,6 +35,14 @@ from invgraph.testing import randomize
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
 AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
+# Dequantize's inverse rounds down, and what it rounded off the forward draws anew, for each row by its place.
+ROUNDS = {
+    **dict.fromkeys("bcdj", "the inverse makes integers, which it is exact for: it rounds"),
+    **dict.fromkeys("ip", "each row has noise of its own"),
+    "m": "the noise is as fine as the dtype allows",
+}
+VARIES = {**ROUNDS, "e": "the density of the noise depends on the integers"}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -114,6 +122,11 @@ def plain(channels_in: int, channels_out: int) -> nn.Module:
 
 def plain_conv(channels_in: int, channels_out: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels_in, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, channels_out, 1))
+
+
+def variational_dequantize() -> ig.Dequantize:
+    noise = ig.Coupling((3,), ((3,), (2,)), transform=AFFINE, subnet=MLP)
+    return ig.Dequantize((3,), ((2,),), levels=4, noise=noise)
 
 
 def inverse_of_haar() -> ig.Inverse:
@@ -262,12 +275,24 @@ CASES: tuple[Case, ...] = (
     Case(ig.Autoregressive, {"transform": ig.RationalQuadraticSpline(bins=3), "hidden": 8}, (1, 2, 2, 2), ((3,),)),
     Case(ig.Autoregressive, {"transform": ig.MixtureCDF(components=2), "hidden": 8}, (3,), ((2,),)),
     Case(ig.Autoregressive, {"transform": ig.Bernstein(degree=5), "hidden": 8}, (3,)),
+    # Noise on integers; tests/test_dequantize.py has the checks that need integers.
+    Case(ig.Dequantize, {"levels": 4}, (5,), domain=(0, 4), codomain=(0, 1), without=ROUNDS),
+    Case(ig.Dequantize, {"levels": 256, "seed": 3}, (2, 3, 3), domain=(0, 256), codomain=(0, 1), without=ROUNDS),
+    Case(ig.Dequantize, {}, make=variational_dequantize, domain=(0, 4), codomain=(0, 1), without=VARIES),
     # Residual flows.
     Case(ig.Residual, {"hidden": 6}, (4,)),
     Case(ig.Residual, {"hidden": 6}, (4,), ((3,), (2,))),
     Case(ig.Residual, {"hidden": 4}, (2, 4), ((3,),)),
     Case(ig.Residual, {"hidden": 4}, (1, 3, 3), ((2,), (1, 3, 3))),
     Case(ig.Residual, {"hidden": 3, "layers": 1}, (1, 2, 2, 2), ((1, 2, 2, 2),)),
+    # Couplings by a mask.
+    Case(ig.MaskedCoupling, {"transform": AFFINE, "subnet": MLP}, (5,), ((3,),)),
+    Case(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV}, (1, 5), ((2,), (1, 5))),
+    Case(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV}, (2, 3, 3)),
+    Case(ig.MaskedCoupling, {"transform": ig.RationalQuadraticSpline(bins=3), "subnet": CONV}, (1, 3, 4), ((2,),)),
+    Case(ig.MaskedCoupling, {"transform": ig.VolumePreserving(), "subnet": CONV, "mask": "channel"}, (3, 2, 2)),
+    Case(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV, "mask": "channel", "sides": 1}, (3, 2, 2, 2)),
+    Case(ig.MaskedCoupling, {"transform": AFFINE, "subnet": MLP, "mask": torch.tensor([1, 1, 0, 1]).bool()}, (4,)),
     # What holds other modules.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),

@@ -76,8 +76,7 @@ class Autoregressive(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         if not isinstance(transform, Transform):
-            given = f"transform={transform!r}"
-            raise ArgumentError("Autoregressive", given, "expected a transform such as Affine(clamp=1.9)")
+            raise ArgumentError("Autoregressive", f"transform={transform!r}", "expected a transform such as Affine()")
         if not (transform.numbers and transform.pointwise):
             problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
             raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
@@ -133,7 +132,8 @@ class Autoregressive(Invertible):
         return None
 
     def _numbers(self, x: Tensor, shared: Tensors) -> Tensor:
-        return self.subnet.combine(x, shared).unflatten(1, (-1, self.size)).to(x.dtype)
+        params: Tensor = self.subnet.combine(x, shared).unflatten(1, (-1, self.size))
+        return params.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"
