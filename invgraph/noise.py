@@ -84,7 +84,7 @@ def _hashed(seed: Tensor, like: Tensor) -> Tensor:
     count = like[:1].numel() if like.shape[0] else 1
     rows = torch.arange(like.shape[0], device=like.device).view(-1, *(1 for _ in like.shape[1:]))
     places = torch.arange(count, device=like.device).view(1, *like.shape[1:]) if like.shape[0] else rows
-    return _mixed(_mixed(seed) + (rows * count + places) * _GOLDEN)
+    return _mixed(_mixed(seed + _GOLDEN) + (rows * count + places + 1) * _GOLDEN)  # 0 is a fixed point of _mixed
 
 
 def _mixed(z: Tensor) -> Tensor:

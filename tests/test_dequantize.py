@@ -1,0 +1,124 @@
+"""Dequantize: exact on integers, a bound as its docstring says, repeatable noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+
+def integers(levels: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randint(levels, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def variational(levels: int = 8) -> ig.Dequantize:
+    """Noise that depends on the integers and on a condition."""
+    noise = ig.Elementwise((3,), ((3,), (2,)), transform=ig.Affine(clamp=1.0), subnet=ig.nets.MLP(hidden=6))
+    return randomize(ig.Dequantize((3,), ((2,),), levels=levels, noise=noise), scale=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [2, 3, 32, 255, 256, 65536])
+def test_integers_come_back_exactly(levels: int, dtype: torch.dtype) -> None:
+    layer = ig.Dequantize((50,), levels=levels)
+    x = integers(levels, 200, 50, dtype=dtype)
+    x[0], x[1] = 0, levels - 1
+    for seed in range(5):
+        layer.reseed(seed)
+        (y,), log_det = layer((x,))
+        (back,), undone = layer.inverse((y,))
+        assert y.dtype == log_det.dtype == dtype
+        assert bool((y > 0).all())
+        assert bool((y < 1).all())
+        assert torch.equal(back, x)
+        assert torch.equal(log_det, -undone)
+        assert torch.allclose(log_det, torch.full_like(log_det, -50 * math.log(levels)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_variational_noise_comes_back_with_its_density(dtype: torch.dtype) -> None:
+    layer = variational().to(dtype)
+    x = integers(8, 500, 3, dtype=dtype)
+    c = torch.randn(500, 2, generator=torch.Generator().manual_seed(1)).to(dtype)
+    (y,), log_det = layer((x,), (c,))
+    (back,), undone = layer.inverse((y,), (c,))
+    assert torch.equal(back, x)
+    close = 1e-9 if dtype == torch.float64 else 1e-2
+    assert (log_det + undone).abs().max() < close
+
+
+def test_noise_is_uniform() -> None:
+    layer = ig.Dequantize((20,), levels=4).double()
+    u = layer((torch.zeros(5000, 20, dtype=torch.float64),))[0][0] * 4
+    assert abs(u.mean() - 0.5) < 0.003
+    assert abs(u.var() - 1 / 12) < 0.001
+    counts = torch.histc(u, bins=20, min=0, max=1)
+    assert (counts / 5000 - 1).abs().max() < 0.06
+    correlation = torch.corrcoef(u.t()) - torch.eye(20)
+    assert correlation.abs().max() < 0.06
+
+
+def test_the_variational_density_integrates_to_one() -> None:
+    """Over the interval of one integer; the inverse tells log q at any point."""
+    noise = ig.Elementwise((1,), ((1,),), transform=ig.Affine(clamp=1.0), subnet=ig.nets.MLP(hidden=6))
+    layer = randomize(ig.Dequantize((1,), levels=4, noise=noise), scale=1.0).double()
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    (x,), log_det = layer.inverse((((2 + u) / 4)[:, None],))
+    density = torch.exp(log_det - math.log(4)).detach()
+    assert bool((x == 2).all())
+    assert density.std() > 0.1
+    assert abs(density.mean() - 1) < 1e-6
+
+
+def test_the_bound_is_tight_for_the_uniform_density_only() -> None:
+    """P(x) = 1 / 8 per number under a uniform y: uniform noise attains it, other noise stays below on average."""
+    c = torch.ones(20_000, 2, dtype=torch.float64)
+    x = torch.full((20_000, 3), 5.0, dtype=torch.float64)
+    exact = -3 * math.log(8)
+    assert torch.allclose(ig.Dequantize((3,), levels=8).double()((x,))[1], torch.tensor(exact, dtype=torch.float64))
+    assert variational().double()((x,), (c,))[1].mean() < exact - 0.01
+
+
+def test_the_noise_changes_with_the_seed_alone() -> None:
+    layer, x = ig.Dequantize((4,), levels=4), torch.zeros(3, 4)
+    state = torch.get_rng_state()
+    (y,), _ = layer((x,))
+    assert torch.equal(y, layer((x,))[0][0])
+    assert torch.equal(y[:2], layer((x[:2],))[0][0])  # rows keep their noise whatever the batch
+    assert len(set(y.flatten().tolist())) == 12
+    layer.reseed(1)
+    assert not torch.isclose(y, layer((x,))[0][0]).any()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_flow_over_integers_trains_its_noise() -> None:
+    x, c = ig.InputNode(3, name="x"), ig.ConditionNode(2, name="c")
+    noise = ig.Elementwise((3,), ((3,), (2,)), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=6))
+    h = ig.Node(x, ig.Dequantize, {"levels": 4, "noise": noise}, conditions=c, name="dequantize")
+    h = ig.Node(h, ig.LearnedScaling, name="scale")
+    flow = ig.Flow(randomize(ig.Graph(x, h, c)))
+    data, label = integers(4, 16, 3, dtype=torch.float32), torch.zeros(16, 2)
+    flow.loss(data, label).backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in flow.parameters())
+    samples = flow.sample(5, label, generator=torch.Generator().manual_seed(0))
+    assert bool(((samples >= 0) & (samples <= 3) & (samples == samples.round())).all())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "args", "error", "words"),
+    [
+        (((3,), ()), {"levels": 1}, ig.GraphError, "at least 2 values"),
+        (((3,), ()), {"levels": 2.0}, ig.ArgumentError, "must be an int"),
+        (((3,), ((2,),)), {}, ig.GraphError, "give noise="),
+        (((3,), ()), {"noise": torch.nn.Linear(3, 3)}, ig.ArgumentError, "invertible layer or graph"),
+        (((3,), ()), {"noise": ig.Permute((3,))}, ig.GraphError, "expected .* under \\(\\(3,\\),\\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(shapes: Any, args: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ig.Dequantize(*shapes, **args)
