@@ -1,0 +1,242 @@
+"""The commands of both colorization examples: train, colorize, table, pictures, and all of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from trainer import Place, Recipe, place
+
+from colorization.colorizer import Colorizer, Config, load_colorizer
+from colorization.condition_net import ConditionNet, load_condition_net
+from colorization.features import find_viewer
+from colorization.fitting import fit
+from colorization.infer import colorize, write_colorizations
+from colorization.photos import EMBEDDED, Folder, UnusableError, open_folder, read_image, statistics
+from colorization.pictures import Gallery
+from colorization.presets import Preset
+from colorization.table import NAMES, HeldOut, as_text, evaluate, write_table
+
+KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
+PHASE_SEED = 1000  # between the seeds of the two phases
+
+
+def _no_condition_net(colorizer: Colorizer) -> ConditionNet | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the two examples differ in.
+
+    Arguments:
+        name: of the folder of its runs.
+        presets: by name.
+        build: a colorizer from its config.
+        condition_net: the part of a colorizer that is frozen in the first phase of training, if it has one.
+    """
+
+    name: str
+    presets: Mapping[str, Preset]
+    build: Callable[[Config], Colorizer]
+    condition_net: Callable[[Colorizer], ConditionNet | None] = _no_condition_net
+
+
+def main(example: Example, arguments: Sequence[str] | None = None) -> int:
+    """Run the command of a command line."""
+    options = _parser(example).parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    command: Callable[[Example, argparse.Namespace], int] = options.command
+    return command(example, options)
+
+
+def _parser(example: Example) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
+    common.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: torch's")
+    common.add_argument("--seed", type=int, default=0, help="of everything random")
+    runs = argparse.ArgumentParser(add_help=False)
+    runs.add_argument(
+        "--data", type=Path, default=EMBEDDED, help="folder of photographs; default: those that come along"
+    )
+    runs.add_argument("--run", type=Path, default=Path("runs") / example.name, help="folder of the runs")
+    training = argparse.ArgumentParser(add_help=False)
+    training.add_argument("--preset", choices=example.presets, default="quick")
+    training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="what to train; default: the cINN")
+    training.add_argument("--steps", type=int, help="of training; default: the preset's")
+    training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
+    training.add_argument("--workers", type=int, default=0, help="processes that cut crops")
+    training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network")
+    measuring = argparse.ArgumentParser(add_help=False)
+    measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
+    measuring.add_argument("--viewer", help="exported network for the Frechet distance; default: EfficientNet-Lite0")
+
+    parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
+    commands = parser.add_subparsers(title="commands")
+    everything = [common, runs, training, measuring]
+    parser.set_defaults(**vars(_defaults(everything)), command=run_all)
+    added = commands.add_parser("all", parents=everything, help="train all models, then table and pictures (default)")
+    added.set_defaults(command=run_all)
+    added = commands.add_parser("train", parents=[common, runs, training], help="train")
+    added.set_defaults(command=run_train)
+    added = commands.add_parser("table", parents=[common, runs, measuring], help="metrics of all runs that there are")
+    added.set_defaults(command=run_table)
+    added = commands.add_parser("pictures", parents=[common, runs, measuring], help="galleries of the cINN")
+    added.set_defaults(command=run_pictures)
+    added = commands.add_parser("colorize", parents=[common], help="colorize images")
+    added.add_argument("checkpoint", type=Path)
+    added.add_argument("images", type=Path, nargs="+")
+    added.add_argument("-n", type=int, default=4, help="colorizations of each image")
+    added.add_argument("--temperature", type=float, default=1.0)
+    added.add_argument("--upsampling", choices=("joint", "bicubic"), default="joint")
+    added.add_argument("--out", type=Path, default=Path("colorized"), help="folder of the PNG files")
+    added.set_defaults(command=run_colorize)
+    return parser
+
+
+def _defaults(parents: list[argparse.ArgumentParser]) -> argparse.Namespace:
+    return argparse.ArgumentParser(parents=parents, add_help=False).parse_args([])
+
+
+def run_all(example: Example, options: argparse.Namespace) -> int:
+    """Train every kind, then write table and pictures."""
+    options.kinds = options.kinds or list(KINDS)
+    return run_train(example, options) or run_table(example, options) or run_pictures(example, options)
+
+
+def run_train(example: Example, options: argparse.Namespace) -> int:
+    """Train the kinds asked for, one after the other."""
+    with place(options.device) as where:
+        folder = _open(example, options, where)
+        preset = example.presets[options.preset]
+        if options.steps:
+            share = options.steps / preset.steps
+            preset = replace(preset, steps=options.steps, first=round(preset.first * share))
+        measured = asdict(statistics(folder))
+        for kind in options.kinds or ["cinn"]:
+            config = {"example": example.name, "kind": kind, "preset": asdict(preset), "statistics": measured}
+            if where.rank == 0:
+                print(f"training {NAMES[kind]}", flush=True)
+            torch.manual_seed(options.seed)
+            colorizer = example.build(config).to(where.device)
+            if not _train_phases(example, colorizer, folder, preset, options, where):
+                print("stopped; the same command with --resume goes on", file=sys.stderr)
+                return 130
+    return 0
+
+
+def _train_phases(
+    example: Example, colorizer: Colorizer, folder: Folder, preset: Preset, options: argparse.Namespace, where: Place
+) -> bool:
+    """First with the conditioning network frozen, where there is one and its weights are given; then all together."""
+    kind = colorizer.config["kind"]
+    run, net = options.run / kind, example.condition_net(colorizer)
+    if net is not None and options.condition_net:
+        load_condition_net(net, options.condition_net)
+    frozen = preset.first if net is not None and options.condition_net else 0
+    phases = [("frozen", frozen, net), ("training", preset.steps - frozen, None)]
+    for number, (stage, steps, held) in enumerate(phases):
+        if not steps:
+            continue
+        recipe = Recipe(
+            steps, min(preset.batch, len(folder.split("train"))), preset.rate, warmup=min(100, steps // 10),
+            schedule=preset.schedule, weight_decay=1e-5, clip=1.0, average=0.0 if kind == "cgan" else preset.average,
+        )  # fmt: skip
+        if held is not None:
+            held.freeze()
+        ended = fit(
+            colorizer, folder, preset.seen, recipe, run, where=where, config=colorizer.config, best=kind != "cgan",
+            seed=options.seed + number * PHASE_SEED, resume=options.resume, workers=options.workers, stage=stage,
+        )  # fmt: skip
+        if held is not None:
+            held.freeze(False)
+        if not ended:
+            return False
+    return True
+
+
+def run_table(example: Example, options: argparse.Namespace) -> int:
+    """Measure every run that there is, print the table, write it as JSON and RST."""
+    found = _found(options.run)
+    if not found:
+        print(f"no runs in {options.run}: train first", file=sys.stderr)
+        return 1
+    with place(options.device) as where:
+        folder = _open(example, options, where)
+        colorizers = {kind: load_colorizer(path, example.build).to(where.device) for kind, path in found.items()}
+        first = next(iter(colorizers.values()))
+        seen = Preset(**first.config["preset"]).seen
+        viewer = find_viewer(options.viewer)
+        held_out = HeldOut(folder, options.split, seen, viewer)
+        rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
+        for kind, colorizer in colorizers.items():
+            rows[kind] = evaluate(kind, colorizer, held_out, seed=options.seed)
+    about = {
+        "example": example.name, "split": options.split, "photographs": len(held_out.lab), "seed": options.seed,
+        "viewer": viewer.name if viewer else None,
+        "runs": {kind: colorizer.config for kind, colorizer in colorizers.items()},
+    }  # fmt: skip
+    write_table(rows, about, options.run)
+    print(as_text(rows))
+    return 0
+
+
+def run_pictures(example: Example, options: argparse.Namespace) -> int:
+    """Draw the paper's pictures for the cINN's run."""
+    found = _found(options.run)
+    if "cinn" not in found:
+        print(f"no cINN in {options.run}: train first", file=sys.stderr)
+        return 1
+    with place(options.device) as where:
+        folder = _open(example, options, where)
+        colorizer, raw = (
+            load_colorizer(found[kind], example.build).to(where.device) if kind in found else None
+            for kind in ("cinn", "raw")
+        )
+        assert colorizer is not None
+        gallery = Gallery(colorizer, folder, options.split, Preset(**colorizer.config["preset"]).seen, options.seed)
+        for path in gallery.write(options.run / "pictures", raw):
+            print(path)
+    return 0
+
+
+def run_colorize(example: Example, options: argparse.Namespace) -> int:
+    """Colorize images with a saved model; one that can't be read is told of, the others are done."""
+    if options.n < 1 or options.temperature < 0:
+        print("-n must be at least 1 and --temperature at least 0", file=sys.stderr)
+        return 2
+    failed = 0
+    with place(options.device) as where:
+        colorizer = load_colorizer(options.checkpoint, example.build).to(where.device)
+        side = Preset(**colorizer.config["preset"]).seen
+        for path in options.images:
+            try:
+                pixels = read_image(path, grey=True)
+            except UnusableError as error:
+                print(f"{path}: {error}", file=sys.stderr)
+                failed = 1
+                continue
+            images = colorize(
+                colorizer, pixels, options.n, side=side, temperature=options.temperature, seed=options.seed,
+                upsampling=options.upsampling,
+            )  # fmt: skip
+            for written in write_colorizations(images, path, options.out):
+                print(written)
+    return failed
+
+
+def _found(run: Path) -> dict[str, Path]:
+    paths = {kind: run / kind / "model.safetensors" for kind in KINDS}
+    return {kind: path for kind, path in paths.items() if path.exists()}
+
+
+def _open(example: Example, options: argparse.Namespace, where: Place) -> Folder:
+    folder = open_folder(options.data, edge=256)
+    if where.rank == 0:
+        print(folder.report(), flush=True)
+    return folder

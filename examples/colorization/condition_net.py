@@ -1,0 +1,192 @@
+"""The VGG-like colorization network of Zhang, Isola and Efros, and the task that trains it: classes of colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from colorization.lab import rgb_to_lab
+
+# Convolutions of each group: channels in units of the first, stride of the last one, dilation.
+GROUPS = (
+    ((1, 1), 2, 1), ((2, 2), 2, 1), ((4, 4, 4), 2, 1), ((8, 8, 8), 1, 1),
+    ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 1),
+)  # fmt: skip
+REDUCTION = 4  # of the resolution, by the whole network
+BIN = 10.0  # side of a class of colour, in units of a and b
+NEIGHBOURS, SPREAD = 5, 5.0  # of the soft encoding: how many classes, and the deviation of their weights
+TEMPERATURE = 0.38  # of the annealed mean
+UNIFORM = 0.5  # weight of the uniform distribution in the rebalancing
+
+
+class ConditionNet(nn.Module):
+    """Lightness to feature maps of a quarter of its resolution.
+
+    Groups of convolutions, each followed by batch normalisation, then a transposed convolution and two more. It is the
+    published network up to its second-to-last convolution, the one to the classes of colour; each group is a
+    ``nn.Sequential`` with the layers in the published order, so that published weights fit.
+
+    Arguments:
+        width: channels of the first group, 64 in the paper; the maps have four times as many.
+
+    Shape:
+        ``(B, 1, S, S) -> (B, 4 width, S/4, S/4)``, the lightness as (L - 50) / 100.
+
+    References:
+        R. Zhang, P. Isola, A. Efros, "Colorful Image Colorization", 2016, https://arxiv.org/abs/1603.08511
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.channels = 4 * width
+        self.frozen = False
+        groups, last = [], 1
+        for units, stride, dilation in GROUPS:
+            layers: list[nn.Module] = []
+            for place, unit in enumerate(units):
+                step = stride if place == len(units) - 1 else 1
+                layers += [nn.Conv2d(last, unit * width, 3, step, dilation, dilation), nn.ReLU()]
+                last = unit * width
+            groups.append(nn.Sequential(*layers, nn.BatchNorm2d(last)))
+        maps = self.channels
+        up = nn.ConvTranspose2d(last, maps, 4, 2, 1)
+        rest = [nn.ReLU(), nn.Conv2d(maps, maps, 3, 1, 1), nn.ReLU(), nn.Conv2d(maps, maps, 3, 1, 1), nn.ReLU()]
+        self.groups = nn.Sequential(*groups, nn.Sequential(up, *rest))
+
+    def forward(self, lightness: Tensor) -> Tensor:
+        maps: Tensor = self.groups(lightness)
+        return maps
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Keep weights and the statistics of the normalisation as they are, also in training."""
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen, it stays in evaluation: its batch statistics do not move."""
+        return super().train(mode and not self.frozen)
+
+
+def load_condition_net(net: ConditionNet, path: Path | str) -> None:
+    """Weights of a condition net: our own file, or the published one.
+
+    The published state dict calls the groups ``model1`` to ``model8``; ``model8.6`` and ``model_out``, the layers after
+    the cut, are left out. A ``.safetensors`` file is read as such, any other by ``torch.load(weights_only=True)``,
+    which runs no code of the file.
+
+    Raises:
+        ValueError: the file holds something else, or a network of another width.
+    """
+    path = Path(path)
+    read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    if not (isinstance(read, Mapping) and all(isinstance(value, Tensor) for value in read.values())):
+        raise ValueError(f"{path} holds no state dict")
+    state = {_own_key(key): value for key, value in read.items()}
+    own = net.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unlike = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if missing or unlike:
+        told = ", ".join([*missing, *unlike][:3])
+        raise ValueError(f"{path} does not fit a condition net of {net.channels // 4} channels: {told}, ...")
+    net.load_state_dict({key: state.get(key, value) for key, value in own.items()})
+
+
+def _own_key(key: str) -> str:
+    """``model3.0.weight``, as published, or ``net.groups.2.0.weight`` to ``groups.2.0.weight``."""
+    group, _, rest = key.partition(".")
+    if group.startswith("model") and group[5:].isdigit():
+        return f"groups.{int(group[5:]) - 1}.{rest}"
+    return key.removeprefix("net.")
+
+
+class ColourClassifier(nn.Module):
+    """A condition net with the layer that classifies each pixel's colour, and the loss of its training.
+
+    Arguments:
+        net: the condition net.
+        weights: of the classes, from :func:`rebalancing`; None: all one.
+    """
+
+    bins: Tensor
+    weights: Tensor
+
+    def __init__(self, net: ConditionNet, weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("bins", colour_bins())
+        self.register_buffer("weights", torch.ones(len(self.bins)) if weights is None else weights)
+        self.head = nn.Conv2d(net.channels, len(self.bins), 1)
+
+    def logits(self, lightness: Tensor) -> Tensor:
+        """(B, classes, S/4, S/4)."""
+        scores: Tensor = self.head(self.net((lightness - 50) / 100))
+        return scores
+
+    def forward(self, lab: Tensor) -> Tensor:
+        """Rebalanced cross-entropy of photographs (B, 3, S, S) with their softly encoded colours."""
+        scores = functional.log_softmax(self.logits(lab[:, :1]), dim=1)
+        nearest, shares = soft_encode(functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-2:]), self.bins)
+        cross_entropy = -(shares * scores.gather(1, nearest)).sum(1)
+        return (cross_entropy * self.weights[nearest[:, 0]]).mean()
+
+    @torch.no_grad()
+    def colours(self, lightness: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+        """The annealed mean (B, 2, S/4, S/4): between the mean (1) and the mode (0) of the classes."""
+        return annealed_mean(self.logits(lightness), self.bins, temperature)
+
+
+def colour_bins(step: int = 5) -> Tensor:
+    """Centres (classes, 2) of the squares of the ab plane, ten wide, that sRGB colours fall in.
+
+    Arguments:
+        step: of the sRGB grid that is tried, a divisor of 255.
+    """
+    axis = torch.arange(0, 256, step, dtype=torch.float64) / 255
+    rgb = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(2)
+    return (rgb_to_lab(rgb)[1:] / BIN).round().flatten(1).T.unique(dim=0).float() * BIN
+
+
+def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest classes of each colour, nearest first, and their shares.
+
+    Arguments:
+        ab: (B, 2, h, w).
+        bins: (classes, 2).
+
+    Returns:
+        Class numbers and shares that add up to one, (B, 5, h, w) each.
+    """
+    flat = ab.movedim(1, -1).flatten(0, -2)
+    squares, nearest = torch.cdist(flat, bins).square().topk(NEIGHBOURS, dim=1, largest=False)
+    shares = torch.softmax(-squares / (2 * SPREAD**2), dim=1)
+    shape = (len(ab), *ab.shape[2:], NEIGHBOURS)
+    return nearest.view(shape).movedim(-1, 1), shares.view(shape).movedim(-1, 1)
+
+
+def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Mean colour (B, 2, h, w) of the classes' distribution, sharpened by the temperature."""
+    return torch.einsum("bqhw,qc->bchw", torch.softmax(logits / temperature, dim=1), bins)
+
+
+def rebalancing(ab: Tensor, bins: Tensor) -> Tensor:
+    r"""Weights of the classes, inverse to how often they occur, one on average.
+
+    .. math:: w \propto ((1 - \lambda) \tilde p + \lambda / Q)^{-1}, \qquad \sum_q \tilde p_q w_q = 1
+
+    Arguments:
+        ab: colours (B, 2, h, w) of the training split.
+        bins: (Q, 2).
+    """
+    nearest, shares = soft_encode(ab, bins)
+    counts = torch.zeros(len(bins)).scatter_add_(0, nearest.flatten(), shares.flatten())
+    near = torch.softmax(-torch.cdist(bins, bins).square() / (2 * SPREAD**2), dim=1)
+    smooth = (counts / counts.sum()) @ near
+    weights = 1 / ((1 - UNIFORM) * smooth + UNIFORM / len(bins))
+    return weights / (smooth * weights).sum()

@@ -1,0 +1,90 @@
+"""Photographs in, colorizations out at full resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from colorization.colorizer import Colorizer
+from colorization.lab import lab_to_rgb, rgb_to_lab
+from colorization.photos import to_tensor
+from colorization.upsampling import bicubic, joint_bilateral
+
+Pixels = NDArray[np.uint8]
+GUIDED = 1024  # long side up to which colours follow the edges of the lightness; beyond, they are smooth anyway
+STEP = 4  # factor of one joint bilateral upsampling: its window spans a few of the coarse pixels
+
+
+def lightness_of(pixels: Pixels, side: int) -> Tensor:
+    """The lightness (1, 1, side, side), 0..100, of a photograph squeezed into a square."""
+    small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return rgb_to_lab(to_tensor(np.asarray(small)))[None, :1]
+
+
+def colorize(
+    colorizer: Colorizer,
+    pixels: Pixels,
+    n: int,
+    *,
+    side: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    upsampling: str = "joint",
+) -> list[Pixels]:
+    """``n`` colorizations of a photograph, of its size; only its lightness is used.
+
+    Arguments:
+        colorizer: ready to sample.
+        pixels: (H, W, 3), in colour or grey.
+        n: how many.
+        side: pixels of the lightness that the colorizer looks at.
+        temperature: of the latents; 0 gives the same colours n times.
+        seed: of the latents.
+        upsampling: ``"joint"`` (edges follow the lightness) or ``"bicubic"``.
+    """
+    generator = colorizer.generator(seed)
+    ab = colorizer.sample(lightness_of(pixels, side), n, temperature, generator=generator)[:, 0]
+    lightness = rgb_to_lab(to_tensor(pixels))[None, :1]
+    return [paint(lightness, colours[None], upsampling) for colours in ab]
+
+
+def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint") -> Pixels:
+    """Pixels (H, W, 3) of lightness (1, 1, H, W) under colours (1, 2, h, w)."""
+    full = upsample(ab, lightness, upsampling)
+    rgb = lab_to_rgb(torch.cat((lightness, full), dim=1))[0]
+    pixels: Pixels = (rgb * 255).round().byte().permute(1, 2, 0).numpy()
+    return pixels
+
+
+def upsample(ab: Tensor, lightness: Tensor, how: str = "joint") -> Tensor:
+    """Colours at the resolution of the lightness; ``"joint"`` goes there in steps of at most four."""
+    height, width = int(lightness.shape[-2]), int(lightness.shape[-1])
+    if how == "joint":
+        scale = min(1.0, GUIDED / max(height, width))
+        target = (max(1, round(height * scale)), max(1, round(width * scale)))
+        while tuple(ab.shape[-2:]) != target:
+            h, w = (min(end, STEP * int(now)) for now, end in zip(ab.shape[-2:], target, strict=True))
+            ab = joint_bilateral(ab, _resized(lightness, (h, w)))
+    elif how != "bicubic":
+        raise ValueError(f"upsampling {how!r}: choose 'joint' or 'bicubic'")
+    return ab if tuple(ab.shape[-2:]) == (height, width) else bicubic(ab, (height, width))
+
+
+def _resized(lightness: Tensor, size: tuple[int, int]) -> Tensor:
+    resize: Callable[..., Tensor] = torch.nn.functional.interpolate
+    return lightness if lightness.shape[-2:] == size else resize(lightness, size, mode="bilinear", antialias=True)
+
+
+def write_colorizations(images: list[Pixels], source: Path, folder: Path) -> list[Path]:
+    """PNG files ``<name>_0.png``, ``<name>_1.png``, ... in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{source.stem}_{k}.png" for k in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        Image.fromarray(image).save(path)
+    return paths

@@ -1,0 +1,161 @@
+"""The paper's pictures of colorization: Figs. 11, 12, 14, 15, 16 and interpolation, as grids of PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import invgraph as ig
+from colorization.colorizer import Colorizer
+from colorization.infer import Pixels, paint
+from colorization.metrics import rmse_best
+from colorization.photos import Crops, Folder
+
+SHOWN = 128  # side of a picture in a grid
+SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+class Gallery:
+    """Draws the pictures of one split of a folder.
+
+    Arguments:
+        colorizer: the flow.
+        folder: the photographs.
+        split: which of them.
+        seen: pixels of the side of the lightness that the colorizer looks at.
+        seed: of all latents.
+    """
+
+    def __init__(self, colorizer: Colorizer, folder: Folder, split: str, seen: int, seed: int = 0) -> None:
+        self.colorizer, self.seed = colorizer, seed
+        small, large = Crops(folder, split, seen), Crops(folder, split, SHOWN)
+        self.lab = torch.stack([small[index] for index in range(len(small))])
+        self.large = torch.stack([large[index] for index in range(len(large))])
+
+    def _generator(self) -> torch.Generator:
+        return self.colorizer.generator(self.seed)
+
+    def _picture(self, index: int, ab: Tensor) -> Pixels:
+        return paint(self.large[index : index + 1, :1], ab[None])
+
+    def _original(self, index: int) -> Pixels:
+        return self._picture(index, self.large[index, 1:])
+
+    def _grey(self, index: int) -> Pixels:
+        return self._picture(index, torch.zeros(2, 8, 8))
+
+    def _chosen(self, count: int) -> list[int]:
+        """Photographs evenly spread over the split, not picked by what came out."""
+        places = np.linspace(0, len(self.lab) - 1, min(count, len(self.lab)))
+        return sorted({round(float(place)) for place in places})
+
+    def _flow(self) -> ig.Graph:
+        model = self.colorizer.model
+        if not isinstance(model, ig.Flow):
+            raise TypeError(f"{type(model).__name__} has no latents: pictures of latents need the flow")
+        return model.graph
+
+    def encode(self, index: int) -> Tensor:
+        """Latents (1, dims) of a photograph's own colours."""
+        x, c = self.colorizer.prepare(self.lab[index : index + 1])
+        with torch.no_grad():
+            z: Tensor = self._flow()(x, c)[0]
+        return z
+
+    def decode(self, z: Tensor, index: int) -> Tensor:
+        """Colours (n, 2, s, s) that latents (n, dims) mean for a photograph."""
+        c = self.colorizer.prepare(self.lab[index : index + 1])[1]
+        with torch.no_grad():
+            x, _ = self._flow().inverse(z, c.expand(len(z), *c.shape[1:]).contiguous())
+        return self.colorizer.lab_colours(x)
+
+    def diverse(self, count: int = 8, n: int = 6) -> Pixels:
+        """Fig. 11: grey, colorizations, and at the right the original."""
+        generator, rows = self._generator(), []
+        for index in self._chosen(count):
+            samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, generator=generator)[:, 0]
+            rows.append([self._grey(index), *(self._picture(index, ab) for ab in samples), self._original(index)])
+        return grid(rows)
+
+    def scaling(self, count: int = 5) -> Pixels:
+        """Fig. 14: one latent code of typical norm for each photograph, times 0 to 1.5."""
+        rows, generator = [], self._generator()
+        for index in self._chosen(count):
+            z = torch.randn(1, self.colorizer.dims, generator=generator)
+            z = z * (self.colorizer.dims**0.5 / z.norm())
+            colours = self.decode(torch.cat([t * z for t in SCALES]), index)
+            rows.append([self._grey(index), *(self._picture(index, ab) for ab in colours)])
+        return grid(rows)
+
+    def transfer(self, count: int = 5) -> Pixels:
+        """Fig. 15: the latent code of the photograph at the head of a column, decoded for that of the row."""
+        chosen = self._chosen(count)
+        latents = torch.cat([self.encode(index) for index in chosen])
+        blank = np.full((SHOWN, SHOWN, 3), 255, np.uint8)
+        rows = [[blank, *(self._original(index) for index in chosen)]]
+        for index in chosen:
+            rows.append([self._grey(index), *(self._picture(index, ab) for ab in self.decode(latents, index))])
+        return grid(rows)
+
+    def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
+        """Between two latent codes, along the sphere on which latents lie."""
+        rows, generator = [], self._generator()
+        angles = torch.linspace(0, torch.pi / 2, steps)[:, None]
+        for index in self._chosen(count):
+            first, second = torch.randn(2, 1, self.colorizer.dims, generator=generator)
+            colours = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
+            rows.append([self._grey(index), *(self._picture(index, ab) for ab in colours)])
+        return grid(rows)
+
+    def failures(self, count: int = 6, n: int = 8) -> Pixels:
+        """Fig. 12: the colorizations furthest from the original: grey, worst, best of n, original."""
+        truth = self.colorizer.lab_colours(self.colorizer.prepare(self.lab)[0])
+        samples = self.colorizer.sample(self.lab[:, :1], n, generator=self._generator())
+        errors = torch.stack([rmse_best(sample[None], truth) for sample in samples])
+        rows = []
+        for index in errors.amax(0).argsort(descending=True)[:count].tolist():
+            worst, best = (
+                samples[int(place), index] for place in (errors[:, index].argmax(), errors[:, index].argmin())
+            )
+            shown = (self._picture(index, worst), self._picture(index, best))
+            rows.append([self._grey(index), *shown, self._original(index)])
+        return grid(rows)
+
+    def beside(self, other: Colorizer, count: int = 6, n: int = 3) -> Pixels:
+        """Fig. 16: colorizations of this model at the left, of another at the right, between them the original."""
+        generator, rows = self._generator(), []
+        for index in self._chosen(count):
+            lightness = self.lab[index : index + 1, :1]
+            left, right = (model.sample(lightness, n, generator=generator)[:, 0] for model in (self.colorizer, other))
+            pictures = [[self._picture(index, ab) for ab in samples] for samples in (left, right)]
+            rows.append([*pictures[0], self._original(index), *pictures[1]])
+        return grid(rows)
+
+    def write(self, folder: Path, ablation: Colorizer | None = None) -> list[Path]:
+        """All of them into a folder; the ablation where there is one."""
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = {
+            name: getattr(self, name)() for name in ("diverse", "scaling", "transfer", "interpolation", "failures")
+        }
+        if ablation is not None:
+            drawn["ablation"] = self.beside(ablation)
+        paths = [folder / f"{name}.png" for name in drawn]
+        for path, image in zip(paths, drawn.values(), strict=True):
+            Image.fromarray(image).save(path)
+        return paths
+
+
+def grid(rows: Sequence[Sequence[Pixels]], gap: int = 2) -> Pixels:
+    """Pictures of one size as a table on white."""
+    height, width = rows[0][0].shape[:2]
+    canvas = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = y * (height + gap), x * (width + gap)
+            canvas[top : top + height, left : left + width] = picture
+    return canvas

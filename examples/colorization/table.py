@@ -1,0 +1,154 @@
+"""The table of the paper for our own runs: every model on the same held-out photographs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from colorization.colorizer import Colorizer
+from colorization.features import Viewer
+from colorization.lab import lab_to_rgb
+from colorization.metrics import Measured, bootstrap, frechet, hits, mean_of, rmse_best, variance
+from colorization.photos import Crops, Folder
+from colorization.upsampling import bicubic
+
+NAMES = {
+    "truth": "ground truth", "grey": "grey", "cinn": "cINN", "unconditional": "unconditional flow",
+    "raw": "cINN, no conditioning network", "cnn": "L2 regression (CNN)", "cvae": "conditional VAE",
+    "cgan": "conditional GAN (pix2pix)",
+}  # fmt: skip
+COLUMNS = {
+    "nll": "NLL, nats per dimension", "rmse_1": "RMSE of one sample, ab", "rmse_8": "RMSE best of 8, ab",
+    "rmse_8_rgb": "RMSE best of 8, % of RGB", "variance": "variance, ab²", "frechet": "Fréchet distance",
+    "top5": "top-5 agreement",
+}  # fmt: skip
+DENSITIES = ("cinn", "unconditional", "raw")
+VIEWED = 224  # side of the pictures that the viewing network gets
+
+
+@dataclass
+class HeldOut:
+    """The photographs that are measured on, prepared once.
+
+    Arguments:
+        folder: the photographs.
+        split: which of them.
+        seen: pixels of the side of the lightness that models look at.
+        viewer: the network for features and classes, or None.
+    """
+
+    folder: Folder
+    split: str
+    seen: int
+    viewer: Viewer | None
+    lab: Tensor = field(init=False)
+    large: Tensor = field(init=False)
+    real: Any = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.lab = _stacked(self.folder, self.split, self.seen)
+        self.large = _stacked(self.folder, self.split, VIEWED)
+        if self.viewer is not None:
+            self.real = _viewed(self.viewer, self.large)
+
+
+def _stacked(folder: Folder, split: str, size: int) -> Tensor:
+    crops = Crops(folder, split, size)
+    return torch.stack([crops[index] for index in range(len(crops))])
+
+
+def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor, Tensor | None]:
+    seen = [viewer(lab_to_rgb(part)) for part in lab.split(16)]
+    logits = [part.logits for part in seen if part.logits is not None]
+    return torch.cat([part.features for part in seen]), torch.cat(logits) if logits else None
+
+
+def evaluate(kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, seed: int = 0) -> dict[str, Measured]:
+    """One row of the table.
+
+    Arguments:
+        kind: a key of ``NAMES``; for ``"truth"`` and ``"grey"`` any colorizer serves, it gives the resolution.
+        colorizer: ready to sample.
+        held_out: the photographs.
+        n: samples of each.
+        seed: of the latents and of the noise in likelihoods.
+    """
+    lab = held_out.lab
+    truth = colorizer.lab_colours(colorizer.prepare(lab)[0])
+    if kind == "truth":
+        samples = truth[None]
+    elif kind == "grey":
+        samples = torch.zeros_like(truth)[None]
+    else:
+        generator = colorizer.generator(seed)
+        parts = [colorizer.sample(part[:, :1], n, generator=generator) for part in lab.split(16)]
+        samples = torch.cat(parts, dim=1)
+    lightness = functional.adaptive_avg_pool2d(lab[:, :1], truth.shape[-1])
+    shown = [lab_to_rgb(torch.cat((lightness, ab), dim=1)) for ab in (truth, *samples)]
+    singles = torch.stack([rmse_best(sample[None], truth) for sample in samples]).mean(0)
+    row = {
+        "rmse_1": mean_of(singles),
+        "rmse_8": mean_of(rmse_best(samples, truth)),
+        "rmse_8_rgb": mean_of(100 * rmse_best(torch.stack(shown[1:]), shown[0])),
+        "variance": mean_of(variance(samples)),
+    }
+    if kind in DENSITIES:
+        row["nll"] = mean_of(colorizer.nll(lab, seed))
+    return row | _looked_at(samples, held_out)
+
+
+def _looked_at(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[str, Measured]:
+    """What the viewing network says of the pictures, colours smoothly enlarged, each set of samples by itself."""
+    if held_out.viewer is None:
+        return {}
+    real, logits = held_out.real
+    views = []
+    for sample in samples:
+        lab = torch.cat((held_out.large[:, :1], bicubic(sample, (VIEWED, VIEWED))), dim=1)
+        views.append(_viewed(held_out.viewer, lab))
+
+    def distance(chosen: Tensor) -> float:
+        return sum(frechet(features[chosen], real[chosen]) for features, _ in views) / len(views)
+
+    row = {"frechet": bootstrap(len(real), distance, rounds=rounds)}
+    if logits is not None:  # photographs carry no labels: what the network sees in the original is the label
+        labels = logits.argmax(1)
+        agreed = [hits(seen, labels) for _, seen in views if seen is not None]
+        row["top5"] = mean_of(torch.stack(agreed).mean(0))
+    return row
+
+
+Rows = Mapping[str, Mapping[str, Measured]]
+
+
+def as_rst(rows: Rows) -> str:
+    """A list table; nothing where a figure makes no sense."""
+    lines = [".. list-table::", "   :header-rows: 1", "", "   * - "]
+    lines += [f"     - {title}" for title in COLUMNS.values()]
+    for kind, row in rows.items():
+        lines.append(f"   * - {NAMES[kind]}")
+        lines += [f"     - {row[key]}" if key in row else "     -" for key in COLUMNS]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(rows: Rows) -> str:
+    """Columns for a terminal."""
+    cells = [["", *COLUMNS]]
+    cells += [[NAMES[kind], *(str(row.get(key, "")) for key in COLUMNS)] for kind, row in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def write_table(rows: Rows, about: Mapping[str, Any], folder: Path) -> None:
+    """``table.json`` and ``table.rst`` in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {kind: {key: figure._asdict() for key, figure in row.items()} for kind, row in rows.items()}
+    (folder / "table.json").write_text(json.dumps({"about": dict(about), "rows": figures}, indent=1) + "\n")
+    (folder / "table.rst").write_text(as_rst(rows))
