@@ -54,3 +54,7 @@ class NumericsError(InvgraphError, ArithmeticError):
 
 class ContractError(InvgraphError, AssertionError):
     """A layer breaks the contract that every layer keeps; raised by :func:`invgraph.testing.check_invertible`."""
+
+
+class DependencyError(InvgraphError, ImportError):
+    """Something was asked for that needs a package which is not installed."""

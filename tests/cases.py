@@ -72,7 +72,7 @@ class Case:
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
         """The module with random parameters (freshly built ones are often the identity), tuples in and out."""
         with torch.random.fork_rng(devices=()):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             module = self.make() if self.make else self.cls(self.in_shapes, self.cond_shapes, **self.args)
         module = module.to(dtype)
         xs, cs = _draw(module.in_shapes, self.domain, 8, dtype, 99), _draw(module.cond_shapes, None, 8, dtype, 98)

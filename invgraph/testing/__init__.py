@@ -1,6 +1,28 @@
 """Check any layer or graph against the contract, and draw random ones: what this library tests itself with."""
 
+from typing import TYPE_CHECKING, Any
+
+from invgraph.errors import DependencyError
 from invgraph.testing.check import check_invertible as check_invertible
 from invgraph.testing.randomize import randomize as randomize
 from invgraph.testing.report import NodeReport as NodeReport
 from invgraph.testing.report import Report as Report
+
+if TYPE_CHECKING:
+    from invgraph.testing.strategies import graphs as graphs
+    from invgraph.testing.strategies import layers as layers
+    from invgraph.testing.strategies import shapes as shapes
+else:
+
+    def __getattr__(name: str) -> Any:
+        """The strategies, which need hypothesis; the rest does not."""
+        if name not in ("graphs", "layers", "shapes"):
+            raise AttributeError(f"module 'invgraph.testing' has no attribute {name!r}")
+        try:
+            from invgraph.testing import strategies
+        except ModuleNotFoundError as error:
+            if error.name != "hypothesis":
+                raise
+            advice = "install it, or the extra: pip install 'invgraph[test]'"
+            raise DependencyError(f"testing.{name}", "hypothesis is not installed", advice) from error
+        return getattr(strategies, name)

@@ -1,0 +1,270 @@
+"""Hypothesis strategies: random shapes, layers, and conditional graphs with several inputs and outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from invgraph.errors import GraphError
+from invgraph.graph import Graph
+from invgraph.invertible import Invertible
+from invgraph.modules.concat import Concat
+from invgraph.modules.reshape import Flatten
+from invgraph.modules.split import Split
+from invgraph.shapes import Shape, numel
+from invgraph.testing.program import Op, Program, Ref
+from invgraph.testing.recipes import Recipe, build, recipes, small_network, unconditional
+from invgraph.testing.sketch import Sketch
+
+Draw: TypeAlias = st.DrawFn
+Range: TypeAlias = int | tuple[int, int]
+
+
+def shapes(min_axes: int = 1, max_axes: int = 4) -> st.SearchStrategy[Shape]:
+    """Shapes of vectors, signals, images and volumes with at most 64 numbers.
+
+    Arguments:
+        min_axes: 1 for vectors, 2 for signals, 3 for images, 4 for volumes.
+        max_axes: as ``min_axes``.
+
+    Example:
+        >>> from hypothesis import find
+        >>> import invgraph as ig
+        >>> find(ig.testing.shapes(min_axes=3), lambda shape: True)
+        (1, 1, 1)
+    """
+    return st.integers(min_axes, max_axes).flatmap(_sizes)
+
+
+def _sizes(axes: int) -> st.SearchStrategy[Shape]:
+    """Channels, then sizes that are often even, so that they can be halved."""
+    channels, size = (st.integers(1, 6), st.sampled_from((1, 2, 4, 3))) if axes < 4 else (st.integers(1, 3), st.just(2))
+    return st.tuples(channels, *(size for _ in range(axes - 1)))
+
+
+def layers(
+    shape: Shape | None = None,
+    cond_shapes: tuple[Shape, ...] | None = None,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[Invertible]:
+    """Layers of this library with one input and random parameters.
+
+    Arguments:
+        shape: of the input; default: drawn.
+        cond_shapes: of the conditions, vectors or of the input's spatial size; default: none to two are drawn.
+        dtype: of the parameters.
+
+    Example:
+        >>> from hypothesis import find
+        >>> import invgraph as ig
+        >>> layer = find(ig.testing.layers((4,), ((2,),)), lambda layer: True)
+        >>> layer.in_shapes, layer.cond_shapes
+        (((4,),), ((2,),))
+    """
+    return _layers(shape, cond_shapes, dtype)
+
+
+@st.composite
+def _layers(draw: Draw, shape: Shape | None, cond_shapes: tuple[Shape, ...] | None, dtype: torch.dtype) -> Invertible:
+    shape = draw(shapes()) if shape is None else shape
+    if cond_shapes is None:
+        vectors = st.tuples(st.integers(1, 3))
+        maps = st.tuples(st.integers(1, 3), *map(st.just, shape[1:]))
+        drawn = draw(st.lists(st.one_of(vectors, maps), max_size=2))
+        cond_shapes = tuple(sorted(drawn, key=len, reverse=True))  # maps first, for Elementwise
+    recipe = draw(st.sampled_from(recipes(shape, cond_shapes)))
+    return build(recipe, (shape,), cond_shapes, draw(_seeds), dtype)
+
+
+def graphs(
+    *,
+    max_nodes: int = 8,
+    inputs: Range = (1, 2),
+    outputs: Range = (1, 3),
+    conditions: Range = (0, 2),
+    also: Sequence[Recipe] = (),
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[Graph]:
+    """Valid conditional graphs with random parameters: splits, concats, features, inner conditions, nested graphs.
+
+    Arguments:
+        max_nodes: about how many nodes; a few more where outputs must be joined or a condition is left over.
+        inputs: how many, a number or a range.
+        outputs: how many, a number or a range.
+        conditions: how many, a number or a range.
+        also: layers of your own to be mixed in, as pairs ``(class, args)``, wherever their class accepts the shapes.
+        dtype: of the parameters.
+
+    Example:
+        >>> from hypothesis import find
+        >>> import invgraph as ig
+        >>> graph = find(ig.testing.graphs(inputs=2, conditions=1), lambda graph: True)
+        >>> len(graph.in_shapes), len(graph.cond_shapes)
+        (2, 1)
+    """
+    drawn = programs(
+        max_nodes=max_nodes, inputs=inputs, outputs=outputs, conditions=conditions, also=tuple(also), dtype=dtype
+    )
+    return drawn.map(Program.declare)
+
+
+@st.composite
+def programs(
+    draw: Draw,
+    *,
+    max_nodes: int = 8,
+    inputs: Range = (1, 2),
+    outputs: Range = (1, 3),
+    conditions: Range = (0, 2),
+    also: tuple[Recipe, ...] = (),
+    dtype: torch.dtype = torch.float64,
+) -> Program:
+    """As :func:`graphs`, before they are declared."""
+    counts = [draw(st.integers(*_range(side))) for side in (inputs, conditions)]
+    ins, given = (tuple(draw(shapes()) for _ in range(count)) for count in counts)
+    fewest, most = _range(outputs)
+    if numel(ins) < fewest:  # an output holds at least one number
+        ins = ((fewest,), *ins[1:])
+    return draw(bodies(ins, given, max_nodes, (fewest, most), also, dtype, True))
+
+
+@st.composite
+def bodies(
+    draw: Draw,
+    inputs: tuple[Shape, ...],
+    conditions: tuple[Shape, ...],
+    max_nodes: int,
+    outputs: tuple[int, int],
+    also: tuple[Recipe, ...],
+    dtype: torch.dtype,
+    nesting: bool,
+) -> Program:
+    """Programs between given inputs and conditions."""
+    sketch = Sketch(inputs, conditions)
+    growth = _Growth(draw, sketch, also, dtype)
+    for _ in range(draw(st.integers(min(2, max_nodes), max_nodes))):
+        kind = draw(st.sampled_from(("layer", "layer", "layer", "layer", "join", "feature", "nested")))
+        if kind == "join" and len(sketch.live) > max(1, outputs[0]):
+            growth.join()
+        elif kind == "feature":
+            growth.feature()
+        elif kind == "nested" and nesting:
+            growth.nested()
+        else:
+            growth.layer()
+    growth.use_conditions()
+    fewest, most = outputs
+    while len(sketch.live) > most:
+        growth.join()
+    while len(sketch.live) < fewest:
+        growth.divide()
+    single: tuple[bool, bool, bool] = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+    return sketch.program(single)
+
+
+class _Growth:
+    """The ways in which a sketch grows."""
+
+    def __init__(self, draw: Draw, sketch: Sketch, also: tuple[Recipe, ...], dtype: torch.dtype) -> None:
+        self.draw, self.sketch, self.also, self.dtype = draw, sketch, also, dtype
+
+    def layer(self) -> None:
+        """A layer with one input, under none to two conditions."""
+        source = self._live()
+        conditions = self._conditions((source,), most=2)
+        shape, cond_shapes = self.sketch.shapes[source], self._shapes(conditions)
+        known = recipes(shape, cond_shapes)
+        if not cond_shapes and self.draw(st.booleans()):  # as often shapes and linear maps as transforms
+            known = unconditional(shape)
+        recipe = self.draw(st.sampled_from((*known, *self.also)))
+        try:
+            module = self._build(recipe, (shape,), cond_shapes)
+        except GraphError:
+            if recipe not in self.also:
+                raise
+            module = self._build(known[0], (shape,), cond_shapes)
+        self.sketch.add(Op(module, (source,), conditions))
+
+    def join(self) -> None:
+        """Two values into one: along an axis where they differ in nothing else, as vectors otherwise."""
+        pair = tuple(self.draw(st.permutations(self.sketch.live))[:2])
+        first, second = self._shapes(pair)
+        if len(first) != len(second) or first[1:] != second[1:]:
+            pair = tuple(self._flat(ref) for ref in pair)
+        self.sketch.add(Op(self._build((Concat, {}), self._shapes(pair), ()), pair))
+
+    def divide(self) -> None:
+        """The largest value into two."""
+        source = self._flat(max(self.sketch.live, key=lambda ref: math.prod(self.sketch.shapes[ref])))
+        (size,) = self.sketch.shapes[source]
+        module = self._build((Split, {"sizes": (1, size - 1)}), self._shapes((source,)), ())
+        self.sketch.add(Op(module, (source,)))
+
+    def feature(self) -> None:
+        """A network of conditions, features and inner values."""
+        known = list(self.sketch.shapes)
+        count = self.draw(st.integers(1, min(2, len(known))))
+        self._feature(tuple(self.draw(st.permutations(known))[:count]))
+
+    def nested(self) -> None:
+        """A graph as a layer."""
+        count = self.draw(st.integers(1, min(2, len(self.sketch.live))))
+        sources = tuple(self.draw(st.permutations(self.sketch.live))[:count])
+        allowed = self.sketch.allowed(sources)
+        conditions = tuple(self.draw(st.permutations(allowed))[: self.draw(st.integers(0, 2))]) if allowed else ()
+        shapes, cond_shapes = self._shapes(sources), self._shapes(conditions)
+        inner = self.draw(bodies(shapes, cond_shapes, 3, (1, 3), self.also, self.dtype, False))
+        self.sketch.add(Op(None, sources, conditions, inner))
+
+    def use_conditions(self) -> None:
+        """A layer for each condition that nothing reads yet: a graph refuses conditions that are idle."""
+        for condition in self.sketch.idle():
+            source = self._live()
+            conditions = (self._fitting(condition, source),)
+            shapes = self._shapes((source, *conditions))
+            recipe = self.draw(st.sampled_from(recipes(shapes[0], shapes[1:])))
+            self.sketch.add(Op(self._build(recipe, shapes[:1], shapes[1:]), (source,), conditions))
+
+    def _live(self) -> Ref:
+        ref: Ref = self.draw(st.sampled_from(self.sketch.live))
+        return ref
+
+    def _conditions(self, sources: tuple[Ref, ...], most: int) -> tuple[Ref, ...]:
+        allowed = self.sketch.allowed(sources)
+        count = self.draw(st.integers(0, min(most, len(allowed))))
+        chosen = self.draw(st.permutations(allowed))[:count] if count else []
+        fitting = [self._fitting(ref, sources[0]) for ref in chosen]
+        return tuple(sorted(fitting, key=lambda ref: -len(self.sketch.shapes[ref])))  # maps first, for Elementwise
+
+    def _fitting(self, ref: Ref, source: Ref) -> Ref:
+        """A condition that suits the source: itself, or a feature of it that is a vector."""
+        shape, size = self.sketch.shapes[ref], self.sketch.shapes[source]
+        return ref if len(shape) == 1 or shape[1:] == size[1:] else self._feature((ref,))
+
+    def _feature(self, refs: tuple[Ref, ...]) -> Ref:
+        network = small_network(self._shapes(refs), self.draw(_seeds), self.dtype)
+        return self.sketch.add(Op(network, (), refs))[0]
+
+    def _flat(self, ref: Ref) -> Ref:
+        if len(self.sketch.shapes[ref]) == 1:
+            return ref
+        return self.sketch.add(Op(self._build((Flatten, {}), self._shapes((ref,)), ()), (ref,)))[0]
+
+    def _shapes(self, refs: Sequence[Ref]) -> tuple[Shape, ...]:
+        return tuple(self.sketch.shapes[ref] for ref in refs)
+
+    def _build(self, recipe: Any, shapes: tuple[Shape, ...], cond_shapes: tuple[Shape, ...]) -> nn.Module:
+        return build(recipe, shapes, cond_shapes, self.draw(_seeds), self.dtype)
+
+
+_seeds = st.integers(0, 2**16 - 1)
+
+
+def _range(side: Range) -> tuple[int, int]:
+    return (side, side) if isinstance(side, int) else side
