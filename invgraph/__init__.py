@@ -25,6 +25,7 @@ from invgraph.modules.all_in_one import AllInOne as AllInOne
 from invgraph.modules.autoregressive import Autoregressive as Autoregressive
 from invgraph.modules.concat import Concat as Concat
 from invgraph.modules.conv1x1 import Conv1x1 as Conv1x1
+from invgraph.modules.continuous_flow import ContinuousFlow as ContinuousFlow
 from invgraph.modules.coupling import Coupling as Coupling
 from invgraph.modules.dct import DCT as DCT
 from invgraph.modules.dequantize import Dequantize as Dequantize

@@ -33,6 +33,7 @@ from invgraph.shapes import Tensors
 from invgraph.testing import randomize
 
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
+SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
 AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
 # Dequantize's inverse rounds down, and what it rounded off the forward draws anew, for each row by its place.
@@ -284,6 +285,11 @@ CASES: tuple[Case, ...] = (
     Case(ig.Dequantize, {"levels": 4}, (5,), domain=(0, 4), codomain=(0, 1), without=ROUNDS),
     Case(ig.Dequantize, {"levels": 256, "seed": 3}, (2, 3, 3), domain=(0, 256), codomain=(0, 1), without=ROUNDS),
     Case(ig.Dequantize, {}, make=variational_dequantize, domain=(0, 4), codomain=(0, 1), without=VARIES),
+    # Flows in continuous time; their solver's error falls with the fourth power of the steps.
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.4, "steps": 10}, (3,), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.4, "steps": 10}, (2,), ((3,), (2,)), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.2, "steps": 8}, (1, 3), ((1, 3),), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.2, "steps": 8}, (1, 2, 2), ((2,),), tolerance=1e-9),
     # Residual flows.
     Case(ig.Residual, {"hidden": 6}, (4,)),
     Case(ig.Residual, {"hidden": 6}, (4,), ((3,), (2,))),

@@ -1,0 +1,110 @@
+"""Reflections of the channels, learned or decided on by conditions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.invertible import Invertible, Result
+from invgraph.shapes import Shape, Tensors, as_shape
+from invgraph.subnet import make_subnet, spread_vector
+
+
+class Householder(Invertible):
+    r"""Reflect the channels at several hyperplanes, one after the other: an orthogonal map.
+
+    .. math:: y = H_n \cdots H_1 x, \qquad H_i = 1 - 2 \frac{v_i v_i^\top}{v_i^\top v_i}
+
+    The vectors are learned; with conditions, a subnet adds to them. As many reflections as channels reach every
+    orthogonal matrix; the cost grows with their number, and not with the square of the channels.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the first condition is a vector ``(B, C_c)`` (the same
+        reflections at every position) or has the spatial size of x (reflections for each position).
+
+    Log-det:
+        0.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        reflections: how many.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions.
+        seed: of the vectors at the start; a generator of its own draws them.
+
+    Raises:
+        GraphError: a subnet without conditions, or conditions without a subnet.
+
+    References:
+        A. S. Householder, "Unitary Triangularization of a Nonsymmetric Matrix", 1958,
+        https://doi.org/10.1145/320941.320947; J. M. Tomczak, M. Welling, "Improving Variational Auto-Encoders using
+        Householder Flow", 2016, https://arxiv.org/abs/1611.09630
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Householder((4,), ((10,),), reflections=2, subnet=ig.nets.MLP(hidden=16))
+        >>> (y,), log_det = layer((torch.ones(2, 4),), (torch.zeros(2, 10),))
+        >>> y.square().sum(1).detach(), log_det
+        (tensor([4.0000, 4.0000]), tensor([0., 0.]))
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        reflections: int = 4,
+        subnet: object = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if (subnet is None) != (not self.cond_shapes):
+            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
+            raise GraphError("Householder", given, "conditions need a subnet that reads them, and a subnet conditions")
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise ArgumentError("Householder", f"seed={seed!r}", "seed must be an int")
+        (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
+        shape = self.in_shapes[0]
+        generator = torch.Generator().manual_seed(seed)
+        start = torch.randn(self.reflections, shape[0], generator=generator, dtype=torch.float64, device="cpu")
+        self.vectors = nn.Parameter(start.to(torch.get_default_dtype()))
+        self.subnet = None
+        if subnet is not None:
+            first, *others = self.cond_shapes
+            out_shape = (self.reflections * shape[0], *(shape[1:] if len(first) > 1 else ()))
+            self.subnet = make_subnet("Householder", subnet, first, tuple(others), out_shape)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._reflect(xs[0], cs, inverse=False)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._reflect(ys[0], cs, inverse=True)
+
+    def _reflect(self, x: Tensor, cs: Tensors, inverse: bool) -> Result:
+        vectors = spread_vector(self.vectors.unsqueeze(0), x.ndim + 1)
+        if self.subnet is not None:
+            added = self.subnet(cs[0], cs[1:]).to(x.dtype).unflatten(1, (self.reflections, x.shape[1]))
+            vectors = vectors + spread_vector(added, x.ndim + 1)
+        units = _normalised(vectors).unbind(1)
+        y = x
+        for unit in reversed(units) if inverse else units:
+            y = y - 2 * unit * (unit * y).sum(1, keepdim=True)
+        return (y,), x.new_zeros(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, reflections={self.reflections}"
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    """Vectors along axis 2, of length 1 whatever it was; a vector of zeros stays, and reflects nothing."""
+    largest = vectors.detach().abs().amax(2, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, 1.0)
+    square = scaled.square().sum(2, keepdim=True)
+    return scaled * torch.rsqrt(torch.where(square > 0, square, 1.0))
