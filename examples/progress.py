@@ -43,6 +43,11 @@ class Progress:
             f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
         )
 
+    def tell(self, words: str) -> None:
+        """A line of its own."""
+        if not self.quiet:
+            print(words, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.terminal and not self.quiet:

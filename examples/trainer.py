@@ -33,7 +33,7 @@ Loss = Callable[..., Tensor]
 
 
 RECORD = 50
-"""Steps between two records of the history."""
+"""Steps between two records of the history, at most."""
 
 SAVE_SECONDS = 120
 
@@ -164,6 +164,7 @@ def train(
     order = _Order(rows, recipe.batch, seed)
     model.train()
     with Stop(where.device) as stop:
+        progress.tell("training; Ctrl-C saves and stops")
         while run.step < last and not stop.asked():
             chosen = order.of_step(run.step)[where.rank :: where.world]
             torch.manual_seed(_mixed(seed, run.step, where.rank))
@@ -210,6 +211,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.weights, recipe.rate, (0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
         )
+        self.every = max(1, min(RECORD, recipe.steps // 20))
         self._losses: list[Tensor] = []
         self._began = self._saved = time.monotonic()
 
@@ -230,7 +232,7 @@ class _Run:
             share = max(1 - self.recipe.average, 10 / (10 + self.step))
             torch._foreach_lerp_(self.averages, [weight.detach() for weight in self.weights], share)
         self._losses.append(value.detach())
-        if self.step % RECORD == 0 or self.step == self.recipe.steps:
+        if self.step % self.every == 0 or self.step == self.recipe.steps:
             self._record(rate, progress)
 
     def _record(self, rate: float, progress: Progress) -> None:

@@ -1,0 +1,186 @@
+"""The figures of the paper, for digits: samples (Fig. 6), style transfer (Fig. 7), latent axes (Fig. 4), training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from trainer import History
+
+import invgraph as ig
+from digits import data
+from digits.measure import denoise, noisy
+
+INK, QUIET, ACCENT = "#1a1a1a", "#8a8a8a", "#c2410c"
+STYLE = {
+    "font.family": "serif",
+    "font.serif": ["DejaVu Serif"],
+    "font.size": 8,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "text.color": INK,
+    "axes.linewidth": 0.6,
+}
+
+
+def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
+    """A table of pictures ``(R, C, 28, 28)`` of pixels in 0..1 as ink on paper, with labels above and at the left."""
+    height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
+    page = tiles.new_zeros(tiles.shape[0] * height - gap, tiles.shape[1] * width - gap)
+    for i, row in enumerate(tiles):
+        for j, tile in enumerate(row):
+            page[i * height :, j * width :][: tile.shape[0], : tile.shape[1]] = tile
+    axes.imshow(page.cpu().numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xticks([j * width + tiles.shape[3] / 2 for j in range(len(columns))], columns)
+    axes.set_yticks([i * height + tiles.shape[2] / 2 for i in range(len(rows))], rows)
+    axes.tick_params(length=0, labelsize=8, labelcolor=QUIET, top=False, labeltop=True, bottom=False, labelbottom=False)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=250, facecolor="white")
+    return path
+
+
+def _decode(flow: ig.Flow, z: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Pixels of every class from latents ``(R, 784)``: as generated and denoised, both ``(R, 10, 28, 28)``."""
+    rows = len(z)
+    labels = torch.arange(10, device=z.device).repeat(rows)
+    with torch.no_grad():
+        x, _ = flow.graph.inverse(z.repeat_interleave(10, 0), data.one_hot(labels))
+    tidy = denoise(flow, x, labels, noise)
+    plain, denoised = (data.to_pixels(pictures).reshape(rows, 10, 28, 28) for pictures in (x, tidy))
+    return plain, denoised
+
+
+def samples(flow: ig.Flow, noise: float, path: Path, *, temperature: float, rows: int = 10, seed: int = 0) -> Path:
+    """Each row: one latent code as all ten digits, so that a row keeps its style."""
+    device = next(flow.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    z = torch.randn(rows, 784, generator=generator, device=device) * temperature
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.36 * rows + 0.55), layout="constrained")
+        digits = [str(digit) for digit in range(10)]
+        titles = ("as generated", "training noise removed")
+        for axes, tiles, title in zip(figure.subplots(1, 2), _decode(flow, z, noise), titles, strict=True):
+            _show(axes, tiles, columns=digits)
+            axes.set_title(f"{title}, temperature {temperature:g}", fontsize=8)
+        return _save(figure, path)
+
+
+def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int = 0) -> Path:
+    """Each row: the latent code of a real test digit, as all ten digits."""
+    device = next(flow.parameters()).device
+    test = data.load("test")
+    chosen = torch.stack([torch.nonzero(test.labels == row % 10)[3 + row // 10, 0] for row in range(rows)])
+    x = noisy(test.pixels[chosen], noise, torch.Generator().manual_seed(seed)).to(device)
+    with torch.no_grad():
+        z, _ = flow.graph(x, data.one_hot(test.labels[chosen]).to(device))
+    _, tiles = _decode(flow, z, noise)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 0.36 * rows + 0.35), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 10.9))
+        _show(left, test.pixels[chosen].unsqueeze(1).float() / 255, columns=["real"])
+        left.tick_params(labelcolor=ACCENT)
+        _show(right, tiles, columns=[str(digit) for digit in range(10)])
+        return _save(figure, path)
+
+
+def _shape_of(pixels: Tensor) -> dict[str, Tensor]:
+    """Width, slant and thickness of digits ``(B, 28, 28)``, from the moments of their ink."""
+    ink = pixels.double() / pixels.double().sum((1, 2), keepdim=True)
+    along = torch.arange(28, dtype=torch.float64)
+    mean_x, mean_y = (ink.sum(dim) @ along for dim in (1, 2))
+    dx, dy = along - mean_x[:, None], along - mean_y[:, None]
+    variance_x = (ink.sum(1) * dx.square()).sum(1)
+    variance_y = (ink.sum(2) * dy.square()).sum(1)
+    covariance = torch.einsum("byx,by,bx->b", ink, dy, dx)
+    edge = (pixels[:, 1:] - pixels[:, :-1]).abs().sum((1, 2)) + (pixels[:, :, 1:] - pixels[:, :, :-1]).abs().sum((1, 2))
+    return {
+        "width": variance_x.sqrt(),
+        "slant": -covariance / variance_y,
+        "thickness": pixels.sum((1, 2)).double() / edge.double(),
+    }
+
+
+@torch.no_grad()
+def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Tensor, list[str]]:
+    """Mean, the first principal components of the test set's latents times their deviation, and what they follow."""
+    device = next(flow.parameters()).device
+    test = data.load("test")
+    pixels = test.pixels[:count].float() / 255
+    pairs = zip(data.standardize(pixels).split(batch), data.one_hot(test.labels[:count]).split(batch), strict=True)
+    z = torch.cat([flow.graph(x.to(device), c.to(device))[0].cpu() for x, c in pairs]).double()
+    centred = z - z.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
+    axes, deviations = vectors.flip(1)[:, :4].T, values.flip(0)[:4].clamp(min=0).sqrt()
+    scores, shape = centred @ axes.T, _shape_of(pixels)
+    names = []
+    for score in scores.T:
+        found = {name: torch.corrcoef(torch.stack((score, value)))[0, 1].item() for name, value in shape.items()}
+        best = max(found, key=lambda name: abs(found[name]))
+        names.append(f"{best}, r = {found[best]:+.2f}")
+    return z.mean(0), axes * deviations[:, None], names
+
+
+def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach: float = 2.0) -> Path:
+    """Digits along the first four principal components of the latents of the test set without noise."""
+    device = next(flow.parameters()).device
+    mean, components, names = _components(flow, count)
+    steps = torch.linspace(-reach, reach, 7, dtype=torch.float64)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 2.75), layout="constrained")
+        for number, (place, component) in enumerate(zip(figure.subplots(1, 4), components, strict=True)):
+            z = (mean + steps[:, None] * component).float().to(device)
+            _, tiles = _decode(flow, z, noise)
+            columns = [f"{step:+.0f}" if step in (-reach, reach) else "" for step in steps.tolist()]
+            _show(place, tiles.transpose(0, 1), columns=columns)
+            place.set_title(f"component {number + 1}\n({names[number]})", fontsize=7)
+        return _save(figure, path)
+
+
+def training(history: History, figures: dict[str, Any] | None, path: Path) -> Path:
+    """The loss and the learning rate over the steps; figures, where there are some, add the test set's loss."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+        upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
+        upper.plot(history.step, history.loss, color=INK, linewidth=0.9, label="training")
+        if figures is not None:
+            level = figures["loss_nats_per_dim"]
+            upper.axhline(level, color=ACCENT, linewidth=0.9, dashes=(4, 2), label=f"test, {level:+.3f}")
+        low, high = min(history.loss), sorted(history.loss)[int(0.97 * (len(history.loss) - 1))]
+        margin = 0.05 * (high - low) + 1e-3
+        upper.set_ylim(low - margin, high + margin)  # without the first few records, which tower over the rest
+        upper.set_ylabel("nats per dimension")
+        upper.legend(frameon=False, loc="upper right")
+        lower.plot(history.step, [rate * 1e3 for rate in history.rate], color=QUIET, linewidth=0.9)
+        lower.set_ylabel("rate · 10³")
+        lower.set_xlabel("step")
+        for place in (upper, lower):
+            place.spines[["top", "right"]].set_visible(False)
+        return _save(figure, path)
+
+
+def draw_all(
+    flow: ig.Flow, noise: float, history: History, figures: dict[str, Any] | None, folder: Path, *, rows: int = 10
+) -> list[Path]:
+    """Every picture, into a folder."""
+    written = [
+        samples(flow, noise, folder / f"samples_{temperature:.1f}.png", temperature=temperature, rows=rows)
+        for temperature in (1.0, 0.7)
+    ]
+    written.append(style(flow, noise, folder / "style_transfer.png", rows=rows))
+    written.append(axes(flow, noise, folder / "latent_axes.png"))
+    if history.step:
+        written.append(training(history, figures, folder / "training.png"))
+    return written
