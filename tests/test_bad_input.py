@@ -1,0 +1,436 @@
+"""THE table of mistakes: what a user writes, the class of the error, and words that it must hold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+from invgraph import ArgumentError, GraphError, InputTypeError, NumericsError, ShapeError
+
+AFFINE = ig.Affine(clamp=1.0)
+MLP = {"transform": AFFINE, "subnet": ig.nets.MLP(hidden=4)}
+CONV = {"transform": AFFINE, "subnet": ig.nets.ConvNet(hidden=4)}
+
+
+class Bad(NamedTuple):
+    """A mistake: its number in the catalogue, what is done, and what must come of it."""
+
+    number: str
+    mistake: Callable[[], object]
+    error: type[ig.InvgraphError]
+    words: tuple[str, ...]
+
+
+def x(*shape: int, name: str | None = "x") -> ig.InputNode:
+    return ig.InputNode(*(shape or (4,)), name=name)
+
+
+def c(*shape: int, name: str | None = "c") -> ig.ConditionNode:
+    return ig.ConditionNode(*(shape or (3,)), name=name)
+
+
+def node(source: Any, module: Any = ig.Permute, args: Any = None, **kwargs: Any) -> ig.Node:
+    return ig.Node(source, module, args, **kwargs)
+
+
+def split() -> ig.Node:
+    return node(x(), ig.Split, {"sizes": (1, 3)}, name="split")
+
+
+def coupling(shape: tuple[int, ...] = (4,), conditions: Any = (), **args: Any) -> ig.Coupling:
+    return ig.Coupling(shape, conditions, **{**(MLP if len(shape) == 1 else CONV), **args})
+
+
+class Lying(ig.Invertible):
+    """Says that it loses a number."""
+
+    @property
+    def out_shapes(self) -> Any:
+        return ((self.in_shapes[0][0] - 1,),)
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        return xs, xs[0].sum(1)
+
+    _inverse = _forward
+
+
+class Wrong(ig.Invertible):
+    """Returns something else than it declares."""
+
+    result: Any = None
+
+    @property
+    def out_shapes(self) -> Any:
+        return self.in_shapes
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        return self.result(xs[0])
+
+    _inverse = _forward
+
+
+def wrong(result: Callable[[Tensor], Any]) -> object:
+    layer = Wrong((4,))
+    layer.result = result
+    return layer((torch.zeros(2, 4),))
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def tuple_factory(channels_in: int, channels_out: int) -> nn.Module:
+    return Pair()
+
+
+def narrow_factory(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Linear(channels_in, channels_out - 1)
+
+
+def failing_factory(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Linear(channels_in + 1, channels_out)
+
+
+def no_module_factory(channels_in: int, channels_out: int) -> object:
+    return "a network"
+
+
+def two_readers() -> ig.Graph:
+    start = x()
+    a, b = node(start, name="a"), node(start, name="b")
+    return ig.Graph(start, [a, b])
+
+
+def never_used() -> ig.Graph:
+    start = x()
+    first, _ = node(start, ig.Split, {"sizes": (1, 3)}, name="split")
+    return ig.Graph(start, first)
+
+
+def inverse_circle() -> ig.Graph:
+    u, v = x(4, name="u"), x(4, name="v")
+    a = node(u, ig.Coupling, MLP, conditions=v, name="a")
+    b = node(v, ig.Coupling, MLP, conditions=u, name="b")
+    return ig.Graph((u, v), (a, b))
+
+
+def conditioned_on_own_source() -> ig.Graph:
+    start = x()
+    h = node(start, name="first")
+    return ig.Graph(start, node(h, ig.Coupling, MLP, conditions=start, name="second"))
+
+
+def same_name() -> ig.Graph:
+    start = x()
+    return ig.Graph(start, node(node(start, name="h"), name="h"))
+
+
+def shared_layer() -> ig.Graph:
+    start, layer = x(), ig.Permute((4,))
+    return ig.Graph(start, node(node(start, layer, name="a"), layer, name="b"))
+
+
+def mixed(change: Callable[[nn.Module], nn.Module]) -> ig.Graph:
+    start = x()
+    a = node(start, ig.Coupling, MLP, name="a")
+    return ig.Graph(start, node(a, change(coupling()), name="b"))
+
+
+def from_unlisted() -> ig.Graph:
+    first, second = x(name="x1"), x(name="x2")
+    return ig.Graph(first, node((first, second), ig.Concat))
+
+
+def with_condition(listed: Any) -> ig.Graph:
+    start, condition = x(), c()
+    h = node(start, ig.Coupling, MLP, conditions=condition)
+    return ig.Graph(start, h, condition if listed == "one" else listed)
+
+
+def build(make: Callable[[ig.InputNode], Any]) -> Any:
+    """``Graph(*make(start))`` where the mistake is in the sides."""
+    return ig.Graph(*make(x()))
+
+
+def image() -> ig.Graph:
+    """The graph that is called wrongly below: an image under a class, each declared alone."""
+    start, digit = x(3, 8, 8), c(10, name="digit")
+    return ig.Graph(start, node(start, ig.Coupling, CONV, conditions=digit, name="conv"), digit)
+
+
+def pair() -> ig.Graph:
+    """Two inputs and two conditions, as tuples."""
+    a, b, d, e = x(4, name="a"), x(2, name="b"), c(3, name="d"), c(5, name="e")
+    h = node(a, ig.Coupling, MLP, conditions=(d, e))
+    return ig.Graph((a, b), (h, node(b)), (d, e))
+
+
+IMAGE, PAIR = image(), pair()
+X, D = torch.zeros(2, 3, 8, 8), torch.zeros(2, 10)
+PAIRS, GIVEN = (torch.zeros(2, 4), torch.zeros(2, 2)), (torch.zeros(2, 3), torch.zeros(2, 5))
+
+
+def sparse_image() -> Tensor:
+    return X.to_sparse()
+
+
+def finite() -> object:
+    start = x()
+    h = node(node(start, name="quiet"), ig.Elementwise, {"transform": AFFINE}, name="loud")
+    graph = ig.Graph(start, h, check_finite=True)
+    return graph(torch.full((1, 4), torch.finfo(torch.float32).max) * torch.tensor([1.0, 1.0, 1.0, 2.0]))
+
+
+DECLARING = (
+    Bad("1", lambda: ig.InputNode(), GraphError, ("at least one size",)),
+    Bad("1b", lambda: ig.ConditionNode(), GraphError, ("at least one size", "ConditionNode")),
+    Bad("2", lambda: ig.InputNode(0, 4), GraphError, ("positive", "0")),
+    Bad("3", lambda: ig.InputNode(-1), GraphError, ("positive", "-1")),
+    Bad("4", lambda: ig.InputNode(2.5), ArgumentError, ("int", "float")),
+    Bad("5", lambda: ig.InputNode(True), ArgumentError, ("bool",)),
+    Bad("6", lambda: ig.InputNode((3, 8, 8)), ArgumentError, ("write InputNode(3, 8, 8)",)),
+    Bad("7", lambda: node(c()), GraphError, ("condition 'c'", "use conditions=")),
+    Bad("8", conditioned_on_own_source, GraphError, ("cannot be inverted",)),
+    Bad("9", lambda: node(None), ArgumentError, ("Node or value", "NoneType")),
+    Bad("9b", lambda: node([x(), 3]), ArgumentError, ("Node or value", "int")),
+    Bad("10", lambda: node(torch.zeros(4)), ArgumentError, ("declare shapes, not data",)),
+    Bad("10b", lambda: node([torch.zeros(4)]), ArgumentError, ("declare shapes, not data",)),
+    Bad("11", lambda: node([]), GraphError, ("no inputs",)),
+    Bad("12", lambda: node(split()), GraphError, ("has 2 outputs; pick one with split[0]",)),
+    Bad("13", lambda: split()[2], GraphError, ("outputs 0..1",)),
+    Bad("14", lambda: split()[-1], GraphError, ("outputs 0..1", "-1")),
+    Bad("14b", lambda: split()["a"], ArgumentError, ("picked by an int",)),
+    Bad("15", lambda: node(x(), nn.Linear), ArgumentError, ("not an Invertible; use it as a subnet", "Linear")),
+    Bad("15b", lambda: node(x(), nn.Linear(4, 4)), ArgumentError, ("not an Invertible; use it as a subnet",)),
+    Bad("15c", lambda: node(x(), AFFINE), ArgumentError, ("Affine", "not an Invertible")),
+    Bad("16", lambda: node(x(3), ig.Permute((4,)), name="h"), GraphError, ("expects (4,), gets (3,)", "'h'")),
+    Bad("17", lambda: node(x(), ig.Permute((4,)), {"seed": 1}), ArgumentError, ("already built",)),
+    Bad("18", lambda: node(x(), ig.Coupling, {"transform": AFFINE, "subnt": None}), ArgumentError,
+        ("unknown argument 'subnt'; did you mean 'subnet'?",)),
+    Bad("19", lambda: node(x(), ig.Coupling, {"transform": AFFINE}), ArgumentError, ("needs 'subnet'",)),
+    Bad("20", lambda: node(x(), ig.Permute, [("seed", 1)]), ArgumentError, ("mapping",)),
+    Bad("21", lambda: node(x(), name=""), GraphError, ("empty",)),
+    Bad("22", lambda: node(x(), name="a.b"), GraphError, ("dots are not allowed in names",)),
+    Bad("23", lambda: node(x(), name=3), ArgumentError, ("name must be a str", "int")),
+    Bad("24", lambda: node(x(), name="forward"), GraphError, ("attribute of torch.nn.Module", "forward")),
+    Bad("24b", lambda: node(x(), name="training"), GraphError, ("attribute of torch.nn.Module",)),
+    Bad("25", lambda: node(x(), ig.Permute, conditions=c()), GraphError, ("takes no conditions",)),
+    Bad("25b", lambda: node(x(), ig.Permute((4,)), conditions=c()), GraphError, ("takes no conditions",)),
+    Bad("26", shared_layer, GraphError, ("shared module", "'a'", "'b'")),
+    Bad("26b", lambda: ig.FeatureNode(c(), ig.Permute((3,))), ArgumentError, ("feed-forward",)),
+    Bad("26c", lambda: ig.FeatureNode((), nn.Linear(3, 3)), GraphError, ("at least one condition",)),
+    Bad("26d", lambda: ig.FeatureNode(c(), nn.Linear(4, 3)), GraphError, ("it fails", "Linear", "(B, 3)")),
+    Bad("26e", lambda: ig.chain(x()), ArgumentError, ("at least one layer",)),
+)  # fmt: skip
+
+BUILDING = (
+    Bad("27", lambda: build(lambda s: (s, [])), GraphError, ("no outputs",)),
+    Bad("28", lambda: build(lambda s: ([], s)), GraphError, ("no inputs",)),
+    Bad("29", from_unlisted, GraphError, ("depends on input 'x2' that is not listed",)),
+    Bad("30", inverse_circle, GraphError, ("cannot be inverted", "a -> b -> a")),
+    Bad("31", two_readers, GraphError, ("read by 'a' and 'b'; a value may be consumed once",)),
+    Bad("31b", lambda: build(lambda s: (s, [s, node(s, name="h")])), GraphError, ("read by", "'h'", "the outputs")),
+    Bad("32", never_used, GraphError, ("output 1 of node 'split' is never used",)),
+    Bad("33", same_name, GraphError, ("'h'", "used 2 times")),
+    Bad("34", lambda: build(lambda s: (s, node(s), c())), GraphError, ("no output depends on condition 'c'",)),
+    Bad("35", lambda: with_condition(()), GraphError, ("condition 'c' that is not listed",)),
+    Bad("36", lambda: build(lambda s: ([s, s], node(s))), GraphError, ("listed 2 times",)),
+    Bad("37", lambda: build(lambda s: (s, [h := node(s), h])), GraphError, ("listed 2 times",)),
+    Bad("38", lambda: build(lambda s: ([s, x(name="y")], node(s))), GraphError, ("no output depends on input 'y'",)),
+    Bad("39", lambda: build(lambda s: (s, node(s, Lying, name="lying"))), GraphError, ("4 numbers in, 3 out", "lying")),
+    Bad("40", lambda: build(lambda s: (s, {node(s)})), ArgumentError, ("set", "order")),
+    Bad("40b", lambda: build(lambda s: (s, {"z": node(s)})), ArgumentError, ("dict", "order")),
+    Bad("40c", lambda: build(lambda s: (s, "z")), ArgumentError, ("str", "Node or value")),
+    Bad("40d", lambda: build(lambda s: (s, None)), ArgumentError, ("NoneType", "Node or value")),
+    Bad("40e", lambda: ig.Graph(torch.zeros(4), node(x())), ArgumentError, ("Tensor", "Node or value")),
+    Bad("40f", lambda: build(lambda s: (s, split())), GraphError, ("has 2 outputs; pick one with split[0]",)),
+    Bad("40g", lambda: build(lambda s: (node(s), node(s))), GraphError, ("InputNode",)),
+    Bad("40h", lambda: with_condition(x(3, name="c2")), GraphError, ("ConditionNode",)),
+    Bad("40i", lambda: build(lambda s: (s, [node(s), c()])), GraphError, ("condition can't be an output",)),
+    Bad("41", lambda: mixed(lambda m: m.to("meta")), GraphError, ("parameters on cpu", "meta", "'a'", "'b'")),
+    Bad("41b", lambda: mixed(lambda m: m.double()), GraphError, ("torch.float64", "'b'")),
+    Bad("41c", lambda: IMAGE["convolution"], GraphError, ("no such node", "conv")),
+    Bad("41d", lambda: ig.Flow(x()), ArgumentError, ("expected a Graph",)),
+    Bad("41e", lambda: ig.Inverse(ig.Haar), ArgumentError, ("already built",)),
+)  # fmt: skip
+
+MODULES = (
+    Bad("43", lambda: coupling((1,)), GraphError, ("needs at least 2 channels",)),
+    Bad("44", lambda: coupling(split=0), GraphError, ("at least one channel",)),
+    Bad("44b", lambda: coupling(split=4), GraphError, ("at least one channel",)),
+    Bad("44c", lambda: coupling(split=0.1), GraphError, ("parts of 0 and 4",)),
+    Bad("45", lambda: coupling(split=1.0), GraphError, ("(0, 1)",)),
+    Bad("45b", lambda: coupling(split="half"), ArgumentError, ("split must be a fraction",)),
+    Bad("45c", lambda: coupling(sides=3), GraphError, ("sides must be 1 or 2",)),
+    Bad("45d", lambda: coupling(transform=ig.Affine), ArgumentError, ("expected a transform",)),
+    Bad("46", lambda: ig.Affine(clamp=0), GraphError, ("clamp", "positive and finite")),
+    Bad("46b", lambda: ig.Affine(clamp=-1.0), GraphError, ("clamp", "positive and finite")),
+    Bad("46c", lambda: ig.Affine(clamp=float("nan")), GraphError, ("clamp", "positive and finite")),
+    Bad("46d", lambda: ig.VolumePreserving(clamp=float("inf")), GraphError, ("clamp", "positive and finite")),
+    Bad("46e", lambda: ig.Affine(clamp="2"), ArgumentError, ("clamp must be a number",)),
+    Bad("46f", lambda: ig.Affine(activation="relu"), GraphError, ("'atan', 'tanh', 'sigmoid'",)),
+    Bad("47", lambda: coupling(subnet=4), ArgumentError, ("callable",)),
+    Bad("47b", lambda: coupling(subnet=nn.Linear(2, 4)), ArgumentError, ("factory",)),
+    Bad("47c", lambda: coupling(subnet=no_module_factory), ArgumentError, ("must return an nn.Module",)),
+    Bad("48", lambda: node(x(), ig.Coupling, {"transform": AFFINE, "subnet": narrow_factory}, name="h"), GraphError,
+        ("'h'", "returned (B, 3)", "expected (B, 4)")),
+    Bad("48b", lambda: coupling(subnet=failing_factory), GraphError, ("it fails", "Linear tried on (B, 2)")),
+    Bad("48c", lambda: coupling((4, 2, 2), subnet=ig.nets.MLP(4)), GraphError, ("MLP works on vectors",)),
+    Bad("48d", lambda: coupling(subnet=ig.nets.ConvNet(4)), GraphError, ("ConvNet works on signals",)),
+    Bad("49", lambda: coupling(subnet=tuple_factory), ArgumentError, ("returned a tuple", "one tensor")),
+    Bad("50", lambda: coupling((4, 2, 2), ((3, 4, 4),)), GraphError, ("spatial sizes differ", "(3, 4, 4)")),
+    Bad("50b", lambda: ig.Elementwise((4,), ((3,),), transform=AFFINE), GraphError, ("conditions need a subnet",)),
+    Bad("50c", lambda: ig.Elementwise((4,), transform=AFFINE, subnet=ig.nets.MLP(4)), GraphError, ("0 conditions",)),
+    Bad("51", lambda: ig.Haar((3, 5, 4)), GraphError, ("height 5 is odd",)),
+    Bad("51b", lambda: ig.Squeeze((3, 4, 5)), GraphError, ("width 5 is odd",)),
+    Bad("51c", lambda: ig.Squeeze((3, 4, 6), factor=3), GraphError, ("height 4 is not divisible by 3",)),
+    Bad("52", lambda: ig.Haar((4,)), GraphError, ("(C, H, W)",)),
+    Bad("53", lambda: ig.Haar((1, 2, 2), rebalance=0), GraphError, ("positive",)),
+    Bad("53b", lambda: ig.Haar((1, 2, 2), rebalance=-1.0), GraphError, ("positive",)),
+    Bad("53c", lambda: ig.Haar((1, 2, 2), rebalance=float("nan")), GraphError, ("positive",)),
+    Bad("54", lambda: ig.Split((4,), sizes=(1, 2)), GraphError, ("1+2 != 4",)),
+    Bad("54b", lambda: ig.Split((4,), sizes=4), ArgumentError, ("tuple of ints",)),
+    Bad("54c", lambda: ig.Split((4,), sizes=(0, 4)), GraphError, ("positive",)),
+    Bad("55", lambda: ig.Split((4,), sizes=(2, 2), dim=1), GraphError, ("dim must be in 0..0",)),
+    Bad("55b", lambda: ig.Split((4,), sizes=(2, 2), dim=-1), GraphError, ("dim must be in 0..0",)),
+    Bad("56", lambda: node((x(2, 4, name="a"), x(2, 5, name="b")), ig.Concat), GraphError, ("'a'", "'b'", "axis 0")),
+    Bad("57", lambda: node(x(), ig.Concat), GraphError, ("at least two inputs",)),
+    Bad("58", lambda: ig.Reshape((4,), shape=(3,)), GraphError, ("4", "3")),
+    Bad("59", lambda: ig.Permute((3,), order=(0, 0, 1)), GraphError, ("not a permutation of 0..2",)),
+    Bad("59b", lambda: ig.Permute((3,), order=(0, 1)), GraphError, ("not a permutation of 0..2",)),
+    Bad("59c", lambda: ig.Permute((3,), seed=1.5), ArgumentError, ("seed must be an int",)),
+    Bad("60", lambda: ig.FixedLinear((2,), matrix=[[1.0, 2.0], [2.0, 4.0]]), GraphError, ("not invertible (cond",)),
+    Bad("60b", lambda: ig.FixedLinear((2,), matrix=[[1.0]]), GraphError, ("expected (2, 2)",)),
+    Bad("62", lambda: ig.ActNorm((4,))((torch.zeros(2, 4),)), GraphError, ("call initialize(batch)",)),
+    Bad("63", lambda: ig.ActNorm((4,)).initialize(torch.zeros(1, 4)), NumericsError, ("at least two numbers",)),
+    Bad("63b", lambda: ig.ActNorm((2,)).initialize(torch.tensor([[1.0, 2.0], [2.0, 2.0]])), NumericsError,
+        ("channel 1 is constant",)),
+    Bad("63c", lambda: ig.nets.MLP(hidden=0), GraphError, ("at least 1",)),
+    Bad("63d", lambda: ig.nets.ConvNet(hidden=4, kernel=2), GraphError, ("kernel must be odd",)),
+)  # fmt: skip
+
+CALLS = (
+    Bad("64", lambda: IMAGE(torch.zeros(2, 4, 8, 8), D), ShapeError,
+        ("input 'x': expected (B, 3, 8, 8), got (2, 4, 8, 8)",)),
+    Bad("64b", lambda: IMAGE.inverse(torch.zeros(2, 4, 8, 8), D), ShapeError,
+        ("output 'conv': expected (B, 3, 8, 8)",)),
+    Bad("64c", lambda: IMAGE(torch.zeros(2, 3, 64), D), ShapeError, ("3 instead of 4",)),
+    Bad("65", lambda: IMAGE(X[0], D), ShapeError, ("did you forget the batch dimension?",)),
+    Bad("66", lambda: IMAGE(X, torch.zeros(3, 10)), ShapeError, ("'x': batch 2", "'digit': batch 3")),
+    Bad("66b", lambda: PAIR((PAIRS[0], torch.zeros(1, 2)), GIVEN), ShapeError, ("same batch size",)),
+    Bad("67", lambda: PAIR(PAIRS[:1], GIVEN), ShapeError, ("1 inputs", "missing input")),
+    Bad("67b", lambda: PAIR((*PAIRS, PAIRS[0]), GIVEN), ShapeError, ("surplus input", "input 'a', input 'b'")),
+    Bad("67c", lambda: PAIR(PAIRS[0], GIVEN), InputTypeError, ("expected a tuple of 2 tensors",)),
+    Bad("68", lambda: PAIR(PAIRS, GIVEN[:1]), ShapeError, ("missing condition", "condition 'd', condition 'e'")),
+    Bad("68b", lambda: PAIR(PAIRS, (*GIVEN, D)), ShapeError, ("surplus condition",)),
+    Bad("68c", lambda: PAIR(PAIRS, GIVEN[::-1]), ShapeError, ("condition 'd': expected (B, 3), got (2, 5)",)),
+    Bad("68d", lambda: IMAGE(X), InputTypeError, ("condition 'digit'",)),
+    Bad("68e", lambda: ig.Permute((4,))((torch.zeros(2, 4),), (D,)), ShapeError, ("surplus condition",)),
+    Bad("69", lambda: IMAGE(np.zeros((2, 3, 8, 8)), D), InputTypeError, ("ndarray", "torch.from_numpy")),
+    Bad("69b", lambda: IMAGE([X], D), InputTypeError, ("list", "pass the tensor itself")),
+    Bad("69c", lambda: IMAGE("x", D), InputTypeError, ("str", "torch.Tensor")),
+    Bad("69d", lambda: IMAGE(None, D), InputTypeError, ("NoneType",)),
+    Bad("69e", lambda: IMAGE(X, 7), InputTypeError, ("condition 'digit'", "int")),
+    Bad("70", lambda: IMAGE(X.int(), D), InputTypeError, ("torch.int32", "floating-point")),
+    Bad("70b", lambda: IMAGE(X.bool(), D), InputTypeError, ("torch.bool", "floating-point")),
+    Bad("70c", lambda: IMAGE(X.to(torch.complex64), D), InputTypeError, ("torch.complex64", "real")),
+    Bad("70d", lambda: IMAGE(X, D.long()), InputTypeError, ("one_hot", "condition 'digit'")),
+    Bad("71", lambda: IMAGE(X.double(), D), InputTypeError, ("torch.float64", "expected torch.float32", "silently")),
+    Bad("71b", lambda: IMAGE(X, D.half()), InputTypeError, ("condition 'digit'", "torch.float16")),
+    Bad("72", lambda: IMAGE(X.to("meta"), D), InputTypeError, ("on meta", "expected cpu")),
+    Bad("72b", lambda: IMAGE(X, D.to("meta")), InputTypeError, ("condition 'digit'", "on meta")),
+    Bad("74", lambda: IMAGE(sparse_image(), D), InputTypeError, ("sparse", "dense")),
+    Bad("74b", lambda: IMAGE(torch.nested.nested_tensor(list(X), layout=torch.jagged), D), InputTypeError,
+        ("nested", "dense")),
+    Bad("76", finite, NumericsError, ("'quiet'", "NaN or infinite")),
+    Bad("79", lambda: wrong(lambda t: (t, t.sum(1))), ShapeError, ("returned a Tensor", "a tuple of 1")),
+    Bad("79b", lambda: wrong(lambda t: ((t, t), t.sum(1))), ShapeError, ("returned 2 values",)),
+    Bad("79c", lambda: wrong(lambda t: ((t[:, :3],), t.sum(1))), ShapeError, ("(2, 3)", "declared (B, 4)")),
+    Bad("79d", lambda: wrong(lambda t: ((t,), t.sum())), ShapeError, ("log_det", "shape (B,)")),
+    Bad("79e", lambda: wrong(lambda t: ((t,), 0.0)), ShapeError, ("log_det: float",)),
+    Bad("79f", lambda: wrong(lambda t: ((t,), t.double().sum(1))), ShapeError, ("log_det", "torch.float64")),
+)  # fmt: skip
+
+TABLE = (*DECLARING, *BUILDING, *MODULES, *CALLS)
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=[bad.number for bad in TABLE])
+def test_mistakes_are_told_in_three_lines(bad: Bad) -> None:
+    with pytest.raises(ig.InvgraphError) as caught:
+        bad.mistake()
+    told = str(caught.value)
+    assert type(caught.value) is bad.error, told
+    assert len(told.splitlines()) == 3, told
+    for words in bad.words:
+        assert words in told, told
+
+
+def test_the_table_is_long_enough_and_each_number_is_its_own() -> None:
+    numbers = [bad.number for bad in TABLE]
+    assert len(numbers) == len(set(numbers))
+    assert len(numbers) >= 60
+
+
+@pytest.mark.parametrize(
+    ("own", "builtin"),
+    [
+        (GraphError, ValueError),
+        (ArgumentError, TypeError),
+        (ShapeError, ValueError),
+        (InputTypeError, TypeError),
+        (ig.CheckpointError, RuntimeError),
+        (NumericsError, ArithmeticError),
+        (ig.ContractError, AssertionError),
+        (ig.DependencyError, ImportError),
+    ],
+)
+def test_errors_derive_from_the_builtin_that_a_user_expects(own: type, builtin: type) -> None:
+    assert issubclass(own, builtin)
+    assert issubclass(own, ig.InvgraphError)
+    error = own("place", "thing", "advice")
+    assert copy.copy(error).args == error.args
+    assert str(error) == "place\n  given: thing\n  advice"
+
+
+def test_a_generator_of_outputs_is_a_tuple() -> None:  # 40
+    start = x()
+    parts = node(start, ig.Split, {"sizes": (1, 3)})
+    graph = ig.Graph(start, (value for value in parts))
+    zs, _ = graph(torch.zeros(2, 4))
+    assert isinstance(zs, tuple)
+    assert len(zs) == 2
+
+
+def test_a_leaf_that_requires_grad_is_never_changed() -> None:  # 73
+    leaf = torch.randn(2, 3, 8, 8, requires_grad=True)
+    before, version = leaf.detach().clone(), leaf._version
+    z, log_det = IMAGE(leaf, D)
+    IMAGE.inverse(z, D)
+    (z.sum() + log_det.sum()).backward()
+    assert torch.equal(leaf, before)
+    assert leaf._version == version
+
+
+def test_an_empty_batch_gives_empty_results() -> None:  # 75
+    z, log_det = IMAGE(X[:0], D[:0])
+    assert z.shape == (0, 3, 8, 8)
+    assert log_det.shape == (0,)
+
+
+def test_without_check_finite_nan_passes_through() -> None:  # 76
+    z, _ = IMAGE(X + float("nan"), D)
+    assert bool(z.isnan().all())
+
+
+def test_check_finite_lets_finite_numbers_pass() -> None:
+    start = x()
+    graph = ig.Graph(start, node(start), check_finite=True)
+    assert graph(torch.zeros(2, 4))[0].shape == (2, 4)
