@@ -9,6 +9,7 @@ python examples/bedrooms_cinn.py pictures                 # galleries
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from colorization.baselines import BASELINES
@@ -114,4 +115,4 @@ def build(config: Config) -> Colorizer:
 
 
 if __name__ == "__main__":
-    main(Example(name="bedrooms", presets=PRESETS, build=build))
+    sys.exit(main(Example(name="bedrooms", presets=PRESETS, build=build)))

@@ -13,10 +13,10 @@ Training has two phases: with the pretrained conditioning network frozen, its he
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from typing import Any
 
-import torch
 from colorization.baselines import BASELINES
 from colorization.colorizer import Colorizer, Config, Unconditional
 from colorization.commands import Example, main
@@ -194,5 +194,4 @@ def condition_net(colorizer: Colorizer) -> ConditionNet | None:
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)
-    main(Example(name="imagenet", presets=PRESETS, build=build, condition_net=condition_net))
+    sys.exit(main(Example(name="imagenet", presets=PRESETS, build=build, condition_net=condition_net)))

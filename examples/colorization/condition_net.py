@@ -67,7 +67,8 @@ class ConditionNet(nn.Module):
         """Keep weights and the statistics of the normalisation as they are, also in training."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
-        self.train(self.training)
+        if frozen:
+            self.eval()
 
     def train(self, mode: bool = True) -> Self:
         """Frozen, it stays in evaluation: its batch statistics do not move."""

@@ -1,0 +1,195 @@
+"""Training that is stopped and resumed, and every command from its command line to its files."""
+
+import json
+import os
+import signal
+
+import bedrooms_cinn
+import imagenet_cinn
+import numpy as np
+import pretrain_condition_net
+import pytest
+import torch
+from colorization import fitting
+from colorization.colorizer import load_colorizer
+from colorization.commands import Example, main
+from colorization.infer import GUIDED, upsample
+from PIL import Image
+from safetensors.torch import load_file
+
+BEDROOMS = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+IMAGENET = Example("imagenet", imagenet_cinn.PRESETS, imagenet_cinn.build, imagenet_cinn.condition_net)
+
+
+def picture(height, width, seed):
+    """A smooth picture in colour."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder of a dozen pictures; the working directory is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "photos"
+    for number in range(16):
+        split = "train" if number < 10 else "val" if number < 13 else "test"
+        (root / split).mkdir(parents=True, exist_ok=True)
+        picture(40, 48, number).save(root / split / f"{number}.png")
+    return root
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def run(example, *arguments):
+    return main(example, ["--threads", "1", *map(str, arguments)]) if not arguments else main(
+        example, [*map(str, arguments), "--threads", "1"])  # fmt: skip
+
+
+def weights(path):
+    return {name: value for name, value in load_file(path).items() if "training" not in name}
+
+
+def train(data, folder, *more):
+    return run(BEDROOMS, "train", "--data", data, "--run", folder, "--preset", "tiny", "--steps", 8, *more)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch, capsys):
+    assert train(data, tmp_path / "whole") == 0
+    calls = []
+    draw = fitting.Drawing.__call__
+
+    def interrupted(self, rows):
+        calls.append(rows)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(self, rows)
+
+    monkeypatch.setattr(fitting.Drawing, "__call__", interrupted)
+    assert train(data, tmp_path / "parts") == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert len(calls) == 5
+    assert train(data, tmp_path / "parts", "--resume") == 0
+    assert len(calls) == 8
+    one, other = (weights(tmp_path / name / "cinn" / "model.safetensors") for name in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert train(data, tmp_path / "parts", "--resume") == 0  # finished: nothing more is drawn
+    assert len(calls) == 8
+
+
+def test_worker_processes_draw_the_same_crops(data, tmp_path):
+    assert train(data, tmp_path / "none") == 0
+    assert train(data, tmp_path / "two", "--workers", 2) == 0
+    one, other = (weights(tmp_path / name / "cinn" / "model.safetensors") for name in ("none", "two"))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("colorization.commands.find_viewer", lambda path: None)
+    monkeypatch.setattr("colorization.pictures.SHOWN", 24)
+    assert main(BEDROOMS, ["all", "--data", str(data), "--preset", "tiny", "--steps", "2", "--threads", "1"]) == 0
+    folder = tmp_path / "runs" / "bedrooms"
+    told = capsys.readouterr().out
+    table = json.loads((folder / "table.json").read_text())
+    assert list(table["rows"]) == ["truth", "grey", "cinn", "unconditional", "raw", "cnn", "cvae", "cgan"]
+    assert table["about"]["photographs"] == 3
+    assert table["about"]["runs"]["cinn"]["preset"]["size"] == 16
+    assert table["rows"]["cinn"]["rmse_8"]["value"] <= table["rows"]["cinn"]["rmse_1"]["value"]
+    assert table["rows"]["cnn"]["variance"]["value"] == 0
+    assert table["rows"]["truth"]["rmse_8"]["value"] == 0
+    assert "nll" not in table["rows"]["cvae"]
+    rst = (folder / "table.rst").read_text()
+    assert rst.startswith(".. list-table::")
+    assert "conditional GAN" in rst
+    assert "conditional GAN" in told
+    names = {path.stem for path in (folder / "pictures").glob("*.png")}
+    assert names == {"diverse", "scaling", "transfer", "interpolation", "failures", "ablation"}
+
+
+def test_without_a_command_everything_is_done(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("colorization.commands.run_train", lambda example, options: seen.update(vars(options)) or 0)
+    for name in ("run_table", "run_pictures"):
+        monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options: 0)
+    assert main(BEDROOMS, []) == 0
+    assert seen["preset"] == "quick"
+    assert len(seen["kinds"]) == 6
+
+
+def test_colorize_writes_pictures_of_the_inputs_size(data, tmp_path, capsys):
+    assert train(data, tmp_path / "run") == 0
+    checkpoint = tmp_path / "run" / "cinn" / "model.safetensors"
+    picture(37, 91, 0).convert("L").save(tmp_path / "grey.png")
+    picture(50, 20, 1).save(tmp_path / "colour.jpg")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    sources = [tmp_path / name for name in ("grey.png", "broken.png", "colour.jpg")]
+    capsys.readouterr()
+    assert run(BEDROOMS, "colorize", checkpoint, *sources, "-n", 2, "--out", tmp_path / "out") == 1
+    told = capsys.readouterr()
+    assert "broken.png: can't be read" in told.err
+    shapes = {path.name: pixels(path).shape for path in (tmp_path / "out").iterdir()}
+    expected = {"grey": (37, 91, 3), "colour": (50, 20, 3)}
+    assert shapes == {f"{name}_{k}.png": shape for name, shape in expected.items() for k in range(2)}
+
+    def again(folder, *more):
+        run(BEDROOMS, "colorize", checkpoint, tmp_path / "grey.png", "-n", 2, "--out", tmp_path / folder, *more)
+        return [pixels(tmp_path / folder / f"grey_{k}.png") for k in range(2)]
+
+    first = [pixels(tmp_path / "out" / f"grey_{k}.png") for k in range(2)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again("same"), strict=True))
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first[0], again("seed", "--seed", 1)[0])
+    cold = again("cold", "--temperature", 0)
+    assert np.array_equal(cold[0], cold[1])
+    assert not np.array_equal(first[0], again("bicubic", "--upsampling", "bicubic")[0])
+
+
+def test_colorize_refuses_what_is_no_colorizer(data, tmp_path):
+    import invgraph as ig
+
+    x = ig.InputNode(4, name="x")
+    ig.save(tmp_path / "other.safetensors", ig.Graph(x, ig.Node(x, ig.Permute)))
+    with pytest.raises(ValueError, match="no saved colorizer"):
+        load_colorizer(tmp_path / "other.safetensors", bedrooms_cinn.build)
+
+
+def test_table_and_pictures_without_runs_say_so(data, tmp_path, capsys):
+    assert run(BEDROOMS, "table", "--data", data, "--run", tmp_path / "none") == 1
+    assert run(BEDROOMS, "pictures", "--data", data, "--run", tmp_path / "none") == 1
+    assert capsys.readouterr().err.count("train first") == 2
+
+
+def test_imagenet_in_two_phases_on_a_pretrained_condition_net(data, tmp_path, capsys):
+    net = tmp_path / "condition_net"
+    options = ["--data", str(data), "--preset", "tiny", "--steps", "2", "--threads", "1"]
+    assert pretrain_condition_net.main([*options, "--run", str(net)]) == 0
+    assert "annealed mean: RMSE" in capsys.readouterr().out
+    path = net / "condition_net.safetensors"
+    assert run(IMAGENET, "train", *options[:-2], "--condition-net", path, "--run", tmp_path / "run") == 0
+    frozen = load_file(tmp_path / "run" / "cinn" / "frozen.safetensors")
+    pretrained = load_file(path)
+    kept = {
+        name: value for name, value in frozen.items() if "layers.features.groups" in name and "training" not in name
+    }
+    assert len(kept) == len(pretrained)
+    for name, value in kept.items():
+        assert torch.equal(value, pretrained[name.split("features.")[1]]), name
+    after = weights(tmp_path / "run" / "cinn" / "model.safetensors")
+    moved = [name for name in kept if name.endswith("weight") and not torch.equal(after[name], kept[name])]
+    assert moved
+
+
+def test_upsampling_reaches_large_pictures_in_steps():
+    ab = torch.randn(1, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    lightness = torch.rand(1, 1, 70, 90, generator=torch.Generator().manual_seed(1)) * 100
+    assert upsample(ab, lightness).shape == (1, 2, 70, 90)
+    assert upsample(ab, lightness[..., :3]).shape == (1, 2, 70, 3)
+    wide = torch.full((1, 1, 8, GUIDED + 40), 50.0)
+    assert upsample(ab, wide).shape == (1, 2, 8, GUIDED + 40)
+    with pytest.raises(ValueError, match="choose 'joint' or 'bicubic'"):
+        upsample(ab, lightness, "nearest")
