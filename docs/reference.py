@@ -19,6 +19,7 @@ _GROUPS = {
     "testing": ("Testing layers of your own", ("testing",)),
     "errors": ("Errors", ("errors",)),
 }
+_LAZY = {"invgraph.testing": ("graphs", "layers", "shapes")}
 _OTHERS = ("tools", "Densities, runners, checkpoints and tools")
 
 
@@ -26,7 +27,8 @@ def write(folder: Path) -> None:
     """A page with a table for each group of names; autosummary makes a page of each name in them."""
     groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
     for prefix, module in (("", invgraph), ("nets.", invgraph.nets), ("testing.", invgraph.testing)):
-        for name, value in sorted(vars(module).items()):
+        for name in sorted({*vars(module), *_LAZY.get(module.__name__, ())}):
+            value = getattr(module, name)
             home = getattr(value, "__module__", "")
             if name.startswith("_") or not home.startswith("invgraph") or not callable(value):
                 continue
