@@ -24,8 +24,8 @@ from invgraph.modules.actnorm import ActNorm as ActNorm
 from invgraph.modules.all_in_one import AllInOne as AllInOne
 from invgraph.modules.autoregressive import Autoregressive as Autoregressive
 from invgraph.modules.concat import Concat as Concat
-from invgraph.modules.conv1x1 import Conv1x1 as Conv1x1
 from invgraph.modules.continuous_flow import ContinuousFlow as ContinuousFlow
+from invgraph.modules.conv1x1 import Conv1x1 as Conv1x1
 from invgraph.modules.coupling import Coupling as Coupling
 from invgraph.modules.dct import DCT as DCT
 from invgraph.modules.dequantize import Dequantize as Dequantize
@@ -51,9 +51,10 @@ from invgraph.node import InputNode as InputNode
 from invgraph.node import Node as Node
 from invgraph.node import Value as Value
 from invgraph.node import chain as chain
+from invgraph.noise import reseed as reseed
+from invgraph.reversible import reversible as reversible
 from invgraph.rng import rng_state as rng_state
 from invgraph.rng import set_rng_state as set_rng_state
-from invgraph.noise import reseed as reseed
 from invgraph.subnet import Subnet as Subnet
 from invgraph.subnet import SubnetFactory as SubnetFactory
 from invgraph.transforms.additive import Additive as Additive

@@ -18,7 +18,9 @@ from invgraph.shapes import (
     check_result,
     check_together,
     floating_tensor,
+    repeat_rows,
 )
+from invgraph.undo import Gradients, Slopes, Undone
 
 Result = tuple[Tensors, Tensor]
 
@@ -68,6 +70,22 @@ class Invertible(nn.Module, ABC):
     @abstractmethod
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         """Inputs and log-determinant of the inverse; the arguments are checked."""
+
+    def share(self, cs: Tensors) -> Any:
+        """What depends on the conditions alone, which a bound graph computes once; by default the conditions."""
+        return cs
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        """As :meth:`_forward`, from what :meth:`share` returned for fewer rows than there are samples."""
+        return self._forward(xs, tuple(repeat_rows(c, xs[0].shape[0]) for c in shared))
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        """As :meth:`_inverse`, from what :meth:`share` returned for fewer rows than there are samples."""
+        return self._inverse(ys, tuple(repeat_rows(c, ys[0].shape[0]) for c in shared))
+
+    def _undo(self, ys: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool) -> Undone | None:
+        """As :func:`invgraph.undo.undo`, in a way of the layer's own; None: it has none."""
+        return None
 
     def initialize(self, *batch: Tensor) -> None:
         """Set what depends on data from the inputs in ``batch``: nothing, but for a few layers (ActNorm)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -77,10 +76,25 @@ def require_divisible(shape: Shape, factor: int, where: str) -> None:
 
 def floating_tensor(module: nn.Module) -> Tensor | None:
     """The parameter or buffer that tells a module's dtype and device; None where it has none."""
-    for tensor in chain(module.parameters(), module.buffers()):
-        if tensor.is_floating_point():
-            return tensor
+    # Asked at every call of every layer: module.parameters() would cost more than a small layer itself.
+    for parameter in module._parameters.values():
+        if parameter is not None and parameter.is_floating_point():
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else floating_tensor(child)
+        if found is not None:
+            return found
+    for buffer in module._buffers.values():
+        if buffer is not None and buffer.is_floating_point():
+            return buffer
     return None
+
+
+def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:
+    """Conditions repeated for a batch that holds several samples of each; without a copy where there is one row."""
+    if c.shape[0] == batch or c.shape[0] == 1:
+        return c.expand(batch, *c.shape[1:])
+    return c.expand(batch // c.shape[0], *c.shape).flatten(0, 1)
 
 
 class Ports(NamedTuple):

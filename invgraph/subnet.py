@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.shapes import Shape, Tensors, batched
+from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 
 
 class Subnet(nn.Module, ABC):
     """A feed-forward network that takes data and conditions apart: ``parameters = subnet(x, cs)``.
 
     Kept apart, the share of the conditions can be computed once and reused for any number of samples.
+
+    Attributes:
+        broadcasts: whether :meth:`combine` also takes shares of fewer rows than the data, as :func:`add_share` adds
+            them; where not, a bound graph repeats them.
     """
+
+    broadcasts: ClassVar[bool] = False
 
     if TYPE_CHECKING:
         __call__: Callable[..., Tensor]
@@ -35,6 +41,13 @@ class Subnet(nn.Module, ABC):
     def forward(self, x: Tensor, cs: Tensors = ()) -> Tensor:
         """Output of the network, shape ``(B, channels_out, ...)``."""
         return self.combine(x, self.share(cs))
+
+    @final
+    def reuse(self, x: Tensor, shared: Tensors) -> Tensor:
+        """As :meth:`combine`, for several samples of each row of the conditions, sample by sample."""
+        if not self.broadcasts:
+            shared = tuple(repeat_rows(share, x.shape[0]) for share in shared)
+        return self.combine(x, shared)
 
 
 class SubnetFactory(ABC):
@@ -65,6 +78,13 @@ class Concatenated(Subnet):
             return self.module(x)  # type: ignore[no-any-return]
         spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in shared)
         return self.module(torch.cat((x, *spread), dim=1))  # type: ignore[no-any-return]
+
+
+def add_share(h: Tensor, share: Tensor) -> Tensor:
+    """``h + share``, where the share of each row serves several samples; it is broadcast, never repeated."""
+    if share.shape[0] == h.shape[0] or share.shape[0] == 1:
+        return h + share
+    return torch.add(torch.unflatten(h, 0, (-1, share.shape[0])), share).flatten(0, 1)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:

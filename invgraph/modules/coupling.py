@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, make_subnet
 from invgraph.transforms.transform import Transform
+from invgraph.undo import Gradients, Slopes, Undone, added, leaf, pull
 
 
 class Coupling(Invertible):
@@ -93,27 +94,73 @@ class Coupling(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        first, second = xs[0].split(self.sizes, dim=1)
-        first, log_det = self.transform.forward(first, self._params(0, second, cs))
-        if len(self.subnets) == 2:
-            second, more = self.transform.forward(second, self._params(1, first, cs))
-            log_det = log_det + more
-        return (torch.cat((first, second), dim=1),), log_det
+        return self._walk(xs[0], cs, None, inverse=False)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        first, second = ys[0].split(self.sizes, dim=1)
-        log_det: Tensor | None = None
-        if len(self.subnets) == 2:
-            second, log_det = self.transform.inverse(second, self._params(1, first, cs))
-        first, more = self.transform.inverse(first, self._params(0, second, cs))
-        log_det = more if log_det is None else log_det + more
-        return (torch.cat((first, second), dim=1),), log_det
+        return self._walk(ys[0], cs, None, inverse=True)
 
-    def _params(self, side: int, x: Tensor, cs: Tensors) -> Tensor:
+    def share(self, cs: Tensors) -> Any:
+        return tuple(tuple(net.share(cs) for net in self._nets(side)) for side in range(len(self.subnets)))
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self._walk(xs[0], (), shared, inverse=False)
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self._walk(ys[0], (), shared, inverse=True)
+
+    def _walk(self, x: Tensor, cs: Tensors, shared: Any, inverse: bool) -> Result:
+        """Transform one part after the other; the inverse begins with the last."""
+        parts = list(torch.split_with_sizes(x, self.sizes, dim=1))
+        transform = self.transform.inverse if inverse else self.transform.forward
+        log_det: Tensor | None = None
+        for side in self._order(inverse):
+            params = self._params(side, parts[1 - side], cs, None if shared is None else shared[side])
+            parts[side], more = transform(parts[side], params)
+            log_det = more if log_det is None else log_det + more
+        assert log_det is not None
+        return (torch.cat(parts, dim=1),), log_det
+
+    def _undo(self, ys: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool) -> Undone:
+        """Each subnet runs once: a part's inverse needs it for the very numbers that the gradient needs it for."""
+        directions = (self.transform.forward, self.transform.inverse)
+        onward, back = directions[inverse], directions[not inverse]
+        parts = list(torch.split_with_sizes(ys[0], self.sizes, dim=1))
+        whole = torch.zeros_like(ys[0]) if slopes[0] is None else slopes[0]
+        grads = list(torch.split_with_sizes(whole, self.sizes, dim=1))
+        given: list[Tensor | None] = [None] * len(cs)
+        for side in self._order(not inverse):
+            read = leaf(parts[1 - side])
+            with torch.enable_grad():
+                params = self._params(side, read, cs)
+            parts[side], _ = back(parts[side], params.detach())
+            written = leaf(parts[side])
+            with torch.enable_grad():
+                outputs = onward(written, params)
+            parameters = gradients.wanted(self.subnets[side])
+            found = pull(outputs, (grads[side], slopes[1]), (written, read, *cs, *parameters))
+            written_grad, read_grad, *others = found
+            assert written_grad is not None
+            grads[side] = written_grad
+            grads[1 - side] = grads[1 - side] if read_grad is None else grads[1 - side] + read_grad
+            given = [added(before, more) for before, more in zip(given, others[: len(cs)], strict=True)]
+            gradients.add(parameters, others[len(cs) :])
+        return Undone((torch.cat(parts, dim=1),), (torch.cat(grads, dim=1),), given)
+
+    def _order(self, inverse: bool) -> Sequence[int]:
+        sides = range(len(self.subnets))
+        return sides[::-1] if inverse else sides
+
+    def _nets(self, side: int) -> list[Subnet]:
+        return list(cast(Iterable[Subnet], self.subnets[side]))
+
+    def _params(self, side: int, x: Tensor, cs: Tensors, shared: Any = None) -> Tensor:
         """Numbers for the elements of the other part: ``(B, numbers, C, ...)`` in the data's dtype."""
-        nets: list[Subnet] = list(cast(Iterable[Subnet], self.subnets[side]))
-        size = self.sizes[side]
-        outputs = [net(x, cs).unflatten(1, (-1, size)) for net in nets]
+        nets = self._nets(side)
+        if shared is None:
+            outputs = [net(x, cs) for net in nets]
+        else:
+            outputs = [net.reuse(x, share) for net, share in zip(nets, shared, strict=True)]
+        outputs = [torch.unflatten(output, 1, (-1, self.sizes[side])) for output in outputs]
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)).to(x.dtype)
 
     def extra_repr(self) -> str:

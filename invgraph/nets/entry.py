@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, spread_vector
+from invgraph.subnet import Subnet, add_share, spread_vector
 
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -75,4 +75,4 @@ class Entry(Subnet):
 
     def combine(self, x: Tensor, shared: Tensors) -> Tensor:
         h = cast(Tensor, self.data(x))
-        return h + shared[0] if shared else h
+        return add_share(h, shared[0]) if shared else h

@@ -26,8 +26,10 @@ def require_clamp(where: str, clamp: object, activation: object) -> None:
 
 def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     """The numbers of ``s``, bent so that they stay within (-alpha, alpha)."""
+    scaled = s if alpha == 1 else s / alpha
     if activation == "atan":
-        return torch.atan(s / alpha) * (2 * alpha / math.pi)
+        return torch.atan(scaled) * (2 * alpha / math.pi)
     if activation == "tanh":
-        return torch.tanh(s / alpha) * alpha
-    return (2 * torch.sigmoid(s / alpha) - 1) * alpha
+        bent = torch.tanh(scaled)
+        return bent if alpha == 1 else bent * alpha
+    return (2 * torch.sigmoid(scaled) - 1) * alpha
