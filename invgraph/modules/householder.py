@@ -45,8 +45,8 @@ class Householder(Invertible):
         >>> import torch, invgraph as ig
         >>> layer = ig.Householder((4,), ((10,),), reflections=2, subnet=ig.nets.MLP(hidden=16))
         >>> (y,), log_det = layer((torch.ones(2, 4),), (torch.zeros(2, 10),))
-        >>> y.square().sum(1).detach(), log_det
-        (tensor([4.0000, 4.0000]), tensor([0., 0.]))
+        >>> bool((y.square().sum(1) - 4).abs().max() < 1e-5), log_det
+        (True, tensor([0., 0.]))
     """
 
     conditional = True

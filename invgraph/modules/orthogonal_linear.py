@@ -44,8 +44,8 @@ class OrthogonalLinear(Invertible):
     Example:
         >>> import torch, invgraph as ig
         >>> (y,), log_det = ig.OrthogonalLinear((3,), chart="cayley")((torch.ones(2, 3),))
-        >>> y.square().sum(1).detach(), log_det
-        (tensor([3.0000, 3.0000]), tensor([0., 0.]))
+        >>> bool((y.square().sum(1) - 3).abs().max() < 1e-5), log_det
+        (True, tensor([0., 0.]))
     """
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int = 0) -> None:
