@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colorization.photos import EMBEDDED, Crops, Draws, open_folder, split_of, statistics
+from colorization.photos import EMBEDDED, Crops, open_folder, split_of, statistics
 from PIL import Image
 
 
@@ -104,17 +104,6 @@ def test_crops_follow_from_their_seed(tree, tmp_path):
     torch.testing.assert_close(crops[0], crops[0, None], rtol=0, atol=0)
 
 
-def test_draws_are_each_photograph_anew_every_epoch_and_shared_between_processes():
-    draws = Draws(5, times=2, seed=3)
-    first = list(draws)
-    assert sorted(number for number, _ in first) == sorted([*range(5), *range(5)])
-    assert first == list(Draws(5, times=2, seed=3))
-    draws.set_epoch(1)
-    assert list(draws) != first
-    parts = [list(Draws(5, times=2, seed=3, rank=rank, world=2)) for rank in range(2)]
-    assert [pair for pairs in zip(*parts, strict=True) for pair in pairs] == first
-
-
 def test_splits_without_folders_are_80_10_10_and_do_not_depend_on_the_others():
     splits = [split_of(f"{k}.jpg") for k in range(5000)]
     shares = [splits.count(name) / 5000 for name in ("train", "val", "test")]
@@ -137,29 +126,30 @@ def test_the_embedded_photographs(tmp_path):
 WORKERS = """
 import signal, sys, torch
 from pathlib import Path
-from torch.utils.data import DataLoader
-from colorization.photos import Crops, Draws, ignore_interrupt, open_folder
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell of the tests did
-crops = Crops(open_folder(cache=Path(sys.argv[1])), "train", 16)
-loader = DataLoader(crops, 1, sampler=Draws(len(crops), 100), num_workers=2, worker_init_fn=ignore_interrupt)
-batches = iter(loader)
-next(batches)
-print("loading", flush=True)
-try:
-    while True:
-        next(batches)
-except KeyboardInterrupt:
-    for _ in range(20):
-        next(batches)
-    print("still loading", flush=True)
+from colorization.photos import Crops, Drawing, open_folder
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell of the tests did
+    drawing = Drawing(Crops(open_folder(cache=Path(sys.argv[1])), "train", 16), workers=2)
+    drawing(torch.arange(8))
+    print("loading", flush=True)
+    try:
+        while True:
+            torch.zeros(1)
+    except KeyboardInterrupt:
+        (batch,) = drawing(torch.arange(8))
+        drawing.close()
+        print("still loading", len(batch), flush=True)
 """
 
 
 def test_loading_processes_survive_an_interrupt(tmp_path):
     examples = Path(__file__).parents[1] / "examples"
+    script = tmp_path / "script.py"  # a file, because worker processes import it
+    script.write_text(WORKERS)
     environment = {**os.environ, "PYTHONPATH": str(examples)}
     process = subprocess.Popen(
-        [sys.executable, "-c", WORKERS, str(tmp_path)],
+        [sys.executable, str(script), str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
     assert process.stdout.readline() == "loading\n"
@@ -169,5 +159,5 @@ def test_loading_processes_survive_an_interrupt(tmp_path):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert out == "still loading\n", err
+    assert out == "still loading 8\n", err
     assert process.returncode == 0, err

@@ -64,6 +64,7 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     runs.add_argument(
         "--data", type=Path, default=EMBEDDED, help="folder of photographs; default: those that come along"
     )
+    runs.add_argument("--edge", type=int, default=256, help="short side of photographs in the cache")
     runs.add_argument("--run", type=Path, default=Path("runs") / example.name, help="folder of the runs")
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--preset", choices=example.presets, default="quick")
@@ -236,7 +237,7 @@ def _found(run: Path) -> dict[str, Path]:
 
 
 def _open(example: Example, options: argparse.Namespace, where: Place) -> Folder:
-    folder = open_folder(options.data, edge=256)
+    folder = open_folder(options.data, edge=options.edge)
     if where.rank == 0:
         print(folder.report(), flush=True)
     return folder

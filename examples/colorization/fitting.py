@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from trainer import RECORD, Place, Recipe, train
 
 import invgraph as ig
-from colorization.photos import Crops, Folder, ignore_interrupt
+from colorization.photos import Crops, Drawing, Folder
 
 LOOKS = 20  # how often a run looks at the validation split
-
-
-class Drawing:
-    """Batches of crops for the shared loop, cut by worker processes where there are any.
-
-    Arguments:
-        crops: of the training split.
-        workers: how many processes; 0: this one.
-    """
-
-    def __init__(self, crops: Crops, workers: int = 0) -> None:
-        self.crops = crops
-        start = {"mp_context": get_context("spawn"), "initializer": ignore_interrupt, "initargs": (0,)}
-        self.pool = ProcessPoolExecutor(workers, **start) if workers else None
-        self.workers = workers
-
-    def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
-        seeds = torch.randint(2**31, (len(rows),))
-        indices = list(zip(rows.tolist(), seeds.tolist(), strict=True))
-        if self.pool is None:
-            return (torch.stack([self.crops[index] for index in indices]),)
-        share = -(-len(indices) // self.workers)
-        # Arrays, because tensors would travel by shared memory, one file handle each.
-        cut = self.pool.map(_cut, [self.crops] * len(indices), indices, chunksize=share)
-        return (torch.stack([torch.from_numpy(array) for array in cut]),)
-
-    def close(self) -> None:
-        """End the worker processes."""
-        if self.pool is not None:
-            self.pool.shutdown()
-
-
-def _cut(crops: Crops, index: tuple[int, int]) -> object:
-    return crops[index].numpy()
 
 
 def fit(
@@ -102,6 +66,7 @@ def fit(
                 checkpoint=checkpoint, seed=seed, resume=resume, until=goal, metadata=config,
             )  # fmt: skip
             resume = True
+            _meet(where)  # before any process reads what the first one wrote
             if not history.step or (history.step[-1] != goal and not history.finished):
                 return False  # Ctrl-C
             done = goal
@@ -114,10 +79,16 @@ def fit(
                 print(f"step {done}: loss on the validation split {loss:.4f}", flush=True)
     finally:
         drawing.close()
+    _meet(where)
     if result.exists():
         ig.load(result, model)
     model.eval()
     return True
+
+
+def _meet(where: Place) -> None:
+    if where.world > 1:
+        distributed.barrier()
 
 
 def _held_out(folder: Folder, side: int) -> Tensor:

@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from colorization.lab import rgb_to_lab
 
@@ -167,7 +167,7 @@ def split_of(name: str) -> str:
     return "train" if draw < 0.8 else "val" if draw < 0.9 else "test"
 
 
-class Crops(Dataset[Tensor]):
+class Crops:
     """Lab crops of photographs, ``(3, size, size)``.
 
     An index is a pair (photograph, seed): the crop is drawn from the seed alone, so that a run resumed draws what it
@@ -226,40 +226,48 @@ def _draw(height: int, width: int, least: float, rng: np.random.Generator) -> tu
     return (float(left), float(top), float(left + w), float(top + h)), bool(rng.integers(2))
 
 
-class Draws(Sampler[tuple[int, int]]):
-    """The indices of one epoch: every photograph ``times`` times, shuffled, each with the seed of its crop.
+class Drawing:
+    """Batches of crops for the training loop, from the numbers of their photographs; seeds come from torch.
 
     Arguments:
-        count: how many photographs.
-        times: crops of each.
-        seed: of the run; together with ``epoch`` it fixes everything drawn.
-        rank: of this process, which takes every ``world``-th index.
-        world: how many processes.
+        crops: of the training split.
+        workers: how many processes cut them; 0: this one.
     """
 
-    def __init__(self, count: int, times: int = 1, seed: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.count, self.times, self.seed, self.rank, self.world = count, times, seed, rank, world
-        self.epoch = 0
+    def __init__(self, crops: Crops, workers: int = 0) -> None:
+        self.crops, self.workers = crops, workers
+        self.pool = (
+            ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (crops,)) if workers else None
+        )  # fmt: skip
 
-    def set_epoch(self, epoch: int) -> None:
-        """The epoch about to start."""
-        self.epoch = epoch
+    def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        seeds = torch.randint(2**31, (len(rows),))
+        indices = list(zip(rows.tolist(), seeds.tolist(), strict=True))
+        if self.pool is None:
+            return (torch.stack([self.crops[index] for index in indices]),)
+        cut = self.pool.map(_cut, indices, chunksize=-(-len(indices) // self.workers))
+        return (torch.stack([torch.from_numpy(array) for array in cut]),)
 
-    def __len__(self) -> int:
-        return self.count * self.times // self.world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = np.concatenate([rng.permutation(self.count) for _ in range(self.times)])
-        seeds = rng.integers(2**31, size=len(order))
-        for place in range(self.rank, len(self) * self.world, self.world):
-            yield int(order[place]), int(seeds[place])
+    def close(self) -> None:
+        """End the worker processes."""
+        if self.pool is not None:
+            self.pool.shutdown()
 
 
-def ignore_interrupt(worker: int) -> None:
-    """Start of a loading process: Ctrl-C is for the main process, which stops at a step's end and then these."""
+_worker_crops: list[Crops] = []  # of a worker process: sent once, not with every crop
+
+
+def _start_worker(crops: Crops) -> None:
+    """Ctrl-C is for the main process, which lets a step end and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    _worker_crops.append(crops)
+
+
+def _cut(index: tuple[int, int]) -> NDArray[np.float32]:
+    """A crop as an array: a tensor would travel by shared memory, one file handle each."""
+    pixels: NDArray[np.float32] = _worker_crops[0][index].numpy()
+    return pixels
 
 
 @dataclass(frozen=True)
