@@ -286,10 +286,11 @@ CASES: tuple[Case, ...] = (
     Case(ig.Dequantize, {"levels": 256, "seed": 3}, (2, 3, 3), domain=(0, 256), codomain=(0, 1), without=ROUNDS),
     Case(ig.Dequantize, {}, make=variational_dequantize, domain=(0, 4), codomain=(0, 1), without=VARIES),
     # Flows in continuous time; their solver's error falls with the fourth power of the steps.
-    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.4, "steps": 10}, (3,), tolerance=1e-9),
-    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.4, "steps": 10}, (2,), ((3,), (2,)), tolerance=1e-9),
-    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.2, "steps": 8}, (1, 3), ((1, 3),), tolerance=1e-9),
-    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.2, "steps": 8}, (1, 2, 2), ((2,),), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.05, "steps": 2}, (3,), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.05, "steps": 2}, (2,), ((3,), (2,)), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.05, "steps": 2}, (1, 3), ((1, 3),), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.05, "steps": 2}, (1, 2, 2), ((2,),), tolerance=1e-9),
+    Case(ig.ContinuousFlow, {"subnet": SMOOTH_CONV, "time": 0.05, "steps": 2}, (1, 1, 2, 2), tolerance=1e-9),
     # Residual flows.
     Case(ig.Residual, {"hidden": 6}, (4,)),
     Case(ig.Residual, {"hidden": 6}, (4,), ((3,), (2,))),

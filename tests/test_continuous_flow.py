@@ -1,0 +1,146 @@
+"""ContinuousFlow: equations with known solutions, the order of the solver, both traces, torchdiffeq's solvers."""
+
+from __future__ import annotations
+
+import math
+import sys
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+D = torch.float64
+SMOOTH = ig.nets.ResidualMLP(hidden=8, blocks=1)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=D, generator=torch.Generator().manual_seed(seed))
+
+
+class Linear(nn.Module):
+    """The field ``A x``, whatever the time."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(noise(channels_out, channels_out).float())
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return h[:, : len(self.matrix)] @ self.matrix.t()
+
+
+class Clock(nn.Module):
+    """The field ``t x``: the last channel is the time."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return h[:, :-1] * h[:, -1:]
+
+
+def test_a_linear_field_gives_the_matrix_exponential() -> None:
+    flow = ig.ContinuousFlow((3,), subnet=Linear, steps=200, time=0.7).double()
+    matrix = flow.net.module.matrix
+    x = noise(5, 3)
+    (y,), log_det = flow((x,))
+    assert torch.allclose(y, x @ torch.linalg.matrix_exp(0.7 * matrix).t(), atol=1e-9)
+    assert torch.allclose(log_det, 0.7 * matrix.trace().expand(5), atol=1e-12)
+
+
+def test_the_time_reaches_the_field() -> None:
+    flow = ig.ContinuousFlow((2,), subnet=Clock, steps=100, time=2.0).double()
+    x = noise(4, 2)
+    (y,), log_det = flow((x,))
+    assert torch.allclose(y, x * math.exp(2.0), rtol=1e-7)  # the integral of t from 0 to 2 is 2
+    assert torch.allclose(log_det, torch.tensor(4.0, dtype=D), atol=1e-12)
+
+
+def test_the_error_falls_with_the_fourth_power_of_the_steps() -> None:
+    exact = randomize(ig.ContinuousFlow((3,), subnet=SMOOTH, steps=320), scale=1.0).double()
+    x = noise(20, 3)
+    (truth,), true_log_det = exact((x,))
+    errors = []
+    for steps in (5, 10, 20):
+        flow = ig.ContinuousFlow((3,), subnet=SMOOTH, steps=steps).double()
+        flow.load_state_dict(exact.state_dict())
+        (y,), log_det = flow((x,))
+        errors.append(((y - truth).abs().max() + (log_det - true_log_det).abs().max()).item())
+    assert errors[0] > 1e-8  # else rounding is all that is seen
+    assert all(10 < coarse / fine < 25 for coarse, fine in pairwise(errors))
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "dopri8"])
+def test_torchdiffeqs_solvers_agree_with_the_built_in_one(solver: str) -> None:
+    pytest.importorskip("torchdiffeq")
+    ours = randomize(ig.ContinuousFlow((3,), ((2,),), subnet=SMOOTH, steps=100), scale=0.6).double()
+    theirs = ig.ContinuousFlow((3,), ((2,),), subnet=SMOOTH, solver=solver, tolerance=1e-10).double()
+    theirs.load_state_dict(ours.state_dict())
+    x, c = noise(4, 3), noise(4, 2, seed=1)
+    (y,), log_det = theirs((x,), (c,))
+    expected, their_log_det = ours((x,), (c,))
+    assert torch.allclose(y, expected[0], atol=1e-8)
+    assert torch.allclose(log_det, their_log_det, atol=1e-8)
+    (back,), undone = theirs.inverse((y,), (c,))
+    assert torch.allclose(back, x, atol=1e-8)
+    assert torch.allclose(log_det, -undone, atol=1e-8)
+
+
+def test_without_torchdiffeq_its_solvers_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
+    with pytest.raises(ig.DependencyError, match=r"pip install 'invgraph\[ode\]'"):
+        ig.ContinuousFlow((3,), subnet=SMOOTH, solver="dopri5")
+    assert ig.ContinuousFlow((3,), subnet=SMOOTH)((torch.zeros(2, 3),))[1].shape == (2,)
+
+
+def test_the_estimated_trace_has_no_bias_and_cancels() -> None:
+    flow = ig.ContinuousFlow((3,), subnet=Linear, steps=4, trace="estimate").double()
+    x = noise(1, 3).expand(100_000, 3)
+    (y,), log_det = flow((x,))
+    truth = flow.net.module.matrix.trace()
+    error = log_det.std() / math.sqrt(100_000)
+    assert abs(log_det.mean() - truth) < 4 * error < 0.1 * abs(truth)
+    assert (log_det + flow.inverse((y,))[1]).abs().max() < 1e-12
+    assert torch.equal(log_det, flow((x,))[1])
+    flow.reseed(1)
+    assert not torch.equal(log_det, flow((x,))[1])
+
+
+def test_it_trains_and_starts_as_the_identity() -> None:
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(1, name="c")
+    node = ig.Node(x, ig.ContinuousFlow, {"subnet": SMOOTH, "steps": 4}, conditions=c, name="ode")
+    flow = ig.Flow(ig.Graph(x, node, c))
+    data, label = noise(64, 2).float() * 0.5 + 1, torch.zeros(64, 1)
+    z, log_det = flow.graph(data, label)
+    assert torch.equal(z, data)
+    assert not log_det.any()
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.02)
+    losses = []
+    for step in range(30):
+        ig.reseed(flow, step)
+        optimizer.zero_grad()
+        loss = flow.loss(data, label)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ({"steps": 0}, ig.GraphError, "steps must be positive"),
+        ({"steps": 1.5}, ig.ArgumentError, "steps must be a number"),
+        ({"time": math.inf}, ig.GraphError, "time must be positive and finite"),
+        ({"trace": "guess"}, ig.GraphError, "'exact' or 'estimate'"),
+        ({"solver": "rk5"}, ig.GraphError, "one of 'rk4', 'dopri5'"),
+    ],
+)
+def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ig.ContinuousFlow((3,), **{"subnet": SMOOTH, **args})
