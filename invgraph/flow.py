@@ -119,12 +119,12 @@ class Flow(nn.Module):
         if any(condition.shape[0] != rows for condition in conditions):
             given = f"conditions of batches {', '.join(str(condition.shape[0]) for condition in conditions)}"
             raise ShapeError("Flow.sample", given, "all conditions of a call have the same batch size")
-        repeated = tuple(condition.expand(n, *condition.shape).flatten(0, 1) for condition in conditions)
         z = self._draw(n * rows, float(temperature), generator, conditions)
-        x, _ = self.graph.inverse(self.graph._outputs().pack(z), ports.pack(repeated))
-        lead = (n, rows) if conditions else (n,)
-        xs = tuple(value.unflatten(0, lead) for value in self.graph._inputs().unpack("Flow", x))
-        return self.graph._inputs().pack(xs)
+        target = self.graph._outputs()
+        if not conditions:
+            return self.graph.inverse(target.pack(z))[0]
+        bound = self.graph.bind(c, gradients=True)
+        return bound.inverse(target.pack(tuple(value.unflatten(0, (n, rows)) for value in z)))[0]
 
     def denoise(self, x: Structured, c: Structured = (), *, sigma: float) -> Any:
         r"""The expected clean data behind data with Gaussian noise: one step of Tweedie's formula.

@@ -8,6 +8,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from invgraph.bound import Bound, features
 from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.invertible import Invertible, Result
 from invgraph.node import FeatureNode, Node, Sources, Value
@@ -146,9 +147,7 @@ class Graph(Invertible):
         """Run one node; the log-determinant so far, with the node's share."""
         cs = tuple(_held(slots, step.conditions))
         if step.feature:
-            result = layer(*cs)
-            # Under autocast features come in half precision; conditions have the dtype of the data.
-            outputs = tuple(f.to(log_det.dtype) for f in (result if isinstance(result, (tuple, list)) else (result,)))
+            outputs = features(layer(*cs), log_det.dtype)
         else:
             xs = tuple(_held(slots, step.inputs))
             outputs, share = layer.inverse(xs, cs) if inverse else layer(xs, cs)  # type: ignore[operator]
@@ -166,6 +165,33 @@ class Graph(Invertible):
             name, layer = list(self.layers.items())[step.layer]
             where = f"node {name!r} ({type(layer).__name__})"
             raise NumericsError(where, "finite numbers, made NaN or infinite", "the first node where they appear")
+
+    def bind(self, conditions: Structured, *, gradients: bool = False) -> Bound:
+        """The graph under fixed conditions: what depends on them alone is computed now, once.
+
+        Feature nodes of the conditions, and the conditions' share of every subnet's first layer, then serve any number
+        of samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples. Parameters
+        that change later don't change what was computed. Forward hooks of layers are not called.
+
+        Arguments:
+            conditions: of B rows, as in a call.
+            gradients: whether gradients flow back to what is computed here: conditions, conditioning networks and the
+                subnets' weights for them.
+
+        Raises:
+            GraphError: the graph has no conditions.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+            >>> graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c)
+            >>> bound = graph.bind(torch.zeros(5, 3))
+            >>> samples, log_det = bound.inverse(torch.zeros(100, 5, 2))
+            >>> samples.shape, log_det.shape
+            (torch.Size([100, 5, 2]), torch.Size([100, 5]))
+        """
+        return Bound(self, conditions, gradients)
 
     @torch.no_grad()
     def initialize(self, *batch: Structured) -> None:

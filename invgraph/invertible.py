@@ -181,6 +181,15 @@ class Inverse(Invertible):
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         return flat_call(self.module, self._outputs(), self._conditions(), ys, cs)
 
+    def share(self, cs: Tensors) -> Any:
+        return self.module.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self.module._inverse_shared(xs, shared)
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self.module._forward_shared(ys, shared)
+
     def _inputs(self) -> Ports:
         return self.module._outputs()._replace(kind="input")
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from invgraph.bound import features
 from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.graph import Graph, Schedule, Step, require_graph
 from invgraph.invertible import Invertible, Result
@@ -250,9 +251,7 @@ class _Backward:
         """A conditioning network, with its activations kept until every node that reads it is done."""
         leaves = tuple(leaf(value) for value in _held(self.values, step.conditions))
         with torch.enable_grad():
-            result = self.layers[step.layer](*leaves)
-            several = result if isinstance(result, (tuple, list)) else (result,)
-            outputs = tuple(feature.to(leaves[0].dtype) for feature in several)
+            outputs = features(self.layers[step.layer](*leaves), leaves[0].dtype)
         self.features[step] = (leaves, outputs)
         for slot, value in zip(step.outputs, outputs, strict=True):
             self.values[slot] = value.detach()

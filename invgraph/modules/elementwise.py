@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Shape, Tensors, repeat_rows
 from invgraph.subnet import make_subnet, spread_vector
 from invgraph.transforms.transform import Transform
 
@@ -76,13 +78,34 @@ class Elementwise(Invertible):
         (x, log_det) = self.transform.inverse(ys[0], self._numbers(ys[0], cs))
         return (x,), log_det
 
+    def share(self, cs: Tensors) -> Any:
+        return (self._numbers_of(cs),) if self.subnet is not None else ()
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        (y, log_det) = self.transform.forward(xs[0], self._spread(xs[0], shared[0]))
+        return (y,), log_det
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        (x, log_det) = self.transform.inverse(ys[0], self._spread(ys[0], shared[0]))
+        return (x,), log_det
+
     def _numbers(self, x: Tensor, cs: Tensors) -> Tensor:
         if self.params is not None:
             return self.params.expand(x.shape[0], *self.params.shape)
         if self.subnet is None:
             return x.new_empty(x.shape[0], 0, *x.shape[1:])
-        params = self.subnet(cs[0], cs[1:]).to(x.dtype).unflatten(1, (self.transform.numbers, x.shape[1]))
-        return spread_vector(params, x.ndim + 1).expand(x.shape[0], self.transform.numbers, *x.shape[1:])
+        return self._spread(x, self._numbers_of(cs))
+
+    def _numbers_of(self, cs: Tensors) -> Tensor:
+        """What the subnet says of the conditions: ``(B, numbers, C)``, with the spatial size if the first has one."""
+        assert self.subnet is not None
+        params: Tensor = self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+        return torch.unflatten(params, 1, (self.transform.numbers, self.in_shapes[0][0]))
+
+    def _spread(self, x: Tensor, params: Tensor) -> Tensor:
+        """The numbers at every position, for every sample."""
+        spread: Tensor = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
+        return spread.expand(x.shape[0], self.transform.numbers, *x.shape[1:])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"

@@ -29,6 +29,8 @@ class ResidualBlock(nn.Module):
 class _Residual(Subnet):
     """An entry, residual blocks, and a last layer that starts at zero."""
 
+    broadcasts = True
+
     def __init__(
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, blocks: int, out: int, kernel: int
     ) -> None:

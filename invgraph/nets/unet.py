@@ -19,6 +19,8 @@ from invgraph.subnet import Subnet, SubnetFactory
 class _UNet(Subnet):
     """Down by averaging, up by repeating; on each level of the way up the features of the way down are joined."""
 
+    broadcasts = True
+
     def __init__(
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, levels: int, out: int, kernel: int
     ) -> None:

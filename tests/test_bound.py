@@ -1,0 +1,113 @@
+"""A graph bound to its conditions gives what the graph gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+from tests.cases import CASES, Case, wide_graph
+from tests.test_reversible import build, crossed_graph, deep_graph
+
+CONDITIONAL = [case for case in CASES if case.cond_shapes]
+
+
+def both(
+    graph: ig.Graph, inverse: bool, samples: int, rows: int, data: tuple[Tensor, ...] | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Values and log-determinant of the bound graph, and of the graph itself on repeated conditions."""
+    generator = torch.Generator().manual_seed(1)
+    source = graph._outputs() if inverse else graph._inputs()
+    xs = data or tuple(torch.randn(samples, rows, *s, generator=generator, dtype=torch.float64) for s in source.shapes)
+    cs = tuple(torch.randn(rows, *s, generator=generator, dtype=torch.float64) for s in graph.cond_shapes)
+    bound = graph.bind(graph._conditions().pack(cs))
+    ys, log_det = (bound.inverse if inverse else bound)(source.pack(xs))
+    flat = source.pack(tuple(x.flatten(0, 1) for x in xs))
+    repeated = graph._conditions().pack(tuple(c.repeat(samples, *(1 for _ in c.shape[1:])) for c in cs))
+    plain, plain_log_det = (graph.inverse if inverse else graph)(flat, repeated)
+    ours = [*(ys if isinstance(ys, tuple) else (ys,)), log_det]
+    theirs = [*(plain if isinstance(plain, tuple) else (plain,)), plain_log_det]
+    return ours, [t.unflatten(0, (samples, rows)) for t in theirs]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 3), (4, 1), (3, 2), (0, 2)])
+@pytest.mark.parametrize("make", [wide_graph, crossed_graph, lambda: deep_graph(3)])
+def test_graphs(make: Callable[[], ig.Graph], sizes: tuple[int, int], inverse: bool) -> None:
+    for ours, theirs in zip(*both(build(make), inverse, *sizes), strict=True):
+        assert ours.shape == theirs.shape
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", CONDITIONAL, ids=[case.id for case in CONDITIONAL])
+def test_layers(case: Case) -> None:
+    module = case.build(torch.float64)
+    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
+    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
+    graph = ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
+    data = tuple(x.unflatten(0, (3, 2)) for x in case.data(module, torch.float64, batch=6)[0])
+    for ours, theirs in zip(*both(graph, False, 3, 2, data), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_conditions_alone_are_computed_once() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    class Features(nn.Linear):
+        def forward(self, c: Tensor) -> Tensor:
+            if not c.is_meta:
+                calls.append(tuple(c.shape))
+            return super().forward(c)
+
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    told = ig.FeatureNode(c, Features(3, 5), name="told")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=told, name="coupling"), c)
+    bound = graph.bind(torch.zeros(2, 3))
+    for n in (1, 5, 64):
+        bound.inverse(torch.zeros(n, 2, 4))
+    assert calls == [(2, 3)]
+
+
+def test_gradients_flow_if_asked() -> None:
+    graph = build(lambda: deep_graph(2))
+    z = torch.randn(3, 2, 8, dtype=torch.float64)
+    c = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    graph.bind(c, gradients=True).inverse(z)[0].square().sum().backward()
+    bound = c.grad
+    c.grad = None
+    graph.inverse(z.flatten(0, 1), c.repeat(3, 1))[0].square().sum().backward()
+    assert bound is not None
+    assert torch.allclose(bound, c.grad, atol=1e-10)  # type: ignore[arg-type]
+    c.grad = None
+    graph.bind(c).inverse(z)[0].square().sum().backward()
+    assert c.grad is None
+
+
+def test_samples_of_a_flow_are_those_of_its_graph() -> None:
+    flow = ig.Flow(build(lambda: deep_graph(2)))
+    c = torch.randn(2, 3, dtype=torch.float64)
+    x = flow.sample(5, c, 0.7, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(10, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.7
+    assert torch.allclose(x.flatten(0, 1), flow.graph.inverse(z, c.repeat(5, 1))[0], atol=1e-10)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    graph = build(lambda: deep_graph(1))
+    bound = graph.bind(torch.zeros(2, 3, dtype=torch.float64))
+    with pytest.raises(ig.ShapeError, match=r"expected \(n, 2, \.\.\.\)"):
+        bound(torch.zeros(4, 3, 8, dtype=torch.float64))
+    with pytest.raises(ig.ShapeError, match="wrong shape"):
+        bound(torch.zeros(4, 2, 7, dtype=torch.float64))
+    with pytest.raises(ig.InputTypeError, match="nothing is cast"):
+        bound(torch.zeros(4, 2, 8))
+    with pytest.raises(ig.InputTypeError, match=r"torch\.Tensor"):
+        bound([[0.0]])  # type: ignore[arg-type]
+    with pytest.raises(ig.ShapeError, match="condition"):
+        graph.bind(torch.zeros(2, 4, dtype=torch.float64))
+    x = ig.InputNode(4, name="x")
+    with pytest.raises(ig.GraphError, match="nothing to bind"):
+        ig.Graph(x, ig.Node(x, ig.Permute)).bind(())
