@@ -7,6 +7,8 @@ from invgraph import nets as nets
 from invgraph.checkpoint import Checkpoint as Checkpoint
 from invgraph.checkpoint import load as load
 from invgraph.checkpoint import save as save
+from invgraph.diagnose import Diagnosis as Diagnosis
+from invgraph.diagnose import diagnose as diagnose
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
 from invgraph.errors import ContractError as ContractError
@@ -39,6 +41,7 @@ from invgraph.modules.linear import Orthogonal as Orthogonal
 from invgraph.modules.low_rank_linear import LowRankLinear as LowRankLinear
 from invgraph.modules.masked_coupling import MaskedCoupling as MaskedCoupling
 from invgraph.modules.orthogonal_linear import OrthogonalLinear as OrthogonalLinear
+from invgraph.modules.patch_autoregressive import PatchAutoregressive as PatchAutoregressive
 from invgraph.modules.permute import Permute as Permute
 from invgraph.modules.reshape import Flatten as Flatten
 from invgraph.modules.reshape import Reshape as Reshape

