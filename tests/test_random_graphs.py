@@ -193,10 +193,10 @@ class Doubled(ig.Invertible):
             raise ig.GraphError("Doubled", f"{self.in_shapes}", "expected two channels")
 
     def _forward(self, xs: Any, cs: Any) -> Any:
-        return (2 * xs[0],), xs[0].new_full((len(xs[0]),), xs[0][0].numel() * math.log(2))
+        return (2 * xs[0],), xs[0].new_full((len(xs[0]),), math.prod(self.in_shapes[0]) * math.log(2))
 
     def _inverse(self, ys: Any, cs: Any) -> Any:
-        return (ys[0] / 2,), ys[0].new_full((len(ys[0]),), -ys[0][0].numel() * math.log(2))
+        return (ys[0] / 2,), ys[0].new_full((len(ys[0]),), -math.prod(self.in_shapes[0]) * math.log(2))
 
 
 def test_a_users_layer_is_mixed_in() -> None:

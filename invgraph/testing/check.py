@@ -29,10 +29,10 @@ def check_invertible(
 ) -> Report:
     """Hold a layer or a graph against the contract; of a graph, node by node.
 
-    Checked are: the declared shapes; that no input changes (values and version counter); the global random states of
-    torch, numpy and random; that a call gives the same twice; both round trips; log-dets that cancel; the log-det
-    against the determinant of the autograd Jacobian; independent rows, and the empty batch; a finite gradient to every
-    trainable parameter in both directions.
+    Checked are: the declared shapes; finite results; that no input changes (values and version counter); the global
+    random states of torch, numpy and random; that a call gives the same twice; both round trips; log-dets that
+    cancel; the log-det against the determinant of the autograd Jacobian; independent rows, and the empty batch; a
+    finite gradient to every trainable parameter in both directions.
 
     The errors that pass are absolute, for data of order one. By default, round trips and cancelling log-dets: 1e-10 in
     float64, 1e-4 in float32; the log-det against autograd: 1e-9 and 1e-3. Other dtypes have no default.

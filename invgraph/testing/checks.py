@@ -32,6 +32,15 @@ def shapes(subject: Subject) -> None:
             raise subject.fail(given, f"expected {first.dtype} on {first.device}, and one log_det per sample")
 
 
+def finite(subject: Subject) -> None:
+    """Finite data give finite results."""
+    for direction in subject.directions:
+        values, log_det = direction.run()
+        if not all(bool(value.isfinite().all()) for value in (*values, log_det)):
+            advice = "NaN or infinite: is the data in the layer's domain? Give your own with inputs= or outputs="
+            raise subject.fail(f"results of a {direction.told} call", advice)
+
+
 def callers_tensors(subject: Subject) -> None:
     """No input is changed, by value or version counter."""
     for direction in subject.directions:
@@ -152,6 +161,7 @@ def gradients(subject: Subject) -> None:
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "declared shapes": shapes,
+    "finite results": finite,
     "the caller's tensors": callers_tensors,
     "the global random states": random_state,
     "the same twice": repeatable,

@@ -64,7 +64,7 @@ def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
     error: float | None = None
     if dims <= max_dims:
         error = max(_log_det_error(subject, direction) for direction in subject.directions)
-        singular = torch.linalg.svdvals(jacobian(subject.directions[0]))
+        singular = torch.linalg.svdvals(jacobian(subject.directions[0]).detach().double())
         amplification = (1 / singular.min()).item()
     else:
         amplification = _estimated(subject.directions[1])
@@ -76,8 +76,8 @@ def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
 def _log_det_error(subject: Subject, direction: Direction) -> float:
     with torch.no_grad():
         _, log_det = direction.run()
-    exact = torch.linalg.slogdet(jacobian(direction).detach()).logabsdet
-    error = gap((log_det,), (exact,))
+    exact = torch.linalg.slogdet(jacobian(direction).detach().double()).logabsdet
+    error = gap((log_det.double(),), (exact,))
     if not error <= subject.limits.log_det:
         given = f"{direction.told}: log_det {log_det[0].item():.6g}, by autograd {exact[0].item():.6g}"
         raise subject.fail(given, f"they differ by {error:.1e}, more than {subject.limits.log_det:.0e}")

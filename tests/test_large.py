@@ -1,0 +1,79 @@
+"""Depth is no limit: no step of building, running, copying or saving recurses along the chain."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+
+import pytest
+import torch
+
+import invgraph as ig
+
+
+def deep(count: int) -> ig.Graph:
+    x = ig.InputNode(2, name="x")
+    h = ig.chain(x, *((ig.Permute, {"order": (1, 0)}) for _ in range(count)))
+    return ig.Graph(x, h)
+
+
+@pytest.fixture(scope="module")
+def two_thousand() -> ig.Graph:
+    """Couplings of two channels between swaps, conditioned."""
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(1, name="c")
+    args = {"transform": ig.Affine(clamp=0.01), "subnet": ig.nets.MLP(hidden=1), "sides": 1}
+    layers = [(ig.Coupling, args) if k % 2 else (ig.Permute, {"order": (1, 0)}) for k in range(2000)]
+    graph = ig.Graph(x, ig.chain(x, *layers, conditions=c), c).double()
+    return ig.testing.randomize(graph, scale=0.01)
+
+
+def test_two_thousand_nodes_run_both_ways(two_thousand: ig.Graph) -> None:
+    x, c = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
+    z, log_det = two_thousand(x, c)
+    back, opposite = two_thousand.inverse(z, c)
+    assert float((back - x).detach().abs().max()) <= 1e-10
+    assert float((log_det + opposite).detach().abs().max()) <= 1e-10
+    (z.sum() + log_det.sum()).backward()
+    assert all(p.grad is not None for p in two_thousand.parameters())
+
+
+def test_two_thousand_nodes_copy_pickle_and_print(two_thousand: ig.Graph) -> None:
+    two_thousand.zero_grad(set_to_none=True)
+    x, c = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
+    with torch.no_grad():
+        z, _ = two_thousand(x, c)
+        for twin in (copy.deepcopy(two_thousand), pickle.loads(pickle.dumps(two_thousand))):
+            assert torch.equal(twin(x, c)[0], z)
+    assert len(repr(two_thousand).splitlines()) == 2000 + 6
+    fresh = two_thousand.state_dict()
+    two_thousand.load_state_dict(fresh)
+    assert len(fresh) == len(set(fresh))
+
+
+def test_ten_thousand_nodes_build_and_run() -> None:
+    graph = deep(10_000)
+    assert len(graph.layers) == 10_000
+    assert sys.getrecursionlimit() < 10_000
+    with torch.no_grad():
+        x = torch.randn(1, 2)
+        assert torch.equal(graph(x)[0], x)
+
+
+def test_declarations_of_ten_thousand_nodes_are_let_go() -> None:
+    """Nodes point back only: letting a long chain go must not overflow the stack either."""
+    node = ig.InputNode(2, name="x")
+    h: ig.Node | ig.InputNode = node
+    for _ in range(10_000):
+        h = ig.Node(h, ig.Permute)
+    del h, node
+
+
+def test_many_branches_build() -> None:
+    x = ig.InputNode(500, name="x")
+    parts = ig.Node(x, ig.Split, {"sizes": (1,) * 500}, name="split")
+    joined = ig.Node([ig.Node(part, ig.Permute) for part in parts], ig.Concat, name="join")
+    graph = ig.Graph(x, joined)
+    data = torch.randn(2, 500)
+    assert torch.equal(graph(data)[0], data)
+    assert torch.equal(graph.inverse(data)[0], data)

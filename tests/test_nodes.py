@@ -1,0 +1,224 @@
+"""Values and nodes, chains, names; and the example of the design, word for word."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from torch import nn
+
+import invgraph as ig
+
+AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=4)}
+
+DESIGN_EXAMPLE = """
+    import torch
+    import invgraph as ig
+
+    x = ig.InputNode(1, 28, 28, name="image")
+    digit = ig.ConditionNode(10, name="digit")
+    h = ig.Node(x, ig.Flatten)
+    for k in range(24):
+        h = ig.Node(h, ig.Permute, {"seed": k})
+        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=512)},
+                    conditions=digit, name=f"coupling_{k}")
+    cinn = ig.Graph(inputs=x, outputs=h, conditions=digit)
+
+    z, log_det = cinn(images, digits)              # log_det: (B,) nats, of the direction taken
+    images, log_det = cinn.inverse(z, digits)
+"""
+
+
+def test_the_example_of_the_design_runs_word_for_word() -> None:
+    images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    digits = torch.eye(10)[:2]
+    names = {"images": images, "digits": digits}
+    exec(compile("if True:" + DESIGN_EXAMPLE, "<design>", "exec"), names)
+    assert names["z"].shape == (2, 784)
+    assert names["log_det"].shape == (2,)
+    assert torch.allclose(names["images"], images, atol=1e-4)
+    cinn = names["cinn"]
+    assert len(cinn.layers) == 1 + 2 * 24
+    assert "coupling_23" in cinn.layers
+    assert sum(p.numel() for p in cinn.parameters()) > 24 * 2 * 512 * 402
+
+
+def test_a_node_with_one_output_is_a_value_and_one_with_several_is_indexed() -> None:
+    x = ig.InputNode(4, name="x")
+    split = ig.Node(x, ig.Split, {"sizes": (1, 3)}, name="split")
+    assert [value.shape for value in split] == [(1,), (3,)]
+    assert len(split) == 2
+    assert split[1] is split.outputs[1]
+    assert repr(split[1]) == "node 'split'[1] (3,)"
+    assert repr(split) == "<node 'split': (1,), (3,)>"
+    assert repr(x) == "<input 'x': (4,)>"
+    first = ig.Node(split[0], ig.Permute)
+    assert first.sources == (split[0],)
+    assert first.shapes == ((1,),)
+    assert repr(first) == "<unnamed node: (1,)>"
+
+
+def test_declaring_leaves_the_parents_as_they_are() -> None:
+    x = ig.InputNode(4, name="x")
+    before = dict(vars(x))
+    for _ in range(3):  # a cell of a notebook, run again
+        h = ig.Node(x, ig.Coupling, AFFINE, name="h")
+        graph = ig.Graph(x, h)
+    assert vars(x) == before
+    assert list(graph.layers) == ["h"]
+
+
+def test_nodes_and_values_are_frozen() -> None:
+    x = ig.InputNode(4, name="x")
+    with pytest.raises(FrozenInstanceError):
+        x.name = "y"
+    with pytest.raises(FrozenInstanceError):
+        x[0].shape = (3,)  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        x.new = 1
+
+
+def test_chain_builds_a_node_for_each_layer() -> None:
+    x, c = ig.InputNode(1, 4, 4, name="x"), ig.ConditionNode(3, name="c")
+    h = ig.chain(x, ig.Flatten, (ig.Permute, {"seed": 3}), (ig.Coupling, AFFINE), ig.Orthogonal((16,)), conditions=c)
+    graph = ig.Graph(x, h, c)
+    assert list(graph.layers) == ["flatten_0", "permute_0", "coupling_0", "orthogonal_0"]
+    named = ig.chain(x, ig.Flatten, ig.Permute, name="step")
+    assert list(ig.Graph(x, named).layers) == ["step_0", "step_1"]
+    z, log_det = graph(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3))
+    assert z.shape == (2, 16)
+    assert log_det.shape == (2,)
+
+
+def test_chain_of_a_pair_starts_with_a_layer_of_two_inputs() -> None:
+    a, b = ig.InputNode(2, name="a"), ig.InputNode(3, name="b")
+    graph = ig.Graph((a, b), ig.chain((a, b), ig.Concat, ig.Permute))
+    z, _ = graph((torch.zeros(1, 2), torch.ones(1, 3)))
+    assert z.shape == (1, 5)
+
+
+def test_automatic_names_count_each_class_and_avoid_the_given_ones() -> None:
+    x = ig.InputNode(4)
+    h = ig.Node(x, ig.Permute, name="permute_1")
+    for _ in range(3):
+        h = ig.Node(h, ig.Permute)
+    h = ig.Node(h, ig.Coupling, AFFINE)
+    graph = ig.Graph(x, h)
+    assert list(graph.layers) == ["permute_1", "permute_0", "permute_2", "permute_3", "coupling_0"]
+    assert all(key.split(".")[1] in graph.layers for key in graph.state_dict())
+
+
+def test_structure_in_is_structure_out() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    h = ig.Node(x, ig.Coupling, AFFINE, conditions=c, name="h")
+    data, given = torch.zeros(2, 4), torch.zeros(2, 3)
+    assert isinstance(ig.Graph(x, h, c)(data, given)[0], torch.Tensor)
+    assert isinstance(ig.Graph([x], h, c)((data,), given)[0], torch.Tensor)
+    assert isinstance(ig.Graph(x, [h], c)(data, given)[0], tuple)
+    assert isinstance(ig.Graph(x, (h,), [c])(data, (given,))[0], tuple)
+    assert isinstance(ig.Graph([x], h, c).inverse(data, given)[0], tuple)
+    assert isinstance(ig.Graph(x, [h], c).inverse((data,), given)[0], torch.Tensor)
+
+
+def test_an_input_may_be_an_output_as_it_is() -> None:
+    x, y = ig.InputNode(2, name="x"), ig.InputNode(3, name="y")
+    graph = ig.Graph((x, y), (y, ig.Node(x, ig.Permute)))
+    a, b = torch.randn(2, 2), torch.randn(2, 3)
+    (kept, _), log_det = graph((a, b))
+    assert torch.equal(kept, b)
+    assert torch.equal(log_det, torch.zeros(2))
+
+
+def test_feature_networks_run_forward_in_both_directions() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    embed = ig.FeatureNode(c, nn.Linear, {"in_features": 3, "out_features": 2}, name="embed")
+    both = ig.FeatureNode((c, embed), nn.Bilinear(3, 2, 2), name="both")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, AFFINE, conditions=(embed, both), name="h"), c)
+    ig.testing.randomize(graph)
+    calls: list[str] = []
+    for name in ("embed", "both"):
+        graph[name].register_forward_hook(lambda *_, name=name: calls.append(name))
+    data, given = torch.randn(2, 4), torch.randn(2, 3)
+    z, _ = graph(data, given)
+    back, _ = graph.inverse(z, given)
+    assert torch.allclose(back, data, atol=1e-5)
+    assert calls == ["embed", "both"] * 2
+
+
+def test_hooks_and_surgery_on_a_submodule_are_seen() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Permute, {"order": (1, 0, 3, 2)}, name="h"))
+    seen: list[object] = []
+    handle = graph["h"].register_forward_hook(lambda module, args, result: seen.append(module))
+    data = torch.arange(4.0).unsqueeze(0)
+    graph(data)
+    handle.remove()
+    assert seen == [graph["h"]]
+    graph.layers["h"] = ig.Permute((4,), order=(3, 2, 1, 0))
+    assert torch.equal(graph(data)[0], data.flip(1))
+
+
+def test_graphs_over_the_same_nodes_share_their_layers() -> None:
+    x = ig.InputNode(4, name="x")
+    first = ig.Node(x, ig.Coupling, AFFINE, name="first")
+    second = ig.Node(first, ig.Coupling, AFFINE, name="second")
+    short, long = ig.Graph(x, first), ig.Graph(x, second)
+    assert short["first"] is long["first"]
+
+
+def test_layers_given_as_instances_keep_their_weights() -> None:
+    layer = ig.testing.randomize(ig.Coupling((4,), **AFFINE))
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, layer, name="h"))
+    assert graph["h"] is layer
+    data = torch.randn(3, 4)
+    assert torch.equal(graph(data)[0], layer((data,))[0][0])
+
+
+def test_graphs_pickle_and_copy() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    graph = ig.Graph(x, ig.chain(x, (ig.Coupling, AFFINE), ig.Permute, (ig.Coupling, AFFINE), conditions=c), c)
+    ig.testing.randomize(graph)
+    data, given = torch.randn(2, 4), torch.randn(2, 3)
+    for twin in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert torch.equal(twin(data, given)[0], graph(data, given)[0])
+        assert repr(twin) == repr(graph)
+
+
+def test_initialize_reaches_layers_in_nested_graphs_with_what_reaches_them() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    u = ig.InputNode(4, name="u")
+    inner = ig.Graph(u, ig.Node(u, ig.ActNorm, name="norm"))
+    h = ig.Node(ig.Node(x, ig.Coupling, AFFINE, conditions=c, name="first"), inner, name="inner")
+    graph = ig.testing.randomize(ig.Graph(x, ig.Node(h, ig.ActNorm, name="outer"), c))
+    data = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    given = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
+    graph.initialize(data, given)
+    z, _ = graph(data, given)
+    assert torch.allclose(z.mean(0), torch.zeros(4), atol=1e-5)
+    assert torch.allclose(z.std(0, correction=0), torch.ones(4), atol=1e-5)
+
+
+def test_the_printed_table_names_everything() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    e = ig.FeatureNode(c, nn.Linear(3, 2), name="embed")
+    table = repr(ig.Graph(x, ig.Node(x, ig.Coupling, AFFINE, conditions=e, name="h"), c))
+    first, *rest = table.splitlines()
+    assert first.startswith("Graph of 2 nodes, ")
+    for words in (
+        "x",
+        "input",
+        "c",
+        "condition",
+        "embed",
+        "Linear",
+        "feature",
+        "h",
+        "Coupling",
+        "(4,) -> (4,)",
+        "output",
+    ):
+        assert any(words in line for line in rest)
