@@ -96,7 +96,7 @@ def test_linear_spline_is_nflows() -> None:
         z, _ = spline(DATA.clone(), last(heights), inverse=True, tail_bound=BOUND)
     # ... and lengthens the last bin by 1e-6 on the way, for its search: it is right below it.
     below = 1 - heights.softmax(1)[:, -1]
-    right = (DATA < (below - 0.5) * 2 * BOUND) | (DATA > BOUND)
+    right = torch.lt(DATA, (below - 0.5) * 2 * BOUND) | torch.gt(DATA, BOUND)
     assert right.double().mean() > 0.7
     assert (x - z)[right].abs().max().item() <= 1e-6
 
