@@ -279,3 +279,18 @@ def test_bad_arguments_are_refused(build: Any, error: Any, words: str) -> None:
     with pytest.raises(error) as caught:
         build()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_huge_and_subnormal_numbers_come_back(name: str, dtype: torch.dtype) -> None:
+    layer = randomize(LAYERS[name](), seed=1).to(dtype)
+    tiny, eps = torch.finfo(dtype).tiny, torch.finfo(dtype).eps
+    for scale in (1e30, 1.0, tiny / 16):
+        x = (normal(4, *layer.in_shapes[0]) * scale).to(dtype)
+        (y,), log_det = layer((x,))
+        (back,), _ = layer.inverse((y,))
+        assert bool(y.isfinite().all() & log_det.isfinite().all())
+        # Relative to the largest number, and never finer than the grid of the subnormals.
+        allowed = max(500 * eps * x.abs().max().item(), 50 * tiny * eps)
+        assert (back - x).abs().max().item() <= allowed
