@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, default=EMBEDDED, help="folder of photographs")
     parser.add_argument("--preset", choices=PRESETS, default="quick", help="of examples/imagenet_cinn.py")
-    parser.add_argument("--run", type=Path, default=Path("runs") / "condition_net", help="folder of the run")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "condition_net", help="folder of the run")
     parser.add_argument("--steps", type=int, help="default: by preset")
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
     parser.add_argument("--workers", type=int, default=0, help="processes that cut crops")
@@ -62,14 +62,14 @@ def _pretrain(options: argparse.Namespace, where: Place) -> int:
         print(folder.report())
         print(f"{len(weights)} classes of colour, weights {weights.min():.2f} to {weights.max():.2f}", flush=True)
     ended = fit(
-        classifier, folder, preset.seen, recipe, options.run, where=where, config={"width": preset.width},
+        classifier, folder, preset.seen, recipe, options.out, where=where, config={"width": preset.width},
         seed=options.seed, resume=options.resume, workers=options.workers,
     )  # fmt: skip
     if not ended:
         print("stopped; the same command with --resume goes on", file=sys.stderr)
         return 130
     if where.rank == 0:
-        path = options.run / "condition_net.safetensors"
+        path = options.out / "condition_net.safetensors"
         save_file({name: value.cpu().contiguous() for name, value in classifier.net.state_dict().items()}, path)
         _tell(classifier, folder, preset.seen)
         print(path)

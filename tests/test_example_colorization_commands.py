@@ -55,7 +55,7 @@ def weights(path):
 
 
 def train(data, folder, *more):
-    return run(BEDROOMS, "train", "--data", data, "--run", folder, "--preset", "tiny", "--steps", 8, *more)
+    return run(BEDROOMS, "train", "--data", data, "--out", folder, "--preset", "tiny", "--steps", 8, *more)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch, capsys):
@@ -90,7 +90,7 @@ def test_worker_processes_draw_the_same_crops(data, tmp_path):
 
 
 def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("colorization.commands.find_viewer", lambda path: None)
+    monkeypatch.setattr("colorization.commands.find_viewer", lambda *paths: None)
     monkeypatch.setattr("colorization.pictures.SHOWN", 24)
     assert main(BEDROOMS, ["all", "--data", str(data), "--preset", "tiny", "--steps", "2", "--threads", "1"]) == 0
     folder = tmp_path / "runs" / "bedrooms"
@@ -159,18 +159,18 @@ def test_colorize_refuses_what_is_no_colorizer(data, tmp_path):
 
 
 def test_table_and_pictures_without_runs_say_so(data, tmp_path, capsys):
-    assert run(BEDROOMS, "table", "--data", data, "--run", tmp_path / "none") == 1
-    assert run(BEDROOMS, "pictures", "--data", data, "--run", tmp_path / "none") == 1
+    assert run(BEDROOMS, "table", "--data", data, "--out", tmp_path / "none") == 1
+    assert run(BEDROOMS, "pictures", "--data", data, "--out", tmp_path / "none") == 1
     assert capsys.readouterr().err.count("train first") == 2
 
 
 def test_imagenet_in_two_phases_on_a_pretrained_condition_net(data, tmp_path, capsys):
     net = tmp_path / "condition_net"
     options = ["--data", str(data), "--preset", "tiny", "--steps", "2", "--threads", "1"]
-    assert pretrain_condition_net.main([*options, "--run", str(net)]) == 0
+    assert pretrain_condition_net.main([*options, "--out", str(net)]) == 0
     assert "annealed mean: RMSE" in capsys.readouterr().out
     path = net / "condition_net.safetensors"
-    assert run(IMAGENET, "train", *options[:-2], "--condition-net", path, "--run", tmp_path / "run") == 0
+    assert run(IMAGENET, "train", *options[:-2], "--condition-net", path, "--out", tmp_path / "run") == 0
     frozen = load_file(tmp_path / "run" / "cinn" / "frozen.safetensors")
     pretrained = load_file(path)
     kept = {

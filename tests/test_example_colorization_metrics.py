@@ -74,20 +74,35 @@ def test_a_figure_is_told_with_its_error():
 
 
 class Mean(nn.Module):
-    """The least network of a user."""
+    """The least network of a user: features."""
 
     def forward(self, x):
         return x.mean((2, 3))
 
 
+class Classes(Mean):
+    """Features, and classes from them."""
+
+    def forward(self, x):
+        features = super().forward(x)
+        return features, features * 2
+
+
+def exported(module, path):
+    batch = {"x": {0: torch.export.Dim("b")}}
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 3, 299, 299),), dynamic_shapes=batch), path)
+    return str(path)
+
+
 def test_a_users_network_from_a_file(tmp_path):
-    program = torch.export.export(
-        Mean(), (torch.zeros(2, 3, 299, 299),), dynamic_shapes={"x": {0: torch.export.Dim("b")}}
-    )
-    torch.export.save(program, tmp_path / "mean.pt2")
-    seen = Exported(tmp_path / "mean.pt2")(torch.full((3, 3, 64, 64), 0.5))
+    rgb = torch.full((3, 3, 64, 64), 0.5)
+    seen = Exported(exported(Mean(), tmp_path / "mean.pt2"))(rgb)
     assert seen.logits is None
     torch.testing.assert_close(seen.features, torch.full((3, 3), 127.5))
+    pair = find_viewer(exported(Mean(), tmp_path / "one.pt2"), exported(Classes(), tmp_path / "other.pt2"))
+    assert pair.name == "one, classes by other"
+    torch.testing.assert_close(pair(rgb).features, torch.full((3, 3), 127.5))
+    torch.testing.assert_close(pair(rgb).logits, torch.full((3, 3), 255.0))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package's own

@@ -65,7 +65,7 @@ def _parser(example: Example) -> argparse.ArgumentParser:
         "--data", type=Path, default=EMBEDDED, help="folder of photographs; default: those that come along"
     )
     runs.add_argument("--edge", type=int, default=256, help="short side of photographs in the cache")
-    runs.add_argument("--run", type=Path, default=Path("runs") / example.name, help="folder of the runs")
+    runs.add_argument("--out", type=Path, default=Path("runs") / example.name, help="folder of the runs")
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--preset", choices=example.presets, default="quick")
     training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="what to train; default: the cINN")
@@ -76,6 +76,7 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     measuring = argparse.ArgumentParser(add_help=False)
     measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
     measuring.add_argument("--viewer", help="exported network for the Frechet distance; default: EfficientNet-Lite0")
+    measuring.add_argument("--classifier", help="exported network for the accuracy; default: EfficientNet-Lite0")
 
     parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
     commands = parser.add_subparsers(title="commands")
@@ -136,7 +137,7 @@ def _train_phases(
 ) -> bool:
     """First with the conditioning network frozen, where there is one and its weights are given; then all together."""
     kind = colorizer.config["kind"]
-    run, net = options.run / kind, example.condition_net(colorizer)
+    run, net = options.out / kind, example.condition_net(colorizer)
     if net is not None and options.condition_net:
         load_condition_net(net, options.condition_net)
     frozen = preset.first if net is not None and options.condition_net else 0
@@ -163,16 +164,16 @@ def _train_phases(
 
 def run_table(example: Example, options: argparse.Namespace) -> int:
     """Measure every run that there is, print the table, write it as JSON and RST."""
-    found = _found(options.run)
+    found = _found(options.out)
     if not found:
-        print(f"no runs in {options.run}: train first", file=sys.stderr)
+        print(f"no runs in {options.out}: train first", file=sys.stderr)
         return 1
     with place(options.device) as where:
         folder = _open(example, options, where)
         colorizers = {kind: load_colorizer(path, example.build).to(where.device) for kind, path in found.items()}
         first = next(iter(colorizers.values()))
         seen = Preset(**first.config["preset"]).seen
-        viewer = find_viewer(options.viewer)
+        viewer = find_viewer(options.viewer, options.classifier)
         held_out = HeldOut(folder, options.split, seen, viewer)
         rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
         for kind, colorizer in colorizers.items():
@@ -182,16 +183,16 @@ def run_table(example: Example, options: argparse.Namespace) -> int:
         "viewer": viewer.name if viewer else None,
         "runs": {kind: colorizer.config for kind, colorizer in colorizers.items()},
     }  # fmt: skip
-    write_table(rows, about, options.run)
+    write_table(rows, about, options.out)
     print(as_text(rows))
     return 0
 
 
 def run_pictures(example: Example, options: argparse.Namespace) -> int:
     """Draw the paper's pictures for the cINN's run."""
-    found = _found(options.run)
+    found = _found(options.out)
     if "cinn" not in found:
-        print(f"no cINN in {options.run}: train first", file=sys.stderr)
+        print(f"no cINN in {options.out}: train first", file=sys.stderr)
         return 1
     with place(options.device) as where:
         folder = _open(example, options, where)
@@ -201,7 +202,7 @@ def run_pictures(example: Example, options: argparse.Namespace) -> int:
         )
         assert colorizer is not None
         gallery = Gallery(colorizer, folder, options.split, Preset(**colorizer.config["preset"]).seen, options.seed)
-        for path in gallery.write(options.run / "pictures", raw):
+        for path in gallery.write(options.out / "pictures", raw):
             print(path)
     return 0
 

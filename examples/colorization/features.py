@@ -60,8 +60,8 @@ class EfficientNetLite0:
 class Exported:
     """A network of the user's from a file: TorchScript, or a program of ``torch.export`` (``.pt2``).
 
-    It takes pictures (B, 3, size, size) of values 0..255 and returns features (B, D): so do the usual files of
-    Inception with its Fréchet features.
+    It takes pictures (B, 3, size, size) of values 0..255 and returns features (B, D), as the usual files of Inception
+    with its Fréchet features do, or a pair of features and logits.
 
     Arguments:
         path: the file.
@@ -75,7 +75,25 @@ class Exported:
 
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Seen:
-        return Seen(self.net(_sized(rgb, self.size) * 255).flatten(1), None)
+        found = self.net(_sized(rgb, self.size) * 255)
+        features, logits = found if isinstance(found, tuple) else (found, None)
+        return Seen(features.flatten(1), logits)
+
+
+class Pair:
+    """Features of one network, classes of another.
+
+    Arguments:
+        features: the network for the Fréchet distance.
+        classifier: the network for the accuracy.
+    """
+
+    def __init__(self, features: Viewer, classifier: Viewer) -> None:
+        self.features, self.classifier = features, classifier
+        self.name = f"{features.name}, classes by {classifier.name}"
+
+    def __call__(self, rgb: Tensor) -> Seen:
+        return Seen(self.features(rgb).features, self.classifier(rgb).logits)
 
 
 def _sized(rgb: Tensor, size: int) -> Tensor:
@@ -84,11 +102,14 @@ def _sized(rgb: Tensor, size: int) -> Tensor:
     return functional.interpolate(rgb, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
-def find_viewer(path: str | None = None) -> Viewer | None:
-    """The user's network, else EfficientNet-Lite0, else none, where its packages are not installed."""
-    if path:
-        return Exported(path)
+def find_viewer(path: str | None = None, classifier: str | None = None) -> Viewer | None:
+    """The user's networks; for what they leave open EfficientNet-Lite0, or none where it is not installed."""
+    own = Exported(path) if path else None
+    judge: Viewer | None
     try:
-        return EfficientNetLite0()
+        judge = Exported(classifier) if classifier else EfficientNetLite0()
     except ImportError:
-        return None
+        judge = None
+    if own is None or judge is None:
+        return own or judge
+    return Pair(own, judge)
