@@ -276,7 +276,8 @@ def test_global_random_states_stay_untouched(case: Case, dtype: torch.dtype) -> 
     before = random_states()
     for call, xs, cs in calls:
         call(xs, cs)
-    if case.make is None and not {"subnet", "hidden", "width"} & set(case.args):  # a subnet's first weights are torch's affair
+    # The first weights of a network are torch's affair.
+    if case.make is None and not {"subnet", "hidden", "width"} & set(case.args):
         case.cls(case.in_shapes, case.cond_shapes, **case.args)
     assert random_states() == before
 

@@ -110,25 +110,40 @@ class AllInOne(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._onward(xs[0], lambda part: self.subnet(part, cs))
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._back(ys[0], lambda part: self.subnet(part, cs))
+
+    def share(self, cs: Tensors) -> Any:
+        return self.subnet.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self._onward(xs[0], lambda part: self.subnet.reuse(part, shared))
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self._back(ys[0], lambda part: self.subnet.reuse(part, shared))
+
+    def _onward(self, x: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
         matrix = self._matrix()
-        x = mix(xs[0], matrix.t()) if self.reverse else xs[0]
+        x = mix(x, matrix.t()) if self.reverse else x
         first, second = x.split(self.sizes, dim=1)
-        first, log_det = self.transform.forward(first, self._params(second, cs))
+        first, log_det = self.transform.forward(first, self._params(second, net(second)))
         y = torch.cat((first, second), dim=1)
         y, log_det = self._scaled(y), log_det + self._log_det()
         return (mix(y, matrix),), log_det
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+    def _back(self, y: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
         matrix = self._matrix()
-        y = mix(ys[0], matrix.t()) - self.shift
+        y = mix(y, matrix.t()) - self.shift
         y = y if self.log_scale is None else y * torch.exp(-self.log_scale)
         first, second = y.split(self.sizes, dim=1)
-        first, log_det = self.transform.inverse(first, self._params(second, cs))
+        first, log_det = self.transform.inverse(first, self._params(second, net(second)))
         x = torch.cat((first, second), dim=1)
         return (mix(x, matrix) if self.reverse else x,), log_det - self._log_det()
 
-    def _params(self, x: Tensor, cs: Tensors) -> Tensor:
-        params: Tensor = self.subnet(x, cs).to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
+    def _params(self, x: Tensor, output: Tensor) -> Tensor:
+        params: Tensor = output.to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
         return params
 
     def _scaled(self, y: Tensor) -> Tensor:
@@ -149,7 +164,7 @@ class AllInOne(Invertible):
         """Choose scale and shift so that this batch leaves the coupling with mean 0 and deviation 1 per channel."""
         x = mix(xs[0], self._matrix().t()) if self.reverse else xs[0]
         first, second = x.split(self.sizes, dim=1)
-        first, _ = self.transform.forward(first, self._params(second, cs))
+        first, _ = self.transform.forward(first, self._params(second, self.subnet(second, cs)))
         mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
         log_scale = -std.log() if self.log_scale is not None else torch.zeros_like(std)
         if self.log_scale is not None:

@@ -42,6 +42,8 @@ class _GatedBlock(nn.Module):
 
 
 class _GatedAttention(Subnet):
+    broadcasts = True
+
     def __init__(
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, blocks: int, heads: int, kernel: int, out: int
     ) -> None:

@@ -13,12 +13,14 @@ from invgraph.errors import GraphError
 from invgraph.nets.entry import require_size, require_spatial, start
 from invgraph.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory
+from invgraph.subnet import Subnet, SubnetFactory, add_share
 from invgraph.transformer import Block
 
 
 class _ViT(Subnet):
     """Tokens from patches of data and conditions, transformer blocks, patches from tokens."""
+
+    broadcasts = True
 
     def __init__(
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, depth: int, heads: int, patch: int, out: int
@@ -41,7 +43,8 @@ class _ViT(Subnet):
         return (total,) if cs else ()
 
     def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        h = self.data(to_patches(x, self.patch)) + (shared[0] if shared else self.position)
+        h = cast(Tensor, self.data(to_patches(x, self.patch)))
+        h = add_share(h, shared[0]) if shared else h + self.position
         return from_patches(cast(Tensor, self.last(self.blocks(h))), self.out_shape, self.patch)
 
 
