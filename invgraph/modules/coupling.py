@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.channels import split_sizes
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
@@ -59,6 +60,7 @@ class Coupling(Invertible):
     """
 
     conditional = True
+    compiled_once = True
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class Coupling(Invertible):
         if sides not in (1, 2):
             raise GraphError("Coupling", f"sides={sides!r}", "sides must be 1 or 2")
         self.transform = transform
-        self.sizes = _split_sizes(self.in_shapes[0], split)
+        self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
         first, second = ((size, *self.in_shapes[0][1:]) for size in self.sizes)
         readers = [(second, first), (first, second)][:sides]
         self.subnets = nn.ModuleList(self._subnets(subnet, read, written, separate) for read, written in readers)
@@ -165,19 +167,3 @@ class Coupling(Invertible):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"
-
-
-def _split_sizes(shape: Shape, split: object) -> list[int]:
-    """Channels of the two parts."""
-    channels = shape[0]
-    given = f"split={split!r} of {channels} channels"
-    if isinstance(split, bool) or not isinstance(split, (int, float)):
-        raise ArgumentError("Coupling", given, "split must be a fraction in (0, 1) or a number of channels")
-    if channels < 2:
-        raise GraphError("Coupling", f"input of shape {shape}", "a coupling needs at least 2 channels")
-    if isinstance(split, float) and not 0 < split < 1:
-        raise GraphError("Coupling", given, "a split that is a float must lie in (0, 1)")
-    first = int(channels * split) if isinstance(split, float) else split
-    if not 0 < first < channels:
-        raise GraphError("Coupling", given, f"parts of {first} and {channels - first}: both need at least one channel")
-    return [first, channels - first]

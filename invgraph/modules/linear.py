@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from invgraph.channels import mix, nearest_rotation, random_rotation, widened
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
@@ -38,13 +38,13 @@ class _Mixing(Invertible):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.matrix.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._settle(_widened(before, self.matrix.dtype))
+        self._settle(widened(before, self.matrix.dtype))
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if prefix + "matrix" in state_dict:
-            self._settle(_widened(state_dict[prefix + "matrix"].dtype, self.matrix.dtype))
+            self._settle(widened(state_dict[prefix + "matrix"].dtype, self.matrix.dtype))
 
 
 class FixedLinear(_Mixing):
@@ -104,11 +104,11 @@ class FixedLinear(_Mixing):
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         log_det = self.log_abs_det * self.positions
-        return (_mix(xs[0], self.matrix),), log_det.expand(xs[0].shape[0])
+        return (mix(xs[0], self.matrix),), log_det.expand(xs[0].shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         log_det = self.log_abs_det * -self.positions
-        return (_mix(ys[0], self.inverse_matrix),), log_det.expand(ys[0].shape[0])
+        return (mix(ys[0], self.inverse_matrix),), log_det.expand(ys[0].shape[0])
 
 
 class Orthogonal(_Mixing):
@@ -143,34 +143,14 @@ class Orthogonal(_Mixing):
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise ArgumentError("Orthogonal", f"seed={seed!r}", "seed must be an int")
         channels = self.in_shapes[0][0]
-        generator = torch.Generator().manual_seed(seed)
-        normal = torch.randn(channels, channels, generator=generator, dtype=torch.float64, device="cpu")
-        q, r = torch.linalg.qr(normal)
-        # The signs of R's diagonal make Q uniform (Mezzadri), and the same whatever LAPACK does.
-        self.register_buffer("matrix", (q * r.diagonal().sign()).to(torch.get_default_dtype()))
+        self.register_buffer("matrix", random_rotation(channels, seed).to(torch.get_default_dtype()))
 
     def _settle(self, widened: bool) -> None:
         if widened and not self.matrix.is_meta:
-            q = self.matrix.to("cpu", torch.float64)
-            for _ in range(4):  # Newton and Schulz: towards the nearest orthogonal matrix, quadratically
-                q = q @ (3 * torch.eye(len(q), dtype=q.dtype) - q.t() @ q) / 2
-            self.matrix = q.to(self.matrix)
+            self.matrix = nearest_rotation(self.matrix)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return (_mix(xs[0], self.matrix),), xs[0].new_zeros(xs[0].shape[0])
+        return (mix(xs[0], self.matrix),), xs[0].new_zeros(xs[0].shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return (_mix(ys[0], self.matrix.t()),), ys[0].new_zeros(ys[0].shape[0])
-
-
-def _mix(x: Tensor, matrix: Tensor) -> Tensor:
-    """``matrix @ x`` at every position, in the data's dtype even under autocast."""
-    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-        if x.ndim == 2:
-            return x @ matrix.t()
-        mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
-        return mixed
-
-
-def _widened(before: torch.dtype, after: torch.dtype) -> bool:
-    return torch.finfo(after).eps < torch.finfo(before).eps
+        return (mix(ys[0], self.matrix.t()),), ys[0].new_zeros(ys[0].shape[0])
