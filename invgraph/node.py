@@ -22,7 +22,18 @@ _order = itertools.count()
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Value:
-    """One output of a node: what other nodes read."""
+    """One output of a node: what other nodes read.
+
+    Attributes:
+        node: the node that makes it.
+        index: which of the node's outputs it is.
+        shape: its shape, without the batch.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.InputNode(4, name="x")[0]
+        input 'x' (4,)
+    """
 
     node: Declaration
     index: int

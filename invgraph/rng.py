@@ -37,6 +37,9 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Put back what :func:`rng_state` took; states of CUDA devices that are not there are left out.
 
+    Arguments:
+        state: what :func:`rng_state` returned.
+
     Raises:
         ArgumentError: something other than a mapping was given.
         CheckpointError: a state is missing, or is not one of a generator; no generator was touched.

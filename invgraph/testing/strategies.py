@@ -35,7 +35,7 @@ def shapes(min_axes: int = 1, max_axes: int = 4) -> st.SearchStrategy[Shape]:
     Example:
         >>> from hypothesis import find
         >>> import invgraph as ig
-        >>> find(ig.testing.shapes(min_axes=3), lambda shape: True)
+        >>> find(ig.testing.shapes(min_axes=3, max_axes=3), lambda shape: True)
         (1, 1, 1)
     """
     return st.integers(min_axes, max_axes).flatmap(_sizes)
@@ -61,11 +61,10 @@ def layers(
         dtype: of the parameters.
 
     Example:
-        >>> from hypothesis import find
-        >>> import invgraph as ig
-        >>> layer = find(ig.testing.layers((4,), ((2,),)), lambda layer: True)
-        >>> layer.in_shapes, layer.cond_shapes
-        (((4,),), ((2,),))
+        >>> import hypothesis, invgraph as ig
+        >>> @hypothesis.given(ig.testing.layers(shape=(4,)))
+        ... def test_layers_of_four_channels(layer):
+        ...     ig.testing.check_invertible(layer)
     """
     return _layers(shape, cond_shapes, dtype)
 
@@ -102,11 +101,11 @@ def graphs(
         dtype: of the parameters.
 
     Example:
-        >>> from hypothesis import find
-        >>> import invgraph as ig
-        >>> graph = find(ig.testing.graphs(inputs=2, conditions=1), lambda graph: True)
-        >>> len(graph.in_shapes), len(graph.cond_shapes)
-        (2, 1)
+        >>> import hypothesis, invgraph as ig
+        >>> mine = [(ig.Elementwise, {"transform": ig.Affine(clamp=0.5)})]
+        >>> @hypothesis.given(ig.testing.graphs(conditions=(1, 2), also=mine))
+        ... def test_my_layer_in_graphs(graph):
+        ...     ig.testing.check_invertible(graph)
     """
     drawn = programs(
         max_nodes=max_nodes, inputs=inputs, outputs=outputs, conditions=conditions, also=tuple(also), dtype=dtype

@@ -1,0 +1,195 @@
+"""What the source must look like: floors, sizes, docstrings; and every example in it runs."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import invgraph as ig
+
+PACKAGE = Path(ig.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+FLOORS = (
+    # 0: errors, shapes, and what needs nothing else of the library.
+    ("errors", "shapes", "rng", "encode", "storage", "linalg", "singular", "patches", "undo"),
+    # 1: the contract of a layer, elementwise transforms, and what several subnets or layers are made of.
+    ("invertible", "subnet", "transforms", "channels", "contraction", "noise", "transformer"),
+    # 2: subnets and layers.
+    ("nets", "modules"),
+    # 3: declaration.
+    ("node",),
+    # 4: the graph, and how one is run.
+    ("wiring", "summary", "bound", "compiled", "graph"),
+    # 5: the other runners, densities, files, pictures, checks.
+    None,
+)
+"""Which floor a file or folder of the package stands on; what is not named stands on the highest."""
+
+
+def floor(name: str) -> int:
+    top = name.split(".")[1] if "." in name else ""
+    return next((level for level, names in enumerate(FLOORS) if names and top in names), len(FLOORS) - 1)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """What a file imports, and whether only for types."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for child in ast.walk(statement)
+    }
+    found: list[tuple[str, bool]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in typing_only) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found += [(f"{node.module}.{alias.name}", id(node) in typing_only) for alias in node.names]
+    return found
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py"], ids=ids)
+def test_a_file_imports_from_its_own_floor_or_lower_ones(path: Path) -> None:
+    own = floor(module_name(path))
+    for name, typing_only in imports(path):
+        if name.startswith("invgraph") and not typing_only:
+            assert floor(name) <= own, f"{ids(path)} on floor {own} imports {name} of floor {floor(name)}"
+
+
+def test_only_the_graph_imports_networkx() -> None:
+    users = {ids(path) for path in FILES if any(name.split(".")[0] == "networkx" for name, _ in imports(path))}
+    assert users == {"graph.py"}
+
+
+def test_layers_do_not_import_each_other() -> None:
+    for path in (PACKAGE / "modules").glob("*.py"):
+        others = [name for name, _ in imports(path) if name.startswith("invgraph.modules.")]
+        assert others == [], ids(path)
+
+
+def test_there_are_no_star_imports() -> None:
+    assert [ids(path) for path in FILES if any(name.endswith(".*") for name, _ in imports(path))] == []
+
+
+def test_files_are_small() -> None:
+    lengths = {ids(path): len(path.read_text().splitlines()) for path in FILES if path.stat().st_size}
+    assert statistics.median(lengths.values()) < 150
+    assert max(lengths.values()) < 450, max(lengths, key=lambda name: lengths[name])
+
+
+def test_functions_are_short() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                first = node.body[0]
+                documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+                start = first.end_lineno if documented else node.lineno
+                assert start is not None
+                assert node.end_lineno is not None
+                assert node.end_lineno - start <= 70, f"{ids(path)}: {node.name}"
+
+
+def test_no_layer_is_asked_with_hasattr_and_no_state_of_torch_is_set() -> None:
+    forbidden = re.compile(r"torch\.manual_seed|np\.random\.seed|numpy\.random\.seed|random\.seed\(|set_default_dtype")
+    for path in FILES:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not forbidden.search(line), f"{ids(path)}:{number}"
+            if path.parent.name in ("modules", "transforms", "nets"):
+                assert "hasattr(" not in line, f"{ids(path)}:{number}"
+
+
+def public() -> list[tuple[str, Any]]:
+    """Everything that a user reaches from the package, with its name."""
+    named = [(f"ig.{name}", value) for name, value in vars(ig).items() if not name.startswith("_")]
+    named += [(f"ig.testing.{name}", getattr(ig.testing, name)) for name in
+              ("check_invertible", "randomize", "graphs", "layers", "shapes", "Report", "NodeReport")]  # fmt: skip
+    named += [(f"ig.nets.{name}", value) for name, value in vars(ig.nets).items() if not name.startswith("_")]
+    own = [(name, value) for name, value in named if inspect.isclass(value) or inspect.isfunction(value)]
+    return [(name, value) for name, value in own if value.__module__.startswith("invgraph")]
+
+
+PUBLIC = public()
+
+
+@pytest.mark.parametrize(("name", "value"), PUBLIC, ids=[name for name, _ in PUBLIC])
+def test_public_things_are_documented(name: str, value: Any) -> None:
+    text = inspect.getdoc(value) or ""
+    assert value.__doc__, name
+    first = text.split("\n\n")[0]
+    assert first.rstrip().endswith((".", ":")), first
+    if inspect.isclass(value) and issubclass(value, Exception):
+        return
+    sections = set(re.findall(r"^([A-Z][A-Za-z-]+):$", text, re.M))
+    takes = [p for p in inspect.signature(value).parameters.values() if p.name not in ("in_shapes", "cond_shapes")]
+    fields = issubclass(value, tuple) or inspect.isabstract(value) if inspect.isclass(value) else False
+    if takes and not fields and not issubclass_of(value, (ig.Subnet,)):
+        assert sections & {"Arguments", "Attributes"}, f"{name} takes {[p.name for p in takes]}"
+    if inspect.isclass(value) and issubclass(value, ig.Transform) and value is not ig.Transform:
+        assert {"Log-det", "Example"} <= sections
+        assert ".. math::" in text
+    structural = (ig.Invertible, ig.Inverse, ig.Graph)
+    if inspect.isclass(value) and issubclass(value, ig.Invertible) and value not in structural:
+        assert {"Shape", "Log-det", "Example"} <= sections, sections
+
+
+def issubclass_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    return inspect.isclass(value) and issubclass(value, kinds)
+
+
+def test_public_things_have_an_example() -> None:
+    """Each has one, or is used in that of another."""
+    docs = [value.__doc__ or "" for _, value in PUBLIC]
+    examples = [line for text in docs for line in text.splitlines() if line.strip().startswith((">>>", "..."))]
+    shown = "\n".join(examples)
+    without = [name for name, value in PUBLIC if ">>>" not in (value.__doc__ or "") and needs_example(value)]
+    assert [name for name in without if f"{name}(" not in shown] == []
+
+
+def needs_example(value: Any) -> bool:
+    """Not exceptions, abstract classes, records, nor what is shown by the example of what uses it."""
+    if inspect.isclass(value):
+        return issubclass(value, (ig.Invertible, ig.Transform, ig.SubnetFactory)) and not inspect.isabstract(value)
+    return True
+
+
+MODULES = sorted({"invgraph"} | {info.name for info in pkgutil.walk_packages([str(PACKAGE)], "invgraph.")})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), verbose=False)
+    assert result.failed == 0
+
+
+def test_importing_the_library_stays_light() -> None:
+    code = (
+        "import sys, torch, invgraph;"
+        "heavy = {'networkx', 'hypothesis', 'matplotlib', 'invgraph.testing', 'PIL', 'onnx'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout.strip() == "[]"
