@@ -84,6 +84,7 @@ class History:
     loss: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    reached: int = 0
     finished: bool = False
 
 
@@ -256,6 +257,7 @@ class _Run:
         """Write the checkpoint (one process does): the weights to use, and what it takes to go on."""
         now = time.monotonic()
         self.history.seconds += now - self._began
+        self.history.reached = self.step
         self.history.finished = self.step >= self.recipe.steps
         self._began = self._saved = now
         state = {

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import bedrooms_cinn
 import imagenet_cinn
@@ -193,3 +196,15 @@ def test_upsampling_reaches_large_pictures_in_steps():
     assert upsample(ab, wide).shape == (1, 2, 8, GUIDED + 40)
     with pytest.raises(ValueError, match="choose 'joint' or 'bicubic'"):
         upsample(ab, lightness, "nearest")
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(data, tmp_path):
+    examples = Path(bedrooms_cinn.__file__).parent
+    options = f"train --data {data} --out {tmp_path / 'two'} --preset tiny --steps 60 --threads 1 --device cpu"
+    command = ["--nproc-per-node", "2", str(examples / "bedrooms_cinn.py"), *options.split()]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *command], check=True, timeout=300)
+    looks = json.loads((tmp_path / "two" / "cinn" / "training.json").read_text())
+    assert [step for step, _ in looks] == [50, 60]
+    assert looks[1][1] < looks[0][1]
+    assert load_colorizer(tmp_path / "two" / "cinn" / "model.safetensors", bedrooms_cinn.build).dims == 512

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, distributed, nn
-from trainer import RECORD, Place, Recipe, train
+from trainer import Place, Recipe, train
 
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder
 
-LOOKS = 20  # how often a run looks at the validation split
+LOOKS, LEAST = 20, 50  # how often a run looks at the validation split, and the fewest steps between
 
 
 def fit(
@@ -55,7 +55,7 @@ def fit(
     resume = resume and checkpoint.exists()
     looks: list[list[float]] = json.loads(log.read_text()) if resume and log.exists() else []
     crops, held_out = Crops(folder, "train", side), _held_out(folder, side)
-    every = max(RECORD, recipe.steps // LOOKS // RECORD * RECORD)
+    every = max(LEAST, recipe.steps // LOOKS)
     drawing = Drawing(crops, workers)
     done = ig.load(checkpoint).training["step"] if resume else 0
     try:
@@ -67,7 +67,7 @@ def fit(
             )  # fmt: skip
             resume = True
             _meet(where)  # before any process reads what the first one wrote
-            if not history.step or (history.step[-1] != goal and not history.finished):
+            if history.reached < goal:
                 return False  # Ctrl-C
             done = goal
             loss = validate(model, held_out, where)
