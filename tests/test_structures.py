@@ -139,3 +139,28 @@ def test_the_split_prior_is_the_density_of_what_is_split_off() -> None:
     own = torch.distributions.Normal(zero, one - zero).log_prob(off).flatten(1).sum(1)
     rest = torch.distributions.Normal(0, 1).log_prob(kept).flatten(1).sum(1)
     assert torch.allclose(flow.log_prob(x, c), own + rest + before, rtol=0, atol=1e-10)
+
+
+BOUND: dict[str, Any] = {
+    "autoregressive": ((4,), ig.Autoregressive, {"transform": AFFINE, "hidden": 12}),
+    "iterated": ((4,), ig.Autoregressive, {"transform": AFFINE, "hidden": 12, "tolerance": 1e-13}),
+    "masked": ((2, 3, 3), ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV}),
+    "householder": ((2, 3, 3), ig.Householder, {"subnet": MLP}),
+    "low_rank": ((3, 2, 2), ig.LowRankLinear, {"rank": 2, "subnet": MLP}),
+}
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_a_bound_graph_computes_what_depends_on_the_condition_once(name: str) -> None:
+    shape, cls, args = BOUND[name]
+    torch.manual_seed(0)
+    x, c = ig.InputNode(*shape, name="x"), ig.ConditionNode(3, name="c")
+    graph = randomize(ig.Graph(x, ig.Node(x, cls, args, conditions=c, name="layer"), c).double(), seed=3)
+    conditions, z = normal(2, 3), normal(5, 2, *shape, seed=1)
+    bound = graph.bind(conditions)
+    with torch.no_grad():
+        for call, own in ((bound, graph), (bound.inverse, graph.inverse)):
+            y, log_det = call(z)
+            plain, its = own(z.flatten(0, 1), conditions.repeat(5, 1))
+            assert torch.allclose(y.flatten(0, 1), plain, rtol=0, atol=1e-12)
+            assert torch.allclose(log_det.flatten(), its, rtol=0, atol=1e-12)

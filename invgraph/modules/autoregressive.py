@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
-from invgraph.shapes import Shape, Tensors, as_shape, numel
+from invgraph.shapes import Shape, Tensors, as_shape, numel, repeat_rows
 from invgraph.subnet import Subnet
 from invgraph.transforms.transform import Transform
 
@@ -95,13 +95,22 @@ class Autoregressive(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        x = xs[0].flatten(1)
-        y, log_det = self.transform.forward(x, self._numbers(x, self.subnet.share(cs)))
-        return (y.view_as(xs[0]),), log_det
+        return self._forward_shared(xs, self.share(cs))
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._inverse_shared(ys, self.share(cs))
+
+    def share(self, cs: Tensors) -> Any:
+        return self.subnet.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        x = xs[0].flatten(1)
+        y, log_det = self.transform.forward(x, self._numbers(x, _repeated(shared, x)))
+        return (y.view_as(xs[0]),), log_det
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
         y = ys[0].flatten(1)
-        shared = self.subnet.share(cs)
+        shared = _repeated(shared, y)
         found = None if self.tolerance is None or torch.is_grad_enabled() else self._all_at_once(y, shared)
         x, log_det = found or self._one_by_one(y, shared)
         return (x.view_as(ys[0]),), log_det
@@ -188,6 +197,10 @@ class _Masked(Subnet):
     def _weights(self, index: int) -> tuple[Tensor, Tensor]:
         layer = cast(nn.Linear, self.layers[index])
         return layer.weight * self.get_buffer(f"mask_{index}"), layer.bias
+
+
+def _repeated(shared: Tensors, x: Tensor) -> Tensors:
+    return tuple(repeat_rows(share, x.shape[0]) for share in shared)
 
 
 def _require_tolerance(tolerance: object) -> None:

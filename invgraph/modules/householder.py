@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
-from invgraph.shapes import Shape, Tensors, as_shape
+from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 from invgraph.subnet import make_subnet, spread_vector
 
 
@@ -82,24 +85,37 @@ class Householder(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._reflect(xs[0], cs, inverse=False)
+        return self._forward_shared(xs, self.share(cs))
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._reflect(ys[0], cs, inverse=True)
+        return self._inverse_shared(ys, self.share(cs))
 
-    def _reflect(self, x: Tensor, cs: Tensors, inverse: bool) -> Result:
-        vectors = spread_vector(self.vectors.unsqueeze(0), x.ndim + 1)
+    def share(self, cs: Tensors) -> Any:
+        """The unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""
+        vectors = self.vectors.unsqueeze(0)
         if self.subnet is not None:
-            added = self.subnet(cs[0], cs[1:]).to(x.dtype).unflatten(1, (self.reflections, x.shape[1]))
-            vectors = vectors + spread_vector(added, x.ndim + 1)
-        units = _normalised(vectors).unbind(1)
-        y = x
-        for unit in reversed(units) if inverse else units:
-            y = y - 2 * unit * (unit * y).sum(1, keepdim=True)
-        return (y,), x.new_zeros(x.shape[0])
+            added = self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+            added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
+            vectors = spread_vector(vectors, added.ndim) + added
+        return _normalised(vectors)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return _reflect(xs[0], shared, range(self.reflections))
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return _reflect(ys[0], shared, reversed(range(self.reflections)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reflections={self.reflections}"
+
+
+def _reflect(x: Tensor, units: Tensor, order: Iterable[int]) -> Result:
+    units = spread_vector(repeat_rows(units, x.shape[0]), x.ndim + 1)
+    y = x
+    for index in order:
+        unit = units[:, index]
+        y = y - 2 * unit * (unit * y).sum(1, keepdim=True)
+    return (y,), x.new_zeros(x.shape[0])
 
 
 def _normalised(vectors: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import own_precision, widen
-from invgraph.shapes import Shape, Tensors, as_shape
+from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 from invgraph.subnet import make_subnet
 from invgraph.transforms.clamp import require_clamp, soft_clamp
 
@@ -94,38 +95,52 @@ class LowRankLinear(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        x = xs[0]
-        with own_precision(x):
-            q, outside, triangle, log_det = self._factors(x, cs)
-            wide = widen(x).flatten(2) if x.ndim > 2 else widen(x).unsqueeze(2)
-            within = q.t() @ wide
-            y = wide + outside @ within + q @ (triangle @ within - within)
-        return (y.view_as(x).to(x.dtype),), log_det
+        return self._forward_shared(xs, self.share(cs))
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._inverse_shared(ys, self.share(cs))
+
+    def share(self, cs: Tensors) -> Any:
+        """The part of U outside the span of Q, T, and the logarithms of its diagonal; one row if learned alone."""
+        numbers = self.numbers.unsqueeze(0)
+        if self.subnet is not None:
+            numbers = numbers + self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+        with own_precision(numbers):
+            square, rest = widen(numbers).split([self.rank**2, numbers.shape[1] - self.rank**2], dim=1)
+            raw, free = square.unflatten(1, (self.rank, self.rank)), rest.unflatten(1, (-1, self.rank))
+            logs = soft_clamp(raw.diagonal(dim1=1, dim2=2), self.clamp, "atan")
+            q = self._span()
+            return free - q @ (q.t() @ free), raw.triu(1) + torch.diag_embed(torch.exp(logs)), logs
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        x = xs[0]
+        outside, triangle, logs = (repeat_rows(part, x.shape[0]) for part in shared)
+        with own_precision(x):
+            q, wide = self._span(), _columns(x)
+            within = q.t() @ wide
+            y = wide + outside @ within + q @ (triangle @ within - within)
+        return (y.view_as(x).to(x.dtype),), (logs.sum(1) * self.positions).to(x.dtype)
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
         y = ys[0]
+        outside, triangle, logs = (repeat_rows(part, y.shape[0]) for part in shared)
         with own_precision(y):
-            q, outside, triangle, log_det = self._factors(y, cs)
-            wide = widen(y).flatten(2) if y.ndim > 2 else widen(y).unsqueeze(2)
+            q, wide = self._span(), _columns(y)
             # Q^T y = T Q^T x: what lies within the span of Q is solved for first.
             turned = q.t() @ wide
             within = torch.linalg.solve_triangular(triangle, turned, upper=True)
             x = wide - outside @ within - q @ (turned - within)
-        return (x.view_as(y).to(y.dtype),), -log_det
+        return (x.view_as(y).to(y.dtype),), (logs.sum(1) * -self.positions).to(y.dtype)
 
-    def _factors(self, x: Tensor, cs: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Q; the part of U outside its span, and T, each for every sample; the log-determinant."""
-        numbers = self.numbers.expand(x.shape[0], -1)
-        if self.subnet is not None:
-            numbers = numbers + self.subnet(cs[0], cs[1:]).to(x.dtype)
-        square, rest = widen(numbers).split([self.rank**2, numbers.shape[1] - self.rank**2], dim=1)
-        raw = square.unflatten(1, (self.rank, self.rank))
-        q = torch.linalg.qr(widen(self.directions)).Q
-        free = rest.unflatten(1, (-1, self.rank))
-        logs = soft_clamp(raw.diagonal(dim1=1, dim2=2), self.clamp, "atan")
-        triangle = raw.triu(1) + torch.diag_embed(torch.exp(logs))
-        log_det = logs.sum(1) * self.positions
-        return q, free - q @ (q.t() @ free), triangle, log_det.to(x.dtype)
+    def _span(self) -> Tensor:
+        """Q: the learned directions, made orthonormal."""
+        q: Tensor = torch.linalg.qr(widen(self.directions)).Q
+        return q
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}"
+
+
+def _columns(x: Tensor) -> Tensor:
+    """The channels at every position, ``(B, C, positions)``."""
+    return widen(x).flatten(2) if x.ndim > 2 else widen(x).unsqueeze(2)

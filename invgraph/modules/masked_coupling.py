@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import make_subnet
+from invgraph.subnet import Subnet, make_subnet
 from invgraph.transforms.transform import Transform
 
 _PATTERNS = ("checkerboard", "channel")
@@ -96,22 +96,36 @@ class MaskedCoupling(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._walk(xs[0], cs, range(len(self.subnets)), inverse=False)
+        return self._walk(xs[0], cs, None, inverse=False)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._walk(ys[0], cs, reversed(range(len(self.subnets))), inverse=True)
+        return self._walk(ys[0], cs, None, inverse=True)
 
-    def _walk(self, x: Tensor, cs: Tensors, sides: Iterable[int], inverse: bool) -> Result:
+    def share(self, cs: Tensors) -> Any:
+        return tuple(cast(Subnet, net).share(cs) for net in self.subnets)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self._walk(xs[0], (), shared, inverse=False)
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self._walk(ys[0], (), shared, inverse=True)
+
+    def _walk(self, x: Tensor, cs: Tensors, shared: Any, inverse: bool) -> Result:
         log_det = x.new_zeros(x.shape[0])
-        for side in sides:
-            x, share = self._side(side, x, cs, inverse)
+        sides = range(len(self.subnets))
+        for side in reversed(sides) if inverse else sides:
+            x, share = self._side(side, x, self._output(side, x, cs, shared), inverse)
             log_det = log_det + share
         return (x,), log_det
 
-    def _side(self, side: int, x: Tensor, cs: Tensors, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Transform the elements of one part; side 1 swaps what is kept and what is transformed."""
-        kept = self.mask.logical_not() if side else self.mask
-        output = self.subnets[side](torch.where(kept, x, 0.0), cs).to(x.dtype)
+    def _output(self, side: int, x: Tensor, cs: Tensors, shared: Any) -> Tensor:
+        """What the subnet says of the kept elements; side 1 swaps what is kept and what is transformed."""
+        net = cast(Subnet, self.subnets[side])
+        kept = torch.where(self.mask.logical_not() if side else self.mask, x, 0.0)
+        return (net(kept, cs) if shared is None else net.reuse(kept, shared[side])).to(x.dtype)
+
+    def _side(self, side: int, x: Tensor, output: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Transform the elements of one part."""
         params = output.unflatten(1, (self.transform.numbers, x.shape[1])).flatten(2)[:, :, self.order]
         values = x.flatten(1)[:, self.order]
         part = slice(None, self.count) if side else slice(self.count, None)
