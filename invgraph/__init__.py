@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from invgraph import errors as errors
+from invgraph import init as init
 from invgraph import nets as nets
 from invgraph.checkpoint import Checkpoint as Checkpoint
 from invgraph.checkpoint import load as load

@@ -13,7 +13,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("trials", [10, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [6, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_run_loads_and_resumes_bit_for_bit(trials: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, HERE / "kill_trials.py", "--trials", str(trials)]

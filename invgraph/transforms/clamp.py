@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +14,8 @@ from torch import Tensor
 from invgraph.errors import ArgumentError, GraphError
 
 Activation = Literal["atan", "tanh", "sigmoid"]
+# Empty but for the moments in which `diagnose` looks at a node.
+_watchers: list[Callable[[Tensor, float], None]] = []
 
 
 def require_clamp(where: str, clamp: object, activation: object) -> None:
@@ -28,8 +33,28 @@ def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     """The numbers of ``s``, bent so that they stay within (-alpha, alpha)."""
     scaled = s if alpha == 1 else s / alpha
     if activation == "atan":
-        return torch.atan(scaled) * (2 * alpha / math.pi)
-    if activation == "tanh":
+        bent = torch.atan(scaled) * (2 * alpha / math.pi)
+    elif activation == "tanh":
         bent = torch.tanh(scaled)
-        return bent if alpha == 1 else bent * alpha
-    return (2 * torch.sigmoid(scaled) - 1) * alpha
+        bent = bent if alpha == 1 else bent * alpha
+    else:
+        bent = (2 * torch.sigmoid(scaled) - 1) * alpha
+    for watcher in _watchers:
+        watcher(bent, alpha)
+    return bent
+
+
+@contextmanager
+def watch_clamps(watcher: Callable[[Tensor, float], None]) -> Iterator[None]:
+    """Show the watcher every result of :func:`soft_clamp` with its bound, in this thread, while the context lasts."""
+    own = threading.get_ident()
+
+    def here(bent: Tensor, alpha: float) -> None:
+        if threading.get_ident() == own:
+            watcher(bent, alpha)
+
+    _watchers.append(here)
+    try:
+        yield
+    finally:
+        _watchers.remove(here)

@@ -1,0 +1,163 @@
+"""``ig.diagnose`` tells the truth about each node, and leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES, Case
+from torch import Tensor, nn
+from training import digest, make_flow
+
+import invgraph as ig
+from invgraph.singular import largest_singular_value
+from invgraph.testing import randomize
+from invgraph.transforms import clamp
+
+
+def chained(*layers: Any, dims: int = 4) -> ig.Graph:
+    x = ig.InputNode(dims, name="x")
+    return ig.Graph(x, ig.chain(x, *layers, name="node"))
+
+
+def test_gains_are_the_singular_values() -> None:
+    matrix = torch.diag(torch.tensor([3.0, 1.0, 0.5, -0.25], dtype=torch.float64))
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    graph = chained((ig.FixedLinear, {"matrix": turn @ matrix}), (ig.Orthogonal, {"seed": 1})).double()
+    report = ig.diagnose(graph, torch.zeros(2, 4, dtype=torch.float64))
+    assert report["node_0"].gain == pytest.approx(3, rel=1e-3)
+    assert report["node_0"].inverse_gain == pytest.approx(4, rel=1e-3)
+    assert report["node_0"].log_det == pytest.approx(math.log(0.375))
+    assert report["node_0"].share == -1
+    # The matrices are float32's numbers: rounding has moved them by 1e-7.
+    assert report["node_1"].gain == pytest.approx(1, abs=1e-5)
+    assert report.whole.gain == pytest.approx(3, rel=1e-3)
+    assert report.whole.saturated is None
+
+
+KINDS = (ig.ActNorm, ig.Conv1x1, ig.Coupling, ig.FixedLinear, ig.Graph, ig.Haar, ig.Householder)
+SMOOTH = [case for case in CASES if case.cls in KINDS and "i" not in case.without and "k" not in case.without][::4]
+
+
+@pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.id)
+def test_the_power_iteration_finds_the_largest_singular_value(case: Case) -> None:
+    module = case.build()
+    xs, cs = case.data(module, torch.float64, batch=2)
+    module.eval()
+
+    def flat(joined: Tensor) -> Tensor:
+        parts = joined.split([x[0].numel() for x in xs], dim=1)
+        ys, _ = module(tuple(part.view_as(x) for part, x in zip(parts, xs, strict=True)), cs)
+        return torch.cat([y.flatten(1) for y in ys], dim=1)
+
+    joined = torch.cat([x.flatten(1) for x in xs], dim=1)
+    full = torch.autograd.functional.jacobian(flat, joined)
+    exact = torch.stack([torch.linalg.svdvals(full[row, :, row])[0] for row in range(2)])
+    found = largest_singular_value(lambda values: module(values, cs)[0], xs, 200, seed=0)
+    assert (found <= exact * (1 + 1e-6)).all()
+    assert torch.allclose(found, exact, rtol=0.05)
+
+
+class Once(torch.autograd.Function):
+    """A function that can be differentiated once only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * torch.tensor([5.0, 1.0], dtype=x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad * torch.tensor([5.0, 1.0], dtype=grad.dtype)
+
+
+def test_what_differentiates_once_is_measured_by_differences() -> None:
+    x = (torch.ones(3, 2, dtype=torch.float64),)
+    found = largest_singular_value(lambda xs: (Once.apply(xs[0]),), x, 100, seed=0)
+    assert torch.allclose(found, torch.full((3,), 5.0, dtype=torch.float64), rtol=1e-3)
+
+
+def test_saturation_is_the_share_of_clamps_at_their_bound() -> None:
+    graph = chained((ig.Elementwise, {"transform": ig.Affine(clamp=1.0)}), ig.Flatten)
+    with torch.no_grad():
+        graph["node_0"].params[0] = torch.tensor([100.0, -100.0, 0.1, 3.0])
+    report = ig.diagnose(graph, torch.zeros(5, 4))
+    assert report["node_0"].saturated == 0.5
+    assert report["node_1"].saturated is None
+    assert not clamp._watchers
+
+
+def test_shares_add_up_and_nested_nodes_have_rows_of_their_own() -> None:
+    flow = randomize(make_flow())
+    outer = ig.InputNode(1, 4, 4, name="outer")
+    c = ig.ConditionNode(10, name="c")
+    flow.graph.initialize(torch.randn(8, 1, 4, 4), torch.randn(8, 10))
+    graph = ig.Graph(outer, ig.Node(ig.Node(outer, flow.graph, conditions=c, name="inner"), ig.Orthogonal, {"seed": 1},
+                                    name="turn"), c).double()  # fmt: skip
+    x, digits = torch.randn(6, 1, 4, 4, dtype=torch.float64), torch.randn(6, 10, dtype=torch.float64)
+    report = ig.diagnose(graph, x, digits)
+    names = [node.name for node in report.nodes]
+    assert names[:3] == ["inner", "inner.flatten", "inner.norm"]
+    assert names[-1] == "turn"
+    inner = [node for node in report.nodes if node.name.startswith("inner.")]
+    assert sum(node.log_det for node in inner) == pytest.approx(report["inner"].log_det)
+    assert sum(abs(node.share) for node in report.nodes if "." not in node.name) == pytest.approx(1)
+    assert report.whole.log_det == pytest.approx(graph(x, digits)[1].mean().item())
+    assert report.whole.round_trip < 1e-10
+    lines = str(report).splitlines()
+    assert len(lines) == len(report.nodes) + 3
+    for words in ("round trip", "log-det", "share", "inverse gain", "saturated"):
+        assert words in lines[0]
+
+
+def test_the_node_that_loses_precision_stands_out() -> None:
+    wild = torch.diag(torch.tensor([1e5, 1.0, 1.0, 1e-5]))
+    graph = chained((ig.Orthogonal, {"seed": 0}), (ig.FixedLinear, {"matrix": wild}), (ig.Orthogonal, {"seed": 1}))
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+    report = ig.diagnose(graph, x)
+    assert report["node_1"].inverse_gain == pytest.approx(1e5, rel=1e-3)
+    assert report.whole.round_trip > 10 * report["node_0"].round_trip
+
+
+def test_a_diagnosis_leaves_no_trace() -> None:
+    class Counting(nn.Module):
+        def __init__(self, a: int, b: int) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(a, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, b))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x)
+
+    graph = chained((ig.Coupling, {"transform": ig.Affine(), "subnet": Counting}))
+    graph["node_0"].subnets[0].eval()
+    before, states, random = digest(graph), [m.training for m in graph.modules()], torch.get_rng_state()
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    hooks = [copy.copy(m._forward_pre_hooks) for m in graph.modules()]
+    ig.diagnose(graph, x)
+    assert digest(graph) == before
+    assert [m.training for m in graph.modules()] == states
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [m._forward_pre_hooks for m in graph.modules()] == hooks
+    assert x.grad is None
+    assert all(p.grad is None for p in graph.parameters())
+
+
+def test_what_is_not_finite_is_told_as_such() -> None:
+    graph = chained((ig.Elementwise, {"transform": ig.Affine()}), ig.Flatten)
+    with torch.no_grad():
+        graph["node_0"].params[1, 2] = float("nan")
+    report = ig.diagnose(graph, torch.zeros(2, 4))
+    assert math.isnan(report["node_0"].round_trip)
+    assert report.worst.name in ("node_0", "node_1")
+
+
+def test_an_empty_batch_and_wrong_arguments() -> None:
+    graph = chained(ig.Flatten)
+    assert ig.diagnose(graph, torch.zeros(0, 4)).nodes[0].round_trip == 0
+    with pytest.raises(ig.ArgumentError, match="expected a Graph"):
+        ig.diagnose(ig.Flow(graph), torch.zeros(2, 4))  # type: ignore[arg-type]
+    with pytest.raises(ig.ShapeError, match="wrong shape"):
+        ig.diagnose(graph, torch.zeros(2, 5))
