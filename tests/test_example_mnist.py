@@ -189,7 +189,7 @@ class TestFigures:
         network = judge.load()
         clean = judge.accuracy(network, data.standardize(pixels.float() / 255), labels)
         noisy = judge.accuracy(network, measure.noisy(pixels, 0.15, torch.Generator().manual_seed(0)), labels)
-        assert clean > 0.985
+        assert clean > 0.98
         assert noisy > 0.975
 
     def test_denoising_takes_noise_off(self):
@@ -387,7 +387,8 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
     assert process.returncode == 130, complaints
     assert "--resume" in told
     state = ig.load(tmp_path / "model.safetensors").training
-    assert 0 < state["step"] < 1_000_000
+    assert state["step"] < 1_000_000
+    assert not state["history"]["finished"]
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ CONVENTIONS = {
     "pixels in 0..1 plus Gaussian noise of the stated standard deviation, minus 0.1307, divided by 0.3081",
     "loss": "the same without the constant log(2 pi) / 2: the paper's Eq. 6 for each dimension",
     "bits": "-log2 p(y | c) / 784 for y = byte + u, u uniform in [0, 1): an upper bound on the bits needed for each "
-    "byte; the model sees ((y - 0.5) / 255 - 0.1307) / 0.3081, so log2(255 * 0.3081) bits are added for the units",
+    "byte; the model sees ((y - 0.5) / 255 - 0.1307) / 0.3081, so log2(255 * 0.3081) bits are added for the units; the "
+    "model is trained with far more noise than that, so this is no figure to set beside models trained for it",
     "accuracy": "share of generated digits that the judge, a classifier of real MNIST digits, takes for the digit that "
     "was asked for; plain: as the flow generates them; denoised: after one step of Tweedie's formula",
 }

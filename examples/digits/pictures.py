@@ -69,12 +69,12 @@ def samples(flow: ig.Flow, noise: float, path: Path, *, temperature: float, rows
     generator = torch.Generator(device).manual_seed(seed)
     z = torch.randn(rows, 784, generator=generator, device=device) * temperature
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.36 * rows + 0.55), layout="constrained")
+        figure = Figure(figsize=(7.2, 0.335 * rows + 0.55), layout="constrained")
         digits = [str(digit) for digit in range(10)]
         titles = ("as generated", "training noise removed")
         for axes, tiles, title in zip(figure.subplots(1, 2), _decode(flow, z, noise), titles, strict=True):
             _show(axes, tiles, columns=digits)
-            axes.set_title(f"{title}, temperature {temperature:g}", fontsize=8)
+            axes.set_title(f"{title}, temperature {temperature:.1f}", fontsize=8)
         return _save(figure, path)
 
 
@@ -88,7 +88,7 @@ def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int 
         z, _ = flow.graph(x, data.one_hot(test.labels[chosen]).to(device))
     _, tiles = _decode(flow, z, noise)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.2, 0.36 * rows + 0.35), layout="constrained")
+        figure = Figure(figsize=(4.2, 0.345 * rows + 0.3), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 10.9))
         _show(left, test.pixels[chosen].unsqueeze(1).float() / 255, columns=["real"])
         left.tick_params(labelcolor=ACCENT)
@@ -115,7 +115,10 @@ def _shape_of(pixels: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Tensor, list[str]]:
-    """Mean, the first principal components of the test set's latents times their deviation, and what they follow."""
+    """Mean, the first principal components of the test set's latents times their deviation, and what they follow.
+
+    A component is named after the trait of a digit's shape that it is correlated with most.
+    """
     device = next(flow.parameters()).device
     test = data.load("test")
     pixels = test.pixels[:count].float() / 255
@@ -129,7 +132,7 @@ def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Te
     for score in scores.T:
         found = {name: torch.corrcoef(torch.stack((score, value)))[0, 1].item() for name, value in shape.items()}
         best = max(found, key=lambda name: abs(found[name]))
-        names.append(f"{best}, r = {found[best]:+.2f}")
+        names.append(f"{best}, r = {found[best]:+.2f}" if abs(found[best]) >= 0.3 else "no one trait")
     return z.mean(0), axes * deviations[:, None], names
 
 
@@ -139,7 +142,7 @@ def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach:
     mean, components, names = _components(flow, count)
     steps = torch.linspace(-reach, reach, 7, dtype=torch.float64)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 2.75), layout="constrained")
+        figure = Figure(figsize=(7.2, 2.7), layout="constrained")
         for number, (place, component) in enumerate(zip(figure.subplots(1, 4), components, strict=True)):
             z = (mean + steps[:, None] * component).float().to(device)
             _, tiles = _decode(flow, z, noise)
