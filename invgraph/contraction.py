@@ -63,6 +63,9 @@ class Contraction(Subnet):
     def combine(self, x: Tensor, shared: Tensors) -> Tensor:
         return self.run(x, shared, self.bounded())
 
+    def last_parameters(self) -> tuple[nn.Parameter, ...]:
+        return self.weights[-1], self.biases[-1]
+
     def bounded(self) -> Tensors:
         """The weights, divided so that the network contracts."""
         # A convolution's norm is at most that of its matrix from patches to pixels, times the root of the taps.

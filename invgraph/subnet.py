@@ -42,6 +42,14 @@ class Subnet(nn.Module, ABC):
         """Output of the network, shape ``(B, channels_out, ...)``."""
         return self.combine(x, self.share(cs))
 
+    def last_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Those of the layer that makes the output: the child ``last``, or the last of ``layers``."""
+        last = self._modules.get("last")
+        layers = self._modules.get("layers")
+        if last is None and isinstance(layers, nn.ModuleList):
+            last = layers[-1]
+        return () if last is None else tuple(last.parameters())
+
     @final
     def reuse(self, x: Tensor, shared: Tensors) -> Tensor:
         """As :meth:`combine`, for several samples of each row of the conditions, sample by sample."""
@@ -72,6 +80,11 @@ class Concatenated(Subnet):
 
     def share(self, cs: Tensors) -> Tensors:
         return cs
+
+    def last_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Those of the last submodule that has parameters of its own."""
+        own = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
+        return ([(), *(parameters for parameters in own if parameters)])[-1]
 
     def combine(self, x: Tensor, shared: Tensors) -> Tensor:
         if not shared:

@@ -1,0 +1,209 @@
+"""How models start: the helpers of ig.init, initialisation by data through a graph, and deep stacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(channels_in, 32), nn.ReLU(), nn.Linear(32, channels_out))
+
+
+def stack(depth: int, subnet: Any, *, norm: bool = False, clamp: float = 1.9) -> ig.Graph:
+    x, h = (node := ig.InputNode(8, name="x")), node
+    for k in range(depth):
+        h = ig.Node(h, ig.Permute, {"seed": k})
+        h = ig.Node(h, ig.ActNorm) if norm else h
+        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(clamp=clamp), "subnet": subnet})
+    return ig.Graph(x, h)
+
+
+def round_trip(graph: ig.Graph, x: torch.Tensor) -> float:
+    z, log_det = graph(x)
+    assert bool(torch.isfinite(z).all())
+    assert bool(torch.isfinite(log_det).all())
+    back, _ = graph.inverse(z)
+    return float((back - x).abs().max().detach())
+
+
+DEFAULTS: list[tuple[str, Callable[[ig.Graph], object]]] = [
+    ("as built", lambda graph: None),
+    ("after some training", lambda graph: randomize(graph, scale=0.1)),
+    ("the paper's normal, last layers too", lambda graph: ig.init.scaled_normal(graph, zero_last=False)),
+]
+
+
+@pytest.mark.parametrize(("told", "start"), DEFAULTS, ids=[told for told, _ in DEFAULTS])
+def test_128_default_blocks_round_trip_in_float32(told: str, start: Callable[[ig.Graph], object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph = stack(128, ig.nets.MLP(hidden=64))
+        start(graph)
+        assert round_trip(graph, noise(64, 8)) <= 1e-3
+
+
+def test_128_default_images_blocks_round_trip_in_float32() -> None:
+    x = ig.InputNode(4, 4, 4, name="x")
+    block = (ig.AllInOne, {"subnet": ig.nets.ConvNet(hidden=8), "transform": ig.Affine(clamp=1.0)})
+    graph = ig.Graph(x, ig.chain(x, *(block,) * 128))
+    assert round_trip(randomize(graph, scale=0.05), noise(4, 4, 4, 4)) <= 1e-3
+
+
+def test_128_blocks_of_plain_subnets_start_as_the_identity() -> None:
+    graph = stack(128, plain, clamp=2.0)
+    ig.init.identity(graph)
+    assert round_trip(graph, noise(64, 8)) == 0
+
+
+NETS = [
+    ((4,), ig.nets.MLP(8)),
+    ((4,), ig.nets.ResidualMLP(8)),
+    ((4,), plain),
+    ((4, 4, 4), ig.nets.ConvNet(8)),
+    ((4, 4, 4), ig.nets.ResidualConvNet(8)),
+    ((4, 4, 4), ig.nets.UNet(4)),
+    ((4, 4, 4), ig.nets.GatedAttention(4, heads=2)),
+    ((4, 4, 4), ig.nets.ViT(4, depth=1, heads=2)),
+]
+
+
+@pytest.mark.parametrize(("shape", "subnet"), NETS, ids=lambda value: type(value).__name__)
+def test_identity_makes_every_coupling_the_identity(shape: tuple[int, ...], subnet: Any) -> None:
+    layer = ig.Coupling(shape, ((3,),), transform=ig.Affine(), subnet=subnet)
+    x, c = noise(2, *shape), noise(2, 3)
+    randomize(layer)
+    assert not torch.allclose(layer((x,), (c,))[0][0], x)
+    ig.init.identity(layer)
+    (y,), log_det = layer((x,), (c,))
+    assert torch.equal(y, x)
+    assert not log_det.any()
+
+
+def test_identity_covers_autoregressive_and_residual_layers() -> None:
+    x = noise(2, 4)
+    for layer in (ig.Autoregressive((4,), transform=ig.Affine(), hidden=8), ig.Residual((4,), hidden=8)):
+        randomize(layer)
+        ig.init.identity(layer)
+        assert torch.equal(layer((x,))[0][0], x)
+
+
+def test_the_papers_normal_has_its_deviation_and_is_repeatable() -> None:
+    layer = ig.Coupling((64,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=512))
+    state = torch.get_rng_state()
+    ig.init.scaled_normal(layer, std=0.02, seed=5)
+    net = layer.subnets[0][0]
+    assert abs(net.layers[0].weight.std() - 0.02) < 0.001
+    assert abs(net.layers[0].bias.std() - 0.02) < 0.002
+    assert not net.layers[-1].weight.any()
+    first = net.layers[0].weight.clone()
+    ig.init.scaled_normal(layer, std=0.02, seed=5)
+    assert torch.equal(first, net.layers[0].weight)
+    assert not torch.equal(first, layer.subnets[1][0].layers[0].weight)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_xaviers_deviation_follows_the_fans() -> None:
+    layer = ig.Coupling((8, 4, 4), transform=ig.Affine(), subnet=ig.nets.ConvNet(hidden=256, kernel=3))
+    ig.init.xavier(layer, gain=2.0, zero_last=False)
+    first, last = layer.subnets[0][0].layers
+    assert abs(first.weight.std() / (2 * (2 / (9 * (4 + 256))) ** 0.5) - 1) < 0.03
+    assert abs(last.weight.std() / (2 * (2 / (9 * (256 + 8))) ** 0.5) - 1) < 0.03
+    assert not first.bias.any()
+
+
+def test_norms_keep_their_start() -> None:
+    layer = ig.Coupling((4, 4, 4), transform=ig.Affine(), subnet=ig.nets.ViT(4, depth=1, heads=2))
+    ig.init.xavier(layer)
+    ig.init.scaled_normal(layer)
+    norms = [module for module in layer.modules() if isinstance(module, nn.LayerNorm)]
+    assert norms
+    assert all(bool((norm.weight == 1).all()) for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("std", "error"), [(-1.0, ig.GraphError), (float("nan"), ig.GraphError), ("a", ig.ArgumentError)]
+)
+def test_wrong_deviations_are_refused(std: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="std must be"):
+        ig.init.scaled_normal(nn.Identity(), std=std)
+
+
+# Initialisation by data
+
+
+def moments(y: torch.Tensor) -> tuple[float, float]:
+    """The worst mean, and the worst deviation from 1, of a channel."""
+    channels = y.detach().transpose(0, 1).flatten(1)
+    return float(channels.mean(1).abs().max()), float((channels.std(1, correction=0) - 1).abs().max())
+
+
+def test_actnorms_of_a_graph_start_from_what_reaches_them() -> None:
+    graph = stack(6, ig.nets.MLP(hidden=16), norm=True)
+    with pytest.raises(ig.GraphError, match=r"call initialize\(batch\)"):
+        graph(noise(4, 8))
+    randomize(graph)
+    batch = noise(256, 8) * 5 + 3
+    graph.initialize(batch)
+    reached: list[tuple[float, float]] = []
+    norms = [module for module in graph.modules() if isinstance(module, ig.ActNorm)]
+    hooks = [norm.register_forward_hook(lambda m, i, out: reached.append(moments(out[0][0]))) for norm in norms]
+    graph(batch)
+    for hook in hooks:
+        hook.remove()
+    assert len(reached) == 6
+    assert all(mean < 1e-4 and deviation < 1e-4 for mean, deviation in reached)
+    assert round_trip(graph, batch) < 1e-3
+
+
+def test_conditions_features_and_nested_graphs_take_part() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    inner_x, inner_c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
+    inner = ig.Graph(inner_x, ig.chain(inner_x, (ig.Coupling, args), ig.ActNorm, conditions=inner_c), inner_c)
+    feature = ig.FeatureNode(c, nn.Linear, {"in_features": 3, "out_features": 2}, name="feature")
+    h = ig.Node(x, inner, conditions=feature, name="nested")
+    h = ig.Node(h, ig.AllInOne, {"subnet": ig.nets.MLP(hidden=8), "permutation": "hard"}, conditions=c, name="block")
+    graph = randomize(ig.Graph(x, h, c))
+    batch, given = noise(256, 4) * 3 - 1, noise(256, 3, seed=1)
+    graph.initialize(batch, given)
+    middle = graph["nested"]((batch,), (graph["feature"](given),))[0][0]
+    assert max(moments(middle)) < 1e-4
+    assert max(moments(graph(batch, given)[0])) < 1e-4  # a permutation keeps channels as they are
+
+
+def test_initialisation_happens_at_the_users_word_alone() -> None:
+    graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
+    graph.initialize(noise(64, 8))
+    before = {name: value.clone() for name, value in graph.state_dict().items()}
+    graph.train()(noise(64, 8, seed=1) * 100)
+    graph.eval()(noise(64, 8, seed=1) * 100)
+    assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())
+
+
+def test_a_batch_without_a_scale_is_refused_with_the_node() -> None:
+    graph = stack(1, ig.nets.MLP(hidden=8), norm=True)
+    with pytest.raises(ig.NumericsError, match=r"(?s)node 'actnorm_0' \(ActNorm\).*at least two numbers"):
+        graph.initialize(noise(1, 8))
+    with pytest.raises(ig.NumericsError, match="channel 0 is constant"):
+        graph.initialize(torch.zeros(16, 8))
+
+
+def test_a_loaded_graph_needs_no_second_initialisation() -> None:
+    graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
+    graph.initialize(noise(64, 8))
+    other = stack(2, ig.nets.MLP(hidden=8), norm=True)
+    other.load_state_dict(graph.state_dict())
+    assert torch.equal(other(noise(3, 8))[0], graph(noise(3, 8))[0])
