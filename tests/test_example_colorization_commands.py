@@ -95,14 +95,21 @@ def test_worker_processes_draw_the_same_crops(data, tmp_path):
 def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("colorization.commands.find_viewer", lambda *paths: None)
     monkeypatch.setattr("colorization.pictures.SHOWN", 24)
-    assert main(BEDROOMS, ["all", "--data", str(data), "--preset", "tiny", "--steps", "2", "--threads", "1"]) == 0
+    assert (
+        main(
+            BEDROOMS,
+            ["all", "--data", str(data), "--preset", "tiny", "--steps", "2", "--temperature", "0.5", "--threads", "1"],
+        )
+        == 0
+    )
     folder = tmp_path / "runs" / "bedrooms"
     told = capsys.readouterr().out
     table = json.loads((folder / "table.json").read_text())
-    assert list(table["rows"]) == ["truth", "grey", "cinn", "unconditional", "raw", "cnn", "cvae", "cgan"]
+    assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", "unconditional", "raw", "cnn", "cvae", "cgan"]
     assert table["about"]["photographs"] == 3
     assert table["about"]["runs"]["cinn"]["preset"]["size"] == 16
     assert table["rows"]["cinn"]["rmse_8"]["value"] <= table["rows"]["cinn"]["rmse_1"]["value"]
+    assert table["rows"]["cinn 0.5"]["variance"]["value"] < table["rows"]["cinn"]["variance"]["value"]
     assert table["rows"]["cnn"]["variance"]["value"] == 0
     assert table["rows"]["truth"]["rmse_8"]["value"] == 0
     assert "nll" not in table["rows"]["cvae"]

@@ -75,6 +75,9 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network")
     measuring = argparse.ArgumentParser(add_help=False)
     measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
+    measuring.add_argument(
+        "--temperature", type=float, default=1.0, help="of the pictures, and of one more row for the cINN"
+    )
     measuring.add_argument("--viewer", help="exported network for the Frechet distance; default: EfficientNet-Lite0")
     measuring.add_argument("--classifier", help="exported network for the accuracy; default: EfficientNet-Lite0")
 
@@ -178,6 +181,9 @@ def run_table(example: Example, options: argparse.Namespace) -> int:
         rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
         for kind, colorizer in colorizers.items():
             rows[kind] = evaluate(kind, colorizer, held_out, seed=options.seed)
+            if kind == "cinn" and options.temperature != 1:
+                cooler = evaluate(kind, colorizer, held_out, seed=options.seed, temperature=options.temperature)
+                rows[f"{kind} {options.temperature:g}"] = cooler
     about = {
         "example": example.name, "split": options.split, "photographs": len(held_out.lab), "seed": options.seed,
         "viewer": viewer.name if viewer else None,
@@ -201,7 +207,8 @@ def run_pictures(example: Example, options: argparse.Namespace) -> int:
             for kind in ("cinn", "raw")
         )
         assert colorizer is not None
-        gallery = Gallery(colorizer, folder, options.split, Preset(**colorizer.config["preset"]).seen, options.seed)
+        seen = Preset(**colorizer.config["preset"]).seen
+        gallery = Gallery(colorizer, folder, options.split, seen, options.seed, options.temperature)
         for path in gallery.write(options.out / "pictures", raw):
             print(path)
     return 0

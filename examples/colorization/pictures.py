@@ -29,10 +29,13 @@ class Gallery:
         split: which of them.
         seen: pixels of the side of the lightness that the colorizer looks at.
         seed: of all latents.
+        temperature: of the colorizations drawn at random.
     """
 
-    def __init__(self, colorizer: Colorizer, folder: Folder, split: str, seen: int, seed: int = 0) -> None:
-        self.colorizer, self.seed = colorizer, seed
+    def __init__(
+        self, colorizer: Colorizer, folder: Folder, split: str, seen: int, seed: int = 0, temperature: float = 1.0
+    ) -> None:
+        self.colorizer, self.seed, self.temperature = colorizer, seed, temperature
         small, large = Crops(folder, split, seen), Crops(folder, split, SHOWN)
         self.lab = torch.stack([small[index] for index in range(len(small))])
         self.large = torch.stack([large[index] for index in range(len(large))])
@@ -78,7 +81,9 @@ class Gallery:
         """Fig. 11: grey, colorizations, and at the right the original."""
         generator, rows = self._generator(), []
         for index in self._chosen(count):
-            samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, generator=generator)[:, 0]
+            samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, self.temperature, generator=generator)[
+                :, 0
+            ]
             rows.append([self._grey(index), *(self._picture(index, ab) for ab in samples), self._original(index)])
         return grid(rows)
 
@@ -115,7 +120,7 @@ class Gallery:
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
         """Fig. 12: the colorizations furthest from the original: grey, worst, best of n, original."""
         truth = self.colorizer.lab_colours(self.colorizer.prepare(self.lab)[0])
-        samples = self.colorizer.sample(self.lab[:, :1], n, generator=self._generator())
+        samples = self.colorizer.sample(self.lab[:, :1], n, self.temperature, generator=self._generator())
         errors = torch.stack([rmse_best(sample[None], truth) for sample in samples])
         rows = []
         for index in errors.amax(0).argsort(descending=True)[:count].tolist():
@@ -131,7 +136,10 @@ class Gallery:
         generator, rows = self._generator(), []
         for index in self._chosen(count):
             lightness = self.lab[index : index + 1, :1]
-            left, right = (model.sample(lightness, n, generator=generator)[:, 0] for model in (self.colorizer, other))
+            left, right = (
+                model.sample(lightness, n, self.temperature, generator=generator)[:, 0]
+                for model in (self.colorizer, other)
+            )
             pictures = [[self._picture(index, ab) for ab in samples] for samples in (left, right)]
             rows.append([*pictures[0], self._original(index), *pictures[1]])
         return grid(rows)

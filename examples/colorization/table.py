@@ -70,7 +70,9 @@ def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.cat([part.features for part in seen]), torch.cat(logits) if logits else None
 
 
-def evaluate(kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, seed: int = 0) -> dict[str, Measured]:
+def evaluate(
+    kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, seed: int = 0, temperature: float = 1.0
+) -> dict[str, Measured]:
     """One row of the table.
 
     Arguments:
@@ -79,6 +81,7 @@ def evaluate(kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, see
         held_out: the photographs.
         n: samples of each.
         seed: of the latents and of the noise in likelihoods.
+        temperature: of the latents.
     """
     lab = held_out.lab
     truth = colorizer.lab_colours(colorizer.prepare(lab)[0])
@@ -88,7 +91,7 @@ def evaluate(kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, see
         samples = torch.zeros_like(truth)[None]
     else:
         generator = colorizer.generator(seed)
-        parts = [colorizer.sample(part[:, :1], n, generator=generator) for part in lab.split(16)]
+        parts = [colorizer.sample(part[:, :1], n, temperature, generator=generator) for part in lab.split(16)]
         samples = torch.cat(parts, dim=1)
     lightness = functional.adaptive_avg_pool2d(lab[:, :1], truth.shape[-1])
     shown = [lab_to_rgb(torch.cat((lightness, ab), dim=1)) for ab in (truth, *samples)]
@@ -99,7 +102,7 @@ def evaluate(kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, see
         "rmse_8_rgb": mean_of(100 * rmse_best(torch.stack(shown[1:]), shown[0])),
         "variance": mean_of(variance(samples)),
     }
-    if kind in DENSITIES:
+    if kind in DENSITIES and temperature == 1:
         row["nll"] = mean_of(colorizer.nll(lab, seed))
     return row | _looked_at(samples, held_out)
 
@@ -128,12 +131,18 @@ def _looked_at(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[st
 Rows = Mapping[str, Mapping[str, Measured]]
 
 
+def _title(kind: str) -> str:
+    """``cinn`` or, at another temperature than one, ``cinn 0.8`` in words."""
+    name, _, temperature = kind.partition(" ")
+    return f"{NAMES[name]}, temperature {temperature}" if temperature else NAMES[name]
+
+
 def as_rst(rows: Rows) -> str:
     """A list table; nothing where a figure makes no sense."""
     lines = [".. list-table::", "   :header-rows: 1", "", "   * - "]
     lines += [f"     - {title}" for title in COLUMNS.values()]
     for kind, row in rows.items():
-        lines.append(f"   * - {NAMES[kind]}")
+        lines.append(f"   * - {_title(kind)}")
         lines += [f"     - {row[key]}" if key in row else "     -" for key in COLUMNS]
     return "\n".join(lines) + "\n"
 
@@ -141,7 +150,7 @@ def as_rst(rows: Rows) -> str:
 def as_text(rows: Rows) -> str:
     """Columns for a terminal."""
     cells = [["", *COLUMNS]]
-    cells += [[NAMES[kind], *(str(row.get(key, "")) for key in COLUMNS)] for kind, row in rows.items()]
+    cells += [[_title(kind), *(str(row.get(key, "")) for key in COLUMNS)] for kind, row in rows.items()]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
