@@ -26,7 +26,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "reference",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "*_results.rst"]  # tables of figures that other pages include
 templates_path = ["_templates"]
 default_role = "code"
 highlight_language = "python"
