@@ -81,7 +81,7 @@ def test_the_density_integrates_to_one() -> None:
     for (c,) in (draw([(3,)], 1, seed=2), draw([(3,)], 1, seed=3)):
         with torch.no_grad():
             density = flow.log_prob(grid, c.expand(len(grid), 3)).exp()
-        assert density.sum().item() * (30 / 600) ** 2 == pytest.approx(1, abs=1e-5)  # of the grid: ReLU has kinks
+        assert density.sum().item() * (30 / 600) ** 2 == pytest.approx(1, abs=1e-4)  # of the grid: ReLU has kinks
 
 
 def test_samples_follow_the_density() -> None:
