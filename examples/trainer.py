@@ -207,7 +207,7 @@ class _Run:
         self.model, self.recipe, self.seed, self.where = model, recipe, seed, where
         self.path, self.metadata = path, metadata
         self.step, self.history = 0, History()
-        self.weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.weights: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.averages = [weight.detach().clone() for weight in self.weights] if recipe.average else []
         self.optimizer = torch.optim.AdamW(
             self.weights, recipe.rate, (0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True
@@ -260,7 +260,7 @@ class _Run:
         self.history.reached = self.step
         self.history.finished = self.step >= self.recipe.steps
         self._began = self._saved = now
-        state = {
+        state: dict[str, Any] = {
             "step": self.step,
             "seed": self.seed,
             "recipe": asdict(self.recipe),

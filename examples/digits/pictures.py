@@ -18,7 +18,7 @@ from digits import data
 from digits.measure import denoise, noisy
 
 INK, QUIET, ACCENT = "#1a1a1a", "#8a8a8a", "#c2410c"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "serif",
     "font.serif": ["DejaVu Serif"],
     "font.size": 8,
