@@ -39,10 +39,14 @@ class Invertible(nn.Module, ABC):
     Attributes:
         conditional: whether the class takes conditions.
         arity: how many inputs it takes; None for any number.
+        compiled_once: whether equal layers of a compiled graph share their code; their outputs may not be views of
+            their inputs.
     """
 
     conditional: ClassVar[bool] = False
     arity: ClassVar[int | None] = 1
+    compiled_once: ClassVar[bool] = False
+    _compiled_inverse_impl: Callable[..., Any] | None = None  # as nn.Module's own _compiled_call_impl
 
     if TYPE_CHECKING:
         __call__: Callable[..., Any]
@@ -102,6 +106,11 @@ class Invertible(nn.Module, ABC):
     @final
     def inverse(self, ys: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
         """Inputs and log-determinant of the inverse, from outputs and conditions."""
+        if self._compiled_inverse_impl is not None:
+            return self._compiled_inverse_impl(ys, cs)  # type: ignore[no-any-return]
+        return self._inverse_impl(ys, cs)
+
+    def _inverse_impl(self, ys: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
         return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
 
     def _call(
@@ -128,6 +137,12 @@ class Invertible(nn.Module, ABC):
 
     def _conditions(self) -> Ports:
         return Ports("condition", self.cond_shapes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are not compiled, as those of any module."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state.pop("_compiled_inverse_impl", None)
+        return state
 
     def extra_repr(self) -> str:
         shapes = f"{_told(self.in_shapes)} -> {_told(self.out_shapes)}"

@@ -1,0 +1,134 @@
+"""Compiled graphs: no break, no recompilation over batch sizes, the results of eager."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+import invgraph as ig
+from tests.cases import CASES, Case
+from tests.test_reversible import build, deep_graph
+
+# torch's own tracing of autograd functions does what it warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def in_a_graph(case: Case, dtype: torch.dtype) -> ig.Graph:
+    module = case.build(dtype)
+    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
+    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
+    return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
+
+
+def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, ...], Tensor]) -> float:
+    pairs = zip((*ours[0], ours[1]), (*theirs[0], theirs[1]), strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_every_layer_compiles_in_both_directions(case: Case) -> None:
+    graph = in_a_graph(case, torch.float32)
+    compiled = copy.deepcopy(graph).compile(backend="eager")
+    with torch.no_grad():
+        xs, cs = case.data(graph, torch.float32)
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        ys, cs = case.latents(graph, torch.float32)
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+    assert not counters["graph_break"]
+
+
+def train(graph: ig.Graph, batch: int, width: int = 8, inverse: bool = False) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    x, c = (torch.randn(batch, n, generator=generator, dtype=torch.float32) for n in (width, 3))
+    z, log_det = graph.inverse(x, c) if inverse else graph(x, c)
+    found = torch.autograd.grad(z.square().sum() - log_det.sum(), list(graph.parameters()))
+    return [z.detach(), log_det.detach(), *found]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_five_batch_sizes_compile_twice_at_most(inverse: bool) -> None:
+    graph = build(lambda: deep_graph(3), torch.float32)
+    compiled = copy.deepcopy(graph).compile(backend="aot_eager")
+    seen = []
+    for batch in (16, 8, 5, 33, 64):
+        for ours, theirs in zip(
+            train(compiled, batch, inverse=inverse), train(graph, batch, inverse=inverse), strict=True
+        ):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        seen.append(counters["stats"]["unique_graphs"])
+    assert seen[1:] == [seen[1]] * 4, "a batch size after the second compiled again"
+    assert not counters["graph_break"]
+
+
+def test_a_dynamic_batch_compiles_once() -> None:
+    compiled = build(lambda: deep_graph(2), torch.float32).compile(backend="eager", dynamic=True)
+    for batch in (16, 8, 5, 33, 64):
+        train(compiled, batch)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_equal_couplings_are_one_region() -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    for depth in (2, 6):
+        torch._dynamo.reset()
+        train(build(lambda depth=depth: deep_graph(depth), torch.float32).compile(backend=keep), 4)  # type: ignore[misc]
+    regions = [len([name for name, _ in graph.named_children() if "subgraph" in name]) for graph in graphs]
+    assert regions == [1, 1]
+
+
+@torch.no_grad()
+def test_copies_and_pickles_are_not_compiled() -> None:
+    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager")
+    x, c = torch.zeros(2, 8), torch.zeros(2, 3)
+    z, _ = graph(x, c)
+    for copied in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert copied._compiled_inverse_impl is None
+        assert torch.equal(copied(x, c)[0], z)
+        assert torch.equal(copied.inverse(z, c)[0], graph.inverse(z, c)[0])
+
+
+def test_bad_input_is_still_told() -> None:
+    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=False)
+    with pytest.raises(ig.ShapeError, match="expected"):
+        graph(torch.zeros(2, 7), torch.zeros(2, 3))
+
+
+@pytest.mark.slow
+def test_inductor_gives_eagers_numbers() -> None:
+    graph = build(lambda: deep_graph(4, width=16), torch.float32)
+    compiled = copy.deepcopy(graph).compile()
+    for inverse in (False, True):
+        for batch in (16, 5, 33):
+            ours, theirs = train(compiled, batch, 16, inverse), train(graph, batch, 16, inverse)
+            assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_every_layer_under_inductor(case: Case) -> None:
+    graph = in_a_graph(case, torch.float32)
+    compiled = copy.deepcopy(graph).compile()
+    with torch.no_grad():
+        xs, cs = case.data(graph, torch.float32)
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        ys, cs = case.latents(graph, torch.float32)
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
