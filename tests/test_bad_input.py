@@ -189,6 +189,11 @@ def finite() -> object:
     return graph(torch.full((1, 4), torch.finfo(torch.float32).max) * torch.tensor([1.0, 1.0, 1.0, 2.0]))
 
 
+def logit(number: float) -> object:
+    layer = ig.Elementwise((2,), transform=ig.Logit(check_domain=True))
+    return layer((torch.tensor([[0.5, number]]),))
+
+
 DECLARING = (
     Bad("1", lambda: ig.InputNode(), GraphError, ("at least one size",)),
     Bad("1b", lambda: ig.ConditionNode(), GraphError, ("at least one size", "ConditionNode")),
@@ -309,6 +314,9 @@ MODULES = (
     Bad("59c", lambda: ig.Permute((3,), seed=1.5), ArgumentError, ("seed must be an int",)),
     Bad("60", lambda: ig.FixedLinear((2,), matrix=[[1.0, 2.0], [2.0, 4.0]]), GraphError, ("not invertible (cond",)),
     Bad("60b", lambda: ig.FixedLinear((2,), matrix=[[1.0]]), GraphError, ("expected (2, 2)",)),
+    Bad("60c", lambda: ig.Conv1x1((2, 4, 4), matrix=[[1.0, 2.0], [2.0, 4.0]]), GraphError, ("not invertible (cond",)),
+    Bad("61", lambda: ig.LinearSpline(bins=0), GraphError, ("bins",)),
+    Bad("61b", lambda: ig.RationalQuadraticSpline(bins=10, min_width=0.1), GraphError, ("min_width",)),
     Bad("62", lambda: ig.ActNorm((4,))((torch.zeros(2, 4),)), GraphError, ("call initialize(batch)",)),
     Bad("63", lambda: ig.ActNorm((4,)).initialize(torch.zeros(1, 4)), NumericsError, ("at least two numbers",)),
     Bad("63b", lambda: ig.ActNorm((2,)).initialize(torch.tensor([[1.0, 2.0], [2.0, 2.0]])), NumericsError,
@@ -351,6 +359,8 @@ CALLS = (
     Bad("74b", lambda: IMAGE(torch.nested.nested_tensor(list(X), layout=torch.jagged), D), InputTypeError,
         ("nested", "dense")),
     Bad("76", finite, NumericsError, ("'quiet'", "NaN or infinite")),
+    Bad("77", lambda: logit(-0.1), NumericsError, ("outside the domain of 'logit': min -0.1",)),
+    Bad("77b", lambda: logit(1.5), NumericsError, ("outside the domain of 'logit': max 1.5",)),
     Bad("79", lambda: wrong(lambda t: (t, t.sum(1))), ShapeError, ("returned a Tensor", "a tuple of 1")),
     Bad("79b", lambda: wrong(lambda t: ((t, t), t.sum(1))), ShapeError, ("returned 2 values",)),
     Bad("79c", lambda: wrong(lambda t: ((t[:, :3],), t.sum(1))), ShapeError, ("(2, 3)", "declared (B, 4)")),
