@@ -31,7 +31,7 @@ PRESETS = {
     # a few minutes on a CPU; more noise, because a few hundred photographs repeat their flat parts exactly
     "quick": Preset(
         size=32, features=(16, 32, 32, 64), hidden=(16, 32, 64, 128), blocks=(2, 4, 4, 4), clamp=0.8,
-        noise=0.05, batch=32, rate=1e-3, steps=2000, average=0.99,
+        noise=0.05, batch=32, rate=1e-3, steps=1000, average=0.99,
     ),
     # the same at the published resolution: an hour or two on a CPU
     "small": Preset(

@@ -41,7 +41,7 @@ PRESETS = {
     # minutes on a CPU
     "quick": Preset(
         size=32, lightness=128, width=8, features=(16, 16, 16, 64), hidden=(16, 16, 32, 64, 64),
-        blocks=(2, 2, 2, 2, 2), clamp=1.0, noise=0.05, batch=16, rate=1e-3, steps=400, first=150,
+        blocks=(2, 2, 2, 2, 2), clamp=1.0, noise=0.05, batch=16, rate=1e-3, steps=200, first=80,
     ),
     # seconds, for tests
     "tiny": Preset(

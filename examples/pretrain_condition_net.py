@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from trainer import Place, Recipe, place
 
-STEPS = {"paper": 400_000, "medium": 6000, "quick": 400, "tiny": 50}
+STEPS = {"paper": 400_000, "medium": 6000, "quick": 200, "tiny": 50}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,7 +53,8 @@ class Regression(nn.Module):
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
         """Mean square error, scaled to nats of a normal distribution with deviation one."""
-        return 0.5 * (self.decoder(self.conditioner(c)) - x).square().mean() * x[0].numel()
+        square: Tensor = (self.decoder(self.conditioner(c)) - x).square().mean()
+        return 0.5 * x[0].numel() * square
 
     @torch.no_grad()
     def sample(
@@ -96,7 +97,8 @@ class ConditionalVAE(nn.Module):
         deviation = self.log_deviation[:, None, None]
         misfit = 0.5 * ((x - self.decoder(maps, z)) * torch.exp(-deviation)).square() + deviation
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-        return (misfit.flatten(1).sum(1) + divergence).mean()
+        bound: Tensor = (misfit.flatten(1).sum(1) + divergence).mean()
+        return bound
 
     def _encode(self, x: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
         fine, half, quarter, whole = maps
@@ -148,14 +150,15 @@ class ConditionalGAN(nn.Module):
         """The generator's loss and the discriminator's, added; no gradient of either reaches the other."""
         maps = self.conditioner(c)
         fake = self.decoder(maps, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
-        below = functional.adaptive_avg_pool2d(c, x.shape[-2:])  # lightness at the colours' resolution
+        below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the colours' resolution
         constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         fooled = functional_call(self.discriminator, constants, (torch.cat((below, fake), dim=1),))
         generator = _cross_entropy(fooled, 1.0) + self.absolute * (fake - x).abs().mean()
         real, seen = self.discriminator(
             torch.cat((torch.cat((below, x), 1), torch.cat((below, fake.detach()), 1)))
         ).chunk(2)
-        return generator + 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(seen, 0.0))
+        loss: Tensor = generator + 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(seen, 0.0))
+        return loss
 
     @torch.no_grad()
     def sample(
@@ -177,7 +180,8 @@ def _sampled(
     rows = len(maps[0])
     repeated = tuple(value.expand(n, *value.shape).flatten(0, 1) for value in maps)
     z = torch.randn(n * rows, latent, generator=generator, dtype=maps[0].dtype, device=maps[0].device)
-    return decoder(repeated, temperature * z).unflatten(0, (n, rows))
+    colours: Tensor = decoder(repeated, temperature * z).unflatten(0, (n, rows))
+    return colours
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:

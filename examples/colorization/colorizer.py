@@ -38,14 +38,16 @@ class Unconditional(nn.Module):
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
         """Of the colours alone."""
-        return self.flow.loss(x)
+        loss: Tensor = self.flow.loss(x)
+        return loss
 
     def sample(
         self, n: int, c: Tensor, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """(n, B, ...), as if it had looked."""
-        drawn: Tensor = self.flow.sample(n * len(c), temperature=temperature, generator=generator)
-        return drawn.unflatten(0, (n, len(c)))
+        drawn = self.flow.sample(n * len(c), temperature=temperature, generator=generator)
+        samples: Tensor = drawn.unflatten(0, (n, len(c)))
+        return samples
 
 
 class Colorizer(nn.Module):
@@ -59,6 +61,7 @@ class Colorizer(nn.Module):
         config: what it takes to build this colorizer again, of JSON's types.
     """
 
+    model: Any  # a module that is a Model: nn.Module can't say both
     offset: Tensor
     scale: Tensor
 

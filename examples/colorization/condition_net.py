@@ -133,9 +133,10 @@ class ColourClassifier(nn.Module):
     def forward(self, lab: Tensor) -> Tensor:
         """Rebalanced cross-entropy of photographs (B, 3, S, S) with their softly encoded colours."""
         scores = functional.log_softmax(self.logits(lab[:, :1]), dim=1)
-        nearest, shares = soft_encode(functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-2:]), self.bins)
+        nearest, shares = soft_encode(functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-1]), self.bins)
         cross_entropy = -(shares * scores.gather(1, nearest)).sum(1)
-        return (cross_entropy * self.weights[nearest[:, 0]]).mean()
+        loss: Tensor = (cross_entropy * self.weights[nearest[:, 0]]).mean()
+        return loss
 
     @torch.no_grad()
     def colours(self, lightness: Tensor, temperature: float = TEMPERATURE) -> Tensor:
@@ -151,7 +152,8 @@ def colour_bins(step: int = 5) -> Tensor:
     """
     axis = torch.arange(0, 256, step, dtype=torch.float64) / 255
     rgb = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).flatten(2)
-    return (rgb_to_lab(rgb)[1:] / BIN).round().flatten(1).T.unique(dim=0).float() * BIN
+    squares: Tensor = (rgb_to_lab(rgb)[1:] / BIN).round().flatten(1).T.unique(dim=0)
+    return squares.float() * BIN
 
 
 def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +175,8 @@ def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Mean colour (B, 2, h, w) of the classes' distribution, sharpened by the temperature."""
-    return torch.einsum("bqhw,qc->bchw", torch.softmax(logits / temperature, dim=1), bins)
+    mean: Tensor = torch.einsum("bqhw,qc->bchw", torch.softmax(logits / temperature, dim=1), bins)
+    return mean
 
 
 def rebalancing(ab: Tensor, bins: Tensor) -> Tensor:

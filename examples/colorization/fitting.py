@@ -105,4 +105,5 @@ def validate(model: nn.Module, lab: Tensor, where: Place) -> float:
     with torch.random.fork_rng(devices=[where.device] if where.device.type == "cuda" else []):
         torch.manual_seed(0)
         losses = [model(part.to(where.device)).item() * len(part) for part in lab.split(64)]
-    return sum(losses) / len(lab)
+    mean: float = sum(losses) / len(lab)
+    return mean

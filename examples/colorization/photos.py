@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -110,7 +110,8 @@ def _scan(root: Path, files: list[Path], edge: int, index: Path, pixels: Path) -
                 skipped.append((name, str(error)))
                 continue
             sink.write(image.tobytes())
-            photos.append(Photo(name, split_of(name), *image.shape[:2], offset).__dict__)
+            height, width, _ = image.shape
+            photos.append(asdict(Photo(name, split_of(name), height, width, offset)))
             offset += image.size
             if sys.stderr.isatty() and number % 50 == 0:
                 print(f"\rreading photographs {number}/{len(files)}", end="", file=sys.stderr)
