@@ -51,15 +51,14 @@ def colorize(
     generator = colorizer.generator(seed)
     ab = colorizer.sample(lightness_of(pixels, side), n, temperature, generator=generator)[:, 0]
     lightness = rgb_to_lab(to_tensor(pixels))[None, :1]
-    return [paint(lightness, colours[None], upsampling) for colours in ab]
+    return paint(lightness, ab, upsampling)
 
 
-def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint") -> Pixels:
-    """Pixels (H, W, 3) of lightness (1, 1, H, W) under colours (1, 2, h, w)."""
+def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint") -> list[Pixels]:
+    """Pixels (H, W, 3) of one lightness (1, 1, H, W) under each of several colours (n, 2, h, w)."""
     full = upsample(ab, lightness, upsampling)
-    rgb = lab_to_rgb(torch.cat((lightness, full), dim=1))[0]
-    pixels: Pixels = (rgb * 255).round().byte().permute(1, 2, 0).numpy()
-    return pixels
+    painted = (lab_to_rgb(torch.cat((lightness[0], colours)))[None] for colours in full)
+    return [(rgb[0] * 255).round().byte().permute(1, 2, 0).numpy() for rgb in painted]
 
 
 def upsample(ab: Tensor, lightness: Tensor, how: str = "joint") -> Tensor:

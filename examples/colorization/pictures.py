@@ -43,14 +43,15 @@ class Gallery:
     def _generator(self) -> torch.Generator:
         return self.colorizer.generator(self.seed)
 
-    def _picture(self, index: int, ab: Tensor) -> Pixels:
-        return paint(self.large[index : index + 1, :1], ab[None])
+    def _pictures(self, index: int, ab: Tensor) -> list[Pixels]:
+        """A photograph under each of several colours (n, 2, s, s)."""
+        return paint(self.large[index : index + 1, :1], ab)
 
     def _original(self, index: int) -> Pixels:
-        return self._picture(index, self.large[index, 1:])
+        return self._pictures(index, self.large[index : index + 1, 1:])[0]
 
     def _grey(self, index: int) -> Pixels:
-        return self._picture(index, torch.zeros(2, 8, 8))
+        return self._pictures(index, torch.zeros(1, 2, SHOWN, SHOWN))[0]
 
     def _chosen(self, count: int) -> list[int]:
         """Photographs evenly spread over the split, not picked by what came out."""
@@ -84,7 +85,7 @@ class Gallery:
             samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, self.temperature, generator=generator)[
                 :, 0
             ]
-            rows.append([self._grey(index), *(self._picture(index, ab) for ab in samples), self._original(index)])
+            rows.append([self._grey(index), *self._pictures(index, samples), self._original(index)])
         return grid(rows)
 
     def scaling(self, count: int = 5) -> Pixels:
@@ -94,7 +95,7 @@ class Gallery:
             z = torch.randn(1, self.colorizer.dims, generator=generator)
             z = z * (self.colorizer.dims**0.5 / z.norm())
             colours = self.decode(torch.cat([t * z for t in SCALES]), index)
-            rows.append([self._grey(index), *(self._picture(index, ab) for ab in colours)])
+            rows.append([self._grey(index), *self._pictures(index, colours)])
         return grid(rows)
 
     def transfer(self, count: int = 5) -> Pixels:
@@ -104,7 +105,7 @@ class Gallery:
         blank = np.full((SHOWN, SHOWN, 3), 255, np.uint8)
         rows = [[blank, *(self._original(index) for index in chosen)]]
         for index in chosen:
-            rows.append([self._grey(index), *(self._picture(index, ab) for ab in self.decode(latents, index))])
+            rows.append([self._grey(index), *self._pictures(index, self.decode(latents, index))])
         return grid(rows)
 
     def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
@@ -114,7 +115,7 @@ class Gallery:
         for index in self._chosen(count):
             first, second = torch.randn(2, 1, self.colorizer.dims, generator=generator)
             colours = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
-            rows.append([self._grey(index), *(self._picture(index, ab) for ab in colours)])
+            rows.append([self._grey(index), *self._pictures(index, colours)])
         return grid(rows)
 
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
@@ -127,7 +128,7 @@ class Gallery:
             worst, best = (
                 samples[int(place), index] for place in (errors[:, index].argmax(), errors[:, index].argmin())
             )
-            shown = (self._picture(index, worst), self._picture(index, best))
+            shown = self._pictures(index, torch.stack((worst, best)))
             rows.append([self._grey(index), *shown, self._original(index)])
         return grid(rows)
 
@@ -140,7 +141,7 @@ class Gallery:
                 model.sample(lightness, n, self.temperature, generator=generator)[:, 0]
                 for model in (self.colorizer, other)
             )
-            pictures = [[self._picture(index, ab) for ab in samples] for samples in (left, right)]
+            pictures = [self._pictures(index, samples) for samples in (left, right)]
             rows.append([*pictures[0], self._original(index), *pictures[1]])
         return grid(rows)
 
