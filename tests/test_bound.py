@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import CASES, Case, wide_graph
+from test_reversible import build, crossed_graph, deep_graph
 from torch import Tensor, nn
 
 import invgraph as ig
-from tests.cases import CASES, Case, wide_graph
-from tests.test_reversible import build, crossed_graph, deep_graph
 
 CONDITIONAL = [case for case in CASES if case.cond_shapes]
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cases import CASES, Case
+from test_reversible import build, deep_graph
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 import invgraph as ig
-from tests.cases import CASES, Case
-from tests.test_reversible import build, deep_graph
 
 # torch's own tracing of autograd functions does what it warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")

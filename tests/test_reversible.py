@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cases import CASES, Case, wide_graph
 from torch import Tensor, nn
 
 import invgraph as ig
 from invgraph.testing import randomize
-from tests.cases import CASES, Case, wide_graph
 
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
 AFFINE = ig.Affine(clamp=1.0)
