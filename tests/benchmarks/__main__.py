@@ -1,0 +1,84 @@
+"""``python -m tests.benchmarks``: one command, one table, results as JSON and as plots.
+
+Close everything else first: with another process running, minima and medians part. The GPU column is measured where
+torch finds a GPU; without one it is unmeasured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.benchmarks import bedrooms, mnist, scaling
+from tests.benchmarks.plots import plot
+
+Rows = list[dict[str, Any]]
+
+
+def sections(compiled: bool, seconds: float) -> dict[str, Callable[[], Rows]]:
+    """What can be measured, each within about so many seconds (compilation apart)."""
+    return {
+        "mnist-256": lambda: mnist.run(256, 3 * seconds, compiled),
+        "mnist-16": lambda: mnist.run(16, seconds, compiled),
+        "bedrooms": lambda: bedrooms.run(2 * seconds),
+        "depth": lambda: scaling.depth(seconds),
+        "channels": lambda: scaling.channels(seconds / 2),
+        "build": scaling.build,
+        "import": scaling.imports,
+        "compile": scaling.compiling,
+    }
+
+
+def table(rows: Rows) -> str:
+    """The rows as text."""
+    lines = [f"{'work':22} {'size':>8} {'contestant':34} {'min ms':>10} {'median ms':>10} {'ratio':>7}  to"]
+    for row in rows:
+        size = next((row[key] for key in ("batch", "depth", "channels", "nodes") if key in row), "")
+        if "minimum" not in row:
+            lines.append(f"{row['work']:22} {size!s:>8} {row['contestant']:34} {row.get('failed', '')}")
+            continue
+        median = f"{row['median'] * 1e3:10.2f}" if "median" in row else " " * 10
+        ratio = f"{row['ratio']:7.3f}  {row['to']}" if "ratio" in row else ""
+        saved = f"  saved {row['saved_bytes'] / 1024:,.0f} KiB" if "saved_bytes" in row else ""
+        text = (
+            f"{row['work']:22} {size!s:>8} {row['contestant']:34} {row['minimum'] * 1e3:10.2f} {median} {ratio}{saved}"
+        )
+        lines.append(text.rstrip())
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(sections(False, 1)), help="sections; default: all")
+    parser.add_argument("--no-compile", action="store_true", help="leave the compiled contestants out")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="for each section; the larger ones take 2 or 3 times it"
+    )
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of results.json and plots")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    chosen = sections(not options.no_compile, options.seconds)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "results.json"
+    results: dict[str, Rows] = json.loads(file.read_text())["sections"] if file.exists() else {}
+    for name in options.only or chosen:
+        print(f"{name} ...", flush=True)
+        results[name] = chosen[name]()
+        print(table(results[name]), flush=True)
+        machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": options.threads}
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "unmeasured"
+        file.write_text(json.dumps({"machine": {**machine, "gpu": device}, "sections": results}, indent=1))
+    print("\n" + table([row for section in results.values() for row in section]))
+    plot(results, options.out)
+
+
+if __name__ == "__main__":
+    main()
