@@ -192,6 +192,15 @@ def test_far_apart_components_leave_a_finite_log_det() -> None:
     assert log_det.item() == pytest.approx(-300, abs=10)
 
 
+@BOTH
+def test_the_log_det_of_a_mixture_is_right_however_far_out(dtype: torch.dtype) -> None:
+    mixture = ig.MixtureCDF(components=4)
+    params = numbers(mixture, 1, 1, dtype)
+    for sign in (-1, 1):
+        slopes = [mixture.forward(torch.tensor([[sign * x]], dtype=dtype), params)[1].item() for x in (1e4, 1e8, 1e30)]
+        assert slopes == pytest.approx([slopes[0]] * 3, abs=1e-6)  # the tails are straight: the widest component's
+
+
 @pytest.mark.parametrize("transform", [ig.MixtureCDF(components=2), ig.Bernstein(degree=4), *FIXED], ids=str)
 def test_compiles_without_a_graph_break(transform: Any) -> None:
     x = torch.tensor([[0.3, 0.6]])

@@ -21,7 +21,7 @@ class Bernstein(Transform):
         t = \frac{x + \text{bound}}{2 \, \text{bound}}, \quad y = (2 u - 1) \, \text{bound}
 
     with coefficients that increase from 0 to 1. The first and the last step are 1/n each, so that the slope is 1 at
-    both ends, where the identity follows. The inverse is found by bisection, and Newton's steps to the rounding of
+    both ends, where the identity follows. The inverse is found by cutting the interval, and Newton's steps to the rounding of
     the dtype; its gradient comes from the implicit function theorem.
 
     Log-det:
@@ -101,14 +101,20 @@ class _Polynomial:
     steps: Tensor
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and log slope, by de Casteljau's scheme: sums of positive terms, so that nothing cancels."""
+        """Value and log slope at t, of the shape of the data, or with more axes before it.
+
+        By de Casteljau's scheme: sums of positive terms, so that nothing cancels.
+        """
         degree = self.steps.shape[1]
-        t = t.unsqueeze(1)
+        dim = t.ndim - self.steps.ndim + 2  # where the coefficients stand
+        t = t.unsqueeze(dim)
         rest = 1 - t
         zero = torch.zeros_like(self.steps[:, :1])
         value, slope = torch.cat((zero, self.steps.cumsum(1)), dim=1), self.steps
-        for _ in range(degree - 1):
-            value = rest * value[:, :-1] + t * value[:, 1:]
-            slope = rest * slope[:, :-1] + t * slope[:, 1:]
-        value = rest * value[:, :-1] + t * value[:, 1:]
-        return value.squeeze(1), torch.log(slope.squeeze(1) * degree)
+        while value.ndim < t.ndim:
+            value, slope = value.unsqueeze(0), slope.unsqueeze(0)
+        for left in range(degree, 1, -1):
+            value = rest * value.narrow(dim, 0, left) + t * value.narrow(dim, 1, left)
+            slope = rest * slope.narrow(dim, 0, left - 1) + t * slope.narrow(dim, 1, left - 1)
+        value = rest * value.narrow(dim, 0, 1) + t * value.narrow(dim, 1, 1)
+        return value.squeeze(dim), torch.log(slope.squeeze(dim) * degree)

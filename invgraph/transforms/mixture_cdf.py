@@ -20,7 +20,7 @@ class MixtureCDF(Transform):
 
     .. math:: y = e^a \operatorname{logit}\left(\sum_k \pi_k \, \sigma\left(\frac{x - \mu_k}{s_k}\right)\right) + b
 
-    The inverse is found by bisection between exact bounds, and Newton's steps to the rounding of the dtype; its
+    The inverse is found by cutting exact bounds, and Newton's steps to the rounding of the dtype; its
     gradient comes from the implicit function theorem.
 
     Log-det:
@@ -95,13 +95,21 @@ class _Mixture:
     log_scales: Tensor
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and log slope at x."""
-        u = (x.unsqueeze(1) - self.means) * torch.exp(-self.log_scales)
+        """Value and log slope at x, of the shape of the data, or with more axes before it."""
+        dim = x.ndim - self.means.ndim + 2  # where the components stand
+        u = (x.unsqueeze(dim) - self.means) * torch.exp(-self.log_scales)
         log_below, log_above = logsigmoid(u), logsigmoid(-u)
-        log_cdf = torch.logsumexp(self.log_weights + log_below, dim=1)
-        log_rest = torch.logsumexp(self.log_weights + log_above, dim=1)
-        log_density = torch.logsumexp(self.log_weights + log_below + log_above - self.log_scales, dim=1)
-        return log_cdf - log_rest, log_density - log_cdf - log_rest
+        below, above = self.log_weights + log_below, self.log_weights + log_above
+        log_cdf = torch.logsumexp(below, dim=dim)
+        log_rest = torch.logsumexp(above, dim=dim)
+        # density / (cdf * rest), where the small one of the two divides first: far out both logarithms of a quotient
+        # are huge, and their difference is lost.
+        shares = torch.where(
+            (log_cdf > log_rest).unsqueeze(dim),
+            torch.log_softmax(above, dim=dim) + log_below - log_cdf.unsqueeze(dim),
+            torch.log_softmax(below, dim=dim) + log_above - log_rest.unsqueeze(dim),
+        )
+        return log_cdf - log_rest, torch.logsumexp(shares - self.log_scales, dim=dim)
 
     def bracket(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds on where the value is taken: where the lowest and the highest component alone would take it."""
