@@ -21,8 +21,8 @@ class Bernstein(Transform):
         t = \frac{x + \text{bound}}{2 \, \text{bound}}, \quad y = (2 u - 1) \, \text{bound}
 
     with coefficients that increase from 0 to 1. The first and the last step are 1/n each, so that the slope is 1 at
-    both ends, where the identity follows. The inverse is found by cutting the interval, and Newton's steps to the rounding of
-    the dtype; its gradient comes from the implicit function theorem.
+    both ends, where the identity follows. The inverse is found by cutting the interval, and Newton's steps to the
+    rounding of the dtype; its gradient comes from the implicit function theorem.
 
     Log-det:
         The sum of the log slopes, nats per sample.
