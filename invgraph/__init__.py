@@ -19,6 +19,9 @@ from invgraph.errors import InputTypeError as InputTypeError
 from invgraph.errors import InvgraphError as InvgraphError
 from invgraph.errors import NumericsError as NumericsError
 from invgraph.errors import ShapeError as ShapeError
+from invgraph.export import export as export
+from invgraph.export import export_aoti as export_aoti
+from invgraph.export import export_onnx as export_onnx
 from invgraph.flow import Flow as Flow
 from invgraph.graph import Graph as Graph
 from invgraph.invertible import Inverse as Inverse

@@ -1,0 +1,213 @@
+"""Graphs as programs that run without this library: torch.export, ONNX, AOTInductor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.errors import ArgumentError, DependencyError, GraphError
+from invgraph.flow import Flow
+from invgraph.graph import Graph
+from invgraph.invertible import Invertible
+from invgraph.shapes import Tensors, floating_tensor
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+What = Literal["log_prob", "sample", "forward", "inverse"]
+
+
+class Program(nn.Module):
+    """One thing that a flow or graph does, as a module of plain tensors: what is exported.
+
+    Arguments:
+        model: a flow or a graph.
+        what: ``"log_prob"`` (data, conditions), ``"sample"`` (latents, conditions) to data, or a graph's
+            ``"forward"`` or ``"inverse"``, with the log-determinant last.
+    """
+
+    def __init__(self, model: Flow | Graph, what: What) -> None:
+        super().__init__()
+        if not isinstance(model, (Flow, Graph)):
+            raise ArgumentError("export", type(model).__name__, "expected a Graph or a Flow")
+        if what not in get_args(What):
+            raise GraphError("export", f"what={what!r}", f"what is one of {', '.join(get_args(What))}")
+        self.flow = model if isinstance(model, Flow) else Flow(model)
+        self.what = what
+        graph = self.flow.graph
+        self.source = graph._outputs() if what in ("sample", "inverse") else graph._inputs()
+        self.target = graph._inputs() if what in ("sample", "inverse") else graph._outputs()
+        self.given = graph._conditions()
+
+    @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of the program's inputs and outputs."""
+        if self.what == "log_prob":
+            outputs = ["log_prob"]
+        else:
+            outputs = [*self.target.names, *(() if self.what == "sample" else ("log_det",))]
+        kind = "latent_" if self.what in ("sample", "inverse") else ""
+        return [*(kind + name for name in self.source.names), *self.given.names], outputs
+
+    def forward(self, *tensors: Tensor) -> Tensor | Tensors:
+        """The result, from data (or latents) and conditions, one after the other."""
+        count = len(self.source.shapes)
+        values, conditions = self.source.pack(tensors[:count]), self.given.pack(tensors[count:])
+        if self.what == "log_prob":
+            return self.flow.log_prob(values, conditions)
+        graph = self.flow.graph
+        backwards = self.what in ("sample", "inverse")
+        results, log_det = graph.inverse(values, conditions) if backwards else graph(values, conditions)
+        results = results if isinstance(results, tuple) else (results,)
+        if self.what == "sample":
+            return cast("Tensor | Tensors", results[0] if len(results) == 1 else results)
+        return (*results, log_det)
+
+    def example(self, batch: int = 3) -> Tensors:
+        """Zeros of the right shapes, dtype and device."""
+        reference = floating_tensor(self.flow)
+        reference = torch.empty(0) if reference is None else reference
+        return tuple(reference.new_zeros(batch, *shape) for shape in (*self.source.shapes, *self.given.shapes))
+
+
+def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Tensor] | None = None) -> ExportedProgram:
+    """A ``torch.export`` program, for any batch size.
+
+    Save it with ``torch.export.save``; ``program.module()(x, c)`` runs it. For ONNX: :func:`export_onnx`; for a
+    compiled package: :func:`export_aoti`.
+
+    Arguments:
+        model: a flow, or a graph (its flow has a standard normal base).
+        what: ``"log_prob"``: log-density from data and conditions; ``"sample"``: data from latents (draw them from the
+            base, times a temperature) and conditions; ``"forward"``, ``"inverse"``: the graph's directions with their
+            log-determinants.
+        example: data (or latents) and conditions to trace with, a batch of at least two. Default: zeros.
+
+    Raises:
+        GraphError: a layer can't be exported; the message names it.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+        >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+        >>> flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c))
+        >>> program = ig.export(flow, "log_prob")
+        >>> program.module()(torch.zeros(5, 2), torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+    program = Program(model, what)
+    arguments = program.example() if example is None else tuple(example)
+    return _traced(program, arguments)
+
+
+def export_onnx(
+    model: Flow | Graph, path: str | Path, what: What = "log_prob", *, example: Sequence[Tensor] | None = None
+) -> None:
+    """Write an ONNX file, for any batch size; needs the ``onnx`` extra (onnx, onnxscript).
+
+    Arguments:
+        model: a flow or a graph.
+        path: of the file.
+        what: as for :func:`export`.
+        example: as for :func:`export`.
+
+    Raises:
+        DependencyError: a package of the extra is missing.
+        GraphError: a layer can't be exported; the message names it.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.export_onnx(flow, "log_prob.onnx")  # doctest: +SKIP
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise DependencyError("export_onnx", "no package onnxscript", "pip install 'invgraph[onnx]'") from error
+    program = Program(model, what)
+    exported = _traced(program, program.example() if example is None else tuple(example))
+    inputs, outputs = program.names
+    try:
+        written = torch.onnx.export(
+            exported, (), dynamo=True, input_names=inputs, output_names=outputs, verbose=False, optimize=True
+        )
+    except Exception as error:  # the exporter has no one class of errors; ours says which layer
+        raise _refusal(program, "ONNX", error) from error
+    assert written is not None
+    written.save(str(path))
+
+
+def export_aoti(
+    model: Flow | Graph, path: str | Path, what: What = "log_prob", *, example: Sequence[Tensor] | None = None
+) -> str:
+    """Write an AOTInductor package (``.pt2``), compiled machine code for any batch size; needs a C++ compiler.
+
+    ``torch._inductor.aoti_load_package(path)`` runs it.
+
+    Arguments:
+        model: a flow or a graph.
+        path: of the package.
+        what: as for :func:`export`.
+        example: as for :func:`export`.
+
+    Returns:
+        The path.
+
+    Raises:
+        GraphError: a layer can't be exported; the message names it.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.export_aoti(flow, "log_prob.pt2")  # doctest: +SKIP
+    """
+    program = Program(model, what)
+    exported = _traced(program, program.example() if example is None else tuple(example))
+    return torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+
+
+def _traced(program: nn.Module, arguments: Tensors) -> ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    with torch.no_grad():
+        try:
+            return torch.export.export(
+                program.eval(), arguments, dynamic_shapes={"tensors": tuple({0: batch} for _ in arguments)}
+            )
+        except Exception as error:  # torch raises of many kinds here; ours says which layer
+            raise _refusal(program, "torch.export", error) from error
+
+
+def _refusal(program: Any, tool: str, error: Exception) -> GraphError:
+    """Names the first layer that can't be exported by itself."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    for name, layer in program.flow.graph.layers.items():
+        if isinstance(layer, Invertible) and not _exportable(layer, program.what in ("sample", "inverse")):
+            told = f"node {name!r} ({type(layer).__name__})"
+            return GraphError(told, f"export with {tool}", f"this layer can't be exported: {reason}")
+    return GraphError("export", f"export with {tool}", f"it fails: {reason}")
+
+
+def _exportable(layer: Invertible, inverse: bool) -> bool:
+    reference = floating_tensor(layer)
+    reference = torch.empty(0) if reference is None else reference
+    shapes = layer.out_shapes if inverse else layer.in_shapes
+    values, given = ([reference.new_zeros(3, *s) for s in side] for side in (shapes, layer.cond_shapes))
+    try:
+        torch.export.export(_Alone(layer, inverse, len(values)), (*values, *given))
+    except Exception:
+        return False
+    return True
+
+
+class _Alone(nn.Module):
+    """One direction of a layer on plain tensors."""
+
+    def __init__(self, layer: Invertible, inverse: bool, count: int) -> None:
+        super().__init__()
+        self.layer, self.inverse, self.count = layer, inverse, count
+
+    def forward(self, *tensors: Tensor) -> Any:
+        direction = self.layer.inverse if self.inverse else self.layer
+        return direction(tensors[: self.count], tensors[self.count :])

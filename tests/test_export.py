@@ -1,0 +1,134 @@
+"""Exported programs give what the graph gives, at any batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, Case
+from test_reversible import build, deep_graph
+from torch import Tensor
+
+import invgraph as ig
+from invgraph.export import What
+
+# What torch's own exporters warn of while they work.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
+]
+BATCHES = (1, 4, 33)
+# Cases that can't be exported, and layers that ONNX has no operators for.
+UNEXPORTABLE: frozenset[str] = frozenset()
+NOT_IN_ONNX: frozenset[str] = frozenset()
+
+
+class DataDependent(ig.Invertible):
+    """A layer that looks at its data: it can't be exported."""
+
+    @property
+    def out_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: tuple[Tensor, ...], cs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        return ((xs[0] if xs[0].sum() > 0 else -xs[0]),), xs[0].new_zeros(xs[0].shape[0])
+
+    _inverse = _forward
+
+
+def expected(flow: ig.Flow, what: What, x: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+    if what == "log_prob":
+        return (flow.log_prob(x, c),)
+    result, log_det = flow.graph(x, c) if what == "forward" else flow.graph.inverse(x, c)
+    return (result,) if what == "sample" else (result, log_det)
+
+
+@pytest.mark.parametrize("what", ["log_prob", "sample", "forward", "inverse"])
+def test_programs_of_a_flow(what: What) -> None:
+    flow = ig.Flow(build(lambda: deep_graph(2), torch.float32))
+    program = ig.export(flow, what)
+    for batch in BATCHES:
+        x, c = torch.randn(batch, 8), torch.randn(batch, 3)
+        results = program.module()(x, c)
+        results = results if isinstance(results, tuple) else (results,)
+        for ours, theirs in zip(results, expected(flow, what, x, c), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def in_a_graph(case: Case) -> ig.Graph:
+    module = case.build(torch.float32)
+    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
+    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
+    return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_every_layer_exports_or_is_named(case: Case) -> None:
+    graph = in_a_graph(case)
+    xs, cs = case.data(graph, torch.float32, batch=3)
+    if case.id in UNEXPORTABLE:
+        with pytest.raises(ig.GraphError, match="'layer'"):
+            ig.export(graph, "forward", example=(*xs, *cs))
+        return
+    program = ig.export(graph, "forward", example=(*xs, *cs))
+    xs, cs = case.data(graph, torch.float32, batch=5, seed=1)
+    with torch.no_grad():
+        ys, log_det = graph(xs, cs)
+        for ours, theirs in zip(program.module()(*xs, *cs), (*ys, log_det), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def onnx_agrees(graph: ig.Graph, case: Case, path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    xs, cs = case.data(graph, torch.float32, batch=3)
+    ig.export_onnx(graph, path, "forward", example=(*xs, *cs))
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for batch in BATCHES:
+        xs, cs = case.data(graph, torch.float32, batch=batch, seed=2)
+        feeds = {node.name: t.numpy() for node, t in zip(session.get_inputs(), (*xs, *cs), strict=True)}
+        with torch.no_grad():
+            ys, log_det = graph(xs, cs)
+        for ours, theirs in zip(session.run(None, feeds), (*ys, log_det), strict=True):
+            error = (torch.from_numpy(ours) - theirs).abs().max() / theirs.abs().max().clamp_min(1)
+            assert error <= 1e-5
+
+
+ONNX_FAST = [case for case in CASES if case.cls in (ig.Haar, ig.Permute)][:2] + [
+    case for case in CASES if case.cls is ig.Coupling
+][2:3]
+
+
+@pytest.mark.parametrize("case", ONNX_FAST, ids=[case.id for case in ONNX_FAST])
+def test_onnx(case: Case, tmp_path: Path) -> None:
+    onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_every_layer_in_onnx_or_is_named(case: Case, tmp_path: Path) -> None:
+    if case.id in UNEXPORTABLE or type(case.build()).__name__ in NOT_IN_ONNX:
+        with pytest.raises(ig.GraphError, match="export with"):
+            onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+    else:
+        onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+
+
+@pytest.mark.slow
+def test_aot_inductor(tmp_path: Path) -> None:
+    flow = ig.Flow(build(lambda: deep_graph(2), torch.float32))
+    path = ig.export_aoti(flow, tmp_path / "log_prob.pt2")
+    run = torch._inductor.aoti_load_package(path)
+    for batch in BATCHES:
+        x, c = torch.randn(batch, 8), torch.randn(batch, 3)
+        assert torch.allclose(run(x, c), flow.log_prob(x, c), rtol=1e-5, atol=1e-5)
+
+
+def test_what_cannot_be_exported_is_named() -> None:
+    x = ig.InputNode(4, name="x")
+    h = ig.Node(ig.Node(x, ig.Permute, name="fine"), DataDependent, name="looking")
+    with pytest.raises(ig.GraphError, match="'looking'"):
+        ig.export(ig.Graph(x, h), "forward")
+    with pytest.raises(ig.GraphError, match="what is one of"):
+        ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), "density")  # type: ignore[arg-type]
+    with pytest.raises(ig.ArgumentError, match="expected a Graph or a Flow"):
+        ig.export(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
