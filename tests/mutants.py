@@ -1,7 +1,8 @@
 """Plant mistakes in a copy of the package, one at a time, and see whether the tests catch each.
 
 ``python tests/mutants.py`` runs all of them; ``python tests/mutants.py haar graph`` those whose file holds a word;
-``-j 2`` runs two at a time. A mutant is caught when the tests named with it fail; the exit status is 1 if one survives.
+``-j 4`` runs four at a time. A mutant is caught when the tests named with it fail; if one survives, the exit status
+is 1.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import hypothesis.strategies  # noqa: F401  imported here, once for all
+import networkx as nx  # noqa: F401
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = "tests/test_contract.py"
@@ -164,53 +168,81 @@ def stale(mutant: Mutant) -> bool:
     return mutant.old not in (ROOT / "invgraph" / mutant.file).read_text()
 
 
-def run(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[bool, float, str]:
-    """Whether the tests pass on a copy with this mistake, how long it took, and what they said."""
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        root = Path(folder)
-        skipped = shutil.ignore_patterns("__pycache__")
-        for part in ("invgraph", "tests"):
-            shutil.copytree(ROOT / part, root / part, ignore=skipped)
-        shutil.copy(ROOT / "setup.cfg", root)
-        if mutant is not None:
-            path = root / "invgraph" / mutant.file
-            path.write_text(path.read_text().replace(mutant.old, mutant.new))
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
-        env = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        where = subprocess.run(
-            [sys.executable, "-c", "import invgraph; print(invgraph.__file__)"] if mutant is None else [*command],
-            cwd=root, env=env, capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
-        if mutant is None:
-            assert where.stdout.startswith(folder), "the copy is not what gets imported"
-            where = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=900, check=False)
-    # 0: all passed, 1: some failed, 2: not even collected; anything else says nothing of the mistake.
-    if where.returncode not in (0, 1, 2):
-        raise RuntimeError(f"pytest {' '.join(tests)} ended with {where.returncode}:\n{where.stdout}{where.stderr}")
-    return where.returncode == 0, time.monotonic() - started, where.stdout[-400:]
+def start(mutant: Mutant | None, tests: tuple[str, ...], folder: Path) -> int:
+    """Fork a process that runs the tests on a copy of the package with this mistake; its id.
+
+    Torch and pytest are imported once, in the process that forks; the package is not.
+    """
+    for part in ("invgraph", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "benchmarks"))
+    shutil.copy(ROOT / "setup.cfg", folder)
+    if mutant is not None:
+        path = folder / "invgraph" / mutant.file
+        path.write_text(path.read_text().replace(mutant.old, mutant.new))
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os._exit(_tested(tests, folder))
+    except BaseException:  # the child must not run on as a second parent
+        traceback.print_exc()
+        os._exit(70)
+
+
+def _tested(tests: tuple[str, ...], folder: Path) -> int:
+    """What pytest says of the copy."""
+    log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    import invgraph
+
+    assert str(invgraph.__file__).startswith(str(folder)), "the copy is not what gets imported"
+    imported = "ignore:Module already imported:pytest.PytestAssertRewriteWarning"
+    return int(pytest.main(["-q", "-x", "-W", imported, "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+
+
+def run(jobs: int, work: Sequence[tuple[Mutant | None, tuple[str, ...]]]) -> Iterator[tuple[Mutant | None, bool, str]]:
+    """Each piece of work with whether its tests passed and the end of what they printed, as they end."""
+    waiting, running = list(work)[::-1], {}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as place:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                mutant, tests = waiting.pop()
+                folder = Path(place, str(len(waiting)))
+                running[start(mutant, tests, folder)] = (mutant, folder)
+            child, status = os.wait()
+            mutant, folder = running.pop(child)
+            code, told = os.waitstatus_to_exitcode(status), (folder / "log").read_text()[-1000:]
+            # 0: all passed, 1: some failed, 2: not even collected; anything else says nothing of the mistake.
+            if code not in (0, 1, 2):
+                raise RuntimeError(f"{mutant}: pytest ended with {code}:\n{told}")
+            shutil.rmtree(folder)
+            yield mutant, code == 0, told
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="only mutants of files that hold one of these")
-    parser.add_argument("-j", "--jobs", type=int, default=1, help="how many at a time")
+    parser.add_argument("-j", "--jobs", type=int, default=2, help="how many at a time")
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if not options.words or any(word in m.file for word in options.words)]
     gone = [mutant for mutant in chosen if stale(mutant)]
     for mutant in gone:
         print(f"STALE     {mutant.file}: {mutant.told}: the source has changed, change the mutant too")
-    passed, seconds, told = run(None, (LAYERS, BAD))
+    ((_, passed, told),) = run(1, [(None, (LAYERS, BAD))])
     if not passed:
         print(f"the tests fail without any mistake:\n{told}")
         return 1
-    print(f"no mistake: the tests pass ({seconds:.0f} s)", flush=True)
+    print("no mistake: the tests pass", flush=True)
     live = [mutant for mutant in chosen if mutant not in gone]
     survived = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for mutant, (passed, seconds, _) in zip(live, pool.map(lambda m: run(m, m.tests), live), strict=True):
-            survived += passed
-            print(f"{'SURVIVED' if passed else 'caught':9} {mutant.file}: {mutant.told} ({seconds:.0f} s)", flush=True)
+    for found, passed, _ in run(options.jobs, [(mutant, mutant.tests) for mutant in live]):
+        assert found is not None
+        survived += passed
+        print(f"{'SURVIVED' if passed else 'caught':9} {found.file}: {found.told}", flush=True)
     print(f"{len(live) - survived} of {len(chosen)} mutants caught")
     return 1 if survived or gone else 0
 
