@@ -26,7 +26,8 @@ _OTHERS = ("tools", "Densities, runners, checkpoints and tools")
 def write(folder: Path) -> None:
     """A page with a table for each group of names; autosummary makes a page of each name in them."""
     groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
-    for prefix, module in (("", invgraph), ("nets.", invgraph.nets), ("testing.", invgraph.testing)):
+    modules = {"": invgraph, "init.": invgraph.init, "nets.": invgraph.nets, "testing.": invgraph.testing}
+    for prefix, module in modules.items():
         for name in sorted({*vars(module), *_LAZY.get(module.__name__, ())}):
             value = getattr(module, name)
             home = getattr(value, "__module__", "")

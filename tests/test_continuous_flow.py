@@ -132,6 +132,16 @@ def test_it_trains_and_starts_as_the_identity() -> None:
     assert losses[-1] < losses[0] - 0.5
 
 
+def test_autocast_does_not_reach_into_the_solver() -> None:
+    flow = randomize(ig.ContinuousFlow((3,), subnet=SMOOTH, steps=8))
+    x = noise(4, 3).float()
+    expected, log_det = flow((x,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, same = flow((x,))
+    assert torch.equal(inside[0], expected[0])
+    assert torch.equal(log_det, same)
+
+
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.invertible import Result
+from invgraph.linalg import own_precision
 from invgraph.noise import Stochastic, signs
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import make_subnet
@@ -29,7 +30,8 @@ class ContinuousFlow(Stochastic):
     Both directions integrate the same equation, so that they undo each other up to the solver's error: with the
     built-in classical Runge-Kutta scheme it falls with the fourth power of ``steps``; with a solver of torchdiffeq it
     follows ``tolerance``. Round trips and log-determinants are exact to that error only. Networks should be smooth: a
-    ReLU's kinks spoil the order of the scheme; ``nets.ResidualMLP`` and ``nets.ResidualConvNet`` are smooth.
+    ReLU's kinks spoil the order of the scheme; ``nets.ResidualMLP`` and ``nets.ResidualConvNet`` are smooth. Autocast
+    does not reach into the solver.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions as the subnet takes them.
@@ -120,14 +122,14 @@ class ContinuousFlow(Stochastic):
             return self._field(state[0], (*cs, moment), probe)
 
         begin = (x, x.new_zeros(x.shape[0]))
-        if self.solver == "rk4":
-            y, log_det = _runge_kutta(field, begin, start, end, self.steps)
-        else:
+        with own_precision(x):  # half precision's rounding would drown the solver's error
+            if self.solver == "rk4":
+                y, log_det = _runge_kutta(field, begin, start, end, self.steps)
+                return (y,), log_det
             times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
             odeint = _torchdiffeq(self.solver)
             ys, log_dets = odeint(field, begin, times, rtol=self.tolerance, atol=self.tolerance, method=self.solver)
-            y, log_det = ys[-1], log_dets[-1]
-        return (y,), log_det
+            return (ys[-1],), log_dets[-1]
 
     def _field(self, x: Tensor, cs: Tensors, probe: Tensor) -> State:
         """The velocity, and the trace of its Jacobian per sample."""
