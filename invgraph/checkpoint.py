@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_flag
 from invgraph.encode import decode, encode
 from invgraph.errors import ArgumentError, CheckpointError
 from invgraph.fingerprint import Fingerprint, differences, fingerprint, listed, tensor_lines
@@ -106,6 +107,7 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
     """
     where = f"load({str(path)!r})"
     source = as_path(where, path)
+    require_flag(where, "strict", strict)
     if graph is not None:
         _require_module(where, graph)
     header, tensors = _verified(where, read(where, source))

@@ -109,7 +109,7 @@ class Flow(nn.Module):
         self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Any:
         """As :meth:`sample`, with gradients with respect to parameters and conditions."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**31:
             raise ArgumentError("Flow.sample", f"n={n!r}", "n must be a number of samples, an int")
         if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature >= 0):
             raise ArgumentError("Flow.sample", f"temperature={temperature!r}", "temperature must be a number >= 0")
@@ -188,6 +188,8 @@ def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | 
     """One distribution for each output, or None for the standard normal."""
     if base is None:
         return None
+    if not isinstance(base, (Distribution, list, tuple)):
+        raise ArgumentError("Flow", f"base: {type(base).__name__}", "expected a Distribution, or one for each output")
     bases = (base,) if isinstance(base, Distribution) else tuple(base)
     if len(bases) != len(shapes):
         raise GraphError("Flow", f"{len(bases)} base densities", f"expected {len(shapes)}, one for each output")

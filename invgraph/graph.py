@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_flag
 from invgraph.bound import Bound, features
 from invgraph.compiled import compiled, run_layer
 from invgraph.errors import ArgumentError, GraphError, NumericsError
@@ -81,6 +82,7 @@ class Graph(Invertible):
         self, inputs: Sources, outputs: Sources, conditions: Sources = (), *, check_finite: bool = False
     ) -> None:
         wiring = wire(inputs, outputs, conditions)
+        require_flag("Graph", "check_finite", check_finite)
         super().__init__(
             tuple(value.shape for value in wiring.inputs), tuple(value.shape for value in wiring.conditions)
         )
@@ -106,7 +108,7 @@ class Graph(Invertible):
 
     def __getitem__(self, name: str) -> nn.Module:
         """The layer of a node, by the node's name."""
-        if name not in self.layers:
+        if not isinstance(name, str) or name not in self.layers:
             names = ", ".join(self.layers)
             raise GraphError("Graph", f"name {name!r}", f"no such node; the graph has {names}")
         return self.layers[name]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -154,6 +155,8 @@ class FeatureNode(Declaration):
     ) -> None:
         where = _place("feature", name, module)
         sources = _values(where, conditions, "conditions")
+        if isinstance(module, type) and issubclass(module, Invertible):
+            raise ArgumentError(where, module.__name__, "expected a feed-forward nn.Module, not an Invertible")
         net = _build(where, module, args, ())
         if not isinstance(net, nn.Module) or isinstance(net, Invertible):
             raise ArgumentError(where, type(net).__name__, "expected a feed-forward nn.Module, not an Invertible")
@@ -225,12 +228,14 @@ def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str 
     """
     if not layers:
         raise ArgumentError("chain", "no layers", "a chain needs at least one layer")
+    if name is not None:
+        _checked_name("chain", name)
     node: Sources = inputs
     for index, layer in enumerate(layers):
         module, args = layer if isinstance(layer, tuple) and len(layer) == 2 else (layer, None)
         takes = getattr(module, "conditional", False)
         node = Node(
-            node, module, args, conditions=conditions if takes else (), name=f"{name}_{index}" if name else None
+            node, module, args, conditions=conditions if takes else (), name=None if name is None else f"{name}_{index}"
         )
     assert isinstance(node, Node)
     return node
@@ -239,7 +244,7 @@ def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str 
 def _place(kind: str, name: object, module: object) -> str:
     """What an error of a declaration calls its place: ``node 'a' (Haar)``."""
     layer = module.__name__ if isinstance(module, type) else type(module).__name__
-    return f"{kind} {name!r} ({layer})" if name else f"{kind} ({layer})"
+    return f"{kind} {name!r} ({layer})" if isinstance(name, str) and name else f"{kind} ({layer})"
 
 
 def _checked_name(kind: str, name: object) -> str | None:
@@ -273,7 +278,7 @@ def _values(where: str, sources: object, what: str) -> tuple[Value, ...]:
     if isinstance(sources, (set, frozenset, Mapping)):
         kind = type(sources).__name__
         raise ArgumentError(where, f"{what}: a {kind}", f"a {kind} has no order of its own: use a list or tuple")
-    if isinstance(sources, str) or not isinstance(sources, Iterable):
+    if isinstance(sources, (str, np.ndarray)) or not isinstance(sources, Iterable):
         raise ArgumentError(where, f"{what}: {type(sources).__name__}", "expected a Node or value, or several of them")
     return tuple(_value(where, source, what) for source in sources)
 
@@ -303,6 +308,8 @@ def _layer(
         raise ArgumentError(
             where, f"module={kind.__name__}", f"{kind.__name__} is not an Invertible; use it as a subnet"
         )
+    if inspect.isabstract(module):
+        raise ArgumentError(where, f"module={kind.__name__}", f"{kind.__name__} is abstract: give a layer of that kind")
     read = ", ".join(value.node.told for value in sources)
     layer = _build(f"{where} of {read}", module, args, (in_shapes, cond_shapes))
     assert isinstance(layer, Invertible)

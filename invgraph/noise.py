@@ -7,7 +7,7 @@ from abc import ABC
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import ArgumentError
+from invgraph.arguments import require_seed
 from invgraph.invertible import Invertible
 
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685  # splitmix64's, signed
@@ -54,9 +54,7 @@ def reseed(module: nn.Module, seed: int) -> None:
 
 
 def _checked(where: str, seed: object) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentError(where, f"seed={seed!r}", "seed must be an int")
-    return seed
+    return require_seed(where, seed)
 
 
 def uniform(seed: Tensor, like: Tensor, bits: int) -> Tensor:

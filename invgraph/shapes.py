@@ -24,6 +24,8 @@ def as_shape(sizes: Sequence[object], where: str) -> Shape:
         ArgumentError: a size is not an ``int``.
         GraphError: there is no size, or one is not positive.
     """
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise ArgumentError(where, f"sizes: {type(sizes).__name__}", "expected a tuple of ints, such as (3, 8, 8)")
     given = f"sizes {tuple(sizes)}"
     if len(sizes) == 0:
         raise GraphError(where, given, "a shape has at least one size (without the batch): write (4,) for vectors of 4")

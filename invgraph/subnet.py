@@ -151,7 +151,11 @@ def make_subnet(
         net = factory.build(x_shape, cond_shapes, out_shape[0])
     else:
         channels_in = x_shape[0] + sum(shape[0] for shape in cond_shapes)
-        module = factory(channels_in, out_shape[0])
+        try:
+            module = factory(channels_in, out_shape[0])
+        except TypeError as error:
+            given = f"subnet({channels_in}, {out_shape[0]}) fails: {error}"
+            raise ArgumentError(where, given, "the factory must take two channel counts: f(in, out)") from error
         if not isinstance(module, nn.Module):
             given = f"subnet({channels_in}, {out_shape[0]}) -> {type(module).__name__}"
             raise ArgumentError(where, given, "the factory must return an nn.Module")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
@@ -71,7 +72,7 @@ def _listed(sources: Sources, what: str) -> tuple[tuple[Value, ...], bool]:
     if isinstance(sources, (set, frozenset, Mapping)):
         kind = type(sources).__name__
         raise ArgumentError("Graph", f"{what}: a {kind}", f"a {kind} has no order of its own: use a list or tuple")
-    if isinstance(sources, (str, Tensor)) or not isinstance(sources, Iterable):
+    if isinstance(sources, (str, Tensor, np.ndarray)) or not isinstance(sources, Iterable):
         given = f"{what}: {type(sources).__name__}"
         raise ArgumentError("Graph", given, "expected a Node or value, or a list of them")
     values: list[Value] = []

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_flag
 from invgraph.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
@@ -81,6 +82,8 @@ class AllInOne(Invertible):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
+        require_flag("AllInOne", "reverse", reverse)
+        require_flag("AllInOne", "scale", scale)
         _check_arguments(transform, permutation, householder, seed)
         self.transform = Affine() if transform is None else transform
         self.reverse = reverse

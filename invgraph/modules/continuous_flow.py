@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from invgraph.arguments import is_one_of
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.invertible import Result
 from invgraph.linalg import own_precision
@@ -92,11 +93,11 @@ class ContinuousFlow(Stochastic):
                 raise ArgumentError("ContinuousFlow", f"{name}={value!r}", f"{name} must be a number")
             if not (math.isfinite(value) and value > 0):
                 raise GraphError("ContinuousFlow", f"{name}={value}", f"{name} must be positive and finite")
-        if trace not in ("exact", "estimate"):
+        if not is_one_of(trace, ("exact", "estimate")):
             raise GraphError("ContinuousFlow", f"trace={trace!r}", "trace must be 'exact' or 'estimate'")
         self.time, self.steps, self.solver, self.tolerance = time, steps, solver, tolerance
         self.exact = trace == "exact"
-        if solver not in ("rk4", *_ADAPTIVE):
+        if not is_one_of(solver, ("rk4", *_ADAPTIVE)):
             names = ", ".join(repr(name) for name in ("rk4", *_ADAPTIVE))
             raise GraphError("ContinuousFlow", f"solver={solver!r}", f"solver must be one of {names}")
         if solver != "rk4":

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import as_matrix, require_flag, require_seed
 from invgraph.channels import mix, random_rotation
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import own_precision, random_square, rotation, widen
 from invgraph.shapes import Shape, Tensors
@@ -66,11 +67,11 @@ class Conv1x1(Invertible):
         matrix: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("Conv1x1", f"seed={seed!r}", "seed must be an int")
+        require_seed("Conv1x1", seed)
         channels, *sizes = self.in_shapes[0]
         self.positions = math.prod(sizes)
-        self.orthogonal = bool(orthogonal)
+        require_flag("Conv1x1", "orthogonal", orthogonal)
+        self.orthogonal = orthogonal
         if self.orthogonal:
             if matrix is not None:
                 advice = "a rotation starts from its seed: give the one or the other"
@@ -123,7 +124,7 @@ class Conv1x1(Invertible):
 
 def _checked(matrix: Tensor | Sequence[Sequence[float]], channels: int) -> Tensor:
     """The matrix in float64, on the CPU; refused if it is not square of this size, or has no inverse."""
-    exact = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").detach()
+    exact = as_matrix("Conv1x1", matrix)
     if exact.shape != (channels, channels):
         given = f"matrix of shape {tuple(exact.shape)}"
         raise GraphError("Conv1x1", given, f"expected ({channels}, {channels}) for {channels} channels")

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import is_one_of, require_flag
 from invgraph.channels import split_sizes
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
@@ -74,11 +75,12 @@ class Coupling(Invertible):
         separate: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
+        require_flag("Coupling", "separate", separate)
         if not isinstance(transform, Transform):
             raise ArgumentError(
                 "Coupling", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)"
             )
-        if sides not in (1, 2):
+        if not is_one_of(sides, (1, 2)):
             raise GraphError("Coupling", f"sides={sides!r}", "sides must be 1 or 2")
         self.transform = transform
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.noise import uniform
@@ -82,8 +83,7 @@ class GaussianMixture(Invertible):
         require_clamp("GaussianMixture", clamp, "atan")
         if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not math.isfinite(spread):
             raise ArgumentError("GaussianMixture", f"spread={spread!r}", "spread must be a finite number")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("GaussianMixture", f"seed={seed!r}", "seed must be an int")
+        require_seed("GaussianMixture", seed)
         (self.dims,), (self.components,), self.clamp = shape, self.cond_shapes[0], float(clamp)
         self._build(subnet, spread, seed)
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors, require_divisible
@@ -57,6 +58,7 @@ class Haar(Invertible):
         order_by_wavelet: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
+        require_flag("Haar", "order_by_wavelet", order_by_wavelet)
         shape = self.in_shapes[0]
         require_divisible(shape, 2, "Haar")
         if isinstance(rebalance, bool) or not isinstance(rebalance, (int, float)):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_seed
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 from invgraph.subnet import make_subnet, spread_vector
@@ -67,8 +68,7 @@ class Householder(Invertible):
         if (subnet is None) != (not self.cond_shapes):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
             raise GraphError("Householder", given, "conditions need a subnet that reads them, and a subnet conditions")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("Householder", f"seed={seed!r}", "seed must be an int")
+        require_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]
         generator = torch.Generator().manual_seed(seed)

@@ -10,8 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from invgraph.arguments import as_matrix, require_seed
 from invgraph.channels import mix, nearest_rotation, random_rotation, widened
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
 
@@ -80,11 +81,11 @@ class FixedLinear(_Mixing):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels = self.in_shapes[0][0]
-        exact = torch.as_tensor(matrix, dtype=torch.float64, device="cpu").detach()
+        exact = as_matrix("FixedLinear", matrix)
         if exact.shape != (channels, channels):
             given = f"matrix of shape {tuple(exact.shape)}"
             raise GraphError("FixedLinear", given, f"expected ({channels}, {channels}) for {channels} channels")
-        condition = torch.linalg.cond(exact).item()
+        condition = torch.linalg.cond(exact).item() if bool(exact.isfinite().all()) else math.inf
         if not condition < _WORST_CONDITION:
             given = f"a matrix of condition number {condition:.0e}"
             raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
@@ -140,8 +141,7 @@ class Orthogonal(_Mixing):
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("Orthogonal", f"seed={seed!r}", "seed must be an int")
+        require_seed("Orthogonal", seed)
         channels = self.in_shapes[0][0]
         self.register_buffer("matrix", random_rotation(channels, seed).to(torch.get_default_dtype()))
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_seed
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import own_precision, widen
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
@@ -72,8 +73,7 @@ class LowRankLinear(Invertible):
             raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet conditions")
         if any(len(shape) > 1 for shape in self.cond_shapes):
             raise GraphError(where, f"conditions of shapes {self.cond_shapes}", "its conditions are vectors (C,)")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError(where, f"seed={seed!r}", "seed must be an int")
+        require_seed(where, seed)
         require_clamp(where, clamp, "atan")
         channels, *sizes = self.in_shapes[0]
         (self.rank,) = as_shape((rank,), f"{where} (rank)")

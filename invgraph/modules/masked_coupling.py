@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import is_one_of
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
@@ -73,7 +74,7 @@ class MaskedCoupling(Invertible):
         super().__init__(in_shapes, cond_shapes)
         if not isinstance(transform, Transform):
             raise ArgumentError("MaskedCoupling", f"transform={transform!r}", "expected a transform such as Affine()")
-        if sides not in (1, 2):
+        if not is_one_of(sides, (1, 2)):
             raise GraphError("MaskedCoupling", f"sides={sides!r}", "sides must be 1 or 2")
         self.transform = transform
         self.pattern = mask if isinstance(mask, str) else "given"

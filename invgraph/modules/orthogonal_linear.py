@@ -6,8 +6,9 @@ from typing import get_args
 
 from torch import Tensor, nn
 
+from invgraph.arguments import is_one_of, require_seed
 from invgraph.channels import mix
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import Chart, random_square, rotation
 from invgraph.shapes import Shape, Tensors
@@ -50,11 +51,10 @@ class OrthogonalLinear(Invertible):
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if chart not in get_args(Chart):
+        if not is_one_of(chart, get_args(Chart)):
             names = " or ".join(repr(name) for name in get_args(Chart))
             raise GraphError("OrthogonalLinear", f"chart={chart!r}", f"chart must be {names}")
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("OrthogonalLinear", f"seed={seed!r}", "seed must be an int")
+        require_seed("OrthogonalLinear", seed)
         self.chart = chart
         self.square = nn.Parameter(random_square(self.in_shapes[0][0], seed))
 

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.patches import from_patches, grid, patch_size, to_patches
@@ -76,6 +77,7 @@ class PatchAutoregressive(Invertible):
         reverse: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
+        require_flag("PatchAutoregressive", "reverse", reverse)
         _check_arguments(transform, patch=patch, width=width, depth=depth, heads=heads)
         shape = self.in_shapes[0]
         self.transform, self.patch, self.reverse = transform, patch, reverse

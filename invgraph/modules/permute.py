@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors
@@ -71,12 +72,13 @@ class Permute(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels = self.in_shapes[0][0]
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise ArgumentError("Permute", f"seed={seed!r}", "seed must be an int")
+        require_seed("Permute", seed)
         if order is None:
             generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(channels, generator=generator, device="cpu")
         else:
+            if not isinstance(order, Sequence) or not all(type(place) is int for place in order):
+                raise ArgumentError("Permute", f"order: {type(order).__name__}", "order must be a tuple of ints")
             if sorted(order) != list(range(channels)):
                 raise GraphError("Permute", f"order={list(order)}", f"not a permutation of 0..{channels - 1}")
             chosen = torch.tensor(list(order), device="cpu")

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from invgraph.arguments import is_one_of
 from invgraph.errors import ArgumentError, GraphError
 
 Activation = Literal["atan", "tanh", "sigmoid"]
@@ -24,7 +25,7 @@ def require_clamp(where: str, clamp: object, activation: object) -> None:
         raise ArgumentError(where, f"clamp={clamp!r}", "clamp must be a number")
     if not (math.isfinite(clamp) and clamp > 0):
         raise GraphError(where, f"clamp={clamp}", "clamp must be positive and finite: |log scale| stays below it")
-    if activation not in get_args(Activation):
+    if not is_one_of(activation, get_args(Activation)):
         names = ", ".join(repr(name) for name in get_args(Activation))
         raise GraphError(where, f"activation={activation!r}", f"activation must be one of {names}")
 

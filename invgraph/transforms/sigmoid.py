@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.transforms.domain import require_domain
 from invgraph.transforms.transform import Transform, per_sample
@@ -46,6 +47,7 @@ class Sigmoid(Transform):
 
     def __post_init__(self) -> None:
         _require_alpha("Sigmoid", self.alpha)
+        require_flag("Sigmoid", "check_domain", self.check_domain)
 
     @property
     def numbers(self) -> int:
@@ -97,6 +99,7 @@ class Logit(Transform):
 
     def __post_init__(self) -> None:
         _require_alpha("Logit", self.alpha)
+        require_flag("Logit", "check_domain", self.check_domain)
 
     @property
     def numbers(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.transforms.clamp import soft_clamp
 from invgraph.transforms.transform import Transform, per_sample
@@ -32,6 +33,8 @@ class Spline(Transform):
 
     def __post_init__(self) -> None:
         where = type(self).__name__
+        for name in ("learned_bound", "circular"):
+            require_flag(where, name, getattr(self, name))
         if isinstance(self.bins, bool) or not isinstance(self.bins, int):
             raise ArgumentError(where, f"bins={self.bins!r}", "bins must be an int")
         if self.bins < 1:

@@ -1,0 +1,188 @@
+"""Random objects in every argument of the public API: our own exceptions, or success; nothing half-made is left."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from training import digest, make_flow
+
+import invgraph as ig
+
+CALLS = 2000
+
+
+def junk(chance: random.Random) -> Any:
+    """Some object: often nearly right, sometimes absurd. Made anew for each call, small, without side effects."""
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    makers: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: chance.choice([True, False]),
+        lambda: chance.choice([-1, 0, 1, 2, 3, 4, 5, 8, 10**30, -(10**30)]),
+        lambda: chance.choice([0.0, 0.5, 1.0, -1.0, 2.5, 1e-300, 1e300, math.nan, math.inf, -math.inf]),
+        lambda: chance.choice(["", "x", "a.b", "forward", "checkerboard", "exact", "soft", "é\0", "x" * 500]),
+        lambda: chance.choice([b"", b"\x80\x04", 1j, Ellipsis, NotImplemented, object(), range(4), slice(1)]),
+        lambda: chance.choice([(), (4,), (2, 4, 4), ((4,),), ((4,), (3,)), (0,), (-1,), (2.5,), ("a",), ((),)]),
+        lambda: chance.choice([[], [4], [[1.0, 0.0], [0.0, 1.0]], [0, 1, 2, 3], [x, x], [x, c], [None], ["x"]]),
+        lambda: chance.choice([{}, {"seed": 1}, {"sizes": (1, 3)}, {1: 2}, {"a": {"b": object()}}]),
+        lambda: chance.choice([set(), {1, 2}, frozenset((x,)), iter([x]), (value for value in (1, 2))]),
+        lambda: chance.choice([x, c, ig.Node(x, ig.Flatten), ig.Node(x, ig.Split, {"sizes": (1, 3)}), x[0]]),
+        lambda: chance.choice([ig.Flatten, ig.Coupling, ig.Graph, ig.Node, nn.Linear, int, dict, ig.Invertible]),
+        lambda: chance.choice([ig.Flatten((4,)), ig.Affine(), ig.Additive(), nn.Linear(4, 4), nn.ReLU()]),
+        lambda: chance.choice([ig.nets.MLP(hidden=4), ig.nets.ConvNet(hidden=2), lambda a, b: nn.Linear(a, b),
+                               lambda: None, lambda a, b: None, lambda a, b: nn.Linear(b, a), print]),
+        lambda: ig.Graph(x, ig.Node(x, ig.Flatten)),
+        lambda: make_flow(blocks=1),
+        lambda: chance.choice([torch.zeros(2, 4), torch.zeros(4), torch.tensor(1.0), torch.zeros(0, 4)]),
+        lambda: chance.choice([torch.zeros(2, 4).long(), torch.zeros(2, 4, dtype=torch.complex64),
+                               torch.eye(4).double(),
+                               torch.eye(3).to_sparse(), torch.empty(2, 4, device="meta"), torch.full((4, 4), math.nan),
+                               torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)], layout=torch.jagged)]),
+        lambda: chance.choice([np.zeros((2, 4)), np.int64(4), np.float64(0.5), np.array(["a"]), np.array(None)]),
+        lambda: torch.distributions.Normal(torch.zeros(4), torch.ones(4)),
+        lambda: torch.Generator(),
+    ]  # fmt: skip
+    return chance.choice(makers)()
+
+
+VALID: dict[str, Callable[[], Any]] = {
+    "in_shapes": lambda: ((4,),),
+    "cond_shapes": lambda: (),
+    "transform": ig.Affine,
+    "subnet": lambda: ig.nets.MLP(hidden=4),
+    "sizes": lambda: (1, 3),
+    "shape": lambda: (2, 2),
+    "matrix": lambda: torch.eye(4),
+    "hidden": lambda: 8,
+    "rank": lambda: 2,
+    "inputs": lambda: ig.InputNode(4, name="x"),
+    "conditions": lambda: (),
+    "outputs": lambda: ig.InputNode(4, name="y"),
+    "module": lambda: ig.Flatten,
+    "graph": lambda: make_flow(blocks=1).graph,
+    "x": lambda: torch.zeros(2, 1, 4, 4),
+    "c": lambda: torch.zeros(2, 10),
+    "n": lambda: 2,
+    "sigma": lambda: 0.1,
+    "seed": lambda: 0,
+    "path": lambda: os.devnull,
+    "state": ig.rng_state,
+}
+LAYERS = [value for value in vars(ig).values() if isinstance(value, type) and issubclass(value, ig.Invertible)
+          and not inspect.isabstract(value)]  # fmt: skip
+TRANSFORMS = [value for value in vars(ig).values() if isinstance(value, type) and issubclass(value, ig.Transform)
+              and not inspect.isabstract(value)]  # fmt: skip
+TARGETS: dict[str, Callable[..., Any]] = {
+    **{kind.__name__: kind for kind in (*LAYERS, *TRANSFORMS)},
+    "Node": ig.Node,
+    "Node of a class": lambda module, args: ig.Node(ig.InputNode(4), module, args),
+    "InputNode": ig.InputNode,
+    "ConditionNode": ig.ConditionNode,
+    "FeatureNode": ig.FeatureNode,
+    "chain": ig.chain,
+    "Graph": ig.Graph,
+    "Flow": ig.Flow,
+    "MLP": ig.nets.MLP,
+    "ConvNet": ig.nets.ConvNet,
+    "indexing": lambda x: ig.InputNode(4)[x],
+    "node of a graph": lambda x: make_flow(blocks=1).graph[x],
+    "call": lambda x, c: make_flow(blocks=1).graph(x, c),
+    "inverse": lambda x, c: make_flow(blocks=1).graph.inverse(x, c),
+    "initialize": lambda x, c: make_flow(blocks=1).graph.initialize(x, c),
+    "log_prob": lambda x, c: make_flow(blocks=1).log_prob(x, c),
+    "sample": lambda n, c: make_flow(blocks=1).sample(n, c),
+    "save": lambda path, graph, training, metadata: ig.save(path, graph, training=training, metadata=metadata),
+    "load": ig.load,
+    "reversible": ig.reversible,
+    "set_rng_state": ig.set_rng_state,
+    "diagnose": lambda graph, x, c: ig.diagnose(graph, x, c),
+}
+
+
+def arguments(target: Callable[..., Any], chance: random.Random) -> tuple[list[Any], dict[str, Any]]:
+    """Values for the parameters, some of them valid; at least one random."""
+    parameters = list(inspect.signature(target).parameters.values())
+    spoiled = chance.choice(parameters) if parameters and chance.random() < 0.8 else None
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional += [junk(chance) for _ in range(chance.randrange(3))]
+        elif parameter is spoiled or chance.random() < 0.1:
+            named[parameter.name] = junk(chance)
+        elif parameter.default is parameter.empty:
+            named[parameter.name] = VALID[parameter.name]() if parameter.name in VALID else junk(chance)
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        before = [named.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name in named]
+        positional = before + positional
+    return positional, named
+
+
+def outcome(name: str, seed: int) -> str:
+    """Call the target with random arguments; what came of it."""
+    chance = random.Random(f"{name} {seed}")
+    positional, named = arguments(TARGETS[name], chance)
+    try:
+        TARGETS[name](*positional, **named)
+    except ig.InvgraphError as error:
+        return type(error).__name__ if len(str(error).splitlines()) >= 3 else "fewer than three lines"
+    return "success"
+
+
+COUNTS: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random strings are random paths: let them be written here."""
+    monkeypatch.chdir(tempfile.mkdtemp(dir=tmp_path))
+
+
+@settings(max_examples=CALLS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(TARGETS)), st.integers(0, 10**6))
+def test_random_arguments_raise_our_exceptions_or_succeed(name: str, seed: int) -> None:
+    found = outcome(name, seed)
+    assert found != "fewer than three lines"
+    COUNTS[found] += 1
+
+
+def test_two_thousand_calls_were_made() -> None:
+    print(dict(COUNTS))
+    assert sum(COUNTS.values()) >= CALLS
+    assert COUNTS["success"] > CALLS // 20
+    assert COUNTS.total() - COUNTS["success"] > CALLS // 4
+
+
+def test_a_failed_build_leaves_nothing_half_made() -> None:
+    """The nodes and layers of a refused graph are as they were, and build the right graph afterwards."""
+    x, y, c = ig.InputNode(4, name="x"), ig.InputNode(4, name="y"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=4)}
+    h = ig.Node(x, ig.Coupling, args, conditions=c, name="h")
+    k = ig.Node(y, ig.Coupling, args, conditions=h, name="k")
+    before = [(dict(vars(node)), node.module.label, digest(node.module)) for node in (h, k)]
+    for inputs, outputs, conditions in (
+        (x, [h, k], c), ([x, y], h, c), ([x, y], k, c), ([x, y], [h, k], ()), ([x, x], [h, k], c), ([x, y], [h, h], c),
+        ([x, y], [h, k], [c, ig.ConditionNode(2)]), ([x, y], {h, k}, c), ([x, y], [h, k, None], c), ([], [h, k], c),
+    ):  # fmt: skip
+        with pytest.raises(ig.InvgraphError):
+            ig.Graph(inputs, outputs, conditions)
+        with pytest.raises(ig.InvgraphError):
+            ig.Node(k, ig.Coupling, {**args, "split": 9}, conditions=c)
+    assert [(dict(vars(node)), node.module.label, digest(node.module)) for node in (h, k)] == before
+    graph = ig.Graph([x, y], [h, k], c)
+    (a, b), log_det = graph((torch.zeros(2, 4), torch.zeros(2, 4)), torch.zeros(2, 3))
+    assert a.shape == b.shape == (2, 4)
+    assert log_det.shape == (2,)
