@@ -123,6 +123,17 @@ def test_it_starts_as_the_identity() -> None:
     assert log_det.abs().max() == 0
 
 
+def test_autocast_does_not_reach_inside() -> None:
+    layer, x = randomize(ig.Residual((3,), hidden=8), scale=2.0), noise(4, 3).float()
+    (y,), log_det = layer((x,))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (inside,), same = layer((x,))
+        (back,), _ = layer.inverse((y,))
+    assert torch.equal(inside, y)
+    assert torch.equal(log_det, same)
+    assert (back - x).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
