@@ -65,7 +65,9 @@ class Case:
         transform = self.args.get("transform")
         parts = [self.cls.__name__]
         parts += [_changed(transform)] if transform else []
-        parts += [subnet.__name__] if isinstance(subnet := self.args.get("subnet"), FunctionType) else []
+        subnet = self.args.get("subnet")
+        if subnet is not None and subnet not in (MLP, CONV):
+            parts.append(subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__)
         parts += [f"{key}={_told(value)}" for key, value in self.args.items() if key not in ("transform", "subnet")]
         parts += [self.make.__name__] if self.make else [str(self.in_shapes).replace(" ", "")]
         parts += [str(self.cond_shapes).replace(" ", "")] if self.cond_shapes else []
