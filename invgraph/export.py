@@ -169,14 +169,16 @@ def export_aoti(
 
 
 def _traced(program: nn.Module, arguments: Tensors) -> ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
     with torch.no_grad():
         try:
-            return torch.export.export(
-                program.eval(), arguments, dynamic_shapes={"tensors": tuple({0: batch} for _ in arguments)}
-            )
+            return _program(program.eval(), arguments)
         except Exception as error:  # torch raises of many kinds here; ours says which layer
             raise _refusal(program, "torch.export", error) from error
+
+
+def _program(module: nn.Module, arguments: Tensors) -> ExportedProgram:
+    batch = torch.export.Dim("batch", min=1)
+    return torch.export.export(module, arguments, dynamic_shapes={"tensors": tuple({0: batch} for _ in arguments)})
 
 
 def _refusal(program: Any, tool: str, error: Exception) -> GraphError:
@@ -195,7 +197,7 @@ def _exportable(layer: Invertible, inverse: bool) -> bool:
     shapes = layer.out_shapes if inverse else layer.in_shapes
     values, given = ([reference.new_zeros(3, *s) for s in side] for side in (shapes, layer.cond_shapes))
     try:
-        torch.export.export(_Alone(layer, inverse, len(values)), (*values, *given))
+        _program(_Alone(layer, inverse, len(values)), (*values, *given))
     except Exception:
         return False
     return True
