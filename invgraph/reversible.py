@@ -295,23 +295,30 @@ def _error(value: Tensor, exact: Tensor) -> float:
 
 
 def _worst(graph: Graph, values: Tensors, cs: Tensors, inverse: bool) -> str:
-    """The node whose inverse, from exact outputs, is furthest from its exact inputs."""
-    schedule = _schedule(graph, inverse)
-    slots = graph._start(schedule, tuple(v.detach() for v in values), cs)
-    log_det = values[0].new_zeros(values[0].shape[0])
-    worst, name = -1.0, "no node"
+    """The node in which the error of the rebuilt values grows most."""
+    exact = _all_slots(graph, tuple(v.detach() for v in values), cs, inverse)
+    rebuilt = _all_slots(graph, _held(exact, _schedule(graph, inverse).ends), cs, not inverse)
+    tiny = torch.finfo(values[0].dtype).eps
+
+    def error(slots: tuple[int, ...]) -> float:
+        errors = [_error(a, b) for a, b in zip(_held(rebuilt, slots), _held(exact, slots), strict=True)]
+        return max((e if e == e else float("inf") for e in errors), default=0.0)
+
     named = list(graph.layers.items())
+    steps = [step for step in _schedule(graph, inverse).steps if not step.feature]
+    label, layer = named[max(steps, key=lambda step: error(step.inputs) / (error(step.outputs) + tiny)).layer]
+    return f"node {label!r} ({type(layer).__name__})"
+
+
+def _all_slots(graph: Graph, values: Tensors, cs: Tensors, inverse: bool) -> list[Tensor | None]:
+    """What every slot holds on the way through the graph."""
+    schedule = _schedule(graph, inverse)
+    slots = graph._start(schedule, values, cs)
+    log_det = values[0].new_zeros(values[0].shape[0])
+    layers = tuple(graph.layers.values())
     for step in schedule.steps:
-        label, layer = named[step.layer]
-        xs, given = _held(slots, step.inputs), _held(slots, step.conditions)
-        log_det = graph._advance(step._replace(idle=()), layer, slots, log_det, inverse)
-        if isinstance(layer, Invertible):
-            back, _ = (layer if inverse else layer.inverse)(_held(slots, step.outputs), given)
-            errors = [_error(value, exact) for value, exact in zip(back, xs, strict=True)]
-            error = max((e if e == e else float("inf") for e in errors), default=0.0)
-            if error > worst:
-                worst, name = error, f"node {label!r} ({type(layer).__name__})"
-    return name
+        log_det = graph._advance(step._replace(idle=()), layers[step.layer], slots, log_det, inverse)
+    return slots
 
 
 def _schedule(graph: Graph, inverse: bool) -> Schedule:

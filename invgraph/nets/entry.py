@@ -11,7 +11,7 @@ from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, add_share, spread_vector
 
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def require_size(where: str, name: str, value: object, least: int = 1) -> None:
@@ -42,7 +42,7 @@ def affine(rank: int, channels_in: int, channels_out: int, kernel: int = 1, bias
     if rank == 1:
         layer = nn.Linear(channels_in, channels_out, bias=bias)
     else:
-        layer = _CONVOLUTIONS[rank - 2](channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
+        layer = CONVOLUTIONS[rank - 2](channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
     return start(layer)
 
 

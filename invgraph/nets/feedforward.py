@@ -9,28 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
+from invgraph.nets.entry import CONVOLUTIONS, require_odd, require_size, start
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, SubnetFactory, add_share, spread_vector
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-def _require_size(where: str, name: str, value: object, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
-    if value < least:
-        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
-
-
-def _start(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, zero: bool = False) -> None:
-    """Xavier's weights, or zeros; zero biases."""
-    if zero:
-        nn.init.zeros_(module.weight)
-    else:
-        nn.init.xavier_uniform_(module.weight)
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
 
 
 class _Dense(Subnet):
@@ -44,7 +26,7 @@ class _Dense(Subnet):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.conditions = nn.ModuleList(nn.Linear(shape[0], sizes[1], bias=False) for shape in cond_shapes)
         for layer in (*self.layers, *self.conditions):
-            _start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
     def share(self, cs: Tensors) -> Tensors:
         total: Tensor = cast(nn.Linear, self.layers[0]).bias
@@ -71,7 +53,7 @@ class _Convolutional(Subnet):
     ) -> None:
         super().__init__()
         sizes = (x_shape[0], *hidden, out)
-        convolution = _CONVOLUTIONS[len(x_shape) - 2]
+        convolution = CONVOLUTIONS[len(x_shape) - 2]
         pad = kernel // 2
         self.layers = nn.ModuleList(convolution(a, b, kernel, padding=pad) for a, b in pairwise(sizes))
         self.conditions = nn.ModuleList(
@@ -81,7 +63,7 @@ class _Convolutional(Subnet):
             for shape in cond_shapes
         )
         for layer in (*self.layers, *self.conditions):
-            _start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
     def share(self, cs: Tensors) -> Tensors:
         total: Tensor | None = None
@@ -127,8 +109,8 @@ class MLP(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        _require_size("MLP", "hidden", self.hidden)
-        _require_size("MLP", "layers", self.layers)
+        require_size("MLP", "hidden", self.hidden)
+        require_size("MLP", "layers", self.layers)
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
@@ -165,10 +147,9 @@ class ConvNet(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "kernel", "layers"):
-            _require_size("ConvNet", name, getattr(self, name))
-        if self.kernel % 2 == 0:
-            raise GraphError("ConvNet", f"kernel={self.kernel}", "kernel must be odd, to keep the spatial size")
+        require_size("ConvNet", "hidden", self.hidden)
+        require_size("ConvNet", "layers", self.layers)
+        require_odd("ConvNet", self.kernel)
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         if not 2 <= len(x_shape) <= 4:
