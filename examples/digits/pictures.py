@@ -48,7 +48,8 @@ def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), 
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=250, facecolor="white")
+    # The layout does not know how wide a table of pictures ends up: cut to what is drawn.
+    figure.savefig(path, dpi=250, facecolor="white", bbox_inches="tight", pad_inches=0.05)
     return path
 
 
