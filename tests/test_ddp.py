@@ -50,9 +50,8 @@ def alone(kinds: str, folder: Path) -> None:
     ("world", "kinds"),
     [
         (2, "forward,inverse,reversible"),
-        (3, "forward,inverse"),
-        pytest.param(3, "reversible", marks=pytest.mark.slow),
-        (2, "fsdp,fsdp-inverse"),
+        pytest.param(3, "forward,inverse,reversible", marks=pytest.mark.slow),
+        pytest.param(2, "fsdp,fsdp-inverse", marks=pytest.mark.slow),
     ],
 )
 def test_several_processes_equal_one(world: int, kinds: str, tmp_path: Path) -> None:
