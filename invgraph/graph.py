@@ -231,19 +231,26 @@ class Graph(Invertible):
             batch: ``initialize(inputs, conditions)``, as in a forward call; conditions may be left out where there are
                 none.
         """
-        inputs, conditions = (*batch, ())[:2]
-        self._initialize(self._inputs().unpack(self.label, inputs), self._conditions().unpack(self.label, conditions))
+        self._initialize(*self._batch(batch))
 
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        slots = self._start(self.forward_schedule, xs, cs)
-        log_det = xs[0].new_zeros(xs[0].shape[0])
+        self._initialize_along(self.forward_schedule, xs, cs, inverse=False)
+
+    @torch.no_grad()
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        self._initialize_along(self.inverse_schedule, ys, cs, inverse=True)
+
+    def _initialize_along(self, schedule: Schedule, values: Tensors, cs: Tensors, *, inverse: bool) -> None:
+        slots = self._start(schedule, values, cs)
+        log_det = values[0].new_zeros(values[0].shape[0])
         layers = tuple(self.layers.values())
-        for step in self.forward_schedule.steps:
+        for step in schedule.steps:
             layer = layers[step.layer]
             if isinstance(layer, Invertible):
-                layer._initialize(tuple(_held(slots, step.inputs)), tuple(_held(slots, step.conditions)))
-            log_det = self._advance(step, layer, slots, log_det, inverse=False)
+                start = layer._initialize_inverse if inverse else layer._initialize
+                start(tuple(_held(slots, step.inputs)), tuple(_held(slots, step.conditions)))
+            log_det = self._advance(step, layer, slots, log_det, inverse=inverse)
 
     def __repr__(self) -> str:
         return summarize(self.layers, self._sides, self.forward_schedule.steps)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
+import torch
 from torch import Tensor, nn
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.shapes import (
     Ports,
     Shape,
@@ -97,6 +98,16 @@ class Invertible(nn.Module, ABC):
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         """As :meth:`initialize`, for layers that need their conditions for it; what a graph calls on its way."""
         self.initialize(*xs)
+
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        """As :meth:`_initialize`, of a layer that data reach from its outputs (:class:`Inverse`)."""
+
+    def _batch(self, batch: Sequence[Structured]) -> tuple[Tensors, Tensors]:
+        """Inputs and conditions from ``initialize(inputs, conditions)``, given as in a forward call."""
+        if len(batch) not in (1, 2):
+            raise ShapeError(self.label, f"{len(batch)} arguments", "expected initialize(inputs, conditions)")
+        inputs, conditions = (*batch, ())[:2]
+        return self._inputs().unpack(self.label, inputs), self._conditions().unpack(self.label, conditions)
 
     @final  # type: ignore[misc]
     def forward(self, xs: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
@@ -205,6 +216,24 @@ class Inverse(Invertible):
     def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
         return self.module._forward_shared(ys, shared)
 
+    @torch.no_grad()
+    def initialize(self, *batch: Structured) -> None:
+        """Data-dependent initialisation of what it holds, from data that enter here, at the module's outputs.
+
+        Arguments:
+            batch: the inputs, as of a layer, or ``initialize(inputs, conditions)``, as of a graph.
+        """
+        if not self._inputs().single and all(isinstance(part, Tensor) for part in batch):
+            self._initialize(self._inputs().unpack(self.label, batch), ())
+        else:
+            self._initialize(*self._batch(batch))
+
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        self.module._initialize_inverse(xs, cs)
+
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        self.module._initialize(ys, cs)
+
     def _inputs(self) -> Ports:
         return self.module._outputs()._replace(kind="input")
 
@@ -239,6 +268,9 @@ class Nested(Invertible):
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self.module._initialize(xs, cs)
+
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        self.module._initialize_inverse(ys, cs)
 
 
 def as_layer(module: Invertible) -> Invertible:

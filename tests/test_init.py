@@ -184,6 +184,74 @@ def test_conditions_features_and_nested_graphs_take_part() -> None:
     assert max(moments(graph(batch, given)[0])) < 1e-4  # a permutation keeps channels as they are
 
 
+@pytest.mark.parametrize("norm", [ig.ActNorm, ig.AllInOne])
+def test_an_inverted_layer_starts_from_what_reaches_it(norm: type[ig.Invertible]) -> None:
+    layer = randomize(norm((4,), **({} if norm is ig.ActNorm else {"subnet": ig.nets.MLP(8), "permutation": "hard"})))
+    x = ig.InputNode(4, name="x")
+    h = ig.chain(x, (ig.Orthogonal, {"seed": 1}), ig.Inverse(layer))
+    graph = ig.Graph(x, h)
+    batch = noise(256, 4) * 3 - 1
+    graph.initialize(batch)
+    y = graph(batch)[0]
+    inner = layer((y,))[0][0]  # what the layer undid
+    assert torch.allclose(inner, graph["orthogonal_0"]((batch,))[0][0], atol=1e-4)
+    if norm is ig.ActNorm:
+        assert max(moments(y)) < 1e-4
+    assert round_trip(graph, batch) < 1e-4
+
+
+def test_the_inverse_of_a_graph_starts_along_the_inverse() -> None:
+    z = noise(256, 8) * 5 + 3
+    reached: list[tuple[float, float]] = []
+    outer_x = ig.InputNode(8, name="z")
+    for wrap in (
+        ig.Inverse,
+        lambda graph: ig.Graph(outer_x, ig.Node(outer_x, ig.Inverse(graph))),
+        lambda graph: ig.Inverse(ig.Inverse(ig.Inverse(graph))),
+        lambda graph: ig.Inverse(ig.reversible(graph)),
+    ):
+        graph = stack(3, ig.nets.MLP(hidden=8), norm=True)
+        module = wrap(graph)
+        module.initialize(z)
+        reached.clear()
+        for norm in (module for module in graph.modules() if isinstance(module, ig.ActNorm)):
+            whole = norm.inverse
+
+            def watched(ys: Any, cs: Any = (), whole: Any = whole) -> Any:
+                result = whole(ys, cs)
+                reached.append(moments(result[0][0]))
+                return result
+
+            norm.inverse = watched
+        module(z)
+        assert len(reached) == 3
+        assert all(mean < 1e-4 and deviation < 1e-4 for mean, deviation in reached)
+
+
+def test_runners_and_inverted_layers_are_initialized_by_themselves() -> None:
+    batch = noise(256, 8) * 5 + 3
+    graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
+    ig.reversible(graph).initialize(batch)
+    assert max(moments(graph(batch)[0])) < 1e-4
+    norm = ig.Inverse(ig.ActNorm((8,)))
+    norm.initialize(batch)
+    assert max(moments(norm((batch,))[0][0])) < 1e-4
+    for arguments in ((), (batch, (), batch)):
+        with pytest.raises(ig.ShapeError, match=r"initialize\(inputs, conditions\)"):
+            graph.initialize(*arguments)
+
+
+def test_the_noise_of_dequantization_starts_too() -> None:
+    inner, image = ig.InputNode(4, name="noise"), ig.ConditionNode(4, name="image")
+    h = ig.Node(ig.chain(inner, ig.ActNorm), ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)},
+                conditions=image)  # fmt: skip
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Dequantize((4,), levels=8, noise=ig.Graph(inner, h, image))))
+    pixels = torch.randint(8, (32, 4)).float()
+    graph.initialize(pixels)
+    assert bool(graph(pixels)[0].isfinite().all())
+
+
 def test_initialisation_happens_at_the_users_word_alone() -> None:
     graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
     graph.initialize(noise(64, 8))

@@ -69,8 +69,16 @@ class ActNorm(Invertible):
         """
         (x,) = self._inputs().unpack(self.label, batch)
         mean, std = channel_moments(self.label, x)
-        self.log_scale.copy_(-std.log().view_as(self.log_scale))
-        self.shift.copy_((-mean / std).view_as(self.shift))
+        self._start(-std.log(), -mean / std)
+
+    @torch.no_grad()
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        mean, std = channel_moments(self.label, ys[0])
+        self._start(std.log(), mean)
+
+    def _start(self, log_scale: Tensor, shift: Tensor) -> None:
+        self.log_scale.copy_(log_scale.view_as(self.log_scale))
+        self.shift.copy_(shift.view_as(self.shift))
         self.initialized.fill_(True)
         self.ready = True
 

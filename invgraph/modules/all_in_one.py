@@ -169,10 +169,18 @@ class AllInOne(Invertible):
         first, second = x.split(self.sizes, dim=1)
         first, _ = self.transform.forward(first, self._params(second, self.subnet(second, cs)))
         mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
-        log_scale = -std.log() if self.log_scale is not None else torch.zeros_like(std)
         if self.log_scale is not None:
-            self.log_scale.copy_(log_scale.view_as(self.log_scale))
-        self.shift.copy_((-mean * log_scale.exp()).view_as(self.shift))
+            self.log_scale.copy_(-std.log().view_as(self.log_scale))
+            mean = mean / std
+        self.shift.copy_(-mean.view_as(self.shift))
+
+    @torch.no_grad()
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        """Choose them so that this batch enters the inverse coupling with mean 0 and deviation 1 per channel."""
+        mean, std = channel_moments(self.label, mix(ys[0], self._matrix().t()))
+        if self.log_scale is not None:
+            self.log_scale.copy_(std.log().view_as(self.log_scale))
+        self.shift.copy_(mean.view_as(self.shift))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.rotation.dtype

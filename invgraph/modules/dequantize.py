@@ -124,6 +124,12 @@ class Dequantize(Stochastic):
             log_q = _log_normal(eps) + log_det - _log_slope(logit)
         return (x,), self.constant + log_q
 
+    @torch.no_grad()
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """What the noise has that starts from data."""
+        if self.noise is not None:
+            self.noise._initialize((normal(self.seed, xs[0]),), (xs[0], *cs))
+
     def _bits(self, x: Tensor) -> int:
         """Of the noise, so that an integer below ``levels`` and the noise fit into the dtype together."""
         mantissa = round(-math.log2(torch.finfo(x.dtype).eps))
