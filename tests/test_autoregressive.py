@@ -81,11 +81,12 @@ def test_the_inverse_is_iaf() -> None:
 @pytest.mark.parametrize("transform", [ig.Affine(clamp=1.0), SPLINE], ids=str)
 def test_the_quick_inverse_keeps_its_tolerance(transform: Any, tolerance: float) -> None:
     module = layer(64, ((3,),), transform=transform, scale=0.3, tolerance=tolerance)
-    passes = count_passes(module)
+    sizes = count_parts(module)
     y, c = 2 * normal(20, 64), normal(20, 3, seed=5)
     with torch.no_grad():
         (x,), log_det = module.inverse((y,), (c,))
-    assert 0 < passes[0] <= 32
+    assert 0 < len(sizes) <= 32
+    assert set(sizes) == {64}
     (image,), there = module((x,), (c,))
     assert ((image - y).abs() <= tolerance * y.abs().clamp(min=1)).all()
     assert torch.allclose(log_det, -there, rtol=0, atol=1e-11)
@@ -95,13 +96,54 @@ def test_the_quick_inverse_falls_back_to_the_exact_one() -> None:
     quick = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0, tolerance=1e-10)
     exact = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0)
     y = 5 * normal(4, 8)
-    columns = count_columns(quick)
+    sizes = count_parts(quick)
     with torch.no_grad():
         (x,), log_det = quick.inverse((y,))
         (wanted,), its = exact.inverse((y,))
-    assert columns[0] == 8
+    assert sizes == [8] * 4 + [1] * 8
     assert torch.equal(x, wanted)
     assert torch.equal(log_det, its)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 8, 64])
+@pytest.mark.parametrize("transform", [ig.Affine(clamp=1.0), SPLINE], ids=str)
+def test_the_inverse_by_blocks_keeps_its_tolerance(transform: Any, blocks: int) -> None:
+    module = layer(64, ((3,),), transform=transform, scale=0.3, tolerance=1e-6, blocks=blocks)
+    sizes = count_parts(module)
+    y, c = 2 * normal(20, 64), normal(20, 3, seed=5)
+    with torch.no_grad():
+        (x,), log_det = module.inverse((y,), (c,))
+    assert sum(sizes) <= 64 * 32
+    (image,), there = module((x,), (c,))
+    assert ((image - y).abs() <= 1e-6 * y.abs().clamp(min=1) + 1e-12).all()
+    assert torch.allclose(log_det, -there, rtol=0, atol=1e-11)
+
+
+def test_a_block_that_does_not_converge_is_inverted_exactly_by_itself() -> None:
+    quick = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0, tolerance=1e-10, blocks=2)
+    exact = layer(8, transform=ig.Affine(clamp=3.0), scale=9.0)
+    y = 5 * normal(4, 8)
+    sizes = count_parts(quick)
+    with torch.no_grad():
+        (x,), log_det = quick.inverse((y,))
+        (wanted,), its = exact.inverse((y,))
+    assert sizes == [4, 4, 1, 1, 1, 1] * 2
+    assert torch.allclose(x, wanted, rtol=1e-12, atol=0)
+    assert torch.allclose(log_det, its, rtol=1e-12, atol=0)
+
+
+def test_blocks_evaluate_fewer_parameters_than_one_guess_at_all() -> None:
+    evaluated, passes = {}, {}
+    for blocks in (1, 2, 4, 8):
+        module = layer(256, transform=SPLINE, scale=0.3, hidden=64, layers=2, tolerance=1e-6, blocks=blocks)
+        sizes = count_parts(module)
+        with torch.no_grad():
+            module.inverse((normal(64, 256),))
+        evaluated[blocks], passes[blocks] = sum(sizes) / 256, len(sizes)
+        print(f"{blocks} blocks: {len(sizes)} passes, the parameters of {evaluated[blocks]:.2f} samples")
+    print("exact: 256 passes, the parameters of 1 sample")
+    assert evaluated[1] > evaluated[2] > evaluated[4] > evaluated[8]
+    assert passes[8] < 256
 
 
 def test_the_quick_inverse_is_exact_where_gradients_are_recorded() -> None:
@@ -157,6 +199,10 @@ def test_density_compiles_without_a_graph_break_and_so_does_the_exact_inverse() 
         ({"hidden": 2.5}, ig.ArgumentError, "int"),
         ({"layers": 0}, ig.GraphError, "positive"),
         ({"tolerance": 0}, ig.GraphError, "tolerance must be positive"),
+        ({"tolerance": 1e-3, "blocks": 0}, ig.GraphError, "positive"),
+        ({"tolerance": 1e-3, "blocks": 5}, ig.GraphError, "there are 4 numbers"),
+        ({"tolerance": 1e-3, "blocks": 2.0}, ig.ArgumentError, "int"),
+        ({"blocks": 2}, ig.GraphError, "give a tolerance too"),
         ({"tolerance": "low"}, ig.ArgumentError, "tolerance must be a number"),
     ],
 )
@@ -171,20 +217,14 @@ def test_a_single_number_is_refused() -> None:
         ig.Autoregressive((1,), transform=ig.Affine(), hidden=4)
 
 
-def count_passes(module: ig.Autoregressive) -> list[int]:
-    return _count(module, "combine")
+def count_parts(module: ig.Autoregressive) -> list[int]:
+    """Of each evaluation that follows, of how many numbers it gives the parameters."""
+    sizes: list[int] = []
+    original = module.subnet.part
 
+    def counted(x: Tensor, shared: Any, places: slice) -> Tensor:
+        sizes.append(places.stop - places.start)
+        return original(x, shared, places)
 
-def count_columns(module: ig.Autoregressive) -> list[int]:
-    return _count(module, "column")
-
-
-def _count(module: ig.Autoregressive, name: str) -> list[int]:
-    counts, original = [0], getattr(module.subnet, name)
-
-    def counted(*args: Any) -> Tensor:
-        counts[0] += 1
-        return original(*args)
-
-    setattr(module.subnet, name, counted)
-    return counts
+    module.subnet.part = counted
+    return sizes
