@@ -94,7 +94,7 @@ class Bernstein(Transform):
         return torch.cat((end, steps, end), dim=1)
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch 2.8 can't compile how a frozen one sets its fields
 class _Polynomial:
     """The polynomial on the unit interval, given by the steps of its coefficients, ``(B, degree, ...)``."""
 

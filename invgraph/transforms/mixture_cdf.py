@@ -86,7 +86,7 @@ class MixtureCDF(Transform):
         return mixture, soft_clamp(params[:, -2], self.clamp, "atan"), params[:, -1]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: torch 2.8 can't compile how a frozen one sets its fields
 class _Mixture:
     """The logit of the distribution function; each field ``(B, components, ...)``."""
 
