@@ -66,7 +66,9 @@ def clock(seconds: float) -> str:
 
 
 class Stop:
-    """While it is entered, Ctrl-C and SIGTERM only ask to stop after the step; a second Ctrl-C stops at once.
+    """While it is entered, Ctrl-C and SIGTERM only ask to stop after the step; again, two seconds later, they stop it.
+
+    One Ctrl-C under torchrun arrives twice: from the terminal, and from torchrun itself.
 
     Arguments:
         device: where a group of processes, if there is one, agrees on it.
@@ -75,6 +77,7 @@ class Stop:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.signalled = False
+        self._first = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -87,8 +90,10 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signalled:
+        now = time.monotonic()
+        if self.signalled and now - self._first > 2:
             raise KeyboardInterrupt
+        self._first = self._first if self.signalled else now
         self.signalled = True
 
     def asked(self) -> bool:

@@ -172,6 +172,8 @@ def train(
             batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in draw(chosen))
             run.update(wrapped, loss, batch, progress)
         run.save()
+    if where.world > 1:
+        distributed.barrier()  # whoever reads the checkpoint after this finds this run's, whole
     run.take_averages()
     progress.close()
     model.eval()

@@ -4,14 +4,17 @@ import gzip
 import json
 import math
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mnist_cinn
 import numpy as np
+import progress
 import pytest
 import torch
 import trainer
@@ -389,6 +392,82 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
     state = ig.load(tmp_path / "model.safetensors").training
     assert state["step"] < 1_000_000
     assert not state["history"]["finished"]
+
+
+def test_one_ctrl_c_that_arrives_twice_stops_after_the_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.Stop(HERE.device) as stop:
+        assert not stop.asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] = 0.1
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked()
+        now[0] = 3.0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def torchrun(world, script, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(SCRIPT.parent), str(SCRIPT.parent.parent), *sys.path[:1]))
+    return subprocess.Popen([*command, str(script), *map(str, arguments)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=environment)  # fmt: skip
+
+
+def finished(process):
+    told, complaints = process.communicate(timeout=300)
+    assert process.returncode == 0, complaints
+    return told
+
+
+def weights(path):
+    flow = mnist_cinn.build(TINY.blocks, TINY.hidden, TINY.clamp)
+    checkpoint = ig.load(path, flow)
+    return list(flow.state_dict().values()), checkpoint.training
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_resumed_by_two_one_and_three(tmp_path):
+    steps = 1500
+    options = ("--preset", "tiny", "--steps", steps, "--device", "cpu", "--out")
+    finished(torchrun(2, SCRIPT, *options, tmp_path / "whole"))
+    run = torchrun(2, SCRIPT, *options, tmp_path / "stopped")
+    assert any("Ctrl-C" in line for line in run.stderr)  # from here on it trains
+    time.sleep(1)
+    run.send_signal(signal.SIGTERM)  # torchrun hands it to its processes
+    run.communicate(timeout=120)
+    _, state = weights(tmp_path / "stopped" / "model.safetensors")
+    assert 0 < state["step"] < steps
+    wanted, whole = weights(tmp_path / "whole" / "model.safetensors")
+    for world in (2, 1, 3):
+        shutil.copytree(tmp_path / "stopped", tmp_path / str(world))
+        told = finished(torchrun(world, SCRIPT, *options, tmp_path / str(world), "--resume"))
+        assert f"processes: {world}" in told
+        found, training = weights(tmp_path / str(world) / "model.safetensors")
+        assert training["step"] == steps
+        assert training["history"]["step"] == whole["history"]["step"]
+        if world == 2:
+            assert all(map(torch.equal, found, wanted))
+        losses = [torch.tensor(record["history"]["loss"][-5:]).mean() for record in (training, whole)]
+        print(
+            f"stopped after {state['step']} of {steps}, resumed by {world}: loss {losses[0]:.4f}; whole {losses[1]:.4f}"
+        )
+        assert abs(losses[0] - losses[1]) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_run_resumed_in_the_same_job_reads_what_was_just_written(world, tmp_path):
+    finished(torchrun(world, Path(__file__).parent / "resume_worker.py", tmp_path / "many"))
+    finished(torchrun(1, Path(__file__).parent / "resume_worker.py", tmp_path / "one"))
+    flows = [toy().double() for _ in range(2)]
+    for flow, name in zip(flows, ("many", "one"), strict=True):
+        assert ig.load(tmp_path / name, flow).training["step"] == 6
+    gaps = [float((a - b).abs().max()) for a, b in zip(*(flow.state_dict().values() for flow in flows), strict=True)]
+    print(f"{world} processes, stopped after each second step: {max(gaps):.1e} from one")
+    assert max(gaps) <= 1e-12
 
 
 @pytest.mark.slow

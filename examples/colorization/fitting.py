@@ -66,7 +66,6 @@ def fit(
                 checkpoint=checkpoint, seed=seed, resume=resume, until=goal, metadata=config,
             )  # fmt: skip
             resume = True
-            _meet(where)  # before any process reads what the first one wrote
             if history.reached < goal:
                 return False  # Ctrl-C
             done = goal
