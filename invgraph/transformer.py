@@ -56,6 +56,9 @@ class Attention(nn.Module):
         merged: Tensor = self.out(values.transpose(1, 2).flatten(2))
         return merged
 
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}, causal={self.causal}"
+
 
 class Block(nn.Module):
     """Attention, then a two-layer network for each token, each after a layer norm and added to its input."""

@@ -148,7 +148,9 @@ class ContinuousFlow(Stochastic):
         return value, rows.flatten(2).diagonal(dim1=0, dim2=2).sum(1)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, solver={self.solver}, trace={'exact' if self.exact else 'estimate'}"
+        steps = f", steps={self.steps}" if self.solver == "rk4" else ""
+        trace = "exact" if self.exact else "estimate"
+        return f"{super().extra_repr()}, time={self.time}, solver={self.solver}{steps}, trace={trace}"
 
 
 def _runge_kutta(field: Field, state: State, start: float, end: float, steps: int) -> State:

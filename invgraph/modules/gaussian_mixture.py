@@ -184,4 +184,4 @@ class GaussianMixture(Invertible):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, components={self.components}"
+        return f"{super().extra_repr()}, components={self.components}, clamp={self.clamp}"

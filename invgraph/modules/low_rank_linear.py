@@ -138,7 +138,7 @@ class LowRankLinear(Invertible):
         return q
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}"
+        return f"{super().extra_repr()}, rank={self.rank}, clamp={self.clamp}"
 
 
 def _columns(x: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ class Residual(Stochastic):
             raise GraphError("Residual", f"log_det={log_det!r}", "log_det must be 'exact' or 'estimate'")
         shape = self.in_shapes[0]
         check_conditions("Residual", shape, self.cond_shapes)
+        self.lipschitz = float(lipschitz)
         self.exact, self.terms, self.iterations = log_det == "exact", terms, iterations
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
         self.length = _length(seed, terms)
@@ -170,7 +171,8 @@ class Residual(Stochastic):
         return total
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, log_det={'exact' if self.exact else 'estimate'}"
+        log_det = "exact" if self.exact else f"estimate, terms={self.terms}"
+        return f"{super().extra_repr()}, lipschitz={self.lipschitz}, log_det={log_det}"
 
 
 def _length(seed: int, terms: int) -> int:
