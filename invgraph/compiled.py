@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from invgraph.shapes import Tensors
 
@@ -21,13 +23,22 @@ def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Calla
     return call
 
 
-def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Any:
+def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
     """Call a layer, in one of its directions."""
     if layer.compiled_once and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-        return _region(layer, xs, cs, inverse)
-    return layer.inverse(xs, cs) if inverse else layer(xs, cs)
+        *ys, log_det = _region(layer, xs, cs, inverse)
+        return tuple(ys), log_det
+    ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
+    return ys, log_det
 
 
-@torch.compiler.nested_compile_region
-def _region(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Any:
-    return layer.inverse(xs, cs) if inverse else layer(xs, cs)
+def _flat(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Tensors:
+    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time."""
+    ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
+    return *ys, log_det
+
+
+# How many kinds of layers a graph may hold: newer torch stops at eight unless told otherwise.
+_known = inspect.signature(torch.compiler.nested_compile_region).parameters
+_many: dict[str, Any] = {"max_reuse_entries": 1 << 16} if "max_reuse_entries" in _known else {}
+_region = torch.compiler.nested_compile_region(_flat, **_many)

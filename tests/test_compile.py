@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import invgraph as ig
+from invgraph.testing import randomize
 
-# torch's own tracing of autograd functions does what it warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# torch's own tracing of autograd functions, and the first import of inductor, do what they warn of.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +104,19 @@ def test_equal_couplings_are_one_region_at_any_depth(input_needs_gradient: bool,
 
 
 @torch.no_grad()
+def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
+    x = ig.InputNode(6, name="x")
+    h: Any = x
+    for k in range(10):
+        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(clamp=1.0 + k), "subnet": ig.nets.MLP(3 + k)})
+    eager = ig.testing.randomize(ig.Graph(x, h))
+    graph = copy.deepcopy(eager).compile(backend="eager")
+    values = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(graph(values)[0], eager(values)[0])
+    assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
+
+
+@torch.no_grad()
 def test_copies_and_pickles_are_not_compiled() -> None:
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager")
     x, c = torch.zeros(2, 8), torch.zeros(2, 3)
@@ -135,3 +153,24 @@ def test_every_layer_under_inductor(case: Case) -> None:
         assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
         ys, cs = case.latents(graph, torch.float32)
         assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize(
+    "transform", [ig.MixtureCDF(components=3), ig.Bernstein(degree=6)], ids=["mixture", "bernstein"]
+)
+def test_couplings_whose_inverse_is_a_root_train_under_inductor(transform: Any, inverse: bool) -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": transform, "subnet": ig.nets.MLP(hidden=6)}
+    graph = randomize(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c).double())
+    compiled = copy.deepcopy(graph).compile()
+    generator = torch.Generator().manual_seed(0)
+    for batch in (16, 5):
+        data, given = (torch.randn(batch, n, generator=generator, dtype=torch.float64) for n in (4, 3))
+        found = []
+        for module in (compiled, graph):
+            z, log_det = module.inverse(data, given) if inverse else module(data, given)
+            loss = z.square().sum() - log_det.sum()
+            found.append([z, log_det, *torch.autograd.grad(loss, list(module.parameters()))])
+        assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,30 +11,22 @@ from torch import Tensor
 from invgraph.arguments import require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.recorded import eager, recorded
 from invgraph.shapes import Shape, Tensors
 
 
 class _Gather(torch.autograd.Function):
     """Channels in another order; the gradient is gathered by the inverse order, not scattered (twice as fast)."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.orders = order, inverse
         return x.index_select(1, order)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1], inputs[2])
-
-    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse = ctx.saved_tensors
+        order, inverse = ctx.orders
         return _gather(grad, inverse, order), None, None
-
-
-# Function.apply asks for this at every call, which takes longer than the gather of a small batch.
-_Gather.forward.__signature__ = inspect.signature(_Gather.forward)  # type: ignore[attr-defined]
 
 
 class Permute(Invertible):
@@ -99,6 +90,6 @@ class Permute(Invertible):
 
 
 def _gather(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return x.index_select(1, order)
-    return _Gather.apply(x, order, inverse)  # type: ignore[no-untyped-call, no-any-return]
+    if recorded(x) and eager():
+        return _Gather.apply(x, order, inverse)  # type: ignore[no-untyped-call, no-any-return]
+    return x.index_select(1, order)

@@ -31,8 +31,9 @@ class _Dense(Subnet):
     def share(self, cs: Tensors) -> Tensors:
         total: Tensor = cast(nn.Linear, self.layers[0]).bias
         for layer, c in zip(self.conditions, cs, strict=True):
+            weight = cast(nn.Linear, layer).weight.t()
             # With a matrix of few rows the gradient's product is 4 times as fast as with one of few columns.
-            total = torch.addmm(total, c, cast(nn.Linear, layer).weight.t().contiguous())
+            total = torch.addmm(total, c, weight.contiguous() if torch.is_grad_enabled() else weight)
         return (total,) if cs else ()
 
     def combine(self, x: Tensor, shared: Tensors) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from invgraph.transforms.clamp import Activation, require_clamp, soft_clamp
-from invgraph.transforms.transform import Transform, per_sample
+from invgraph.transforms.clamp import Activation, require_clamp
+from invgraph.transforms.scale_and_shift import scale_and_shift
+from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,10 @@ class Affine(Transform):
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        raw, t = params.unbind(1)
-        s = soft_clamp(raw, self.clamp, self.activation)
-        return torch.addcmul(t, x, torch.exp(s)), per_sample(s)
+        return self._map(x, params, inverse=False)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        raw, t = params.unbind(1)
-        s = soft_clamp(raw, self.clamp, self.activation)
-        return (y - t) * torch.exp(-s), -per_sample(s)
+        return self._map(y, params, inverse=True)
+
+    def _map(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        return scale_and_shift(x, params, self.clamp, self.activation, inverse)
