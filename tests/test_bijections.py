@@ -227,3 +227,14 @@ def test_bad_arguments_are_refused(kind: Any, args: dict[str, Any], error: Any, 
     with pytest.raises(error) as caught:
         kind(**args)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [10.0, 1e3, 1e8, 1e15])
+def test_far_out_the_slope_of_a_mixture_is_that_of_its_scale(size: float) -> None:
+    mixture = ig.MixtureCDF(components=3)
+    params = numbers(mixture, 2, 1)
+    params[:, 6:9] = 0.0  # all scales are 1
+    params[:, 9] = 0.0
+    y, log_det = mixture.forward(torch.tensor([[size], [-size]], dtype=torch.float64), params)
+    assert float(log_det.abs().max()) <= (1e-3 if size == 10.0 else 1e-12)
+    assert float((y.abs() / size - 1).abs().max()) <= 30 / size

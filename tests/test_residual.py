@@ -73,6 +73,24 @@ def test_the_estimate_has_no_bias() -> None:
     assert abs(means.mean() - truth) < 4 * error < 0.1 * abs(truth)
 
 
+def test_the_estimates_of_all_lengths_weigh_up_to_the_series() -> None:
+    layer = ig.Residual((2,), hidden=3, layers=1, log_det="estimate", terms=2).double()
+    randomize(layer, seed=3, scale=20.0)
+    x = noise(1, 2)
+    _, at = layer.net.linearize(x, layer.net.share(()), layer.net.bounded())
+    jacobian, probe = layer.net.jacobian(at, (2,))[0], signs(layer.seed, x)[0]
+    power, series = probe, 0.0
+    for k in range(1, 500):
+        power = jacobian @ power
+        series += (-1) ** (k + 1) / k * (probe @ power).item()
+    expected = 0.0
+    for length in range(2, 60):  # each one beyond two terms has half the probability of the one before
+        layer.length = length
+        expected += 0.5 ** (length - 1) * layer((x,))[1].item()
+    assert abs(series) > 0.1
+    assert abs(expected - series) < 1e-9
+
+
 def test_the_estimate_is_repeatable_until_reseeded() -> None:
     layer = randomize(ig.Residual((3,), hidden=8, log_det="estimate", iterations=200).double())
     x = noise(4, 3)

@@ -221,3 +221,21 @@ def test_bad_arguments_are_refused(kind: Any, args: dict[str, Any], error: Any, 
 def test_the_least_slope_is_checked(slope: Any, error: Any) -> None:
     with pytest.raises(error, match="min_slope"):
         ig.RationalQuadraticSpline(min_slope=slope)
+
+
+def test_a_knot_belongs_to_the_bin_on_its_right() -> None:
+    spline = ig.LinearSpline(bins=2)
+    params = torch.tensor([0.0, 0.0, 1.0, -1.0], dtype=torch.float64).view(1, 4, 1).expand(3, 4, 1)
+    x = torch.tensor([[-1e-9], [0.0], [1e-9]], dtype=torch.float64)  # widths are equal: a knot at 0
+    left, at, right = spline.forward(x, params)[1]
+    assert at == right
+    assert at != left
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_knots_begin_at_exactly_0_and_end_at_exactly_1(dtype: torch.dtype) -> None:
+    from invgraph.transforms.spline import edges, partition
+
+    raw = torch.randn(1000, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    found = edges(partition(raw, 1e-3))
+    assert bool((found[:, 0] == 0).all() and (found[:, -1] == 1).all())
