@@ -235,10 +235,10 @@ class Inverse(Invertible):
         self.module._initialize(ys, cs)
 
     def _inputs(self) -> Ports:
-        return self.module._outputs()._replace(kind="input")
+        return self.module._outputs().named("input")
 
     def _outputs(self) -> Ports:
-        return self.module._inputs()._replace(kind="output")
+        return self.module._inputs().named("output")
 
     def _conditions(self) -> Ports:
         return self.module._conditions()

@@ -114,6 +114,10 @@ class Ports(NamedTuple):
         """What an error calls the value: its name, or its place."""
         return f"{self.kind} '{self.names[index]}'" if self.names else f"{self.kind} {index}"
 
+    def named(self, kind: str) -> Ports:
+        """The same values as another side of a module."""
+        return Ports(kind, self.shapes, self.names, self.single)  # torch 2.8 can't compile _replace
+
     def unpack(self, where: str, values: object) -> Tensors:
         """The tensors of a call, as a tuple, each one checked on its own."""
         if self.single:
