@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from invgraph.errors import GraphError, ShapeError
 from invgraph.invertible import Invertible
+from invgraph.recorded import eager
 from invgraph.shapes import Ports, Structured, Tensors, check_together, floating_tensor, repeat_rows
 
 if TYPE_CHECKING:
     from invgraph.graph import Graph, Schedule, Step
 
 _WHERE = "bind"
+_NUMBERS = 1 << 17
+"""At inputs of more numbers than this, activations leave a CPU's caches and convolutions take twice as long each."""
 
 
 @final
@@ -35,6 +39,7 @@ class Bound:
         self.rows, self.dtype = check_together(_WHERE, ((ports, cs),), floating_tensor(graph))
         self.known: dict[int, Tensor] = dict(enumerate(cs))
         self.shares: dict[int, Any] = {}
+        self.norms = [module for module in graph.modules() if isinstance(module, _NormBase)]
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             self._prepare()
 
@@ -63,6 +68,21 @@ class Bound:
         self, schedule: Schedule, source: Ports, target: Ports, given: Structured, inverse: bool
     ) -> tuple[Any, Tensor]:
         values, samples = self._flat(source, given)
+        rows = self._at_once(values, samples) * self.rows
+        parts = zip(*(value.split(rows) for value in values), strict=True)
+        *ends, log_det = map(_joined, zip(*(self._walk(schedule, part, inverse) for part in parts), strict=True))
+        shaped = tuple(torch.unflatten(end, 0, (samples, self.rows)) for end in ends)
+        return target.pack(shaped), log_det.unflatten(0, (samples, self.rows))
+
+    def _at_once(self, values: Tensors, samples: int) -> int:
+        """How many samples go through the graph together: on a CPU as many as its caches hold, where that is free."""
+        mixed = any(norm.training for norm in self.norms)  # statistics of the batch: of all of it
+        if torch.is_grad_enabled() or not eager() or mixed or values[0].device.type != "cpu":
+            return max(samples, 1)
+        return max(1, _NUMBERS // (sum(value[0].numel() for value in values) * self.rows))
+
+    def _walk(self, schedule: Schedule, values: Tensors, inverse: bool) -> Tensors:
+        """What the schedule ends with, and the log-determinant, row by row."""
         slots: list[Tensor | None] = [None] * self.graph.slots
         for slot, value in zip(schedule.starts, values, strict=True):
             slots[slot] = value
@@ -71,8 +91,7 @@ class Bound:
         for step in schedule.steps:
             if not (step.feature and step.outputs[0] in self.known):
                 log_det = self._advance(step, layers[step.layer], slots, log_det, inverse)
-        ends = tuple(torch.unflatten(self._value(slots, slot, 0), 0, (samples, self.rows)) for slot in schedule.ends)
-        return target.pack(ends), log_det.unflatten(0, (samples, self.rows))
+        return *(self._value(slots, slot, 0) for slot in schedule.ends), log_det
 
     def _advance(self, step: Step, layer: Any, slots: list[Tensor | None], log_det: Tensor, inverse: bool) -> Tensor:
         batch = log_det.shape[0]
@@ -120,6 +139,10 @@ class Bound:
         reference = floating_tensor(self.graph)
         check_together(_WHERE, ((source, unpacked),), self.known[0] if reference is None else reference)
         return unpacked, samples
+
+
+def _joined(parts: Tensors) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def features(result: Any, dtype: torch.dtype) -> Tensors:

@@ -11,6 +11,7 @@ from test_reversible import build, crossed_graph, deep_graph
 from torch import Tensor, nn
 
 import invgraph as ig
+from invgraph.bound import Bound
 
 CONDITIONAL = [case for case in CASES if case.cond_shapes]
 
@@ -51,6 +52,38 @@ def test_layers(case: Case) -> None:
     data = tuple(x.unflatten(0, (3, 2)) for x in case.data(module, torch.float64, batch=6)[0])
     for ours, theirs in zip(*both(graph, False, 3, 2, data), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("make", [wide_graph, crossed_graph, lambda: deep_graph(3)])
+def test_many_samples_go_through_in_parts(
+    make: Callable[[], ig.Graph], inverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("invgraph.bound._NUMBERS", 100)
+    graph = build(make)
+    walks = []
+    walk = Bound._walk
+    monkeypatch.setattr(Bound, "_walk", lambda *given: walks.append(len(given[2][0])) or walk(*given))
+    for ours, theirs in zip(*both(graph, inverse, 50, 2), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+    assert len(walks) > 1
+    assert sum(walks) == 100
+
+
+def test_parts_are_not_made_where_a_batch_has_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("invgraph.bound._NUMBERS", 1)
+
+    def subnet(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(channels_in, 8), nn.BatchNorm1d(8), nn.Linear(8, channels_out))
+
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": subnet}, conditions=c), c)
+    graph = ig.testing.randomize(graph).double()
+    for training in (True, False):
+        with torch.no_grad():
+            for ours, theirs in zip(*both(graph.train(training), False, 6, 2), strict=True):
+                assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 def test_conditions_alone_are_computed_once() -> None:
