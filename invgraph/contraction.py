@@ -55,8 +55,8 @@ class Contraction(Subnet):
 
     def share(self, cs: Tensors) -> Tensors:
         total: Tensor | None = None
-        for weight, c in zip(self.conditions, cs, strict=True):
-            part = spread_vector(self._apply_weight(c, weight), self.axes + 2)
+        for index, c in enumerate(cs):  # torch 2.8 can't compile zip over a ParameterList
+            part = spread_vector(self._apply_weight(c, self.conditions[index]), self.axes + 2)
             total = part if total is None else total + part
         return () if total is None else (total,)
 
@@ -98,11 +98,11 @@ class Contraction(Subnet):
     def _walk(self, x: Tensor, shared: Tensors, weights: Tensors) -> tuple[Tensor, list[Tensor]]:
         """The output, and the values before each activation."""
         h, hidden = x, []
-        for index, (weight, bias) in enumerate(zip(weights, self.biases, strict=True)):
+        for index, weight in enumerate(weights):
             if index:
                 hidden.append(h)
                 h = silu(h) / _SLOPE
-            h = self._apply_weight(h, weight) + spread_vector(bias[None], self.axes + 2)
+            h = self._apply_weight(h, weight) + spread_vector(self.biases[index][None], self.axes + 2)
             if index == 0 and shared:
                 h = h + shared[0]
         return h, hidden
