@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -79,7 +80,8 @@ class Bound:
         mixed = any(norm.training for norm in self.norms)  # statistics of the batch: of all of it
         if torch.is_grad_enabled() or not eager() or mixed or values[0].device.type != "cpu":
             return max(samples, 1)
-        return max(1, _NUMBERS // (sum(value[0].numel() for value in values) * self.rows))
+        numbers = self.rows * sum(math.prod(value.shape[1:]) for value in values)
+        return max(1, _NUMBERS // max(1, numbers))
 
     def _walk(self, schedule: Schedule, values: Tensors, inverse: bool) -> Tensors:
         """What the schedule ends with, and the log-determinant, row by row."""

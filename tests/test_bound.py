@@ -35,10 +35,13 @@ def both(
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-@pytest.mark.parametrize("sizes", [(1, 3), (4, 1), (3, 2), (0, 2)])
+@pytest.mark.parametrize("sizes", [(1, 3), (4, 1), (3, 2), (0, 2), (2, 0)])
 @pytest.mark.parametrize("make", [wide_graph, crossed_graph, lambda: deep_graph(3)])
-def test_graphs(make: Callable[[], ig.Graph], sizes: tuple[int, int], inverse: bool) -> None:
-    for ours, theirs in zip(*both(build(make), inverse, *sizes), strict=True):
+@pytest.mark.parametrize("gradients", [False, True])
+def test_graphs(make: Callable[[], ig.Graph], sizes: tuple[int, int], inverse: bool, gradients: bool) -> None:
+    with torch.set_grad_enabled(gradients):
+        found = both(build(make), inverse, *sizes)
+    for ours, theirs in zip(*found, strict=True):
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
