@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, fields
 from types import FunctionType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -60,8 +61,8 @@ class Case:
     make: Callable[[], ig.Invertible] | None = None
 
     @property
-    def id(self) -> str:
-        """What pytest calls the case."""
+    def kind(self) -> str:
+        """What pytest calls the case, but for its shapes."""
         transform = self.args.get("transform")
         parts = [self.cls.__name__]
         parts += [_changed(transform)] if transform else []
@@ -69,9 +70,14 @@ class Case:
         if subnet is not None and subnet not in (MLP, CONV):
             parts.append(subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__)
         parts += [f"{key}={_told(value)}" for key, value in self.args.items() if key not in ("transform", "subnet")]
-        parts += [self.make.__name__] if self.make else [str(self.in_shapes).replace(" ", "")]
-        parts += [str(self.cond_shapes).replace(" ", "")] if self.cond_shapes else []
+        parts += [self.make.__name__] if self.make else []
         return "-".join(parts)
+
+    @property
+    def id(self) -> str:
+        """What pytest calls the case."""
+        shapes = [str(shapes).replace(" ", "") for shapes in (self.in_shapes, self.cond_shapes) if shapes]
+        return "-".join([self.kind, *shapes])
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
         """The module with random parameters (freshly built ones are often the identity), tuples in and out."""
@@ -342,3 +348,9 @@ CASES: tuple[Case, ...] = (
     Case(ig.Graph, {}, make=single_graph),
     Case(ig.Graph, {}, make=wide_graph),
 )
+
+# For what takes a second a case: those that differ from an earlier one by their shapes alone are slow.
+FIRSTS = {case.kind: case for case in reversed(CASES)}
+EACH_KIND = [
+    pytest.param(case, id=case.id, marks=() if case is FIRSTS[case.kind] else pytest.mark.slow) for case in CASES
+]
