@@ -113,6 +113,8 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     assert table["rows"]["cnn"]["variance"]["value"] == 0
     assert table["rows"]["truth"]["rmse_8"]["value"] == 0
     assert "nll" not in table["rows"]["cvae"]
+    assert set(table["about"]["round_trip"]) == {"cinn", "raw"}
+    assert 0 < table["about"]["round_trip"]["cinn"] <= 1e-3
     rst = (folder / "table.rst").read_text()
     assert rst.startswith(".. list-table::")
     assert "conditional GAN" in rst

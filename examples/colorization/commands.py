@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from trainer import Place, Recipe, place
 
+import invgraph as ig
 from colorization.colorizer import Colorizer, Config, load_colorizer
 from colorization.condition_net import ConditionNet, load_condition_net
 from colorization.features import find_viewer
@@ -19,7 +20,7 @@ from colorization.infer import colorize, write_colorizations
 from colorization.photos import EMBEDDED, Folder, UnusableError, open_folder, read_image, statistics
 from colorization.pictures import Gallery
 from colorization.presets import Preset
-from colorization.table import NAMES, HeldOut, as_text, evaluate, write_table
+from colorization.table import NAMES, HeldOut, as_text, evaluate, round_trip, write_table
 
 KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
 PHASE_SEED = 1000  # between the seeds of the two phases
@@ -184,13 +185,20 @@ def run_table(example: Example, options: argparse.Namespace) -> int:
             if kind == "cinn" and options.temperature != 1:
                 cooler = evaluate(kind, colorizer, held_out, seed=options.seed, temperature=options.temperature)
                 rows[f"{kind} {options.temperature:g}"] = cooler
+        trips = {
+            kind: round_trip(colorizer.model, *colorizer.prepare(held_out.lab.to(where.device)))
+            for kind, colorizer in colorizers.items()
+            if isinstance(colorizer.model, ig.Flow)
+        }
     about = {
         "example": example.name, "split": options.split, "photographs": len(held_out.lab), "seed": options.seed,
-        "viewer": viewer.name if viewer else None,
+        "viewer": viewer.name if viewer else None, "round_trip": trips,
         "runs": {kind: colorizer.config for kind, colorizer in colorizers.items()},
     }  # fmt: skip
     write_table(rows, about, options.out)
     print(as_text(rows))
+    for kind, error in trips.items():
+        print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
     return 0
 
 

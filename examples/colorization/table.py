@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+import invgraph as ig
 from colorization.colorizer import Colorizer
 from colorization.features import Viewer
 from colorization.lab import lab_to_rgb
@@ -105,6 +106,16 @@ def evaluate(
     if kind in DENSITIES and temperature == 1:
         row["nll"] = mean_of(colorizer.nll(lab, seed))
     return row | _looked_at(samples, held_out)
+
+
+@torch.no_grad()
+def round_trip(flow: ig.Flow, x: Tensor, c: Tensor) -> float:
+    """The largest error of colours that went to latents and back."""
+    errors = []
+    for part, given in zip(x.split(16), c.split(16), strict=True):
+        z, _ = flow.graph(part, given)
+        errors.append(float((flow.graph.inverse(z, given)[0] - part).abs().max()))
+    return max(errors)
 
 
 def _looked_at(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[str, Measured]:
