@@ -25,16 +25,29 @@ def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Calla
 
 def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
     """Call a layer, in one of its directions."""
-    if layer.compiled_once and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if not torch.compiler.is_compiling():
+        ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
+    elif layer.compiled_once and not torch.compiler.is_exporting():
         *ys, log_det = _region(layer, xs, cs, inverse)
-        return tuple(ys), log_det
-    ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
-    return ys, log_det
+    else:
+        ys, log_det = _traced(layer, xs, cs, inverse)
+    return tuple(ys), log_det
+
+
+def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
+    """As the layer's call, without its checks, which would be a good part of what there is to trace.
+
+    The graph has checked what it was given, and checks what it returns.
+    """
+    if inverse:
+        return layer._inverse(xs, cs)  # type: ignore[no-any-return]
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    return layer(xs, cs) if hooked else layer._forward(xs, cs)  # type: ignore[no-any-return]
 
 
 def _flat(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Tensors:
     """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time."""
-    ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
+    ys, log_det = _traced(layer, xs, cs, inverse)
     return *ys, log_det
 
 

@@ -131,10 +131,11 @@ class Ports(NamedTuple):
             raise ShapeError(
                 where, f"{len(values)} {self.kind}s", f"expected {len(self.shapes)} ({names}): {few} {self.kind}"
             )
-        for index, (value, shape) in enumerate(zip(values, self.shapes, strict=True)):
+        for index in range(len(values)):  # torch.compile traces enumerate and zip far more slowly
+            value = values[index]
             if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_nested:
                 raise self._not_dense(where, index, value)
-            if value.shape[1:] != shape or value.ndim == 0:
+            if value.shape[1:] != self.shapes[index] or value.ndim == 0:
                 raise self._misshapen(where, index, value)
             if not value.is_floating_point():
                 raise self._not_floating(where, index, value)
@@ -182,13 +183,14 @@ def check_together(
     """
     first: Tensor | None = None
     for ports, values in sides:
-        for index, value in enumerate(values):
+        for index in range(len(values)):
+            value = values[index]
             if first is None:
-                first, name = value, ports.label(index)
+                first, its = value, ports
                 if reference is None:
                     reference = value
             elif value.shape[0] != first.shape[0]:
-                given = f"{name}: batch {first.shape[0]}, {ports.label(index)}: batch {value.shape[0]}"
+                given = f"{its.label(0)}: batch {first.shape[0]}, {ports.label(index)}: batch {value.shape[0]}"
                 raise ShapeError(where, given, "all inputs and conditions of a call have the same batch size")
             if value.dtype != reference.dtype:  # type: ignore[union-attr]
                 raise _wrong_dtype(where, ports.label(index), value, reference)  # type: ignore[arg-type]
@@ -210,7 +212,8 @@ def check_result(where: str, ports: Ports, values: Tensors, log_det: Tensor, bat
     if not isinstance(values, tuple) or len(values) != len(ports.shapes):
         count = f"{len(values)} values" if isinstance(values, tuple) else f"a {type(values).__name__}"
         raise ShapeError(where, f"returned {count}", f"declared a tuple of {len(ports.shapes)} {ports.kind}s")
-    for index, (value, shape) in enumerate(zip(values, ports.shapes, strict=True)):
+    for index in range(len(values)):
+        value, shape = values[index], ports.shapes[index]
         if value.shape[0] != batch or value.shape[1:] != shape:
             given = f"returned {ports.label(index)} of shape {tuple(value.shape)}"
             raise ShapeError(where, given, f"declared {batched(shape)}: out_shapes, _forward and _inverse must agree")

@@ -61,23 +61,27 @@ class Case:
     make: Callable[[], ig.Invertible] | None = None
 
     @property
-    def kind(self) -> str:
-        """What pytest calls the case, but for its shapes."""
+    def id(self) -> str:
+        """What pytest calls the case."""
         transform = self.args.get("transform")
         parts = [self.cls.__name__]
         parts += [_changed(transform)] if transform else []
-        subnet = self.args.get("subnet")
-        if subnet is not None and subnet not in (MLP, CONV):
-            parts.append(subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__)
+        parts += self._subnet()
         parts += [f"{key}={_told(value)}" for key, value in self.args.items() if key not in ("transform", "subnet")]
-        parts += [self.make.__name__] if self.make else []
+        parts += [self.make.__name__] if self.make else [str(self.in_shapes).replace(" ", "")]
+        parts += [str(self.cond_shapes).replace(" ", "")] if self.cond_shapes else []
         return "-".join(parts)
 
     @property
-    def id(self) -> str:
-        """What pytest calls the case."""
-        shapes = [str(shapes).replace(" ", "") for shapes in (self.in_shapes, self.cond_shapes) if shapes]
-        return "-".join([self.kind, *shapes])
+    def kind(self) -> tuple[object, ...]:
+        """Which layer, transform and subnet the case has, whatever their arguments and shapes."""
+        return self.cls, type(self.args.get("transform")), *self._subnet(), self.make
+
+    def _subnet(self) -> list[str]:
+        subnet = self.args.get("subnet")
+        if subnet is None or subnet in (MLP, CONV):
+            return []
+        return [subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__]
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
         """The module with random parameters (freshly built ones are often the identity), tuples in and out."""
@@ -349,8 +353,12 @@ CASES: tuple[Case, ...] = (
     Case(ig.Graph, {}, make=wide_graph),
 )
 
-# For what takes a second a case: those that differ from an earlier one by their shapes alone are slow.
-FIRSTS = {case.kind: case for case in reversed(CASES)}
-EACH_KIND = [
-    pytest.param(case, id=case.id, marks=() if case is FIRSTS[case.kind] else pytest.mark.slow) for case in CASES
-]
+
+def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
+    """The cases as parameters of a test that takes seconds for each: marks for one of each kind, and for the others."""
+    seen: set[object] = set()
+    parameters = []
+    for case in CASES:
+        parameters.append(pytest.param(case, id=case.id, marks=others if case.kind in seen else first))
+        seen.add(case.kind)
+    return parameters

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, EACH_KIND, Case
+from cases import Case, each_kind
 from test_reversible import build, deep_graph
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -44,7 +44,7 @@ def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, .
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", EACH_KIND)
+@pytest.mark.parametrize("case", each_kind())
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case, torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
@@ -143,8 +143,7 @@ def test_inductor_gives_eagers_numbers() -> None:
             assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+@pytest.mark.parametrize("case", each_kind(pytest.mark.slow, pytest.mark.nightly))
 def test_every_layer_under_inductor(case: Case) -> None:
     graph = in_a_graph(case, torch.float32)
     compiled = copy.deepcopy(graph).compile()

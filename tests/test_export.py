@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, EACH_KIND, Case
+from cases import CASES, Case, each_kind
 from test_reversible import build, deep_graph
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def in_a_graph(case: Case) -> ig.Graph:
     return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
 
 
-@pytest.mark.parametrize("case", EACH_KIND)
+@pytest.mark.parametrize("case", each_kind())
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case)
     xs, cs = case.data(graph, torch.float32, batch=3)
@@ -103,8 +103,7 @@ def test_onnx(case: Case, tmp_path: Path) -> None:
     onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+@pytest.mark.parametrize("case", each_kind(pytest.mark.slow, pytest.mark.nightly))
 def test_every_layer_in_onnx_or_is_named(case: Case, tmp_path: Path) -> None:
     if case.cls.__name__ in UNEXPORTABLE | NOT_IN_ONNX:
         with pytest.raises(ig.GraphError, match="export with"):
