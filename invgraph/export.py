@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -131,11 +131,9 @@ def export_onnx(
     exported = _traced(program, program.example() if example is None else tuple(example))
     inputs, outputs = program.names
     try:
-        written = torch.onnx.export(
-            exported, (), dynamo=True, input_names=inputs, output_names=outputs, verbose=False, optimize=True
-        )
+        written = _onnx(exported, input_names=inputs, output_names=outputs)
     except Exception as error:  # the exporter has no one class of errors; ours says which layer
-        raise _refusal(program, "ONNX", error) from error
+        raise _refusal(program, "ONNX", error, then=_onnx) from error
     assert written is not None
     written.save(str(path))
 
@@ -181,26 +179,38 @@ def _program(module: nn.Module, arguments: Tensors) -> ExportedProgram:
     return torch.export.export(module, arguments, dynamic_shapes={"tensors": tuple({0: batch} for _ in arguments)})
 
 
-def _refusal(program: Any, tool: str, error: Exception) -> GraphError:
-    """Names the first layer that can't be exported by itself."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _onnx(exported: ExportedProgram, **names: Any) -> torch.onnx.ONNXProgram | None:
+    return torch.onnx.export(exported, (), dynamo=True, verbose=False, optimize=True, **names)
+
+
+def _refusal(
+    program: Any, tool: str, error: Exception, then: Callable[[ExportedProgram], object] = lambda exported: None
+) -> GraphError:
+    """Names the first layer that can't be exported by itself, and what the tool does with the program then."""
     for name, layer in program.flow.graph.layers.items():
-        if isinstance(layer, Invertible) and not _exportable(layer, program.what in ("sample", "inverse")):
+        if not isinstance(layer, Invertible):
+            continue
+        try:
+            then(_alone(layer, program.what in ("sample", "inverse")))
+        except Exception as own:
             told = f"node {name!r} ({type(layer).__name__})"
-            return GraphError(told, f"export with {tool}", f"this layer can't be exported: {reason}")
-    return GraphError("export", f"export with {tool}", f"it fails: {reason}")
+            return GraphError(told, f"export with {tool}", f"this layer can't be exported: {_reason(own)}")
+    return GraphError("export", f"export with {tool}", f"it fails: {_reason(error)}")
 
 
-def _exportable(layer: Invertible, inverse: bool) -> bool:
+def _reason(error: BaseException) -> str:
+    """The first line of what all else was raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _alone(layer: Invertible, inverse: bool) -> ExportedProgram:
     reference = floating_tensor(layer)
     reference = torch.empty(0) if reference is None else reference
     shapes = layer.out_shapes if inverse else layer.in_shapes
     values, given = ([reference.new_zeros(3, *s) for s in side] for side in (shapes, layer.cond_shapes))
-    try:
-        _program(_Alone(layer, inverse, len(values)), (*values, *given))
-    except Exception:
-        return False
-    return True
+    return _program(_Alone(layer, inverse, len(values)), (*values, *given))
 
 
 class _Alone(nn.Module):
