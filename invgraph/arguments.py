@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,18 @@ def require_seed(where: str, seed: object) -> int:
     if not -(2**63) <= seed < 2**64:
         raise GraphError(where, f"seed={seed}", "seed must fit into 64 bits")
     return seed
+
+
+def require_amount(where: str, name: str, value: object) -> float:
+    """The number; refused if it is none, not finite, or negative."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            amount = float(value)
+        except OverflowError:  # an int beyond every float
+            amount = math.inf
+        if math.isfinite(amount) and amount >= 0:
+            return amount
+    raise ArgumentError(where, f"{name}={value!r}", f"{name} must be a number >= 0, and finite")
 
 
 def require_flag(where: str, name: str, value: object) -> None:

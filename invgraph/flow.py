@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from invgraph.errors import ArgumentError, GraphError, ShapeError
+from invgraph.arguments import require_amount
+from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph import Graph, require_graph
 from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
 
@@ -25,7 +26,8 @@ class Flow(nn.Module):
     Arguments:
         graph: maps data to latents.
         base: density of the latents, from ``torch.distributions``: one, or one for each output of the graph, each over
-            a whole output (its batch and event shape together are the output's shape). Default: standard normal.
+            a whole output (its batch and event shape together are the output's shape). Default: standard normal. Its
+            tensors are no parameters of the flow: they are neither trained, moved nor saved with it.
 
     Raises:
         GraphError: a base density has another shape than its output.
@@ -51,6 +53,7 @@ class Flow(nn.Module):
         require_graph(graph, "Flow")
         self.graph = graph
         self.base = _bases(base, graph.out_shapes)
+        self._base_tensors = tuple(map(_floating, self.base or ()))
         self.dims = numel(graph.in_shapes)
 
     def forward(self, x: Structured, c: Structured = ()) -> Tensor:
@@ -81,10 +84,12 @@ class Flow(nn.Module):
             c: conditions.
             tau: weight of the Gaussian prior over the trained parameters, 1 / (2 sigma^2).
         """
+        tau = require_amount("Flow.loss", "tau", tau)
         constant = 0.0 if self.base is not None else 0.5 * self.dims * math.log(2 * math.pi)
         loss = -self.log_prob(x, c).mean() - constant
-        if tau:
-            squares = [parameter.square().sum() for parameter in self.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad] if tau else []
+        if trained:
+            squares = [parameter.square().sum() for parameter in trained]
             loss = loss + tau * torch.stack(squares).sum()
         return loss
 
@@ -102,31 +107,49 @@ class Flow(nn.Module):
 
         Returns:
             Shape ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
+
+        Raises:
+            ArgumentError: an argument has the wrong type or is out of its range.
+            InputTypeError: the base is of another dtype or on another device than the graph.
         """
-        return self.rsample(n, c, temperature, generator=generator)
+        return self._sample(n, c, temperature, generator)
 
     def rsample(
         self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Any:
-        """As :meth:`sample`, with gradients with respect to parameters and conditions."""
+        """As :meth:`sample`, with gradients with respect to parameters and conditions.
+
+        Raises:
+            ArgumentError: besides, a base density has no ``rsample``: its samples have no gradients.
+        """
+        for base in self.base or ():
+            if not base.has_rsample:
+                advice = "its samples have no gradients: call sample, or take a base that has rsample"
+                raise ArgumentError("Flow.rsample", f"a base {_told(base)} without rsample", advice)
+        return self._sample(n, c, temperature, generator)
+
+    def _sample(self, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
         if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**31:
             raise ArgumentError("Flow.sample", f"n={n!r}", "n must be a number of samples, an int")
-        if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature >= 0):
-            raise ArgumentError("Flow.sample", f"temperature={temperature!r}", "temperature must be a number >= 0")
+        temperature = require_amount("Flow.sample", "temperature", temperature)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ArgumentError(
+                "Flow.sample", f"generator={generator!r}", "generator must be a torch.Generator or None"
+            )
         ports = self.graph._conditions()
         conditions = ports.unpack("Flow.sample", c)
         rows = conditions[0].shape[0] if conditions else 1
         if any(condition.shape[0] != rows for condition in conditions):
             given = f"conditions of batches {', '.join(str(condition.shape[0]) for condition in conditions)}"
             raise ShapeError("Flow.sample", given, "all conditions of a call have the same batch size")
-        z = self._draw(n * rows, float(temperature), generator, conditions)
+        z = self._draw(n * rows, temperature, generator, conditions)
         target = self.graph._outputs()
         if not conditions:
             return self.graph.inverse(target.pack(z))[0]
         bound = self.graph.bind(c, gradients=True)
         return bound.inverse(target.pack(tuple(value.unflatten(0, (n, rows)) for value in z)))[0]
 
-    def denoise(self, x: Structured, c: Structured = (), *, sigma: float) -> Any:
+    def denoise(self, x: Structured, c: Structured = (), sigma: float | None = None) -> Any:
         r"""The expected clean data behind data with Gaussian noise: one step of Tweedie's formula.
 
         .. math:: E[x_\text{clean} | x, c] = x + \sigma^2 \nabla_x \log p(x | c)
@@ -137,51 +160,111 @@ class Flow(nn.Module):
         Arguments:
             x: data, or samples.
             c: conditions.
-            sigma: standard deviation of the training noise, in the units of x.
+            sigma: standard deviation of the training noise, in the units of x; it has no default.
+
+        Raises:
+            ArgumentError: sigma is missing, or no finite number that is not negative.
+            GraphError: it is called under ``torch.inference_mode``, where there are no gradients.
 
         References:
             B. Efron, "Tweedie's Formula and Selection Bias", 2011, https://doi.org/10.1198/jasa.2011.tm11181; S. Zhai
             et al., "Normalizing Flows are Capable Generative Models" (TarFlow), 2024,
             https://arxiv.org/abs/2412.06329
         """
-        ports = self.graph._inputs()
+        deviation = require_amount("Flow.denoise", "sigma", sigma)
+        if torch.is_inference_mode_enabled():
+            advice = "it needs a gradient with respect to the data: call it outside (torch.no_grad does no harm)"
+            raise GraphError("Flow.denoise", "a call under torch.inference_mode", advice)
+        ports, given = self.graph._inputs(), self.graph._conditions()
+        conditions = given.pack(tuple(map(_recordable, given.unpack("Flow.denoise", c))))
         with torch.enable_grad():
-            noisy = tuple(value.detach().requires_grad_() for value in ports.unpack("Flow.denoise", x))
-            gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), c).sum(), noisy)
-        clean = tuple(value.detach() + sigma**2 * g for value, g in zip(noisy, gradients, strict=True))
+            noisy = tuple(_recordable(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
+            gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), conditions).sum(), noisy)
+        clean = tuple(value.detach() + deviation * deviation * g for value, g in zip(noisy, gradients, strict=True))
         return ports.pack(clean)
 
     def _base_log_prob(self, zs: Tensors) -> Tensor:
         if self.base is None:
             square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
             return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
+        self._check_bases(zs)
         parts = [_rowwise(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
         return torch.stack(parts).sum(0)
 
     def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
         shapes = self.graph.out_shapes
+        reference = floating_tensor(self.graph)
+        if reference is None and conditions:
+            reference = conditions[0]
         if self.base is not None:
             if generator is not None:
                 raise ArgumentError("Flow.sample", "a generator", "torch.distributions draw from the global one only")
+            if reference is not None:
+                self._check_bases((reference,) * len(self.base))
             return tuple(_tempered(base, count, temperature) for base in self.base)
-        reference = floating_tensor(self.graph)
-        if reference is None:
-            reference = conditions[0] if conditions else torch.empty(0)
+        reference = torch.empty(0) if reference is None else reference
+        if generator is not None and generator.device.type != reference.device.type:
+            advice = f"the samples are drawn on {reference.device}: take a generator of that device"
+            raise ArgumentError("Flow.sample", f"a generator on {generator.device}", advice)
         return tuple(
             torch.randn(count, *shape, generator=generator, dtype=reference.dtype, device=reference.device)
             * temperature
             for shape in shapes
         )
 
+    def _check_bases(self, zs: Tensors) -> None:
+        """Refuse a base of another dtype or device than the latents."""
+        for index, (own, z) in enumerate(zip(self._base_tensors, zs, strict=True)):
+            if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
+                given = f"base {index}: {own.dtype} on {own.device}"
+                advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, build it from such"
+                raise InputTypeError("Flow", given, advice)
+
+    def extra_repr(self) -> str:
+        if self.base is None:
+            return ""
+        return f"base={', '.join(f'{_told(base)} {_shape(base)}' for base in self.base)}"
+
 
 def _rowwise(terms: Tensor) -> Tensor:
     return terms.flatten(1).sum(1) if terms.ndim > 1 else terms
 
 
+def _recordable(value: Tensor) -> Tensor:
+    """The tensor, as autograd can save it: what inference mode made can't be."""
+    return value.clone() if value.is_inference() else value
+
+
 def _tempered(base: Distribution, count: int, temperature: float) -> Tensor:
     draw = base.rsample if base.has_rsample else base.sample
     z: Tensor = draw(torch.Size((count,)))
-    return z if temperature == 1 else base.mean + temperature * (z - base.mean)
+    if temperature == 1:
+        return z
+    try:
+        mean = base.mean
+    except NotImplementedError as error:
+        advice = "this base knows no mean, from which a temperature scales the deviation: leave it at 1"
+        raise ArgumentError("Flow.sample", f"temperature={temperature} with a base {_told(base)}", advice) from error
+    return mean + temperature * (z - mean)
+
+
+def _told(base: Distribution) -> str:
+    """Which distribution, without its numbers: they may be trained, and differ from device to device."""
+    inner = base.base_dist if isinstance(base, (Independent, TransformedDistribution)) else None
+    return type(base).__name__ + ("" if inner is None else f"({_told(inner)})")
+
+
+def _shape(base: Distribution) -> Shape:
+    return tuple(base.batch_shape + base.event_shape)
+
+
+def _floating(base: Distribution) -> Tensor | None:
+    """A tensor that tells the dtype and device of the distribution's numbers; None where it holds none."""
+    for value in vars(base).values():
+        found = _floating(value) if isinstance(value, Distribution) else value
+        if isinstance(found, Tensor) and found.is_floating_point():
+            return found
+    return None
 
 
 def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
@@ -198,7 +281,7 @@ def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | 
         if not isinstance(density, Distribution):
             given = f"base {index}: {type(density).__name__}"
             raise ArgumentError("Flow", given, "expected a torch.distributions.Distribution")
-        own = tuple(density.batch_shape + density.event_shape)
+        own = _shape(density)
         if own != shape:
             given = f"base {index} of shape {own}"
             raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from measures import draw, gap
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Laplace, MultivariateNormal, Normal, StudentT
+from torch.distributions import (
+    Distribution,
+    Independent,
+    Laplace,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TanhTransform,
+    TransformedDistribution,
+    VonMises,
+)
 
 import invgraph as ig
 
@@ -251,6 +263,60 @@ def test_denoise_keeps_the_structure_and_leaves_no_gradient() -> None:
     assert gap(flow.denoise(xs, cs, sigma=0.0), xs) == 0
 
 
+def test_denoise_takes_sigma_third() -> None:
+    flow = conditional(4)
+    (x,), (c,) = draw([(4,)], 3), draw([(3,)], 3, seed=1)
+    assert torch.equal(flow.denoise(x, c, 0.3), flow.denoise(x, c, sigma=0.3))
+
+
+def test_denoise_takes_what_inference_mode_made() -> None:
+    flow = conditional(4)
+    (x,), (c,) = draw([(4,)], 3), draw([(3,)], 3, seed=1)
+    with torch.inference_mode():
+        a, b = x.clone(), c.clone()
+    assert torch.equal(flow.denoise(a, b, 0.3), flow.denoise(x, c, 0.3))
+
+
+def test_a_prior_over_no_trained_parameters_is_zero() -> None:
+    flow = linear()
+    (x,) = draw([(2,)], 3)
+    assert torch.equal(flow.loss(x, tau=0.1), flow.loss(x))
+
+
+def test_a_base_is_told_and_the_default_is_not() -> None:
+    assert linear().extra_repr() == ""
+    assert linear(base=BASES[0]).extra_repr() == "base=Normal (2,)"
+    assert linear(base=BASES[1]).extra_repr() == "base=Independent(Laplace) (2,)"
+
+
+def test_a_checkpoint_is_refused_under_another_base(tmp_path: Path) -> None:
+    ig.save(tmp_path / "a", linear(base=BASES[0]))
+    ig.load(tmp_path / "a", linear(base=BASES[0]))
+    for other in (linear(), linear(base=BASES[3])):
+        with pytest.raises(ig.CheckpointError, match="base=Normal"):
+            ig.load(tmp_path / "a", other)
+
+
+def test_a_base_of_another_dtype_or_device_is_named() -> None:
+    """Whether it would have been promoted silently (a density) or blamed on the graph (samples)."""
+    narrow, (x,) = Normal(torch.zeros(2), 1.0), draw([(2,)], 3)
+    scattered = Independent(Normal(torch.zeros(2, device="meta"), torch.ones(2, device="meta"), validate_args=False), 1)
+    for flow, words in ((linear(base=narrow), "torch.float32"), (linear(base=scattered), "on meta")):
+        for call in (lambda flow=flow: flow.log_prob(x), lambda flow=flow: flow.sample(2)):
+            with pytest.raises(ig.InputTypeError) as caught:
+                call()
+            assert re.search(f"base 0: .*{words}", str(caught.value))
+            assert "does not move with the flow" in str(caught.value)
+
+
+def test_a_base_without_rsample_has_samples_but_no_gradients() -> None:
+    ones = torch.ones(2, dtype=torch.float64)
+    flow = linear(base=Independent(VonMises(0 * ones, ones), 1))
+    assert flow.sample(3).shape == (3, 2)
+    with pytest.raises(ig.ArgumentError, match=r"Independent\(VonMises\) without rsample"):
+        flow.rsample(3)
+
+
 def test_a_flow_is_a_module() -> None:
     flow = conditional()
     assert isinstance(flow, nn.Module)
@@ -271,6 +337,18 @@ MISTAKES = (
     (lambda: linear(base=[BASES[0], BASES[0]]), ig.GraphError, "one for each output"),
     (lambda: linear(base=["normal"]), ig.ArgumentError, "Distribution"),
     (lambda: linear(base=BASES[0]).sample(2, generator=torch.Generator()), ig.ArgumentError, "global"),
+    (lambda: linear().sample(2, generator=3), ig.ArgumentError, "torch.Generator"),
+    (lambda: linear().to("meta").sample(2, generator=torch.Generator()), ig.ArgumentError, "a generator on cpu"),
+    (lambda: linear().loss(torch.zeros(1, 2).double(), tau="a"), ig.ArgumentError, "tau must be a number"),
+    (lambda: linear().loss(torch.zeros(1, 2).double(), tau=-1.0), ig.ArgumentError, "tau must be a number"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double()), ig.ArgumentError, "sigma must be a number"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double(), sigma=10**400), ig.ArgumentError, "sigma must be a number"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double(), (), -0.1), ig.ArgumentError, "sigma must be a number"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double(), (), True), ig.ArgumentError, "sigma must be a number"),
+    (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
+     "inference_mode"),
+    (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform())).sample(2, temperature=0.5),
+     ig.ArgumentError, "knows no mean"),
     (lambda: ig.Flow(nn.Linear(2, 2)), ig.ArgumentError, "expected a Graph"),
 )  # fmt: skip
 
