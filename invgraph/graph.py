@@ -224,16 +224,6 @@ class Graph(Invertible):
         return self
 
     @torch.no_grad()
-    def initialize(self, *batch: Structured) -> None:
-        """Data-dependent initialisation in one forward walk: each layer's ``initialize`` gets what reaches it.
-
-        Arguments:
-            batch: ``initialize(inputs, conditions)``, as in a forward call; conditions may be left out where there are
-                none.
-        """
-        self._initialize(*self._batch(batch))
-
-    @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self._initialize_along(self.forward_schedule, xs, cs, inverse=False)
 

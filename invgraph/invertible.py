@@ -92,22 +92,44 @@ class Invertible(nn.Module, ABC):
         """As :func:`invgraph.undo.undo`, in a way of the layer's own; None: it has none."""
         return None
 
-    def initialize(self, *batch: Tensor) -> None:
-        """Set what depends on data from the inputs in ``batch``: nothing, but for a few layers (ActNorm)."""
+    @final
+    @torch.no_grad()
+    def initialize(self, *batch: Structured) -> None:
+        """Set what depends on data, from a batch of it; a graph does so in one walk, each layer from what reaches it.
+
+        A few layers have something to set (:class:`~invgraph.ActNorm`, :class:`~invgraph.AllInOne`, the noise of
+        :class:`~invgraph.Dequantize`), for the others this only checks its arguments.
+
+        Arguments:
+            batch: ``initialize(inputs, conditions)``, as in a forward call; conditions may be left out where there are
+                none. Where inputs are a tuple, as those of layers are, the tensors may also come one after the other.
+
+        Raises:
+            ShapeError: a tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: something else was given, or tensors of another dtype or device.
+        """
+        xs, cs = self._batch(batch)
+        sides = ((self._inputs(), xs), (self._conditions(), cs))
+        check_together(self.label, sides, floating_tensor(self))
+        self._initialize(xs, cs)
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        """As :meth:`initialize`, for layers that need their conditions for it; what a graph calls on its way."""
-        self.initialize(*xs)
+        """Set what depends on data, from inputs and conditions that are checked; without gradients."""
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         """As :meth:`_initialize`, of a layer that data reach from its outputs (:class:`Inverse`)."""
 
     def _batch(self, batch: Sequence[Structured]) -> tuple[Tensors, Tensors]:
-        """Inputs and conditions from ``initialize(inputs, conditions)``, given as in a forward call."""
+        """Inputs and conditions from the arguments of :meth:`initialize`."""
+        source, given = self._inputs(), self._conditions()
+        if batch and not source.single and all(isinstance(part, Tensor) for part in batch):
+            count = len(source.shapes)
+            listed = Ports(given.kind, given.shapes, given.names)
+            return source.unpack(self.label, batch[:count]), listed.unpack(self.label, batch[count:])
         if len(batch) not in (1, 2):
             raise ShapeError(self.label, f"{len(batch)} arguments", "expected initialize(inputs, conditions)")
         inputs, conditions = (*batch, ())[:2]
-        return self._inputs().unpack(self.label, inputs), self._conditions().unpack(self.label, conditions)
+        return source.unpack(self.label, inputs), given.unpack(self.label, conditions)
 
     @final  # type: ignore[misc]
     def forward(self, xs: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
@@ -216,19 +238,8 @@ class Inverse(Invertible):
     def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
         return self.module._forward_shared(ys, shared)
 
-    @torch.no_grad()
-    def initialize(self, *batch: Structured) -> None:
-        """Data-dependent initialisation of what it holds, from data that enter here, at the module's outputs.
-
-        Arguments:
-            batch: the inputs, as of a layer, or ``initialize(inputs, conditions)``, as of a graph.
-        """
-        if not self._inputs().single and all(isinstance(part, Tensor) for part in batch):
-            self._initialize(self._inputs().unpack(self.label, batch), ())
-        else:
-            self._initialize(*self._batch(batch))
-
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """From data that enter here, at the module's outputs."""
         self.module._initialize_inverse(xs, cs)
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:

@@ -13,7 +13,7 @@ from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.graph import Graph, Step, require_graph
 from invgraph.invertible import Invertible, Result
 from invgraph.rerun import Autocast, FrozenStatistics, random_states
-from invgraph.shapes import Ports, Shape, Structured, Tensors
+from invgraph.shapes import Ports, Shape, Tensors
 from invgraph.undo import Gradients
 
 _WHERE = "reversible"
@@ -72,10 +72,6 @@ class Reversible(Invertible):
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         self.graph._initialize_inverse(ys, cs)
-
-    def initialize(self, *batch: Structured) -> None:
-        """As :meth:`invgraph.Graph.initialize`."""
-        self.graph.initialize(*batch)
 
 
 def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> Reversible:

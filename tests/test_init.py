@@ -241,6 +241,53 @@ def test_runners_and_inverted_layers_are_initialized_by_themselves() -> None:
             graph.initialize(*arguments)
 
 
+def test_layers_are_initialized_by_themselves() -> None:
+    """Given as in a forward call, or one tensor after the other."""
+    batch, given = noise(256, 4) * 5 + 3, noise(256, 3, seed=1)
+    for arguments in (((batch,), (given,)), (batch, given)):
+        block = randomize(ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8), permutation="hard"))
+        block.initialize(*arguments)
+        assert max(moments(block((batch,), (given,))[0][0])) < 1e-4
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    graph = ig.Graph([x], ig.chain(x, (ig.Coupling, args), ig.ActNorm, conditions=c), c)
+    nested = ig.Graph(outer := ig.InputNode(4), ig.Node(outer, graph, conditions=(d := ig.ConditionNode(3))), d)
+    for module, arguments in (
+        (nested["nested_0"], (batch, given)),
+        (graph, (batch, given)),
+        (graph, ((batch,), given)),
+    ):
+        graph["actnorm_0"].shift.data.zero_()
+        module.initialize(*arguments)
+        assert max(moments(graph((batch,), given)[0])) < 1e-4
+
+
+def test_dequantization_is_initialized_by_itself() -> None:
+    pixels = torch.randint(8, (32, 4), generator=torch.Generator().manual_seed(0)).float()
+    x, c = ig.InputNode(4, name="eps"), ig.ConditionNode(4, name="image")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
+    noisy = ig.Graph(x, ig.chain(x, ig.ActNorm, (ig.Coupling, args), conditions=c), c)
+    layer = ig.Dequantize((4,), levels=8, noise=noisy)
+    layer.initialize(pixels)
+    assert bool(layer((pixels,))[0][0].isfinite().all())
+
+
+def test_what_initialize_gets_is_checked_as_in_a_call() -> None:
+    block = ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8))
+    for arguments, error, words in (
+        ((noise(8, 4),), ig.ShapeError, "missing condition"),
+        ((noise(8, 4), noise(8, 3), noise(8, 3)), ig.ShapeError, "surplus condition"),
+        ((noise(8, 5), noise(8, 3)), ig.ShapeError, "wrong shape"),
+        ((noise(8, 4), noise(7, 3)), ig.ShapeError, "same batch size"),
+        ((noise(8, 4).double(), noise(8, 3)), ig.InputTypeError, "expected torch.float32"),
+        (("a", "b"), ig.InputTypeError, "expected a tuple"),
+        ((), ig.ShapeError, r"initialize(inputs, conditions)"),
+    ):
+        with pytest.raises(error) as caught:
+            block.initialize(*arguments)
+        assert words in str(caught.value)
+
+
 def test_the_noise_of_dequantization_starts_too() -> None:
     inner, image = ig.InputNode(4, name="noise"), ig.ConditionNode(4, name="image")
     h = ig.Node(ig.chain(inner, ig.ActNorm), ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)},

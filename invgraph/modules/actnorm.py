@@ -27,6 +27,7 @@ class ActNorm(Invertible):
 
     Raises:
         GraphError: it is called before ``initialize(batch)`` or a checkpoint set it.
+        NumericsError: a channel of that batch has a single number, or is constant, so that it has no scale.
 
     References:
         D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,
@@ -58,17 +59,9 @@ class ActNorm(Invertible):
         return self.in_shapes
 
     @torch.no_grad()
-    def initialize(self, *batch: Tensor) -> None:
-        """Choose scale and shift so that this batch comes out with mean 0 and standard deviation 1 per channel.
-
-        Arguments:
-            batch: one tensor ``(B, C, ...)`` with at least two numbers per channel.
-
-        Raises:
-            NumericsError: a channel has a single number, or is constant, so that it has no scale.
-        """
-        (x,) = self._inputs().unpack(self.label, batch)
-        mean, std = channel_moments(self.label, x)
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """Choose scale and shift so that this batch comes out with mean 0 and standard deviation 1 per channel."""
+        mean, std = channel_moments(self.label, xs[0])
         self._start(-std.log(), -mean / std)
 
     @torch.no_grad()
