@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.shapes import (
+    Checked,
     Ports,
     Shape,
     Structured,
@@ -39,12 +40,14 @@ class Invertible(nn.Module, ABC):
 
     Attributes:
         conditional: whether the class takes conditions.
+        reads_with: the argument without which a layer of the class takes none; None: it needs no such argument.
         arity: how many inputs it takes; None for any number.
         compiled_once: whether equal layers of a compiled graph share their code; their outputs may not be views of
             their inputs.
     """
 
     conditional: ClassVar[bool] = False
+    reads_with: ClassVar[str | None] = None
     arity: ClassVar[int | None] = 1
     compiled_once: ClassVar[bool] = False
     _compiled_inverse_impl: Callable[..., Any] | None = None  # as nn.Module's own _compiled_call_impl
@@ -134,6 +137,8 @@ class Invertible(nn.Module, ABC):
     @final  # type: ignore[misc]
     def forward(self, xs: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
         """Outputs and log-determinant, from inputs and conditions."""
+        if type(xs) is Checked:  # a graph calls, and checks what comes out
+            return self._forward(xs, cs)  # type: ignore[arg-type]
         return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
 
     @final
@@ -144,6 +149,8 @@ class Invertible(nn.Module, ABC):
         return self._inverse_impl(ys, cs)
 
     def _inverse_impl(self, ys: Structured, cs: Structured = ()) -> tuple[Any, Tensor]:
+        if type(ys) is Checked:
+            return self._inverse(ys, cs)  # type: ignore[arg-type]
         return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
 
     def _call(

@@ -216,7 +216,8 @@ def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str 
     Arguments:
         inputs: what the first layer reads.
         layers: classes, pairs ``(class, args)``, or layers already built.
-        conditions: given to every layer that takes conditions.
+        conditions: given to every layer that takes conditions: built ones that were built with some, and classes that
+            take them with these arguments (an ``Elementwise`` without a subnet takes none).
         name: if given, the nodes are called ``name_0``, ``name_1``, ...
 
     Example:
@@ -233,12 +234,20 @@ def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str 
     node: Sources = inputs
     for index, layer in enumerate(layers):
         module, args = layer if isinstance(layer, tuple) and len(layer) == 2 else (layer, None)
-        takes = getattr(module, "conditional", False)
-        node = Node(
-            node, module, args, conditions=conditions if takes else (), name=None if name is None else f"{name}_{index}"
-        )
+        given = conditions if _takes_conditions(module, args) else ()
+        node = Node(node, module, args, conditions=given, name=None if name is None else f"{name}_{index}")
     assert isinstance(node, Node)
     return node
+
+
+def _takes_conditions(module: object, args: object) -> bool:
+    """Whether a layer takes conditions, as it was built, or as it would be built with these arguments."""
+    if isinstance(module, Invertible):
+        return bool(module.cond_shapes)
+    if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:
+        return False
+    needed = module.reads_with
+    return needed is None or (isinstance(args, Mapping) and args.get(needed) is not None)
 
 
 def _place(kind: str, name: object, module: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,31 @@ def test_chain_builds_a_node_for_each_layer() -> None:
     z, log_det = graph(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3))
     assert z.shape == (2, 16)
     assert log_det.shape == (2,)
+
+
+@pytest.mark.parametrize("layer", [
+    (ig.Dequantize, {"levels": 8}), (ig.Elementwise, {"transform": ig.Logit()}), ig.Householder,
+    (ig.Householder, {"subnet": None}), (ig.LowRankLinear, {"rank": 1}), ig.Inverse(ig.Permute((4,))), "graph",
+])  # fmt: skip
+def test_chain_gives_conditions_to_those_that_take_them(layer: Any) -> None:
+    """Beside a layer that reads them: unconditional layers of kinds that may read conditions, and built ones."""
+    x, c, u = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c"), ig.InputNode(4, name="u")
+    layer = ig.Graph(u, ig.Node(u, ig.Permute)) if layer == "graph" else layer
+    node = ig.chain(x, (ig.Coupling, AFFINE), layer, conditions=c)
+    assert node.conditions == ()
+    assert node.sources[0].node.conditions == (c[0],)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: (ig.Elementwise, AFFINE), lambda: (ig.Householder, {"subnet": AFFINE["subnet"]}),
+    lambda: (ig.LowRankLinear, {"rank": 1, "subnet": AFFINE["subnet"]}),
+    lambda: ig.Inverse(ig.Coupling((4,), ((3,),), **AFFINE)),
+    lambda: (ig.Autoregressive, {"hidden": 8, "transform": ig.Affine()}),
+    lambda: (ig.Dequantize, {"noise": ig.Elementwise((4,), ((4,), (3,)), **AFFINE)}),
+])  # fmt: skip
+def test_chain_gives_conditions_to_what_reads_them(make: Any) -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    assert ig.chain(x, make(), conditions=c).conditions == (c[0],)
 
 
 def test_chain_of_a_pair_starts_with_a_layer_of_two_inputs() -> None:

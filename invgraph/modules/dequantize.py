@@ -63,6 +63,7 @@ class Dequantize(Stochastic):
     """
 
     conditional = True
+    reads_with = "noise"
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class Elementwise(Invertible):
     """
 
     conditional = True
+    reads_with = "subnet"
 
     def __init__(
         self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None

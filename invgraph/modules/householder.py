@@ -54,6 +54,7 @@ class Householder(Invertible):
     """
 
     conditional = True
+    reads_with = "subnet"
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class LowRankLinear(Invertible):
     """
 
     conditional = True
+    reads_with = "subnet"
 
     def __init__(
         self,
