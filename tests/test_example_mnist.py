@@ -367,6 +367,16 @@ def test_train_evaluate_and_draw(tmp_path, capsys):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
+@pytest.mark.gpu
+@pytest.mark.usefixtures("few")
+def test_train_measure_draw_and_resume_on_a_gpu(tmp_path):
+    common = ["--preset", "tiny", "--steps", "4", "--device", "cuda", "--out", str(tmp_path)]
+    mnist_cinn.main(common)
+    assert json.loads((tmp_path / "metrics.json").read_text())["training"]["steps"] == 4
+    mnist_cinn.main([*common, "--resume"])
+    mnist_cinn.main(["evaluate", "--device", "cuda", "--checkpoint", str(tmp_path / "model.safetensors")])
+
+
 def test_bad_files_end_with_words_not_a_traceback(tmp_path):
     with pytest.raises(SystemExit, match="nothing to resume"):
         mnist_cinn.main(["--resume", "--out", str(tmp_path)])

@@ -80,9 +80,13 @@ class Colorizer(nn.Module):
         return 2 * self.colours**2
 
     def prepare(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised colours (B, 2, s, s) and lightness (B, 1, S, S) of photographs (B, 3, S, S)."""
-        normal = (lab - self.offset) / self.scale
+        """Normalised colours (B, 2, s, s) and lightness (B, 1, S, S), on this device, of photographs (B, 3, S, S)."""
+        normal = (lab.to(self.offset.device) - self.offset) / self.scale
         return functional.adaptive_avg_pool2d(normal[:, 1:], self.colours), normal[:, :1]
+
+    def own_colours(self, lab: Tensor) -> Tensor:
+        """The colours (B, 2, s, s) of photographs (B, 3, S, S), in Lab, as large as this model paints them."""
+        return functional.adaptive_avg_pool2d(lab[:, 1:], self.colours)
 
     def lab_colours(self, x: Tensor) -> Tensor:
         """Normalised colours (..., 2, s, s) in units of Lab."""
@@ -98,7 +102,7 @@ class Colorizer(nn.Module):
     @torch.no_grad()
     def nll(self, lab: Tensor, seed: int = 0) -> Tensor:
         """Negative log-likelihood of each photograph's noisy colours, normalised, nats per dimension."""
-        x, c = self.prepare(lab.to(self.offset.device))
+        x, c = self.prepare(lab)
         generator = torch.Generator().manual_seed(seed)  # the same noise on every device
         x = x + ((torch.rand(x.shape, generator=generator) * 2 - 1) * self.noise).to(x)
         rows = [self.model.loss(x[row : row + 1], c[row : row + 1]) for row in range(len(x))]

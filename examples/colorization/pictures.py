@@ -43,6 +43,9 @@ class Gallery:
     def _generator(self) -> torch.Generator:
         return self.colorizer.generator(self.seed)
 
+    def _latents(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.randn(count, self.colorizer.dims, generator=generator, device=generator.device)
+
     def _pictures(self, index: int, ab: Tensor) -> list[Pixels]:
         """A photograph under each of several colours (n, 2, s, s)."""
         return paint(self.large[index : index + 1, :1], ab)
@@ -65,7 +68,7 @@ class Gallery:
         return model.graph
 
     def encode(self, index: int) -> Tensor:
-        """Latents (1, dims) of a photograph's own colours."""
+        """Latents (1, dims) of a photograph's own colours, on the colorizer's device."""
         x, c = self.colorizer.prepare(self.lab[index : index + 1])
         with torch.no_grad():
             z: Tensor = self._flow()(x, c)[0]
@@ -76,7 +79,7 @@ class Gallery:
         c = self.colorizer.prepare(self.lab[index : index + 1])[1]
         with torch.no_grad():
             x, _ = self._flow().inverse(z, c.expand(len(z), *c.shape[1:]).contiguous())
-        return self.colorizer.lab_colours(x)
+        return self.colorizer.lab_colours(x).to(self.lab.device)
 
     def diverse(self, count: int = 8, n: int = 6) -> Pixels:
         """Fig. 11: grey, colorizations, and at the right the original."""
@@ -92,7 +95,7 @@ class Gallery:
         """Fig. 14: one latent code of typical norm for each photograph, times 0 to 1.5."""
         rows, generator = [], self._generator()
         for index in self._chosen(count):
-            z = torch.randn(1, self.colorizer.dims, generator=generator)
+            z = self._latents(1, generator)
             z = z * (self.colorizer.dims**0.5 / z.norm())
             colours = self.decode(torch.cat([t * z for t in SCALES]), index)
             rows.append([self._grey(index), *self._pictures(index, colours)])
@@ -111,16 +114,16 @@ class Gallery:
     def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
         """Between two latent codes, along the sphere on which latents lie."""
         rows, generator = [], self._generator()
-        angles = torch.linspace(0, torch.pi / 2, steps)[:, None]
+        angles = torch.linspace(0, torch.pi / 2, steps, device=generator.device)[:, None]
         for index in self._chosen(count):
-            first, second = torch.randn(2, 1, self.colorizer.dims, generator=generator)
+            first, second = self._latents(2, generator).split(1)
             colours = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
             rows.append([self._grey(index), *self._pictures(index, colours)])
         return grid(rows)
 
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
         """Fig. 12: the colorizations furthest from the original: grey, worst, best of n, original."""
-        truth = self.colorizer.lab_colours(self.colorizer.prepare(self.lab)[0])
+        truth = self.colorizer.own_colours(self.lab)
         samples = self.colorizer.sample(self.lab[:, :1], n, self.temperature, generator=self._generator())
         errors = torch.stack([rmse_best(sample[None], truth) for sample in samples])
         rows = []

@@ -85,7 +85,7 @@ def evaluate(
         temperature: of the latents.
     """
     lab = held_out.lab
-    truth = colorizer.lab_colours(colorizer.prepare(lab)[0])
+    truth = colorizer.own_colours(lab)
     if kind == "truth":
         samples = truth[None]
     elif kind == "grey":
