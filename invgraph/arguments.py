@@ -11,25 +11,33 @@ from torch import Tensor
 from invgraph.errors import ArgumentError, GraphError
 
 
-def require_seed(where: str, seed: object) -> int:
-    """The seed; refused if it can't seed a generator."""
+def require_seed(where: str, seed: object, bits: int = 64) -> int:
+    """The seed; refused if it can't seed a generator, or, with 63 bits, be held by an int64 tensor."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise ArgumentError(where, f"seed={seed!r}", "seed must be an int")
-    if not -(2**63) <= seed < 2**64:
-        raise GraphError(where, f"seed={seed}", "seed must fit into 64 bits")
+    if not -(2**63) <= seed < 2**bits:
+        # A huge int has more digits than Python prints.
+        given = f"seed={seed}" if seed.bit_length() < 1000 else f"seed of {seed.bit_length()} bits"
+        raise GraphError(where, given, f"seed must be at least -2**63 and below 2**{bits}")
     return seed
+
+
+def as_number(where: str, name: str, value: object) -> float:
+    """The number as a float; an int beyond every float is infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def require_amount(where: str, name: str, value: object) -> float:
     """The number; refused if it is none, not finite, or negative."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            amount = float(value)
-        except OverflowError:  # an int beyond every float
-            amount = math.inf
-        if math.isfinite(amount) and amount >= 0:
-            return amount
-    raise ArgumentError(where, f"{name}={value!r}", f"{name} must be a number >= 0, and finite")
+    amount = as_number(where, name, value)
+    if not (math.isfinite(amount) and amount >= 0):
+        raise ArgumentError(where, f"{name}={amount}", f"{name} must be a number >= 0, and finite")
+    return amount
 
 
 def require_flag(where: str, name: str, value: object) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.seeded import normal
 from invgraph.shapes import Shape
 
 
@@ -55,9 +56,7 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def random_rotation(channels: int, seed: int) -> Tensor:
     """An orthogonal matrix in float64, uniform over the group, from a generator of its own."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(channels, channels, generator=generator, dtype=torch.float64, device="cpu")
-    q, r = torch.linalg.qr(normal)
+    q, r = torch.linalg.qr(normal((channels, channels), seed))
     # The signs of R's diagonal make Q uniform (Mezzadri), and the same whatever LAPACK does.
     rotation: Tensor = q * r.diagonal().sign()
     return rotation
@@ -67,7 +66,7 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     """The orthogonal matrix next to one that is orthogonal up to the rounding of a narrower dtype."""
     q = matrix.to("cpu", torch.float64)
     for _ in range(4):  # Newton and Schulz: towards the nearest orthogonal matrix, quadratically
-        q = q @ (3 * torch.eye(len(q), dtype=q.dtype) - q.t() @ q) / 2
+        q = q @ (3 * torch.eye(len(q), dtype=q.dtype, device=q.device) - q.t() @ q) / 2
     rounded: Tensor = q.to(matrix)
     return rounded
 

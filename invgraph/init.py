@@ -11,9 +11,11 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from invgraph.arguments import as_number, require_flag, require_seed
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.seeded import generator, normal
 from invgraph.subnet import Subnet
 
 
@@ -41,7 +43,7 @@ def identity(module: nn.Module) -> None:
         >>> layer((x,))[0][0].equal(x)
         True
     """
-    for net in _subnets(module):
+    for net in _subnets("init.identity", module):
         for parameter in net.last_parameters():
             parameter.zero_()
 
@@ -58,6 +60,7 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
 
     Raises:
         GraphError: ``std`` is negative or not finite.
+        ArgumentError: an argument has the wrong type.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -68,13 +71,12 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
         >>> layer = ig.Coupling((4,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8))
         >>> ig.init.scaled_normal(layer, std=0.03)
     """
-    if isinstance(std, bool) or not isinstance(std, (int, float)):
-        raise ArgumentError("init.scaled_normal", f"std={std!r}", "std must be a number")
-    if not (math.isfinite(std) and std >= 0):
-        raise GraphError("init.scaled_normal", f"std={std}", "std must be finite and not negative")
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in _parameters(module):
-        parameter.copy_(_normal(parameter, generator) * std)
+    where = "init.scaled_normal"
+    factor = _factor(where, "std", std)
+    source = generator(require_seed(where, seed))
+    require_flag(where, "zero_last", zero_last)
+    for parameter in _parameters(where, module):
+        parameter.copy_(normal(parameter.shape, source).to(parameter) * factor)
     if zero_last:
         identity(module)
 
@@ -91,6 +93,10 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
         seed: of a generator of its own.
         zero_last: set the last layers to zero afterwards (:func:`identity`).
 
+    Raises:
+        GraphError: ``gain`` is negative or not finite.
+        ArgumentError: an argument has the wrong type.
+
     References:
         X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
         https://proceedings.mlr.press/v9/glorot10a.html
@@ -100,34 +106,41 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
         >>> layer = ig.Coupling((4,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8))
         >>> ig.init.xavier(layer, seed=1)
     """
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in _parameters(module):
+    where = "init.xavier"
+    factor = _factor(where, "gain", gain)
+    source = generator(require_seed(where, seed))
+    require_flag(where, "zero_last", zero_last)
+    for parameter in _parameters(where, module):
         if parameter.ndim < 2:
             parameter.zero_()
             continue
         taps = math.prod(parameter.shape[2:])
         fans = (parameter.shape[0] + parameter.shape[1]) * taps
-        parameter.copy_(_normal(parameter, generator) * (gain * math.sqrt(2 / fans)))
+        parameter.copy_(normal(parameter.shape, source).to(parameter) * (factor * math.sqrt(2 / fans)))
     if zero_last:
         identity(module)
 
 
-def _subnets(module: nn.Module) -> Iterator[Subnet]:
+def _factor(where: str, name: str, value: object) -> float:
+    factor = as_number(where, name, value)
+    if not (math.isfinite(factor) and factor >= 0):
+        raise GraphError(where, f"{name}={factor}", f"{name} must be finite and not negative")
+    return factor
+
+
+def _subnets(where: str, module: object) -> Iterator[Subnet]:
+    if not isinstance(module, nn.Module):
+        raise ArgumentError(where, type(module).__name__, "expected a layer or a graph, already built")
     return (net for net in module.modules() if isinstance(net, Subnet))
 
 
-def _parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+def _parameters(where: str, module: object) -> Iterator[nn.Parameter]:
     """Those that the subnets' linear layers and convolutions hold, each once; norms keep their start."""
     seen: set[int] = set()
-    for net in _subnets(module):
+    for net in _subnets(where, module):
         for child in net.modules():
             norm = isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm))
             for parameter in () if norm else child.parameters(recurse=False):
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield parameter
-
-
-def _normal(parameter: Tensor, generator: torch.Generator) -> Tensor:
-    numbers: Tensor = torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu").to(parameter)
-    return numbers

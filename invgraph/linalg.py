@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from invgraph.seeded import normal, settled
+
 Chart = Literal["exp", "cayley"]
 
 
@@ -25,10 +27,7 @@ def widen(x: Tensor) -> Tensor:
 
 def random_square(size: int, seed: int) -> Tensor:
     """A normal matrix whose :func:`rotation` turns by angles of order one; a generator of its own draws it."""
-    generator = torch.Generator().manual_seed(seed)
-    normal = torch.randn(size, size, generator=generator, dtype=torch.float64, device="cpu")
-    scaled: Tensor = normal / math.sqrt(size)
-    return scaled.to(torch.get_default_dtype())
+    return settled(normal((size, size), seed) / math.sqrt(size))
 
 
 def rotation(square: Tensor, chart: Chart) -> Tensor:

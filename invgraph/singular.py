@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from invgraph.seeded import generator, normal
 from invgraph.shapes import Tensors
 
 Function = Callable[[Tensors], Tensors]
@@ -25,8 +26,8 @@ def largest_singular_value(function: Function, xs: Tensors, iterations: int, see
         iterations: at most so many steps; it ends earlier where no value grows by more than one in ten thousand.
         seed: of the vector that it starts from.
     """
-    generator = torch.Generator().manual_seed(seed)
-    v = tuple(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in xs)
+    source = generator(seed)
+    v = tuple(normal(x.shape, source).to(x) for x in xs)
     v, _ = _normalized(v)
     with torch.enable_grad():
         points = tuple(x.detach().requires_grad_() for x in xs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -139,6 +140,30 @@ def test_norms_keep_their_start() -> None:
 def test_wrong_deviations_are_refused(std: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="std must be"):
         ig.init.scaled_normal(nn.Identity(), std=std)
+
+
+MISTAKES: list[tuple[Callable[[], object], type[ig.InvgraphError], str]] = [
+    (lambda: ig.init.identity(ig.Coupling), ig.ArgumentError, "already built"),  # type: ignore[arg-type]
+    (lambda: ig.init.xavier("a"), ig.ArgumentError, "already built"),  # type: ignore[arg-type]
+    (lambda: ig.init.xavier(nn.Identity(), "a"), ig.ArgumentError, "gain must be"),  # type: ignore[arg-type]
+    (lambda: ig.init.xavier(nn.Identity(), math.nan), ig.GraphError, "gain must be finite"),
+    (lambda: ig.init.xavier(nn.Identity(), 10**400), ig.GraphError, "gain must be finite"),
+    (lambda: ig.init.xavier(nn.Identity(), -1.0), ig.GraphError, "not negative"),
+    (lambda: ig.init.xavier(nn.Identity(), seed="a"), ig.ArgumentError, "seed must be"),  # type: ignore[arg-type]
+    (lambda: ig.init.xavier(nn.Identity(), seed=2**64), ig.GraphError, "seed must be at least"),
+    (lambda: ig.init.xavier(nn.Identity(), zero_last=1), ig.ArgumentError, "zero_last must"),  # type: ignore[arg-type]
+    (lambda: ig.init.scaled_normal(None), ig.ArgumentError, "already built"),  # type: ignore[arg-type]
+    (lambda: ig.init.scaled_normal(nn.Identity(), seed=0.5), ig.ArgumentError, "seed must"),  # type: ignore[arg-type]
+    (lambda: ig.init.scaled_normal(nn.Identity(), seed=10**9999), ig.GraphError, "seed of 33216 bits"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "error", "words"), MISTAKES)
+def test_mistakes_are_told(mistake: Callable[[], object], error: type[ig.InvgraphError], words: str) -> None:
+    with pytest.raises(error) as caught:
+        mistake()
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
 
 
 # Initialisation by data

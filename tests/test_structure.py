@@ -23,7 +23,20 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 FLOORS = (
     # 0: errors, shapes, and what needs nothing else of the library.
-    ("errors", "arguments", "shapes", "rng", "encode", "storage", "linalg", "singular", "patches", "recorded", "undo"),
+    (
+        "errors",
+        "arguments",
+        "shapes",
+        "rng",
+        "seeded",
+        "encode",
+        "storage",
+        "linalg",
+        "singular",
+        "patches",
+        "recorded",
+        "undo",
+    ),
     # 1: the contract of a layer, elementwise transforms, and what several subnets or layers are made of.
     ("invertible", "subnet", "transforms", "channels", "contraction", "noise", "transformer"),
     # 2: subnets and layers.

@@ -13,6 +13,7 @@ from invgraph.arguments import require_flag
 from invgraph.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.seeded import generator, normal, settled
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import make_subnet
 from invgraph.transforms.affine import Affine
@@ -99,14 +100,15 @@ class AllInOne(Invertible):
         self._draw(channels, permutation, householder, seed)
 
     def _draw(self, channels: int, permutation: str, householder: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        source = generator(seed)
         if permutation == "soft":
             fixed = random_rotation(channels, seed)
         else:
-            fixed = torch.eye(channels, dtype=torch.float64)[torch.randperm(channels, generator=generator)]
-        vectors = torch.randn(householder, channels, generator=generator, dtype=torch.float64)
-        self.register_buffer("rotation", fixed.to(torch.get_default_dtype()))
-        self.reflections = nn.Parameter(vectors.to(torch.get_default_dtype())) if householder else None
+            order = torch.randperm(channels, generator=source, device="cpu")
+            fixed = torch.eye(channels, dtype=torch.float64, device="cpu")[order]
+        vectors = normal((householder, channels), source)
+        self.register_buffer("rotation", settled(fixed))
+        self.reflections = nn.Parameter(settled(vectors)) if householder else None
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

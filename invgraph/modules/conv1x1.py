@@ -13,6 +13,7 @@ from invgraph.channels import mix, random_rotation
 from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import own_precision, random_square, rotation, widen
+from invgraph.seeded import settled
 from invgraph.shapes import Shape, Tensors
 
 _WORST_CONDITION = 1e12
@@ -81,12 +82,11 @@ class Conv1x1(Invertible):
         start = random_rotation(channels, seed) if matrix is None else _checked(matrix, channels)
         permutation, lower, upper = torch.linalg.lu(start)
         diagonal = upper.diagonal()
-        dtype = torch.get_default_dtype()
         # L below the diagonal, U above it, s on its own: what is left over of each is 0 or 1.
-        self.factors = nn.Parameter((lower.tril(-1) + upper.triu(1)).to(dtype))
-        self.log_scale = nn.Parameter(diagonal.abs().log().to(dtype))
-        self.register_buffer("order", permutation.argmax(1))
-        self.register_buffer("signs", diagonal.sign().to(dtype))
+        self.factors = nn.Parameter(settled(lower.tril(-1) + upper.triu(1)))
+        self.log_scale = nn.Parameter(settled(diagonal.abs().log()))
+        self.register_buffer("order", settled(permutation.argmax(1)))
+        self.register_buffer("signs", settled(diagonal.sign()))
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

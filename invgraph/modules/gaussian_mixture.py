@@ -11,6 +11,7 @@ from invgraph.arguments import require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.noise import uniform
+from invgraph.seeded import normal, settled
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import make_subnet
 from invgraph.transforms.clamp import require_clamp, soft_clamp
@@ -103,8 +104,7 @@ class GaussianMixture(Invertible):
         self.params = nn.Parameter(torch.zeros(1, size)) if subnet is None else None
         net = None if subnet is None else make_subnet("GaussianMixture", subnet, others[0], others[1:], (size,))
         self.subnet = net
-        generator = torch.Generator().manual_seed(seed)
-        self.centers = nn.Parameter(torch.randn(count, dims, generator=generator) * spread)
+        self.centers = nn.Parameter(settled(normal((count, dims), seed, torch.float32) * spread))
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

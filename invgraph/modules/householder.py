@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from invgraph.arguments import require_seed
 from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.seeded import normal, settled
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 from invgraph.subnet import make_subnet, spread_vector
 
@@ -72,9 +73,7 @@ class Householder(Invertible):
         require_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]
-        generator = torch.Generator().manual_seed(seed)
-        start = torch.randn(self.reflections, shape[0], generator=generator, dtype=torch.float64, device="cpu")
-        self.vectors = nn.Parameter(start.to(torch.get_default_dtype()))
+        self.vectors = nn.Parameter(settled(normal((self.reflections, shape[0]), seed)))
         self.subnet = None
         if subnet is not None:
             first, *others = self.cond_shapes

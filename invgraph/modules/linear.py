@@ -14,6 +14,7 @@ from invgraph.arguments import as_matrix, require_seed
 from invgraph.channels import mix, nearest_rotation, random_rotation, widened
 from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.seeded import settled
 from invgraph.shapes import Shape, Tensors
 
 _WORST_CONDITION = 1e12
@@ -89,7 +90,7 @@ class FixedLinear(_Mixing):
         if not condition < _WORST_CONDITION:
             given = f"a matrix of condition number {condition:.0e}"
             raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
-        self.register_buffer("matrix", exact.to(torch.get_default_dtype()))
+        self.register_buffer("matrix", settled(exact))
         self.register_buffer("inverse_matrix", torch.empty(0), persistent=False)
         self.register_buffer("log_abs_det", torch.empty(0), persistent=False)
         self._settle(widened=False)
@@ -143,7 +144,7 @@ class Orthogonal(_Mixing):
         super().__init__(in_shapes, cond_shapes)
         require_seed("Orthogonal", seed)
         channels = self.in_shapes[0][0]
-        self.register_buffer("matrix", random_rotation(channels, seed).to(torch.get_default_dtype()))
+        self.register_buffer("matrix", settled(random_rotation(channels, seed)))
 
     def _settle(self, widened: bool) -> None:
         if widened and not self.matrix.is_meta:

@@ -12,6 +12,7 @@ from invgraph.arguments import require_seed
 from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.linalg import own_precision, widen
+from invgraph.seeded import normal, settled
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 from invgraph.subnet import make_subnet
 from invgraph.transforms.clamp import require_clamp, soft_clamp
@@ -82,9 +83,7 @@ class LowRankLinear(Invertible):
             raise GraphError(where, f"rank={rank} for {channels} channels", "the rank is at most that of the whole")
         self.clamp = clamp
         self.positions = math.prod(sizes)
-        generator = torch.Generator().manual_seed(seed)
-        start = torch.randn(channels, rank, generator=generator, dtype=torch.float64, device="cpu")
-        self.directions = nn.Parameter(start.to(torch.get_default_dtype()))
+        self.directions = nn.Parameter(settled(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))
         self.subnet = None
         if subnet is not None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from invgraph.arguments import is_one_of
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.seeded import settled
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, make_subnet
 from invgraph.transforms.transform import Transform
@@ -84,9 +85,9 @@ class MaskedCoupling(Invertible):
         # Kept elements first, the others after them: each part is then a slice.
         order = torch.cat((flat.nonzero()[:, 0], flat.logical_not().nonzero()[:, 0]))
         self.count = int(flat.sum())
-        self.register_buffer("mask", kept, persistent=False)
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("restore", order.argsort(), persistent=False)
+        self.register_buffer("mask", settled(kept), persistent=False)
+        self.register_buffer("order", settled(order), persistent=False)
+        self.register_buffer("restore", settled(order.argsort()), persistent=False)
         out_shape = (shape[0] * transform.numbers, *shape[1:])
         self.subnets = nn.ModuleList(
             make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)
@@ -150,9 +151,9 @@ def _mask(shape: Shape, mask: object) -> Tensor:
     elif isinstance(mask, str) and mask in _PATTERNS:
         # A vector has no positions: both patterns take every other number.
         axes = range(1, len(shape)) if mask == "checkerboard" and len(shape) > 1 else range(1)
-        places = torch.zeros(shape, dtype=torch.int64)
+        places = torch.zeros(shape, dtype=torch.int64, device="cpu")
         for axis in axes:
-            places = places + torch.arange(shape[axis]).view(-1, *(1 for _ in shape[axis + 1 :]))
+            places = places + torch.arange(shape[axis], device="cpu").view(-1, *(1 for _ in shape[axis + 1 :]))
         kept, told = places % 2 == 0, f"mask={mask!r} for an input of shape {shape}"
     else:
         names = " or ".join(map(repr, _PATTERNS))

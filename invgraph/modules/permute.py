@@ -12,6 +12,7 @@ from invgraph.arguments import require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.recorded import eager, recorded
+from invgraph.seeded import settled
 from invgraph.shapes import Shape, Tensors
 
 
@@ -73,8 +74,8 @@ class Permute(Invertible):
             if sorted(order) != list(range(channels)):
                 raise GraphError("Permute", f"order={list(order)}", f"not a permutation of 0..{channels - 1}")
             chosen = torch.tensor(list(order), device="cpu")
-        self.register_buffer("order", chosen)
-        self.register_buffer("inverse_order", chosen.argsort())
+        self.register_buffer("order", settled(chosen))
+        self.register_buffer("inverse_order", settled(chosen.argsort()))
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -14,6 +14,7 @@ from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Result
 from invgraph.linalg import own_precision
 from invgraph.noise import Stochastic, signs
+from invgraph.seeded import generator
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import check_conditions
 
@@ -177,6 +178,5 @@ class Residual(Stochastic):
 
 def _length(seed: int, terms: int) -> int:
     """How many terms to take: each one beyond ``terms`` with probability 1/2."""
-    generator = torch.Generator().manual_seed(seed)
-    u = torch.rand((), generator=generator, dtype=torch.float64).item()
+    u = torch.rand((), generator=generator(seed), dtype=torch.float64, device="cpu").item()
     return terms + math.floor(-math.log2(1 - u))

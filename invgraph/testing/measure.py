@@ -10,6 +10,7 @@ from torch import nn
 
 from invgraph.graph import Graph
 from invgraph.invertible import Inverse, Invertible, Nested
+from invgraph.seeded import generator, normal
 from invgraph.shapes import Tensors, numel
 from invgraph.testing.checks import round_trip
 from invgraph.testing.report import NodeReport
@@ -88,12 +89,12 @@ def _log_det_error(subject: Subject, direction: Direction) -> float:
 def _estimated(inverse: Direction, directions: int = 4) -> float:
     """How much the inverse stretches small random errors of its inputs: a bound from below."""
     values, conditions = inverse.values, inverse.conditions
-    generator = torch.Generator().manual_seed(0)
+    source = generator(0)
     exact, _ = inverse.run()
     step = torch.finfo(values[0].dtype).eps ** 0.5
     worst = 0.0
     for _ in range(directions):
-        noise = [torch.randn(v.shape, generator=generator, dtype=torch.float64).to(v) * step for v in values]
+        noise = [normal(v.shape, source).to(v) * step for v in values]
         moved, _ = inverse.call(tuple(v + n for v, n in zip(values, noise, strict=True)), conditions)
         there = torch.cat([(m - e).flatten(1) for m, e in zip(moved, exact, strict=True)], dim=1).norm(dim=1)
         start = torch.cat([n.flatten(1) for n in noise], dim=1).norm(dim=1)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from invgraph.seeded import generator, normal
 from invgraph.shapes import Shape, Tensors
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,9 +34,9 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
         >>> all(bool(parameter.any()) for parameter in layer.parameters())
         True
     """
-    generator = torch.Generator().manual_seed(seed)
+    source = generator(seed)
     for parameter in module.parameters():
-        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        noise = normal(parameter.shape, source)
         fan_in = parameter.numel() / parameter.shape[0] if parameter.ndim > 1 else 1.0
         parameter.add_((noise * (scale / math.sqrt(fan_in))).to(parameter))
     return module
@@ -43,5 +44,5 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
 
 def draw(shapes: tuple[Shape, ...], batch: int, like: Tensor, seed: int) -> Tensors:
     """Standard normal tensors of these shapes, of the dtype and on the device of ``like``."""
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(batch, *s, generator=generator, dtype=torch.float64).to(like) for s in shapes)
+    source = generator(seed)
+    return tuple(normal((batch, *shape), source).to(like) for shape in shapes)
