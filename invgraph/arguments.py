@@ -40,6 +40,14 @@ def require_amount(where: str, name: str, value: object) -> float:
     return amount
 
 
+def require_count(where: str, name: str, value: object) -> None:
+    """Refuse what is no int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be an int")
+    if value < 1:
+        raise GraphError(where, f"{name}={value}", f"{name} must be at least 1")
+
+
 def require_flag(where: str, name: str, value: object) -> None:
     """Refuse what is neither True nor False."""
     if not isinstance(value, bool):

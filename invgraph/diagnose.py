@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_count, require_seed
+from invgraph.errors import GraphError
 from invgraph.graph import Graph, require_graph
 from invgraph.invertible import Invertible, Nested
+from invgraph.modes import evaluating
 from invgraph.shapes import Structured, Tensors
 from invgraph.singular import largest_singular_value
 from invgraph.transforms.clamp import watch_clamps
@@ -57,7 +59,10 @@ class Diagnosis:
 
     def __getitem__(self, name: str) -> NodeDiagnosis:
         """The row of a node, by its name."""
-        return next(node for node in self.nodes if node.name == name)
+        found = {node.name: node for node in self.nodes}
+        if not isinstance(name, str) or name not in found:
+            raise GraphError("Diagnosis", f"name {name!r}", f"no such node; there are {', '.join(found) or 'none'}")
+        return found[name]
 
     @property
     def worst(self) -> NodeDiagnosis:
@@ -92,7 +97,8 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
         seed: of the vectors that it starts from; a generator of its own draws them.
 
     Raises:
-        ArgumentError: something other than a graph was given.
+        ArgumentError: something other than a graph was given, or an argument has the wrong type.
+        GraphError: fewer than one iteration, or a seed that does not fit.
 
     Example:
         >>> import torch, invgraph as ig
@@ -105,6 +111,8 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
         (all)  Graph     0.0e+00   -8.318   100 %     1             2          -
     """
     graph = require_graph(graph, "diagnose")
+    require_count("diagnose", "iterations", iterations)
+    require_seed("diagnose", seed)
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
     names = {layer: name for name, layer in _layers(graph, "")}
     rows: list[NodeDiagnosis] = []
@@ -120,7 +128,7 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
 
     hooks = [layer.register_forward_pre_hook(look) for layer in names]
     try:
-        with torch.no_grad(), _evaluating(graph):
+        with torch.no_grad(), evaluating(graph):
             graph(x, c)
             busy = True
             whole = _measure("(all)", Nested(graph), (xs, cs), (iterations, seed))
@@ -167,18 +175,6 @@ def _largest(direction: Callable[..., Any], values: Tensors, cs: Tensors, power:
     """The largest gain over the batch."""
     found = largest_singular_value(lambda at: direction(at, cs)[0], values, *power)
     return found.max().item() if found.numel() else 0.0
-
-
-@contextmanager
-def _evaluating(graph: Graph) -> Iterator[None]:
-    """All modules in evaluation mode, and back, each to its own."""
-    before = {module: module.training for module in graph.modules()}
-    graph.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def _cells(node: NodeDiagnosis) -> tuple[str, ...]:

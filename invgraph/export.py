@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import is_one_of
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.flow import Flow
 from invgraph.graph import Graph
 from invgraph.invertible import Invertible
+from invgraph.modes import evaluating
 from invgraph.shapes import Tensors, floating_tensor
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Program(nn.Module):
         super().__init__()
         if not isinstance(model, (Flow, Graph)):
             raise ArgumentError("export", type(model).__name__, "expected a Graph or a Flow")
-        if what not in get_args(What):
+        if not is_one_of(what, get_args(What)):
             raise GraphError("export", f"what={what!r}", f"what is one of {', '.join(get_args(What))}")
         self.flow = model if isinstance(model, Flow) else Flow(model)
         self.what = what
@@ -67,6 +69,14 @@ class Program(nn.Module):
             return cast("Tensor | Tensors", results[0] if len(results) == 1 else results)
         return (*results, log_det)
 
+    def arguments(self, example: object) -> Tensors:
+        """What to trace with: the example, or zeros."""
+        if example is None:
+            return self.example()
+        if not isinstance(example, (tuple, list)) or not all(isinstance(value, Tensor) for value in example):
+            raise ArgumentError("export", f"example: {type(example).__name__}", "expected a tuple of tensors")
+        return tuple(example)
+
     def example(self, batch: int = 3) -> Tensors:
         """Zeros of the right shapes, dtype and device."""
         reference = floating_tensor(self.flow)
@@ -75,7 +85,7 @@ class Program(nn.Module):
 
 
 def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Tensor] | None = None) -> ExportedProgram:
-    """A ``torch.export`` program, for any batch size.
+    """A ``torch.export`` program of the model in evaluation mode, for any batch size; the model stays as it is.
 
     Save it with ``torch.export.save``; ``program.module()(x, c)`` runs it. For ONNX: :func:`export_onnx`; for a
     compiled package: :func:`export_aoti`.
@@ -100,8 +110,7 @@ def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Te
         torch.Size([5])
     """
     program = Program(model, what)
-    arguments = program.example() if example is None else tuple(example)
-    return _traced(program, arguments)
+    return _traced(program, program.arguments(example))
 
 
 def export_onnx(
@@ -123,17 +132,19 @@ def export_onnx(
         >>> import invgraph as ig
         >>> ig.export_onnx(flow, "log_prob.onnx")  # doctest: +SKIP
     """
+    _require_path(path)
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise DependencyError("export_onnx", "no package onnxscript", "pip install 'invgraph[onnx]'") from error
     program = Program(model, what)
-    exported = _traced(program, program.example() if example is None else tuple(example))
+    exported = _traced(program, program.arguments(example))
     inputs, outputs = program.names
     try:
         written = _onnx(exported, input_names=inputs, output_names=outputs)
     except Exception as error:  # the exporter has no one class of errors; ours says which layer
-        raise _refusal(program, "ONNX", error, then=_onnx) from error
+        with torch.no_grad(), evaluating(program):
+            raise _refusal(program, "ONNX", error, then=_onnx) from error
     assert written is not None
     written.save(str(path))
 
@@ -161,15 +172,21 @@ def export_aoti(
         >>> import invgraph as ig
         >>> ig.export_aoti(flow, "log_prob.pt2")  # doctest: +SKIP
     """
+    _require_path(path)
     program = Program(model, what)
-    exported = _traced(program, program.example() if example is None else tuple(example))
+    exported = _traced(program, program.arguments(example))
     return torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
 
 
+def _require_path(path: object) -> None:
+    if not isinstance(path, (str, Path)):
+        raise ArgumentError("export", f"path: {type(path).__name__}", "path must be a str or Path")
+
+
 def _traced(program: nn.Module, arguments: Tensors) -> ExportedProgram:
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(program):
         try:
-            return _program(program.eval(), arguments)
+            return _program(program, arguments)
         except Exception as error:  # torch raises of many kinds here; ours says which layer
             raise _refusal(program, "torch.export", error) from error
 

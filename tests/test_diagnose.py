@@ -161,3 +161,11 @@ def test_an_empty_batch_and_wrong_arguments() -> None:
         ig.diagnose(ig.Flow(graph), torch.zeros(2, 4))  # type: ignore[arg-type]
     with pytest.raises(ig.ShapeError, match="wrong shape"):
         ig.diagnose(graph, torch.zeros(2, 5))
+    for argument in ({"iterations": "a"}, {"iterations": 2.0}, {"seed": "a"}, {"seed": True}):
+        with pytest.raises(ig.ArgumentError, match="must be an int"):
+            ig.diagnose(graph, torch.zeros(2, 4), **argument)
+    with pytest.raises(ig.GraphError, match="iterations must be at least 1"):
+        ig.diagnose(graph, torch.zeros(2, 4), iterations=0)
+    for name in ("node_9", 0):
+        with pytest.raises(ig.GraphError, match="no such node; there are node_0"):
+            ig.diagnose(graph, torch.zeros(2, 4))[name]

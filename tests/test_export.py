@@ -129,11 +129,33 @@ def test_aot_inductor(tmp_path: Path) -> None:
         assert torch.allclose(run(x, c), flow.log_prob(x, c), rtol=1e-5, atol=1e-5)
 
 
+def test_a_model_stays_in_the_modes_it_was_in(tmp_path: Path) -> None:
+    graph = build(lambda: deep_graph(2), torch.float32)
+    names = list(graph.layers)
+    graph.train()[names[0]].eval()
+    before = [module.training for module in graph.modules()]
+    ig.export(ig.Flow(graph))
+    assert [module.training for module in graph.modules()] == before
+    x = ig.InputNode(4, name="x")
+    refused = ig.Graph(x, ig.Node(x, DataDependent))
+    with pytest.raises(ig.GraphError, match="can't be exported"):
+        ig.export(refused, "forward")
+    assert refused.training
+
+
 def test_what_cannot_be_exported_is_named() -> None:
     x = ig.InputNode(4, name="x")
     h = ig.Node(ig.Node(x, ig.Permute, name="fine"), DataDependent, name="looking")
     with pytest.raises(ig.GraphError, match="'looking'"):
         ig.export(ig.Graph(x, h), "forward")
+    for path in (None, 3):
+        with pytest.raises(ig.ArgumentError, match="path must be"):
+            ig.export_onnx(ig.Graph(x, ig.Node(x, ig.Permute)), path)  # type: ignore[arg-type]
+        with pytest.raises(ig.ArgumentError, match="path must be"):
+            ig.export_aoti(ig.Graph(x, ig.Node(x, ig.Permute)), path)  # type: ignore[arg-type]
+    for example in (3, torch.zeros(2, 4), ["a"]):
+        with pytest.raises(ig.ArgumentError, match="a tuple of tensors"):
+            ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), example=example)  # type: ignore[arg-type]
     with pytest.raises(ig.GraphError, match="what is one of"):
         ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), "density")  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="expected a Graph or a Flow"):
