@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, TypeAlias
@@ -19,6 +20,8 @@ from invgraph.shapes import Shape, as_shape
 from invgraph.subnet import trial
 
 _order = itertools.count()
+_KEYED = ("node", "feature", "chain")
+"""What names keys of an ``nn.ModuleDict``, which keeps some to itself."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -266,7 +269,7 @@ def _checked_name(kind: str, name: object) -> str | None:
         raise GraphError(where, given, "a name can't be empty; leave it out for an automatic one")
     if "." in name:
         raise GraphError(where, given, "dots are not allowed in names: they are keys of the state_dict")
-    if hasattr(nn.ModuleDict, name) or name in nn.ModuleDict().__dict__:
+    if kind in _KEYED and (hasattr(nn.ModuleDict, name) or name in nn.ModuleDict().__dict__):
         raise GraphError(where, given, "the name is an attribute of torch.nn.Module; choose another")
     return name
 
@@ -275,7 +278,8 @@ def _own_shape(where: str, shape: tuple[object, ...]) -> Shape:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         sizes = ", ".join(map(str, shape[0]))
         raise ArgumentError(where, f"the {type(shape[0]).__name__} {shape[0]}", f"write {where}({sizes})")
-    return as_shape(shape, where)
+    # Products of sizes that numpy knows are numpy's ints.
+    return as_shape([operator.index(size) if isinstance(size, np.integer) else size for size in shape], where)
 
 
 def _values(where: str, sources: object, what: str) -> tuple[Value, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_seed
+from invgraph.errors import ArgumentError
 from invgraph.invertible import Invertible
 
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685  # splitmix64's, signed
@@ -39,6 +40,10 @@ def reseed(module: nn.Module, seed: int) -> None:
         module: a layer, a graph, or a module that holds some.
         seed: e.g. the number of the training step.
 
+    Raises:
+        ArgumentError: an argument has the wrong type.
+        GraphError: the seed does not fit into 64 bits with its sign.
+
     Example:
         >>> import torch, invgraph as ig
         >>> layer, x = ig.Dequantize((2,), levels=8), torch.zeros(1, 2)
@@ -48,13 +53,15 @@ def reseed(module: nn.Module, seed: int) -> None:
         >>> same, before.equal(layer((x,))[0][0])
         (True, False)
     """
+    if not isinstance(module, nn.Module):
+        raise ArgumentError("reseed", type(module).__name__, "expected a layer, a graph, or a module that holds some")
     _checked("reseed", seed)
     for place, layer in enumerate(m for m in module.modules() if isinstance(m, Stochastic)):
         layer.reseed((seed * 1_000_003 + place) % 2**62)
 
 
 def _checked(where: str, seed: object) -> int:
-    return require_seed(where, seed)
+    return require_seed(where, seed, bits=63)  # it is held by a tensor of int64
 
 
 def uniform(seed: Tensor, like: Tensor, bits: int) -> Tensor:

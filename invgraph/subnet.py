@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
+
+T = TypeVar("T")
 
 
 class Subnet(nn.Module, ABC):
@@ -105,6 +108,16 @@ def spread_vector(c: Tensor, ndim: int) -> Tensor:
     return c[(...,) + (None,) * (ndim - c.ndim)]
 
 
+def leading(cond_shapes: tuple[Shape, ...]) -> int:
+    """Which condition a network of conditions alone takes as its data: the first that has positions, or the first."""
+    return next((place for place, shape in enumerate(cond_shapes) if len(shape) > 1), 0)
+
+
+def lead_first(values: Sequence[T], lead: int) -> tuple[T, ...]:
+    """The values, the leading one before the others."""
+    return (values[lead], *values[:lead], *values[lead + 1 :])
+
+
 def check_conditions(where: str, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> None:
     """Refuse a condition that is neither a vector nor of the data's spatial size."""
     for index, shape in enumerate(cond_shapes):
@@ -177,19 +190,38 @@ def _meta(shape: Shape) -> Tensor:
 
 def trial(where: str, module: nn.Module, *arguments: Any) -> Any:
     """What the module returns for meta tensors: shapes without data, random numbers or a change of its state."""
-    state = {name: tensor.detach().to("meta") for name, tensor in _named_tensors(module)}
+    tensors = _named_tensors(module)
+    for name, tensor in tensors:
+        if is_lazy(tensor):
+            given = f"{_kind(module)} with the lazy {name.removeprefix('module.')}"
+            raise GraphError(
+                where, given, "lazy modules have no shapes yet: call it once first, or write nn.Linear(in, out)"
+            )
+    state = {name: tensor.detach().to("meta") for name, tensor in tensors}
     with torch.no_grad(), torch.device("meta"):
         try:
             return functional_call(module, state, arguments)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(_told(argument) for argument in arguments)
-            name = type(module.module if isinstance(module, Concatenated) else module).__name__
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise GraphError(where, f"{name} tried on {shapes}", f"it fails: {reason}") from error
+            held = _plain_tensors(module) if "meta" in reason else ""
+            reason += f" It holds the plain tensor {held}: make it a buffer, by register_buffer" if held else ""
+            raise GraphError(where, f"{_kind(module)} tried on {shapes}", f"it fails: {reason}") from error
 
 
 def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _kind(module: nn.Module) -> str:
+    return type(module.module if isinstance(module, Concatenated) else module).__name__
+
+
+def _plain_tensors(module: nn.Module) -> str:
+    """Tensors that are attributes of a module, and neither its parameters nor its buffers."""
+    parts = module.named_modules()
+    held = (f"{path}.{name}" for path, part in parts for name, value in vars(part).items() if isinstance(value, Tensor))
+    return ", ".join(repr(name.removeprefix("module").removeprefix(".")) for name in held)
 
 
 def _told(argument: object) -> str:

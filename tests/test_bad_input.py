@@ -48,6 +48,21 @@ def coupling(shape: tuple[int, ...] = (4,), conditions: Any = (), **args: Any) -
     return ig.Coupling(shape, conditions, **{**(MLP if len(shape) == 1 else CONV), **args})
 
 
+MIXTURE = ig.GaussianMixture((2,), ((3,),))
+
+
+class Scaled(nn.Module):
+    """A subnet with a constant that does not move with it."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels_in, channels_out)
+        self.factor = torch.ones(channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.factor
+
+
 class Lying(ig.Invertible):
     """Says that it loses a number."""
 
@@ -323,6 +338,22 @@ MODULES = (
         ("channel 1 is constant",)),
     Bad("63c", lambda: ig.nets.MLP(hidden=0), GraphError, ("at least 1",)),
     Bad("63d", lambda: ig.nets.ConvNet(hidden=4, kernel=2), GraphError, ("kernel must be odd",)),
+    Bad("63e", lambda: coupling(subnet=lambda i, o: nn.LazyLinear(o)), GraphError,
+        ("LazyLinear with the lazy weight", "nn.Linear(in, out)")),
+    Bad("63f", lambda: ig.FeatureNode(c(), nn.LazyLinear(2)), GraphError, ("lazy weight", "call it once")),
+    Bad("63g", lambda: coupling(subnet=Scaled), GraphError, ("the plain tensor 'factor'", "register_buffer")),
+    Bad("63h", lambda: ig.Permute((3,), seed=2**64), GraphError, ("below 2**64",)),
+    Bad("63i", lambda: ig.Dequantize((3,), seed=2**63), GraphError, ("below 2**63",)),
+    Bad("63j", lambda: ig.Dequantize((3,)).reseed(2**63), GraphError, ("below 2**63",)),
+    Bad("63k", lambda: ig.reseed(3, 1), ArgumentError, ("expected a layer",)),  # type: ignore[arg-type]
+    Bad("63l", lambda: ig.reseed(nn.Identity(), 2**63), GraphError, ("below 2**63",)),
+    Bad("63m", lambda: MIXTURE.choose(seed="a"), ArgumentError, ("seed must be an int",)),  # type: ignore[arg-type]
+    Bad("63n", lambda: MIXTURE.choose(seed=2**63), GraphError, ("below 2**63",)),
+    Bad("63o", lambda: MIXTURE.choose(seed=1, count=0), GraphError, ("count must be at least 1",)),
+    Bad("63p", lambda: ig.Softplus(check_domain="a"), ArgumentError, ("check_domain must be True or False",)),
+    Bad("63q", lambda: ig.AllInOne((4,), subnet=ig.nets.MLP(4), seed=2**64), GraphError, ("below 2**64",)),
+    Bad("63r", lambda: ig.AllInOne((4,), subnet=ig.nets.MLP(4), permutation=np.zeros(2)), GraphError,
+        ("'soft' or 'hard'",)),
 )  # fmt: skip
 
 CALLS = (

@@ -12,6 +12,7 @@ from measures import draw, gap
 from torch import Tensor
 
 import invgraph as ig
+from invgraph.testing import randomize
 
 MLP = ig.nets.MLP(hidden=6)
 
@@ -181,3 +182,22 @@ def test_actnorm_normalises_the_batch_it_starts_from() -> None:
     loaded = ig.ActNorm((3, 4)).double()
     loaded.load_state_dict(layer.state_dict())
     assert torch.equal(first(loaded((x,))), y)
+
+
+@pytest.mark.parametrize(("kind", "args"), [(ig.Elementwise, {"transform": ig.Affine()}), (ig.Householder, {})])
+def test_conditions_come_in_any_order(kind: Any, args: dict[str, Any]) -> None:
+    """A vector before an image of conditions, or after it: the same layer, the same parameters."""
+    net = {"subnet": ig.nets.ConvNet(4)}
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(0)
+        one = randomize(kind((3, 2, 4), ((2, 2, 4), (5,), (3,)), **args, **net).double())
+    other = kind((3, 2, 4), ((5,), (2, 2, 4), (3,)), **args, **net).double()
+    other.load_state_dict(one.state_dict())
+    (x, image, a, b) = draw([(3, 2, 4), (2, 2, 4), (5,), (3,)], 2)
+    for left, right in ((one, other), (one.inverse, other.inverse)):
+        (y,), log_det = left((x,), (image, a, b))
+        (same,), log_det_again = right((x,), (a, image, b))
+        assert torch.equal(y, same)
+        assert torch.equal(log_det, log_det_again)
+    with pytest.raises(ig.GraphError, match=r"expected \(B, "):
+        kind((3, 2, 4), ((5,), (2, 3, 3)), **args, **net)

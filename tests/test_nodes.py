@@ -7,6 +7,7 @@ import pickle
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -92,6 +93,26 @@ def test_chain_builds_a_node_for_each_layer() -> None:
     z, log_det = graph(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3))
     assert z.shape == (2, 16)
     assert log_det.shape == (2,)
+
+
+def test_inputs_and_conditions_are_no_keys_and_take_any_name() -> None:
+    x, c = ig.InputNode(4, name="values"), ig.ConditionNode(3, name="type")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, AFFINE, conditions=c), c)
+    with pytest.raises(ig.ShapeError, match="condition 'type'"):
+        graph(torch.zeros(2, 4), torch.zeros(2, 5))
+    for declare in (lambda: ig.Node(x, ig.Permute, name="values"), lambda: ig.chain(x, ig.Permute, name="values"),
+                    lambda: ig.FeatureNode(c, nn.Linear(3, 2), name="type")):  # fmt: skip
+        with pytest.raises(ig.GraphError, match=r"attribute of torch\.nn\.Module"):
+            declare()
+
+
+def test_sizes_may_be_ints_of_numpy() -> None:
+    node = ig.InputNode(np.int64(3), np.prod((2, 4)), name="x")
+    assert node.shapes == ((3, 8),)
+    assert all(type(size) is int for size in node.shapes[0])
+    for size in (np.bool_(True), np.float64(4), True, 4.0):
+        with pytest.raises(ig.ArgumentError, match="must be an int"):
+            ig.ConditionNode(size)
 
 
 @pytest.mark.parametrize("layer", [

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import is_one_of, require_flag, require_seed
 from invgraph.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
@@ -206,10 +206,10 @@ class AllInOne(Invertible):
 def _check_arguments(transform: object, permutation: object, householder: object, seed: object) -> None:
     if transform is not None and not isinstance(transform, Transform):
         raise ArgumentError("AllInOne", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
-    if permutation not in ("soft", "hard"):
+    if not is_one_of(permutation, ("soft", "hard")):
         raise GraphError("AllInOne", f"permutation={permutation!r}", "permutation must be 'soft' or 'hard'")
-    for name, value in (("householder", householder), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ArgumentError("AllInOne", f"{name}={value!r}", f"{name} must be an int")
-    if isinstance(householder, int) and householder < 0:
+    require_seed("AllInOne", seed)
+    if isinstance(householder, bool) or not isinstance(householder, int):
+        raise ArgumentError("AllInOne", f"householder={householder!r}", "householder must be an int")
+    if householder < 0:
         raise GraphError("AllInOne", f"householder={householder}", "a number of reflections is at least 0")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors, repeat_rows
-from invgraph.subnet import make_subnet, spread_vector
+from invgraph.subnet import lead_first, leading, make_subnet, spread_vector
 from invgraph.transforms.transform import Transform
 
 
@@ -18,8 +18,8 @@ class Elementwise(Invertible):
     """Transform each number given the conditions alone; without a subnet, by learned parameters.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the first condition is a vector ``(B, C_c)`` (one set of
-        parameters per channel) or has the spatial size of x (one per element).
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (one set of
+        parameters per channel), or some have the spatial size of x (one per element).
 
     Log-det:
         The transform's, nats per sample.
@@ -62,7 +62,8 @@ class Elementwise(Invertible):
             self.params: nn.Parameter | None = learned
             self.subnet = None
         else:
-            first, *others = self.cond_shapes
+            self.lead = leading(self.cond_shapes)
+            first, *others = lead_first(self.cond_shapes, self.lead)
             out_shape = (transform.numbers * shape[0], *(shape[1:] if len(first) > 1 else ()))
             self.params = None
             self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
@@ -98,9 +99,10 @@ class Elementwise(Invertible):
         return self._spread(x, self._numbers_of(cs))
 
     def _numbers_of(self, cs: Tensors) -> Tensor:
-        """What the subnet says of the conditions: ``(B, numbers, C)``, with the spatial size if the first has one."""
+        """What the subnet says of the conditions: ``(B, numbers, C)``, with the spatial size if one has it."""
         assert self.subnet is not None
-        params: Tensor = self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+        first, *others = lead_first(cs, self.lead)
+        params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
         return torch.unflatten(params, 1, (self.transform.numbers, self.in_shapes[0][0]))
 
     def _spread(self, x: Tensor, params: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_seed
+from invgraph.arguments import require_count, require_seed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.noise import uniform
@@ -142,6 +142,8 @@ class GaussianMixture(Invertible):
             seed: of the draw; the global random state stays untouched.
             count: how many, where there are no conditions.
         """
+        require_seed(self.label, seed, bits=63)
+        require_count(self.label, "count", count)
         weights = self.weights(cs)
         if not cs:
             weights = weights.expand(count, -1)

@@ -13,7 +13,7 @@ from invgraph.errors import GraphError
 from invgraph.invertible import Invertible, Result
 from invgraph.seeded import normal, settled
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
-from invgraph.subnet import make_subnet, spread_vector
+from invgraph.subnet import lead_first, leading, make_subnet, spread_vector
 
 
 class Householder(Invertible):
@@ -25,8 +25,8 @@ class Householder(Invertible):
     orthogonal matrix; the cost grows with their number, and not with the square of the channels.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the first condition is a vector ``(B, C_c)`` (the same
-        reflections at every position) or has the spatial size of x (reflections for each position).
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (the same
+        reflections at every position), or some have the spatial size of x (reflections for each position).
 
     Log-det:
         0.
@@ -76,7 +76,8 @@ class Householder(Invertible):
         self.vectors = nn.Parameter(settled(normal((self.reflections, shape[0]), seed)))
         self.subnet = None
         if subnet is not None:
-            first, *others = self.cond_shapes
+            self.lead = leading(self.cond_shapes)
+            first, *others = lead_first(self.cond_shapes, self.lead)
             out_shape = (self.reflections * shape[0], *(shape[1:] if len(first) > 1 else ()))
             self.subnet = make_subnet("Householder", subnet, first, tuple(others), out_shape)
 
@@ -94,7 +95,8 @@ class Householder(Invertible):
         """The unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""
         vectors = self.vectors.unsqueeze(0)
         if self.subnet is not None:
-            added = self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+            first, *others = lead_first(cs, self.lead)
+            added = self.subnet(first, tuple(others)).to(first.dtype)
             added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
             vectors = spread_vector(vectors, added.ndim) + added
         return _normalised(vectors)

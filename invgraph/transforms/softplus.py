@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from invgraph.arguments import require_flag
 from invgraph.transforms.domain import require_domain
 from invgraph.transforms.transform import Transform, per_sample
 
@@ -41,6 +42,9 @@ class Softplus(Transform):
     """
 
     check_domain: bool = False
+
+    def __post_init__(self) -> None:
+        require_flag("Softplus", "check_domain", self.check_domain)
 
     @property
     def numbers(self) -> int:
