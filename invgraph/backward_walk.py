@@ -10,7 +10,7 @@ from torch import Tensor
 from invgraph.backward_plan import Stage, schedule_of
 from invgraph.bound import features
 from invgraph.errors import NumericsError
-from invgraph.graph import Graph, Step
+from invgraph.graph import Graph, Step, held
 from invgraph.invertible import Invertible
 from invgraph.shapes import Tensors
 from invgraph.undo import Gradients, Slopes, added, again, leaf, pull, undo
@@ -170,10 +170,3 @@ def _all_slots(graph: Graph, values: Tensors, cs: Tensors, inverse: bool) -> lis
     for step in schedule.steps:
         log_det = graph._advance(step._replace(idle=()), layers[step.layer], slots, log_det, inverse)
     return slots
-
-
-def held(slots: list[Tensor | None], places: tuple[int, ...]) -> Tensors:
-    """What these slots hold."""
-    values = tuple(slots[place] for place in places)
-    assert all(value is not None for value in values)
-    return values  # type: ignore[return-value]

@@ -96,24 +96,13 @@ class Bound:
         return *(self._value(slots, slot, 0) for slot in schedule.ends), log_det
 
     def _advance(self, step: Step, layer: Any, slots: list[Tensor | None], log_det: Tensor, inverse: bool) -> Tensor:
-        batch = log_det.shape[0]
-        if step.feature:
-            cs = tuple(self._value(slots, slot, batch) for slot in step.conditions)
-            outputs = features(layer(*cs), log_det.dtype)
-        else:
-            xs = tuple(self._value(slots, slot, batch) for slot in step.inputs)
-            if step.layer in self.shares:
-                direction = layer._inverse_shared if inverse else layer._forward_shared
-                outputs, more = direction(xs, self.shares[step.layer])
-            else:
-                cs = tuple(self._value(slots, slot, batch) for slot in step.conditions)
-                outputs, more = layer.inverse(xs, cs) if inverse else layer(xs, cs)
-            log_det = log_det + more
-        for slot, output in zip(step.outputs, outputs, strict=True):
-            slots[slot] = output
-        for slot in step.idle:
-            slots[slot] = None
-        return log_det
+        if step.layer in self.shares and not step.feature:
+            direction = layer._inverse_shared if inverse else layer._forward_shared
+            outputs, more = direction(tuple(slots[slot] for slot in step.inputs), self.shares[step.layer])
+            return self.graph._settle(step, slots, outputs, log_det + more)
+        for slot in step.conditions:
+            slots[slot] = self._value(slots, slot, log_det.shape[0])
+        return self.graph._advance(step, layer, slots, log_det, inverse)
 
     def _value(self, slots: list[Tensor | None], slot: int, batch: int) -> Tensor:
         """What a slot holds; what is known from the conditions is repeated for the samples."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.shapes import Tensors
+from invgraph.shapes import Checked, Tensors, check_result
 
 
 def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
@@ -39,10 +39,13 @@ def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
-    """Call a layer, in one of its directions."""
+    """Call a layer in one of its directions, with values that a graph has checked; what it returns is checked here."""
     if not torch.compiler.is_compiling():
-        ys, log_det = layer.inverse(xs, cs) if inverse else layer(xs, cs)
-    elif layer.compiled_once and not torch.compiler.is_exporting():
+        ys, log_det = layer.inverse(Checked(xs), cs) if inverse else layer(Checked(xs), cs)
+        kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
+        check_result(layer.label, kind, shapes, ys, log_det, xs[0])
+        return ys, log_det
+    if layer.compiled_once and not torch.compiler.is_exporting():
         *ys, log_det = _region(layer, xs, cs, inverse)
     else:
         ys, log_det = _traced(layer, xs, cs, inverse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -134,7 +133,7 @@ class Graph(Invertible):
         layers = tuple(self.layers.values())
         for step in schedule.steps:
             log_det = self._advance(step, layers[step.layer], slots, log_det, inverse)
-        return tuple(_held(slots, schedule.ends)), log_det
+        return held(slots, schedule.ends), log_det
 
     def _start(self, schedule: Schedule, values: Tensors, conditions: Tensors) -> list[Tensor | None]:
         """Slots with what a call brings: conditions in the first ones, values where the schedule starts."""
@@ -148,13 +147,16 @@ class Graph(Invertible):
         self, step: Step, layer: nn.Module, slots: list[Tensor | None], log_det: Tensor, inverse: bool
     ) -> Tensor:
         """Run one node; the log-determinant so far, with the node's share."""
-        cs = tuple(_held(slots, step.conditions))
+        cs = held(slots, step.conditions)
         if step.feature:
             outputs = features(layer(*cs), log_det.dtype)
         else:
-            xs = tuple(_held(slots, step.inputs))
-            outputs, share = run_layer(layer, xs, cs, inverse)
+            outputs, share = run_layer(layer, held(slots, step.inputs), cs, inverse)
             log_det = log_det + share
+        return self._settle(step, slots, outputs, log_det)
+
+    def _settle(self, step: Step, slots: list[Tensor | None], outputs: Tensors, log_det: Tensor) -> Tensor:
+        """Put what a node made into its slots, and free those that nothing reads any more."""
         for slot, output in zip(step.outputs, outputs, strict=True):
             slots[slot] = output
         for slot in step.idle:
@@ -239,7 +241,7 @@ class Graph(Invertible):
             layer = layers[step.layer]
             if isinstance(layer, Invertible):
                 start = layer._initialize_inverse if inverse else layer._initialize
-                start(tuple(_held(slots, step.inputs)), tuple(_held(slots, step.conditions)))
+                start(held(slots, step.inputs), held(slots, step.conditions))
             log_det = self._advance(step, layer, slots, log_det, inverse=inverse)
 
     def __repr__(self) -> str:
@@ -253,11 +255,9 @@ def require_graph(graph: object, where: str) -> Graph:
     return graph
 
 
-def _held(slots: list[Tensor | None], places: tuple[int, ...]) -> Iterator[Tensor]:
-    for place in places:
-        value = slots[place]
-        assert value is not None
-        yield value
+def held(slots: list[Tensor | None], places: tuple[int, ...]) -> Tensors:
+    """What these slots hold."""
+    return tuple([slots[place] for place in places])  # type: ignore[misc]  # a schedule fills a slot before it is read
 
 
 def _schedules(wiring: Wiring) -> tuple[int, Schedule, Schedule]:

@@ -164,9 +164,9 @@ class Invertible(nn.Module, ABC):
         given = self._conditions()
         xs = source.unpack(self.label, values)
         cs = given.unpack(self.label, conditions)
-        batch, dtype = check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
+        check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
         ys, log_det = direction(xs, cs)
-        check_result(self.label, target, ys, log_det, batch, dtype)
+        check_result(self.label, target.kind, target.shapes, ys, log_det, xs[0])
         return target.pack(ys), log_det
 
     def _inputs(self) -> Ports:

@@ -24,3 +24,13 @@ def eager() -> bool:
 def recorded(*values: Tensor) -> bool:
     """Whether autograd records what is done to these values."""
     return torch.is_grad_enabled() and any(value.requires_grad for value in values)
+
+
+def alone(*slopes: Tensor) -> bool:
+    """Whether these gradients belong to one backward pass, so that others may be made of them in place.
+
+    They do not where they will be differentiated in turn, nor where autograd asks for several at once
+    (``is_grads_batched``).
+    """
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    return eager() and not torch.is_grad_enabled() and not any(batched(slope) for slope in slopes)

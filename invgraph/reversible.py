@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from invgraph.backward_plan import plan, schedule_of
-from invgraph.backward_walk import Backward, held
+from invgraph.backward_walk import Backward
 from invgraph.errors import ArgumentError, GraphError, NumericsError
-from invgraph.graph import Graph, Step, require_graph
+from invgraph.graph import Graph, Step, held, require_graph
 from invgraph.invertible import Invertible, Result
 from invgraph.rerun import Autocast, FrozenStatistics, random_states
 from invgraph.shapes import Ports, Shape, Tensors

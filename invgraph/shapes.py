@@ -99,6 +99,12 @@ def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:
     return c.expand(batch // c.shape[0], *c.shape).flatten(0, 1)
 
 
+class Checked(tuple[Tensor, ...]):
+    """Tensors that a graph has checked, and hands from layer to layer: a layer need not check them again."""
+
+    __slots__ = ()
+
+
 class Ports(NamedTuple):
     """The declared values at one side of a module: what a call is checked against.
 
@@ -207,16 +213,32 @@ def _wrong_dtype(where: str, label: str, value: Tensor, reference: Tensor) -> In
     return InputTypeError(where, f"{label}: {value.dtype}", advice)
 
 
-def check_result(where: str, ports: Ports, values: Tensors, log_det: Tensor, batch: object, dtype: torch.dtype) -> None:
-    """Refuse what a layer returned when it is not what the layer declares."""
-    if not isinstance(values, tuple) or len(values) != len(ports.shapes):
+def check_result(
+    where: str, kind: str, shapes: Sequence[Shape], values: Tensors, log_det: Tensor, data: Tensor
+) -> None:
+    """Refuse what a layer returned when it is not what the layer declares.
+
+    Arguments:
+        where: the layer, for the error.
+        kind: whether it returned its outputs or its inputs.
+        shapes: what it declares them to be.
+        values: what it returned.
+        log_det: the log-determinant that it returned.
+        data: a tensor that it was given, whose batch and dtype the results share.
+    """
+    batch, dtype = data.shape[0], data.dtype
+    if not isinstance(values, tuple) or len(values) != len(shapes):
         count = f"{len(values)} values" if isinstance(values, tuple) else f"a {type(values).__name__}"
-        raise ShapeError(where, f"returned {count}", f"declared a tuple of {len(ports.shapes)} {ports.kind}s")
+        raise ShapeError(where, f"returned {count}", f"declared a tuple of {len(shapes)} {kind}s")
     for index in range(len(values)):
-        value, shape = values[index], ports.shapes[index]
+        value, shape = values[index], shapes[index]
         if value.shape[0] != batch or value.shape[1:] != shape:
-            given = f"returned {ports.label(index)} of shape {tuple(value.shape)}"
+            given = f"returned {kind} {index} of shape {tuple(value.shape)}"
             raise ShapeError(where, given, f"declared {batched(shape)}: out_shapes, _forward and _inverse must agree")
+        if value.dtype != dtype:
+            raise InputTypeError(
+                where, f"returned {kind} {index} of {value.dtype}", f"expected {dtype}, the data's: cast it back"
+            )
     if not isinstance(log_det, Tensor) or log_det.ndim != 1 or log_det.shape[0] != batch or log_det.dtype != dtype:
         got = f"{tuple(log_det.shape)} {log_det.dtype}" if isinstance(log_det, Tensor) else type(log_det).__name__
         raise ShapeError(where, f"returned log_det: {got}", f"expected shape (B,) and {dtype}, one number per sample")

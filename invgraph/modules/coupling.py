@@ -104,7 +104,7 @@ class Coupling(Invertible):
         return self._walk(ys[0], cs, None, inverse=True)
 
     def share(self, cs: Tensors) -> Any:
-        return tuple(tuple(net.share(cs) for net in self._nets(side)) for side in range(len(self.subnets)))
+        return tuple(tuple(net.share(cs) for net in nets) for nets in self._nets())
 
     def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
         return self._walk(xs[0], (), shared, inverse=False)
@@ -116,9 +116,10 @@ class Coupling(Invertible):
         """Transform one part after the other; the inverse begins with the last."""
         parts = list(torch.split_with_sizes(x, self.sizes, dim=1))
         transform = self.transform.inverse if inverse else self.transform.forward
+        nets = self._nets()
         log_det: Tensor | None = None
         for side in self._order(inverse):
-            params = self._params(side, parts[1 - side], cs, None if shared is None else shared[side])
+            params = self._params(nets[side], side, parts[1 - side], cs, None if shared is None else shared[side])
             parts[side], more = transform(parts[side], params)
             log_det = more if log_det is None else log_det + more
         assert log_det is not None
@@ -132,10 +133,11 @@ class Coupling(Invertible):
         whole = torch.zeros_like(ys[0]) if slopes[0] is None else slopes[0]
         grads = list(torch.split_with_sizes(whole, self.sizes, dim=1))
         given: list[Tensor | None] = [None] * len(cs)
+        nets = self._nets()
         for side in self._order(not inverse):
             read = leaf(parts[1 - side])
             with torch.enable_grad():
-                params = self._params(side, read, cs)
+                params = self._params(nets[side], side, read, cs)
             parts[side], _ = back(parts[side], params.detach())
             written = leaf(parts[side])
             with torch.enable_grad():
@@ -154,12 +156,12 @@ class Coupling(Invertible):
         sides = range(len(self.subnets))
         return sides[::-1] if inverse else sides
 
-    def _nets(self, side: int) -> list[Subnet]:
-        return list(cast(Iterable[Subnet], self.subnets[side]))
+    def _nets(self) -> list[list[Subnet]]:
+        """The subnets of each side."""
+        return [list(cast(Iterable[Subnet], nets)) for nets in self.subnets]
 
-    def _params(self, side: int, x: Tensor, cs: Tensors, shared: Any = None) -> Tensor:
+    def _params(self, nets: list[Subnet], side: int, x: Tensor, cs: Tensors, shared: Any = None) -> Tensor:
         """Numbers for the elements of the other part: ``(B, numbers, C, ...)`` in the data's dtype."""
-        nets = self._nets(side)
         if shared is None:
             outputs = [net(x, cs) for net in nets]
         else:

@@ -49,14 +49,16 @@ def _divided(s: Tensor, alpha: float) -> Tensor:
     return s if alpha == 1 else s / alpha
 
 
-def through_clamp(slopes: Tensor, s: Tensor, bent: Tensor, alpha: float, activation: Activation) -> Tensor:
+def through_clamp(
+    slopes: Tensor, s: Tensor, bent: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
+) -> Tensor:
     """Gradients with respect to ``s``, from those with respect to ``bent``, its soft clamp."""
     if activation == "atan":
         half = math.pi / 2
-        return slopes / torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2)
+        return torch.div(slopes, torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2), out=out)
     share = bent if alpha == 1 else bent / alpha
     steepness = 1.0 if activation == "tanh" else 0.5
-    return slopes * torch.addcmul(s.new_full((), steepness), share, share, value=-steepness)
+    return torch.mul(slopes, torch.addcmul(s.new_full((), steepness), share, share, value=-steepness), out=out)
 
 
 @contextmanager

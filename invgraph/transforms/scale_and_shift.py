@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.recorded import eager, recorded
+from invgraph.recorded import alone, eager, recorded
 from invgraph.transforms.clamp import Activation, soft_clamp, through_clamp
 from invgraph.transforms.transform import per_sample
 
@@ -57,19 +57,21 @@ class _ScaleAndShift(torch.autograd.Function):
     def backward(ctx: Any, y_slope: Tensor, log_det_slope: Tensor) -> tuple[Tensor | None, ...]:
         x, params, y, scale, s = ctx.saved_tensors
         clamp, activation, inverse = ctx.settings
-        if (
-            torch.is_grad_enabled()
-        ):  # this gradient will be differentiated in turn: what depends on the inputs must show it
+        if torch.is_grad_enabled():  # differentiated in turn: what depends on the inputs must show it
             y, _, scale, s = _arithmetic(x, params, clamp, activation, inverse)
+        found = (
+            torch.empty_like(params) if alone(y_slope, log_det_slope) else None
+        )  # filled, not stacked: two passes less
+        raw_place, t_place = (None, None) if found is None else found.unbind(1)
         raw = params.select(1, 0)
         log_det_slope = log_det_slope.view(-1, *(1,) * (raw.ndim - 1))
         if inverse:
             x_slope = y_slope / scale
-            t_slope = -x_slope
-            s_slope = -torch.addcmul(log_det_slope, y_slope, y)
+            t_slope = torch.neg(x_slope, out=t_place)
+            s_slope = torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_place)
         else:
             x_slope = y_slope * scale
-            t_slope = y_slope
-            s_slope = torch.addcmul(log_det_slope, x_slope, x)
-        raw_slope = through_clamp(s_slope, raw, s, clamp, activation)
-        return x_slope, torch.stack((raw_slope, t_slope), 1), None, None, None
+            t_slope = y_slope if t_place is None else t_place.copy_(y_slope)
+            s_slope = torch.addcmul(log_det_slope, x_slope, x, out=raw_place)
+        raw_slope = through_clamp(s_slope, raw, s, clamp, activation, out=raw_place)
+        return x_slope, torch.stack((raw_slope, t_slope), 1) if found is None else found, None, None, None

@@ -94,11 +94,16 @@ def features(batch: int) -> tuple[Tensor, ...]:
     return tuple(torch.randn(batch, *shape) for shape in FEATURES)
 
 
-def _train(model: Any, x: Tensor, cs: Any, **options: Any) -> None:
-    for p in model.parameters():
-        p.grad = None
-    z, log_det = model(x, cs, **options)
-    (z.square().sum() / 2 - log_det.sum()).backward()
+def _train(model: Any, x: Tensor, cs: Any) -> Job:
+    parameters = list(model.parameters())
+
+    def step() -> None:
+        for p in parameters:
+            p.grad = None
+        z, log_det = model(x, cs)
+        (z.square().sum() / 2 - log_det.sum()).backward()
+
+    return step
 
 
 def run(seconds: float) -> list[dict[str, object]]:
@@ -108,12 +113,12 @@ def run(seconds: float) -> list[dict[str, object]]:
     plain, other = graph(), None
     runner = ig.reversible(graph())
     jobs: dict[str, Job] = {
-        "invgraph": lambda: _train(plain, x, cs),
-        "invgraph reversible": lambda: _train(runner, x, cs),
+        "invgraph": _train(plain, x, cs),
+        "invgraph reversible": _train(runner, x, cs),
     }
     try:
         other = freia()
-        jobs["FrEIA"] = lambda: _train(other, x, list(cs))
+        jobs["FrEIA"] = _train(other, x, list(cs))
     except ImportError as error:
         print(f"  FrEIA: not installed ({error})")
     found = rows(interleave(jobs, seconds / 3), "invgraph", work="train step", batch=batch)

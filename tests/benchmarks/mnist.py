@@ -158,8 +158,10 @@ def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
             print(f"  {name}: not installed ({error})")
             return
 
+        parameters = list(model.parameters())  # as an optimiser holds them
+
         def step() -> None:
-            for p in model.parameters():
+            for p in parameters:
                 p.grad = None
             loss(model).backward()
 

@@ -20,8 +20,10 @@ NODES = (10, 100, 1000, 10000)
 
 
 def _step(model: Any, x: torch.Tensor, c: torch.Tensor) -> Job:
+    parameters = list(model.parameters())
+
     def step() -> None:
-        for p in model.parameters():
+        for p in parameters:
             p.grad = None
         z, log_det = model(x, c)
         (z.square().sum() / 2 - log_det.sum()).backward()
