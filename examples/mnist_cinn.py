@@ -25,7 +25,7 @@ import torch
 from digits import data, judge, measure
 from digits.idx import IDXError
 from torch import Tensor, nn
-from trainer import History, Recipe, place, train
+from trainer import DivergedError, History, Recipe, place, train
 
 import invgraph as ig
 
@@ -223,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         args.run(args)
-    except (IDXError, ig.CheckpointError, ValueError) as error:
+    except (IDXError, ig.CheckpointError, DivergedError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +26,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 import invgraph as ig
 
-Draw = Callable[[Tensor], tuple[Tensor, ...]]
-"""From the numbers of some rows of the data to a batch: tensors for the loss, with what noise they need."""
+Later = Callable[[], tuple[Tensor, ...]]
+"""Gives a batch that others are at work on."""
+
+Draw = Callable[[Tensor], tuple[Tensor, ...] | Later]
+"""From the numbers of some rows of the data to a batch: tensors for the loss, with what noise they need.
+
+Where it returns a function that gives the batch later, the next step's batch is begun before this step trains."""
 
 Loss = Callable[..., Tensor]
 """``loss(model, *batch)``, a number to be minimised. The model may be wrapped: call it, don't look inside."""
@@ -36,6 +42,11 @@ RECORD = 50
 """Steps between two records of the history, at most."""
 
 SAVE_SECONDS = 120
+"""Seconds between two writings of the checkpoint, at most one step more."""
+
+
+class DivergedError(RuntimeError):
+    """The loss or the weights are no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,32 @@ def place(device: str | None = None) -> Iterator[Place]:
         distributed.destroy_process_group()
 
 
+@contextmanager
+def together(where: Place, checkpoint: Path) -> Iterator[None]:
+    """When another process of the group is lost, this one says from which file the run goes on, and ends."""
+    try:
+        yield
+    except DivergedError:
+        raise
+    except RuntimeError as error:
+        if where.world == 1:
+            raise
+        cause = str(error).strip().split("\n")[0]
+        print(f"\nprocess {where.rank} of {where.world} can't go on: {cause}\n{_rescued(checkpoint)}",
+              file=sys.stderr, flush=True)  # fmt: skip
+        # Told at once: torchrun soon ends this process too.
+        if isinstance(error, distributed.DistError) or "gloo" in str(error) or "peer" in str(error):
+            raise SystemExit(1) from error
+        raise
+
+
+def _rescued(checkpoint: Path) -> str:
+    if not checkpoint.exists():
+        return "nothing was saved yet"
+    age = time.time() - checkpoint.stat().st_mtime
+    return f"{checkpoint} holds the run as of {age:.0f} s ago: the same command with --resume goes on from it"
+
+
 def train(
     model: nn.Module,
     loss: Loss,
@@ -131,6 +168,7 @@ def train(
     resume: bool = False,
     until: int | None = None,
     metadata: dict[str, Any] | None = None,
+    stop: Stop | None = None,
 ) -> History:
     """Train the model in place; the checkpoint holds its (averaged) weights and what it takes to go on.
 
@@ -141,18 +179,20 @@ def train(
         rows: how many the data have.
         recipe: how to train.
         where: this process's place.
-        checkpoint: the file, written every two minutes, at the end, and when Ctrl-C or SIGTERM stops the run.
+        checkpoint: the file, written every two minutes, at the end, and when Ctrl-C or SIGTERM stops the run; with
+            several processes, any of which may be lost, also before the first step.
         seed: of everything random.
         resume: go on from the checkpoint.
         until: stop after this step as Ctrl-C would.
         metadata: what a reader of the checkpoint should know.
+        stop: notes Ctrl-C also before and after this call; None: this call's own.
 
     Returns:
         What happened; ``finished`` is False if the run was stopped before its last step.
 
     Raises:
         ValueError: the recipe doesn't fit the data, or is not the one that the checkpoint was made with.
-        RuntimeError: the loss is no longer finite.
+        DivergedError: the loss or the weights are no longer finite; the checkpoint keeps what it held.
     """
     if not where.world <= recipe.batch <= rows:
         raise ValueError(f"a batch of {recipe.batch} does not fit {rows} rows and {where.world} processes")
@@ -162,18 +202,18 @@ def train(
     wrapped = DistributedDataParallel(model) if where.world > 1 else model
     last = recipe.steps if until is None else min(until, recipe.steps)
     progress = Progress(run.step, recipe.steps, recipe.batch, quiet=where.rank > 0)
-    order = _Order(rows, recipe.batch, seed)
+    batches = _Batches(draw, _Order(rows, recipe.batch, seed), seed, where, last)
     model.train()
-    with Stop(where.device) as stop:
+    with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
+        if where.world > 1 and not resume:
+            run.save()
         progress.tell("training; Ctrl-C saves and stops")
         while run.step < last and not stop.asked():
-            chosen = order.of_step(run.step)[where.rank :: where.world]
-            torch.manual_seed(_mixed(seed, run.step, where.rank))
-            batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in draw(chosen))
+            batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in batches.of_step(run.step))
             run.update(wrapped, loss, batch, progress)
         run.save()
-    if where.world > 1:
-        distributed.barrier()  # whoever reads the checkpoint after this finds this run's, whole
+        if where.world > 1:
+            distributed.barrier()  # whoever reads the checkpoint after this finds this run's, whole
     run.take_averages()
     progress.close()
     model.eval()
@@ -193,6 +233,32 @@ class _Order:
             generator = torch.Generator().manual_seed(_mixed(self.seed, epoch, -1))
             self._epoch, self._order = epoch, torch.randperm(self.rows, generator=generator)
         return self._order[place_in_epoch * self.batch :][: self.batch]
+
+
+class _Batches:
+    """The batch of each step; where it is given later, that of the next step is begun first."""
+
+    def __init__(self, draw: Draw, order: _Order, seed: int, where: Place, last: int) -> None:
+        self.draw, self.order, self.seed, self.where, self.last = draw, order, seed, where, last
+        self._begun: dict[int, tuple[tuple[Tensor, ...] | Later, Tensor]] = {}
+
+    def of_step(self, step: int) -> tuple[Tensor, ...]:
+        drawn, state = self._begun.pop(step, None) or self._begin(step)
+        if isinstance(drawn, tuple):
+            return drawn
+        if step + 1 < self.last:
+            self._begun[step + 1] = self._begin(step + 1)
+        self._seed(step)
+        torch.set_rng_state(state)  # as if nothing had been drawn since
+        return drawn()
+
+    def _begin(self, step: int) -> tuple[tuple[Tensor, ...] | Later, Tensor]:
+        chosen = self.order.of_step(step)[self.where.rank :: self.where.world]
+        self._seed(step)
+        return self.draw(chosen), torch.get_rng_state()
+
+    def _seed(self, step: int) -> None:
+        torch.manual_seed(_mixed(self.seed, step, self.where.rank))
 
 
 def _mixed(*numbers: int) -> int:
@@ -237,6 +303,8 @@ class _Run:
         self._losses.append(value.detach())
         if self.step % self.every == 0 or self.step == self.recipe.steps:
             self._record(rate, progress)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
 
     def _record(self, rate: float, progress: Progress) -> None:
         mean = torch.stack(self._losses).mean()
@@ -246,17 +314,25 @@ class _Run:
         self._losses.clear()
         loss = mean.item()
         if not math.isfinite(loss):
-            kept = f"{self.path} holds an earlier state" if self.path.exists() else "nothing was saved yet"
-            raise RuntimeError(f"the loss became {loss} before step {self.step}: lower the rate or the clamp; {kept}")
+            raise self._diverged(f"the loss became {loss}")
         self.history.step.append(self.step)
         self.history.loss.append(loss)
         self.history.rate.append(rate)
         progress.show(self.step, loss, rate)
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self.save()
+
+    def _diverged(self, what: str) -> DivergedError:
+        kept = f"{self.path} holds an earlier state" if self.path.exists() else "nothing was saved yet"
+        return DivergedError(f"{what} before step {self.step}: lower the rate or the clamp; {kept}")
 
     def save(self) -> None:
-        """Write the checkpoint (one process does): the weights to use, and what it takes to go on."""
+        """Write the checkpoint (one process does): the weights to use, and what it takes to go on.
+
+        Raises:
+            DivergedError: weights are no longer finite; the file keeps what it held.
+        """
+        kept = (*self.averages, *self.model.state_dict().values())
+        if not all(bool(value.isfinite().all()) for value in kept):
+            raise self._diverged("weights became infinite or not a number")
         now = time.monotonic()
         self.history.seconds += now - self._began
         self.history.reached = self.step
@@ -286,15 +362,7 @@ class _Run:
 
     def restore(self) -> None:
         """Go on from the checkpoint."""
-        state = ig.load(self.path, self.model).training
-        recipe, seed = asdict(self.recipe), self.seed
-        if state is None:
-            raise ValueError(f"{self.path} holds no training state: it can be used, but not resumed")
-        changed = [f"{name} {state['recipe'].get(name)} -> {value}" for name, value in recipe.items()
-                   if state["recipe"].get(name) != value]  # fmt: skip
-        if changed or state["seed"] != seed:
-            changed += [f"seed {state['seed']} -> {seed}"] if state["seed"] != seed else []
-            raise ValueError(f"{self.path} was trained otherwise ({', '.join(changed)}): resume with the same settings")
+        state = resumable(self.path, self.recipe, self.seed, self.model)
         if self.averages:
             torch._foreach_copy_(self.averages, [weight.detach() for weight in self.weights])
             self._set_weights([weight.to(self.where.device) for weight in state["weights"]])
@@ -305,3 +373,26 @@ class _Run:
     @torch.no_grad()
     def _set_weights(self, values: list[Tensor]) -> None:
         torch._foreach_copy_(self.weights, values)
+
+
+def resumable(path: Path, recipe: Recipe, seed: int, model: nn.Module | None = None) -> dict[str, Any]:
+    """What a checkpoint holds to go on from.
+
+    Arguments:
+        path: the checkpoint.
+        recipe: how the run is to go on.
+        seed: the same.
+        model: gets the checkpoint's weights.
+
+    Raises:
+        ValueError: it holds nothing to go on from, or was trained with another recipe or seed.
+    """
+    state = ig.load(path, model).training
+    if state is None:
+        raise ValueError(f"{path} holds no training state: it can be used, but not resumed")
+    changed = [f"{name} {state['recipe'].get(name)} -> {value}" for name, value in asdict(recipe).items()
+               if state["recipe"].get(name) != value]  # fmt: skip
+    changed += [f"seed {state['seed']} -> {seed}"] if state["seed"] != seed else []
+    if changed:
+        raise ValueError(f"{path} was trained otherwise ({', '.join(changed)}): resume with the same settings")
+    return dict(state)

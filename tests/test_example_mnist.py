@@ -300,6 +300,45 @@ class TestTraining:
             trainer.train(toy(), lost, toy_draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / "m")
         assert not (tmp_path / "m").exists()
 
+    def test_weights_that_are_not_finite_are_not_saved(self, tmp_path):
+        fit(tmp_path / "m", RECIPE, until=5)
+        before = (tmp_path / "m").read_bytes()
+
+        def spoilt(model, x, c):  # the loss is finite, its gradient is not
+            return toy_loss(model, x, c) + (0 * next(model.parameters()).sum()).sqrt()
+
+        with pytest.raises(trainer.DivergedError, match=r"weights became .* before step 6: .*m holds an earlier state"):
+            trainer.train(toy(), spoilt, toy_draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / "m",
+                          resume=True, until=6)  # fmt: skip
+        assert (tmp_path / "m").read_bytes() == before
+
+    def test_a_batch_that_is_given_later_is_begun_before_the_step_that_precedes_it(self, tmp_path):
+        events = []
+
+        def later(rows):
+            batch = toy_draw(rows)
+            events.append("begun")
+
+            def given():
+                events.append("given")
+                return batch
+
+            return given
+
+        def noisy(model, x, c):
+            events.append("trained")
+            return toy_loss(model, x + torch.rand_like(x), c)
+
+        runs = []
+        for name, draw in (("now", toy_draw), ("later", later)):
+            flow, events[:] = toy(), []
+            trainer.train(flow, noisy, draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / name)
+            runs.append(flow)
+        assert events[:8] == ["begun", "begun", "given", "trained", "begun", "given", "trained", "begun"]
+        assert events[-4:] == ["given", "trained", "given", "trained"]
+        assert events.count("begun") == 10
+        assert same(*runs)
+
     def test_a_batch_larger_than_the_data_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="batch of 101"):
             fit(tmp_path / "m", trainer.Recipe(steps=1, batch=101))
@@ -386,6 +425,8 @@ def test_bad_files_end_with_words_not_a_traceback(tmp_path):
     (tmp_path / "noise").write_bytes(b"noise")
     with pytest.raises(SystemExit, match="noise"):
         mnist_cinn.main(["draw", "--checkpoint", str(tmp_path / "noise")])
+    with pytest.raises(SystemExit, match="none"):
+        mnist_cinn.main(["draw", "--checkpoint", str(tmp_path / "none")])
 
 
 def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
@@ -465,6 +506,40 @@ def test_two_processes_stopped_and_resumed_by_two_one_and_three(tmp_path):
             f"stopped after {state['step']} of {steps}, resumed by {world}: loss {losses[0]:.4f}; whole {losses[1]:.4f}"
         )
         assert abs(losses[0] - losses[1]) < 0.02
+
+
+OFTEN_SAVED = """
+import sys
+import mnist_cinn, trainer
+
+trainer.SAVE_SECONDS = 0.5
+mnist_cinn.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_the_job_with_words_and_a_checkpoint_to_go_on_from(tmp_path, lost):
+    options = ("--preset", "tiny", "--steps", 1500, "--device", "cpu", "--out")
+    (tmp_path / "often.py").write_text(OFTEN_SAVED)
+    run = torchrun(2, tmp_path / "often.py", *options, tmp_path / "lost")
+    assert any("Ctrl-C" in line for line in run.stderr)  # from here on it trains
+    checkpoint = tmp_path / "lost" / "model.safetensors"
+    while ig.load(checkpoint).training["step"] == 0:
+        time.sleep(0.1)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    ranks = {int(Path(f"/proc/{pid}/environ").read_text().split("\0RANK=")[1].split("\0")[0]): pid for pid in children}
+    os.kill(int(ranks[lost]), signal.SIGKILL)
+    _, complaints = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert f"process {1 - lost} of 2 can't go on" in complaints
+    assert f"{checkpoint} holds the run as of" in complaints
+    assert "--resume" in complaints
+    assert 0 < ig.load(checkpoint).training["step"] < 1500
+    finished(torchrun(2, SCRIPT, *options, tmp_path / "lost", "--resume"))
+    finished(torchrun(2, SCRIPT, *options, tmp_path / "whole"))
+    found, wanted = (weights(tmp_path / name / "model.safetensors")[0] for name in ("lost", "whole"))
+    assert all(map(torch.equal, found, wanted))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import invgraph as ig
 from colorization.colorizer import Colorizer, Config, load_colorizer
 from colorization.condition_net import ConditionNet, load_condition_net
 from colorization.features import find_viewer
-from colorization.fitting import fit
+from colorization.fitting import fit, start_anew
 from colorization.infer import colorize, write_colorizations
 from colorization.photos import EMBEDDED, Folder, UnusableError, open_folder, read_image, statistics
 from colorization.pictures import Gallery
@@ -146,6 +146,8 @@ def _train_phases(
         load_condition_net(net, options.condition_net)
     frozen = preset.first if net is not None and options.condition_net else 0
     phases = [("frozen", frozen, net), ("training", preset.steps - frozen, None)]
+    if where.rank == 0 and not options.resume:
+        start_anew(run, [stage for stage, _, _ in phases])
     for number, (stage, steps, held) in enumerate(phases):
         if not steps:
             continue
@@ -158,6 +160,7 @@ def _train_phases(
         ended = fit(
             colorizer, folder, preset.seen, recipe, run, where=where, config=colorizer.config, best=kind != "cgan",
             seed=options.seed + number * PHASE_SEED, resume=options.resume, workers=options.workers, stage=stage,
+            earlier=["frozen"] if frozen and held is None else [],
         )  # fmt: skip
         if held is not None:
             held.freeze(False)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from progress import Stop
 from torch import Tensor, distributed, nn
-from trainer import Place, Recipe, train
+from trainer import Place, Recipe, resumable, together, train
 
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder
@@ -29,10 +33,13 @@ def fit(
     resume: bool = False,
     workers: int = 0,
     stage: str = "training",
+    earlier: Sequence[str] = (),
 ) -> bool:
     """Train a model that returns the loss of photographs (B, 3, side, side); it ends with the weights to use.
 
-    ``<run>/<stage>.safetensors`` is what a stopped run resumes from, ``<run>/model.safetensors`` is the result.
+    ``<run>/<stage>.safetensors`` is what a stopped run resumes from, ``<run>/<stage>.json`` what it saw when it looked
+    at the validation split, ``<run>/model.safetensors`` is the result. They are written in this order, so that a run
+    killed in between looks again when it is resumed.
 
     Arguments:
         model: on its device.
@@ -47,42 +54,94 @@ def fit(
         resume: go on where the run was stopped.
         workers: processes that cut crops.
         stage: name of this phase of training.
+        earlier: names of the phases before: the result is the best of all of them.
 
     Returns:
         Whether training came to its end; False if it was stopped.
     """
-    checkpoint, result, log = (run / name for name in (f"{stage}.safetensors", "model.safetensors", f"{stage}.json"))
-    resume = resume and checkpoint.exists()
-    looks: list[list[float]] = json.loads(log.read_text()) if resume and log.exists() else []
+    checkpoint, result = run / f"{stage}.safetensors", run / "model.safetensors"
     crops, held_out = Crops(folder, "train", side), _held_out(folder, side)
     every = max(LEAST, recipe.steps // LOOKS)
+    resume = resume and checkpoint.exists()
+    done = resumable(checkpoint, recipe, seed)["step"] if resume else 0
+    looks = _Looks(run, stage, earlier, done)
+    _meet(where)  # no process reads what the first one already writes anew
+
+    def look() -> None:
+        loss = validate(model, held_out, where)
+        if where.rank == 0:
+            if not best or not result.exists() or looks.better(loss):
+                ig.save(result, model, metadata=config | {"steps": done, "val": loss})
+            looks.add(done, loss)
+            print(f"step {done}: loss on the validation split {loss:.4f}", flush=True)
+
     drawing = Drawing(crops, workers)
-    done = ig.load(checkpoint).training["step"] if resume else 0
     try:
-        while done < recipe.steps:
-            goal = min(done // every * every + every, recipe.steps)
-            history = train(
-                model, lambda wrapped, lab: wrapped(lab), drawing, len(crops), recipe, where=where,
-                checkpoint=checkpoint, seed=seed, resume=resume, until=goal, metadata=config,
-            )  # fmt: skip
-            resume = True
-            if history.reached < goal:
-                return False  # Ctrl-C
-            done = goal
-            loss = validate(model, held_out, where)
-            if where.rank == 0:
-                if not best or not looks or loss < min(value for _, value in looks):
-                    ig.save(result, model, metadata=config | {"steps": done, "val": loss})
-                looks.append([done, loss])
-                log.write_text(json.dumps(looks))
-                print(f"step {done}: loss on the validation split {loss:.4f}", flush=True)
+        with Stop(where.device) as stop, together(where, checkpoint):
+            due = done > 0 and (done % every == 0 or done == recipe.steps)
+            if due and not (looks.has(done) and result.exists()):
+                ig.load(checkpoint, model)
+                look()
+            while done < recipe.steps and not stop.asked():
+                goal = min(done // every * every + every, recipe.steps)
+                history = train(
+                    model, lambda wrapped, lab: wrapped(lab), drawing.begin if workers else drawing, len(crops), recipe,
+                    where=where, checkpoint=checkpoint, seed=seed, resume=resume, until=goal, metadata=config,
+                    stop=stop,
+                )  # fmt: skip
+                resume, done = True, history.reached
+                if done == goal:
+                    look()
+            stopped = stop.asked()
     finally:
         drawing.close()
     _meet(where)
-    if result.exists():
+    if not stopped:
         ig.load(result, model)
     model.eval()
-    return True
+    return not stopped
+
+
+def start_anew(run: Path, stages: Sequence[str]) -> None:
+    """Take away what earlier phases of a run would resume from; the result stays until there is another."""
+    for stage in stages:
+        for ending in ("safetensors", "json"):
+            (run / f"{stage}.{ending}").unlink(missing_ok=True)
+
+
+class _Looks:
+    """What a run saw at each look at the validation split, as steps and losses in a file.
+
+    Arguments:
+        run: folder of the run.
+        stage: name of this phase.
+        earlier: names of the phases before.
+        done: steps of this phase that are done; of others nothing is known.
+    """
+
+    def __init__(self, run: Path, stage: str, earlier: Sequence[str], done: int) -> None:
+        self.path = run / f"{stage}.json"
+        self.seen = [(step, loss) for step, loss in _read(self.path) if step <= done]
+        self.before = [loss for name in earlier for _, loss in _read(run / f"{name}.json")]
+
+    def has(self, step: int) -> bool:
+        return step in dict(self.seen)
+
+    def better(self, loss: float) -> bool:
+        """Whether none was as low; the first one is, whatever it is."""
+        losses = [*self.before, *(loss for _, loss in self.seen)]
+        return not losses or loss < min((value for value in losses if math.isfinite(value)), default=math.inf)
+
+    def add(self, step: int, loss: float) -> None:
+        """Replace the file by one with this look, whole."""
+        self.seen = [look for look in self.seen if look[0] != step] + [(step, loss)]
+        partial = self.path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(self.seen))
+        partial.replace(self.path)
+
+
+def _read(path: Path) -> list[tuple[int, float]]:
+    return [(step, loss) for step, loss in json.loads(path.read_text())] if path.exists() else []
 
 
 def _meet(where: Place) -> None:

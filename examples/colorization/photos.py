@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -242,17 +243,21 @@ class Drawing:
         )  # fmt: skip
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return self.begin(rows)()
+
+    def begin(self, rows: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        """Set the workers to a batch; what is returned waits for it."""
         seeds = torch.randint(2**31, (len(rows),))
         indices = list(zip(rows.tolist(), seeds.tolist(), strict=True))
         if self.pool is None:
-            return (torch.stack([self.crops[index] for index in indices]),)
+            return lambda: (torch.stack([self.crops[index] for index in indices]),)
         cut = self.pool.map(_cut, indices, chunksize=-(-len(indices) // self.workers))
-        return (torch.stack([torch.from_numpy(array) for array in cut]),)
+        return lambda: (torch.stack([torch.from_numpy(array) for array in cut]),)
 
     def close(self) -> None:
         """End the worker processes."""
         if self.pool is not None:
-            self.pool.shutdown()
+            self.pool.shutdown(cancel_futures=True)
 
 
 _worker_crops: list[Crops] = []  # of a worker process: sent once, not with every crop
