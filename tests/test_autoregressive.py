@@ -51,6 +51,31 @@ def test_narrow_networks_still_see_late_inputs() -> None:
     assert seen[:39].nonzero().max() >= 25
 
 
+@pytest.mark.parametrize("conds", [(), ((2,),)], ids=["alone", "conditional"])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("hidden", [2, 3, 7, 8, 9, 16, 17])
+def test_every_input_is_seen_at_every_width(hidden: int, layers: int, conds: Any) -> None:
+    """By masks, whatever the weights: the last output sees all before it; from the least width on, each output does."""
+    net = layer(9, conds, hidden=hidden, layers=layers).subnet
+    reach = torch.eye(9)
+    for index in range(layers + 1):
+        reach = net.get_buffer(f"mask_{index}").float() @ reach
+    seen = reach.view(2, 9, 9)[0] > 0
+    assert not bool(seen.triu().any())
+    assert bool(seen[8, :8].all())
+    if hidden >= (9 if conds else 8):
+        assert bool(torch.equal(seen, torch.ones(9, 9).tril(-1).bool()))
+        # A unit that sees nothing but the conditions serves the first number.
+        assert bool((net.get_buffer("mask_0").sum(1) == 0).any()) == bool(conds)
+
+
+def test_one_unit_is_refused_where_it_is_too_few() -> None:
+    assert ig.Autoregressive((2,), transform=ig.Affine(), hidden=1).size == 2
+    for size, conds in ((3, ()), (2, ((2,),))):
+        with pytest.raises(ig.GraphError, match=f"hidden=1 for {size} numbers(?s:.*)at least 2"):
+            ig.Autoregressive((size,), conds, transform=ig.Affine(), hidden=1)
+
+
 @pytest.mark.parametrize("conds", [(), ((3,),), ((3,), (2, 4))], ids=str)
 @pytest.mark.parametrize("transform", [ig.Affine(), SPLINE, ig.MixtureCDF(components=2)], ids=str)
 def test_the_inverse_is_exact(conds: Any, transform: Any) -> None:

@@ -36,7 +36,9 @@ class Autoregressive(Invertible):
         in_shapes: shape of the input.
         cond_shapes: shapes of the conditions.
         transform: what is done to each number.
-        hidden: width of the network's hidden layers.
+        hidden: width of the network's hidden layers, at least 2. With as many units as numbers (without conditions:
+            one less) each number can depend on every one before it; with fewer, all of them are still seen, by later
+            numbers only.
         layers: how many hidden layers.
         tolerance: None: the exact inverse. A number: where no gradient is recorded (sampling), the inverse iterates
             over all numbers at once until ``|forward(x) - y| <= tolerance * max(1, |y|)`` everywhere, and falls back
@@ -47,7 +49,8 @@ class Autoregressive(Invertible):
             Jacobi). Errors of late numbers, which are far off while early ones are, then cost no passes.
 
     Raises:
-        GraphError: the transform takes no parameters, or ties numbers to each other; a single number; a size below 1.
+        GraphError: the transform takes no parameters, or ties numbers to each other; a single number; a size below 1,
+            or a width at which numbers would not be seen by any other.
         ArgumentError: an argument has the wrong type.
 
     References:
@@ -98,6 +101,11 @@ class Autoregressive(Invertible):
         if blocks > (1 if tolerance is None else self.size):
             advice = "give a tolerance too" if tolerance is None else f"there are {self.size} numbers"
             raise GraphError("Autoregressive", f"blocks={blocks}", f"{advice}: blocks are of the iterated inverse")
+        if hidden == 1 and self.size > (1 if self.cond_shapes else 2):
+            given = f"hidden=1 for {self.size} numbers{' under conditions' if self.cond_shapes else ''}"
+            raise GraphError(
+                "Autoregressive", given, "one unit can't see the first numbers and the last: take at least 2"
+            )
         edges = [self.size * block // blocks for block in range(blocks + 1)]
         self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
         self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
@@ -173,6 +181,7 @@ class _Masked(Subnet):
     """MADE: fully connected layers with ReLU, masked so that the outputs of place i see inputs before i alone.
 
     A hidden unit of degree d sees the first d inputs. The degrees are spread evenly; degree 0 sees the conditions only.
+    However few units there are, the last of them sees every input that any output may see.
     """
 
     def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], numbers: int) -> None:
@@ -183,7 +192,7 @@ class _Masked(Subnet):
         self.condition = nn.Linear(cond_size, sizes[1], bias=False) if cond_size else None
         lowest = 0 if cond_size else 1
         degrees = [torch.arange(1, size + 1)]
-        degrees += [lowest + torch.arange(width) * (size - lowest) // width for width in hidden]
+        degrees += [_degrees(lowest, size, width) for width in hidden]
         degrees += [torch.arange(size).repeat(numbers)]
         for index, (before, after) in enumerate(pairwise(degrees)):
             self.register_buffer(f"mask_{index}", after[:, None] >= before, persistent=False)
@@ -220,6 +229,14 @@ class _Masked(Subnet):
     def _weights(self, index: int) -> tuple[Tensor, Tensor]:
         layer = cast(nn.Linear, self.layers[index])
         return layer.weight * self.get_buffer(f"mask_{index}"), layer.bias
+
+
+def _degrees(lowest: int, size: int, width: int) -> Tensor:
+    """The degrees of a layer's units, from the lowest one to the size less one, both of which occur."""
+    units = torch.arange(width)
+    if width >= size - lowest:
+        return lowest + units * (size - lowest) // width
+    return lowest + units * (size - 1 - lowest) // (width - 1)
 
 
 def _repeated(shared: Tensors, x: Tensor) -> Tensors:
