@@ -9,6 +9,16 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 
+class LayerNorm(nn.LayerNorm):
+    """Torch's, for tokens of any size: the squares of numbers from 1e19 on would not fit into float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # A token's norm does not depend on its scale. Ordinary ones are divided by 1, which changes no bit.
+        largest = input.detach().abs().amax(-1, keepdim=True)
+        normed: Tensor = super().forward(input / torch.where(largest > 1e6, largest, 1.0))
+        return normed
+
+
 class Cache(NamedTuple):
     """Keys and values of the tokens so far, ``(B, heads, T, width / heads)`` each."""
 
@@ -65,7 +75,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.norms = nn.ModuleList((nn.LayerNorm(width), nn.LayerNorm(width)))
+        self.norms = nn.ModuleList((LayerNorm(width), LayerNorm(width)))
         self.attention = Attention(width, heads, causal)
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         for layer in (self.widen, self.narrow):

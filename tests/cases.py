@@ -44,7 +44,11 @@ ROUNDS = {
     **dict.fromkeys("ip", "each row has noise of its own"),
     "m": "the noise is as fine as the dtype allows",
 }
-VARIES = {**ROUNDS, "e": "the density of the noise depends on the integers"}
+VARIES = {
+    **ROUNDS,
+    "e": "the density of the noise depends on the integers",
+    "q": "an integer's own number has noise of zero, the edge of the open interval that noise is drawn from",
+}
 
 
 @dataclass(frozen=True)

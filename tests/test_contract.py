@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import math
 import pickle
 import random
 from collections.abc import Callable
@@ -37,6 +38,7 @@ CHECKS = {
     "n": "the global random states stay untouched",
     "o": "training mode equals evaluation",
     "p": "vmap",
+    "q": "huge and tiny numbers, knots and edges of the domain, and the numbers next to them, give no NaN",
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -306,6 +308,46 @@ def test_vmap(case: Case, dtype: torch.dtype) -> None:
         rows = [tuple(t.unsqueeze(1) for t in ts) for ts in (xs, cs)]
         zs, other = torch.vmap(call)(*rows)
         assert gap((*ys, log_det), (*(z.squeeze(1) for z in zs), other.squeeze(1))) <= close
+
+
+def extremes(interval: tuple[float, float] | None, shapes: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Rows of one extreme number each, and rows that mix them; within the closed interval, where there is one."""
+    info = torch.finfo(dtype)
+    centers = [-3.0, 0.0, 1.0, 3.0] if interval is None else [*interval, sum(interval) / 2]
+    near = torch.tensor(centers, dtype=dtype)
+    around = torch.cat([near, *(near.nextafter(torch.full_like(near, way)) for way in (-torch.inf, torch.inf))])
+    tiny = torch.tensor([info.tiny, info.tiny / 8, info.eps], dtype=dtype)
+    huge = torch.tensor([1e4, 1e10, 1e20, 1e30], dtype=dtype)
+    numbers = torch.cat((around, tiny, -tiny, huge, -huge, torch.tensor([-0.0], dtype=dtype)))
+    if interval is not None:
+        numbers = numbers[(numbers >= interval[0]) & (numbers <= interval[1])]
+    rows = torch.arange(len(numbers))[:, None]
+
+    def filled(size: int) -> Tensor:
+        return torch.cat((numbers[rows.expand(-1, size)], numbers[(rows + 5 * torch.arange(size)) % len(numbers)]))
+
+    return tuple(filled(math.prod(shape)).unflatten(1, shape) for shape in shapes)
+
+
+@every("q")
+def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
+    """Nor infinities, but at the edges of a domain."""
+    module = case.build(dtype).eval()
+    for (call, _, _), shapes, interval in zip(
+        directions(case, module, dtype),
+        (module.in_shapes, module.out_shapes),
+        (case.domain, case.codomain),
+        strict=True,
+    ):
+        xs = extremes(interval, shapes, dtype)
+        _, cs = case.data(module, dtype, batch=len(xs[0]))
+        with torch.no_grad():
+            ys, log_det = call(xs, cs)
+        edges = torch.tensor(interval or (), dtype=dtype)
+        inside = ~torch.stack([torch.isin(x, edges).flatten(1).any(1) for x in xs]).any(0)
+        for result in (*ys, log_det):
+            assert not bool(result.isnan().any())
+            assert bool(result[inside].isfinite().all())
 
 
 def public(kind: type) -> set[type]:

@@ -14,7 +14,7 @@ from invgraph.invertible import Invertible, Result
 from invgraph.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import check_conditions
-from invgraph.transformer import Block, Cache
+from invgraph.transformer import Block, Cache, LayerNorm
 from invgraph.transforms.transform import Transform
 
 
@@ -92,7 +92,7 @@ class PatchAutoregressive(Invertible):
         self.conditions = nn.ModuleList(nn.Linear(n, width, bias=False) for n in given_sizes)
         self.position = nn.Parameter(torch.empty(self.tokens, width))
         self.blocks = nn.ModuleList(Block(width, heads, causal=True) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.last = nn.Linear(width, transform.numbers * size)
         self._start()
 

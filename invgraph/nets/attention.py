@@ -13,7 +13,7 @@ from invgraph.errors import GraphError
 from invgraph.nets.entry import Affine, Entry, affine, require_odd, require_size, require_spatial, start
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, SubnetFactory
-from invgraph.transformer import Attention
+from invgraph.transformer import Attention, LayerNorm
 
 
 class _GatedBlock(nn.Module):
@@ -23,7 +23,7 @@ class _GatedBlock(nn.Module):
         super().__init__()
         self.first = affine(rank, width, width, kernel)
         self.gates = nn.ModuleList(affine(rank, width, 2 * width) for _ in range(2))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(2))
         self.attention = Attention(width, heads)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from invgraph.nets.entry import require_size, require_spatial, start
 from invgraph.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, SubnetFactory, add_share
-from invgraph.transformer import Block
+from invgraph.transformer import Block, LayerNorm
 
 
 class _ViT(Subnet):
@@ -33,7 +33,7 @@ class _ViT(Subnet):
         self.conditions = nn.ModuleList(start(nn.Linear(size, width, bias=False)) for size in sizes)
         self.position = nn.Parameter(torch.empty(tokens, width))
         nn.init.normal_(self.position, std=0.02)
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)), nn.LayerNorm(width))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)), LayerNorm(width))
         self.last = start(nn.Linear(width, patch_size(self.out_shape, patch)), zero=True)
 
     def share(self, cs: Tensors) -> Tensors:
