@@ -38,6 +38,7 @@ class Bound:
             raise GraphError(_WHERE, "a graph without conditions", "there is nothing to bind: call the graph itself")
         self.graph = graph
         self.rows, self.dtype = check_together(_WHERE, ((ports, cs),), floating_tensor(graph))
+        graph._require_finite_given(graph.forward_schedule, range(len(cs)), cs)
         self.known: dict[int, Tensor] = dict(enumerate(cs))
         self.shares: dict[int, Any] = {}
         self.norms = [module for module in graph.modules() if isinstance(module, _NormBase)]
@@ -61,7 +62,10 @@ class Bound:
             cs = tuple(self.known[slot] for slot in step.conditions)
             layer = layers[step.layer]
             if step.feature:
-                self.known.update(zip(step.outputs, features(layer(*cs), self.dtype), strict=True))
+                made = features(layer(*cs), self.dtype)
+                if self.graph.check_finite:
+                    self.graph._require_finite(step, made)
+                self.known.update(zip(step.outputs, made, strict=True))
             elif isinstance(layer, Invertible):
                 self.shares[step.layer] = layer.share(cs)
 
@@ -69,6 +73,7 @@ class Bound:
         self, schedule: Schedule, source: Ports, target: Ports, given: Structured, inverse: bool
     ) -> tuple[Any, Tensor]:
         values, samples = self._flat(source, given)
+        self.graph._require_finite_given(schedule, schedule.starts, values)
         rows = self._at_once(values, samples) * self.rows
         parts = zip(*(value.split(rows) for value in values), strict=True)
         *ends, log_det = map(_joined, zip(*(self._walk(schedule, part, inverse) for part in parts), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, final
 
 import torch
@@ -52,8 +53,8 @@ class Graph(Invertible):
         inputs: the :class:`InputNode` or a list of them.
         outputs: the node or value, or a list of them, that the network returns.
         conditions: the :class:`ConditionNode` or a list of them.
-        check_finite: raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an infinity
-            (a debugging aid: it looks at the data after every node).
+        check_finite: raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an infinity,
+            or at the input or condition that brings one (a debugging aid: it looks at the data after every node).
 
     Log-det:
         The sum over the nodes, nats per sample, of the direction taken.
@@ -137,6 +138,8 @@ class Graph(Invertible):
 
     def _start(self, schedule: Schedule, values: Tensors, conditions: Tensors) -> list[Tensor | None]:
         """Slots with what a call brings: conditions in the first ones, values where the schedule starts."""
+        self._require_finite_given(schedule, schedule.starts, values)
+        self._require_finite_given(schedule, range(len(conditions)), conditions)
         slots: list[Tensor | None] = [None] * self.slots
         slots[: len(conditions)] = conditions
         for slot, value in zip(schedule.starts, values, strict=True):
@@ -164,6 +167,20 @@ class Graph(Invertible):
         if self.check_finite:
             self._require_finite(step, (*outputs, log_det))
         return log_det
+
+    def _require_finite_given(self, schedule: Schedule, slots: Sequence[int], values: Tensors) -> None:
+        """With ``check_finite``, refuse what is not finite when it comes in, so that no node is blamed for it."""
+        if not self.check_finite:
+            return
+        told = dict(enumerate(map(self._conditions().label, range(len(self.cond_shapes)))))
+        source = self._outputs() if schedule is self.inverse_schedule else self._inputs()
+        told.update((slot, source.label(index)) for index, slot in enumerate(schedule.starts))
+        for slot, value in zip(slots, values, strict=True):
+            if not bool(torch.isfinite(value).all()):
+                readers = (step.layer for step in schedule.steps if slot in (*step.inputs, *step.conditions))
+                first = next((f": node {list(self.layers)[layer]!r} reads it first" for layer in readers), "")
+                advice = f"it came in like that, no node made it{first}"
+                raise NumericsError(self.label, f"{told[slot]}: NaN or infinite", advice)
 
     def _require_finite(self, step: Step, values: Tensors) -> None:
         if not all(bool(torch.isfinite(value).all()) for value in values):

@@ -55,6 +55,49 @@ def test_a_fault_is_traced_to_its_node(name: str, bad: str, direction: str) -> N
     assert re.match(rf"node '{name}' \(\w+\)\n", str(caught.value)), str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "bad", "direction"), FAULTS)
+def test_a_bound_graph_traces_a_fault_too(name: str, bad: str, direction: str) -> None:
+    graph, layers = checked()
+    with torch.no_grad():
+        last = [p for key, p in layers[name].named_parameters() if key.endswith(("layers.1.bias", "params", "bias"))][
+            -1
+        ]
+        last.view(-1)[-1] = BAD[bad]
+    c = torch.randn(3, 10)
+    x, latents = torch.randn(2, 3, 1, 4, 4), (torch.randn(2, 3, 6), torch.randn(2, 3, 10))
+    with pytest.raises(ig.NumericsError) as caught:  # features are computed by bind itself
+        graph.bind(c)(x) if direction == "forward" else graph.bind(c).inverse(latents)
+    assert re.match(rf"node '{name}' \(\w+\)\n", str(caught.value)), str(caught.value)
+
+
+def test_samples_of_a_checked_graph_are_traced() -> None:
+    graph, layers = checked()
+    with torch.no_grad():
+        layers["scale_3"].params.view(-1)[-1] = float("nan")
+    with pytest.raises(ig.NumericsError, match=r"node 'scale_3' \(Elementwise\)"):
+        ig.Flow(graph).sample(2, torch.randn(3, 10))
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_what_came_in_is_blamed_on_no_node(bad: float, place: int) -> None:
+    graph, _ = checked()
+    values = [torch.randn(3, 1, 4, 4), torch.randn(3, 10), torch.randn(3, 6), torch.randn(3, 10)]
+    values[place].view(-1)[-1] = bad
+    x, c, a, b = values
+    names = ("input 'x'", "condition 'c'", "output 'split[0]'", "output 'last'")
+    forward, inverse = (lambda: graph(x, c)), (lambda: graph.inverse((a, b), c))
+    bound = (lambda: graph.bind(c)(x[None])), (lambda: graph.bind(c).inverse((a[None], b[None])))
+    for calls, places in (((forward, bound[0]), (0, 1)), ((inverse, bound[1]), (1, 2, 3))):
+        for call in calls if place in places else ():
+            with pytest.raises(ig.NumericsError) as caught:
+                call()
+            told = str(caught.value).splitlines()
+            assert told[:2] == ["Graph", f"  given: {names[place]}: NaN or infinite"]
+            reader = {0: "flatten", 1: "feature", 2: "split", 3: "last"}[place]
+            assert told[2] == f"  it came in like that, no node made it: node '{reader}' reads it first"
+
+
 def test_there_are_thirty_faults() -> None:
     assert len(FAULTS) >= 30
     print(f"{len(FAULTS)} injected faults, each traced to its node")
