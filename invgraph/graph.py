@@ -176,7 +176,7 @@ class Graph(Invertible):
         source = self._outputs() if schedule is self.inverse_schedule else self._inputs()
         told.update((slot, source.label(index)) for index, slot in enumerate(schedule.starts))
         for slot, value in zip(slots, values, strict=True):
-            if not bool(torch.isfinite(value).all()):
+            if not value.isfinite().all():
                 readers = (step.layer for step in schedule.steps if slot in (*step.inputs, *step.conditions))
                 first = next((f": node {list(self.layers)[layer]!r} reads it first" for layer in readers), "")
                 advice = f"it came in like that, no node made it{first}"
