@@ -22,6 +22,55 @@ def test_golden_values(rgb):
     assert lab.tolist() == pytest.approx(GOLDEN[rgb], abs=0.02)
 
 
+# The formulas below at 50 digits; scikit-image 0.26 gives the same within 1e-13.
+EXACT = {
+    (0, 0, 0): (0.0, 0.0, 0.0),
+    (255, 255, 255): (100.00000000000000, -0.00245493786206, 0.00465342115405),
+    (255, 0, 0): (53.24058794374490, 80.09230822569217, 67.20275104442870),
+    (0, 255, 0): (87.73509948831895, -86.18302974439500, 83.17970317538451),
+    (0, 0, 255): (32.29567256501352, 79.18559091176555, -107.85730020669488),
+    (255, 255, 0): (97.13950703971322, -21.55468101695353, 94.47812227647824),
+    (0, 255, 255): (91.11330144068015, -48.09059623301666, -14.12632982008225),
+    (255, 0, 255): (60.32350652741459, 98.23305386311317, -60.82101524414511),
+    (128, 128, 128): (53.58501345216902, -0.00147264555306, 0.00279145149658),
+    (12, 200, 77): (70.81574459957645, -66.54354423065127, 48.87317844978326),
+    (250, 128, 114): (67.26400711684238, 45.22553668401586, 29.09648882829977),
+    (3, 9, 5): (2.03856164663874, -2.12532780368100, 0.96116001763074),
+    (10, 11, 12): (2.98461428983728, -0.11720069376322, -0.50551739645672),
+    (1, 0, 0): (0.05830875157288, 0.26149931017808, 0.09213852072625),
+    (24, 28, 30): (9.94132318839199, -1.30573392593581, -2.01362449487860),
+}
+
+
+def written_out(rgb):
+    """Lab of one colour by the formulas of IEC 61966-2-1 and CIE 15, in plain floats."""
+    r, g, b = (((v + 0.055) / 1.055) ** 2.4 if v > 0.04045 else v / 12.92 for v in rgb)
+    x = (0.412453 * r + 0.357580 * g + 0.180423 * b) / 0.95047
+    y = 0.212671 * r + 0.715160 * g + 0.072169 * b
+    z = (0.019334 * r + 0.119193 * g + 0.950227 * b) / 1.08883
+    fx, fy, fz = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z))
+    return 116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_exact_values_there_and_back(dtype, atol):
+    rgb = (torch.tensor(list(EXACT), dtype=torch.float64) / 255).to(dtype).T[..., None]
+    expected = torch.tensor(list(EXACT.values()), dtype=torch.float64).T[..., None]
+    torch.testing.assert_close(rgb_to_lab(rgb).double(), expected, rtol=0, atol=atol)
+    back = lab_to_rgb(expected.to(dtype))
+    torch.testing.assert_close(back, rgb, rtol=0, atol=1e-6 if dtype == torch.float64 else 1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
+def test_agrees_with_the_formulas_written_out(dtype, atol):
+    rgb = np.random.default_rng(0).random((400, 3))
+    rgb[:100] *= 0.02  # the line near black
+    rgb = torch.from_numpy(rgb).to(dtype)
+    expected = torch.tensor([written_out(colour) for colour in rgb.tolist()], dtype=torch.float64)
+    lab = rgb_to_lab(rgb.T[..., None])[..., 0].T
+    torch.testing.assert_close(lab.double(), expected, rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 def test_agrees_with_scikit_image(dtype, atol):
     color = pytest.importorskip("skimage.color", reason="scikit-image is no dependency of the examples")
