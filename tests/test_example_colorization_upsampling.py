@@ -19,8 +19,8 @@ def written_out(ab, lightness, window, spatial, range_, unit):
     for y in range(height):
         for x in range(width):
             total, norm = np.zeros(2), 0.0
-            for v in range(y - window // 2, y + window - window // 2):
-                for u in range(x - window // 2, x + window - window // 2):
+            for v in range(y - window // 2, y + window // 2 + 1):
+                for u in range(x - window // 2, x + window // 2 + 1):
                     if 0 <= v < height and 0 <= u < width:
                         near = math.exp(-((v - y) ** 2 + (u - x) ** 2) / (2 * spatial**2))
                         alike = math.exp(-((scaled[v, u] - scaled[y, x]) ** 2) / (2 * range_**2))
@@ -29,7 +29,7 @@ def written_out(ab, lightness, window, spatial, range_, unit):
     return out
 
 
-@pytest.mark.parametrize(("height", "width", "window"), [(24, 24, 6), (17, 29, 5), (9, 4, 18), (7, 7, 18)])
+@pytest.mark.parametrize(("height", "width", "window"), [(24, 24, 7), (17, 29, 5), (9, 4, 19), (7, 7, 19)])
 def test_equals_the_formula(height, width, window):
     rng = np.random.default_rng(0)
     ab = rng.normal(0, 20, (2, 6, 8))
@@ -37,6 +37,18 @@ def test_equals_the_formula(height, width, window):
     expected = written_out(ab, lightness, window, 6.0, 0.1, 25.6)
     got = joint_bilateral(torch.from_numpy(ab)[None], torch.from_numpy(lightness)[None, None], window=window)
     assert np.abs(got[0].numpy() - expected).max() < 1e-10
+
+
+def test_neither_side_is_favoured():
+    generator = torch.Generator().manual_seed(0)
+    ab = torch.randn(1, 2, 8, 8, dtype=torch.float64, generator=generator)
+    lightness = 50 + torch.rand(1, 1, 40, 40, dtype=torch.float64, generator=generator)
+    expected = joint_bilateral(ab, lightness)
+    for axis in (-1, -2):
+        mirrored = joint_bilateral(ab.flip(axis), lightness.flip(axis)).flip(axis)
+        torch.testing.assert_close(mirrored, expected, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="a window of 18 has no middle: take 19"):
+        joint_bilateral(ab, lightness, window=18)
 
 
 def test_a_constant_colour_stays_up_to_the_border():

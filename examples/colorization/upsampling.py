@@ -17,7 +17,7 @@ def bicubic(ab: Tensor, size: tuple[int, int]) -> Tensor:
 
 @torch.no_grad()
 def joint_bilateral(
-    ab: Tensor, lightness: Tensor, *, window: int = 18, spatial: float = 6.0, range_: float = 0.10, unit: float = 25.6
+    ab: Tensor, lightness: Tensor, *, window: int = 19, spatial: float = 6.0, range_: float = 0.10, unit: float = 25.6
 ) -> Tensor:
     r"""Colours at the resolution of the lightness, whose edges they follow.
 
@@ -30,7 +30,8 @@ def joint_bilateral(
     Arguments:
         ab: (B, 2, h, w), Lab units.
         lightness: (B, 1, H, W), 0..100; a batch of 1 serves all colours.
-        window: pixels of the window's side.
+        window: pixels of the window's side, odd: as many on the left as on the right. An even window, such as the
+            paper's of 18, would move the colours by a part of a pixel.
         spatial: sigma_s, pixels.
         range_: sigma_r, in ``unit``.
         unit: of the lightness: the scale by which the model normalises it.
@@ -39,14 +40,17 @@ def joint_bilateral(
         J. Kopf, M. Cohen, D. Lischinski, M. Uyttendaele, "Joint Bilateral Upsampling", 2007,
         https://doi.org/10.1145/1276377.1276497
     """
+    if window % 2 == 0:
+        raise ValueError(f"a window of {window} has no middle: take {window + 1}")
+    reach = window // 2
     height, width = lightness.shape[-2:]
     colours = functional.interpolate(ab, size=(height, width), mode="nearest-exact")
     guide = (lightness / (unit * range_)).to(ab.dtype)
     total = torch.zeros_like(colours)
     weights = torch.zeros_like(guide)
     with _flushing_denormals():
-        for dy in range(-(window // 2), window - window // 2):
-            for dx in range(-(window // 2), window - window // 2):
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
                 rows, far_rows = _overlap(dy, height)
                 columns, far_columns = _overlap(dx, width)
                 here, there = (..., rows, columns), (..., far_rows, far_columns)
