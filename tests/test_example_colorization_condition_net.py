@@ -60,6 +60,21 @@ def test_rebalancing_is_one_on_average_and_favours_what_is_rare():
     assert (share * weights).sum().item() < 1  # below one before smoothing, which moves mass to rarer classes
 
 
+def test_colours_are_encoded_in_parts(monkeypatch):
+    bins = colour_bins()
+    ab = torch.randn(3, 2, 20, 20, generator=torch.Generator().manual_seed(0)) * 30
+    whole, weights = soft_encode(ab, bins), rebalancing(ab, bins)
+    rows = []
+    cdist = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: rows.append(len(a)) or cdist(a, b))
+    monkeypatch.setattr("colorization.condition_net.CHUNK", 500)
+    nearest, shares = soft_encode(ab, bins)
+    assert rows == [500, 500, 200]
+    assert torch.equal(nearest, whole[0])
+    torch.testing.assert_close(shares, whole[1])
+    torch.testing.assert_close(rebalancing(ab, bins), weights)
+
+
 def test_loss_is_the_weighted_cross_entropy():
     torch.manual_seed(0)
     classifier = ColourClassifier(ConditionNet(2), torch.rand(len(colour_bins())))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from colorization.photos import EMBEDDED, Crops, open_folder, split_of, statistics
-from PIL import Image
+from colorization.photos import EMBEDDED, Crops, Folder, Photo, open_folder, read_image, split_of, statistics
+from PIL import Image, ImageOps
 
 
 def save(path, pixels, **options):
@@ -85,6 +86,42 @@ def test_transparency_is_shown_on_white_and_rotation_obeyed(tmp_path):
     crops = Crops(open_folder(root, cache=tmp_path / "cache"), "train", 16)
     assert crops.image(0)[:, :15].min() == 255
     assert crops.image(1).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_of_16_bits_keeps_its_shades(tmp_path, ending):
+    levels = np.linspace(0, 65535, 32 * 32).round().astype(np.uint16).reshape(32, 32)
+    path = tmp_path / f"deep.{ending}"
+    Image.fromarray(levels).save(path)
+    pixels = read_image(path, grey=True)
+    assert pixels.shape == (32, 32, 3)
+    assert np.abs(pixels - levels[..., None] / 257).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error, TypeError, EOFError, KeyError, IndexError, OverflowError, ZeroDivisionError]
+)
+def test_whatever_a_broken_file_makes_its_reader_raise_it_is_skipped(tree, tmp_path, monkeypatch, error):
+    transpose = ImageOps.exif_transpose
+
+    def stumbling(image):
+        if image.format == "BMP":
+            raise error("inside")
+        return transpose(image)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", stumbling)
+    folder = open_folder(tree, edge=24, cache=tmp_path / "cache")
+    assert dict(folder.skipped)["val/c.bmp"] == f"can't be read ({error.__name__})"
+    assert len(folder.photos) == 3
+
+
+@pytest.mark.parametrize(("count", "most"), [(3999, 2000), (2000, 2000), (7, 2000), (7, 3)])
+def test_at_most_so_many_photographs_are_taken(tmp_path, count, most):
+    photo = Photo("train/a.png", "train", 1, 1, 0)
+    pixels = tmp_path / "pixels"
+    pixels.write_bytes(bytes(3))
+    crops = Crops(Folder((photo,) * count, (), pixels), "train", 1)
+    assert len(crops.spread(most)) == min(count, most)
 
 
 def test_no_folder_and_no_photographs_say_so(tmp_path):

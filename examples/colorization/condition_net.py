@@ -22,6 +22,7 @@ REDUCTION = 4  # of the resolution, by the whole network
 BIN = 10.0  # side of a class of colour, in units of a and b
 NEIGHBOURS, SPREAD = 5, 5.0  # of the soft encoding: how many classes, and the deviation of their weights
 TEMPERATURE = 0.38  # of the annealed mean
+CHUNK = 2**16  # colours that are compared with all classes at once
 UNIFORM = 0.5  # weight of the uniform distribution in the rebalancing
 
 
@@ -167,8 +168,9 @@ def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
         Class numbers and shares that add up to one, (B, 5, h, w) each.
     """
     flat = ab.movedim(1, -1).flatten(0, -2)
-    squares, nearest = torch.cdist(flat, bins).square().topk(NEIGHBOURS, dim=1, largest=False)
-    shares = torch.softmax(-squares / (2 * SPREAD**2), dim=1)
+    parts = [torch.cdist(part, bins).topk(NEIGHBOURS, dim=1, largest=False) for part in flat.split(CHUNK)]
+    distances, nearest = (torch.cat(found) for found in zip(*parts, strict=True))
+    shares = torch.softmax(-distances.square() / (2 * SPREAD**2), dim=1)
     shape = (len(ab), *ab.shape[2:], NEIGHBOURS)
     return nearest.view(shape).movedim(-1, 1), shares.view(shape).movedim(-1, 1)
 
@@ -188,9 +190,11 @@ def rebalancing(ab: Tensor, bins: Tensor) -> Tensor:
         ab: colours (B, 2, h, w) of the training split.
         bins: (Q, 2).
     """
-    nearest, shares = soft_encode(ab, bins)
-    counts = torch.zeros(len(bins)).scatter_add_(0, nearest.flatten(), shares.flatten())
+    counts = torch.zeros(len(bins), dtype=torch.float64)  # in float32 a common class would stop to count
+    for part in ab.split(64):
+        nearest, shares = soft_encode(part, bins)
+        counts.scatter_add_(0, nearest.flatten(), shares.flatten().double())
     near = torch.softmax(-torch.cdist(bins, bins).square() / (2 * SPREAD**2), dim=1)
-    smooth = (counts / counts.sum()) @ near
+    smooth = (counts / counts.sum()).to(near) @ near
     weights = 1 / ((1 - UNIFORM) * smooth + UNIFORM / len(bins))
     return weights / (smooth * weights).sum()

@@ -135,10 +135,12 @@ def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArr
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):
+                image = _in_bytes(image)
             if image.mode in ("P", "RGBA", "LA", "PA"):
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             image = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a broken file makes its reader trip over anything: struct, lookups, arithmetic
         raise UnusableError(f"can't be read ({type(error).__name__})") from error
     if min(image.size) < SMALLEST:
         raise UnusableError(f"{image.width} x {image.height} pixels: too small")
@@ -148,6 +150,12 @@ def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArr
     if not grey and _chroma(image) < GREY_CHROMA:
         raise UnusableError("grey")
     return np.asarray(image)
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8; a conversion by Pillow would clip at 255."""
+    levels = np.asarray(image).astype(np.int64)
+    return Image.fromarray(((levels + 128) // 257).clip(0, 255).astype(np.uint8))
 
 
 def _chroma(image: Image.Image) -> float:
@@ -187,10 +195,16 @@ class Crops:
         self.path, self.size, self.area = folder.pixels, size, area
         self._pixels: NDArray[np.uint8] | None = None
         if not self.photos:
-            raise ValueError(f"no photographs in the {split} split; {folder.report()}")
+            advice = f"add photographs, or sort them into folders {', '.join(SPLITS)}"
+            raise ValueError(f"no photographs in the {split} split; {folder.report()}\n{advice}")
 
     def __len__(self) -> int:
         return len(self.photos)
+
+    def spread(self, most: int) -> Tensor:
+        """The middle squares of at most so many photographs, evenly spread over the split."""
+        chosen = np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int)
+        return torch.stack([self[int(index)] for index in chosen])
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """The cached pixels (H, W, 3) of a photograph."""
@@ -286,8 +300,6 @@ class Statistics:
 
 def statistics(folder: Folder, size: int = 32) -> Statistics:
     """Measured on the middle squares of the training split (at most 2,000 of them)."""
-    crops = Crops(folder, "train", size)
-    chosen = np.linspace(0, len(crops) - 1, min(len(crops), 2000)).round().astype(int)
-    lab = torch.stack([crops[int(index)] for index in chosen]).double()
+    lab = Crops(folder, "train", size).spread(2000).double()
     mean, std = lab.mean((0, 2, 3)).tolist(), lab.std((0, 2, 3)).tolist()
     return Statistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
