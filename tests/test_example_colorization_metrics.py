@@ -80,11 +80,11 @@ class Mean(nn.Module):
         return x.mean((2, 3))
 
 
-class Classes(Mean):
+class Classes(nn.Module):
     """Features, and classes from them."""
 
     def forward(self, x):
-        features = super().forward(x)
+        features = x.mean((2, 3))
         return features, features * 2
 
 
@@ -103,6 +103,65 @@ def test_a_users_network_from_a_file(tmp_path):
     assert pair.name == "one, classes by other"
     torch.testing.assert_close(pair(rgb).features, torch.full((3, 3), 127.5))
     torch.testing.assert_close(pair(rgb).logits, torch.full((3, 3), 255.0))
+
+
+class Asked(nn.Module):
+    """As the usual file of Inception: scores, unless it is asked for features."""
+
+    def forward(self, x, return_features: bool = False):
+        features = x.mean((2, 3))
+        if return_features:
+            return features
+        return torch.softmax(features, 1)
+
+
+def scripted(module, path):
+    torch.jit.script(module).save(path)
+    return str(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript as such
+class TestUsersNetworks:
+    RGB = torch.full((3, 3, 64, 64), 0.5)
+
+    @pytest.mark.parametrize("made", [exported, scripted])
+    def test_from_either_kind_of_file(self, tmp_path, made):
+        path = made(Classes(), tmp_path / ("net.pt2" if made is exported else "net.pt"))
+        seen = Exported(path)(self.RGB)
+        torch.testing.assert_close(seen.features, torch.full((3, 3), 127.5))
+        torch.testing.assert_close(seen.logits, torch.full((3, 3), 255.0))
+
+    def test_what_gives_scores_unless_asked_is_asked(self, tmp_path):
+        path = scripted(Asked(), tmp_path / "inception.pt")
+        torch.testing.assert_close(Exported(path)(self.RGB).features, torch.full((3, 3), 127.5))
+        seen = Exported(path, gives="scores")(self.RGB)
+        assert seen.features is None
+        torch.testing.assert_close(seen.logits, torch.full((3, 3), 1 / 3))
+
+    @pytest.mark.parametrize(
+        ("module", "told"),
+        [
+            (nn.Softmax(dim=1), r"gives \(3, 3, 299, 299\)"),
+            (nn.Sequential(Mean(), nn.Softmax(dim=1)), "look like scores of classes"),
+            (nn.Sequential(Mean(), nn.Linear(3, 1008)), r"\(3, 1008\), which look like scores of classes"),
+            (nn.Sequential(Mean(), nn.Flatten(0)), r"gives \(9,\)"),
+        ],
+        ids=["maps", "probabilities", "logits", "flat"],
+    )
+    def test_what_gives_no_features_is_refused(self, tmp_path, module, told):
+        viewer = Exported(scripted(module, tmp_path / "other.pt"))
+        with pytest.raises(
+            ValueError, match=f"other gives.*{told.removeprefix('gives ')}.*: a --viewer gives features"
+        ):
+            viewer(self.RGB)
+
+    def test_classes_without_features_leave_the_distance_out(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("colorization.features._packaged", lambda: None)
+        viewer = find_viewer(None, scripted(nn.Sequential(Mean(), nn.Linear(3, 10)), tmp_path / "judge.pt"))
+        seen = viewer(self.RGB)
+        assert seen.features is None
+        assert seen.logits.shape == (3, 10)
+        assert find_viewer() is None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the package's own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional
 class Seen(NamedTuple):
     """What a network makes of pictures."""
 
-    features: Tensor  # (B, D)
+    features: Tensor | None  # (B, D), where it gives them
     logits: Tensor | None  # (B, classes), where it classifies
 
 
@@ -23,7 +23,7 @@ class Viewer(Protocol):
     name: str
 
     def __call__(self, rgb: Tensor) -> Seen:
-        """Features and, where there are classes, logits."""
+        """Features, logits, or both."""
 
 
 class EfficientNetLite0:
@@ -60,24 +60,65 @@ class EfficientNetLite0:
 class Exported:
     """A network of the user's from a file: TorchScript, or a program of ``torch.export`` (``.pt2``).
 
-    It takes pictures (B, 3, size, size) of values 0..255 and returns features (B, D), as the usual files of Inception
-    with its Fréchet features do, or a pair of features and logits.
+    It takes pictures (B, 3, size, size) of values 0..255 and returns features (B, D) (a classifier: class scores), or a
+    pair of both. The usual TorchScript file of Inception returns class scores unless asked for features: a network
+    whose forward has an argument ``return_features`` is asked for them.
 
     Arguments:
         path: the file.
         size: side of the pictures it wants.
+        gives: what a single tensor is: ``"features"`` or ``"scores"``.
+
+    Raises:
+        ValueError: when called, it returns something else.
     """
 
-    def __init__(self, path: Path | str, size: int = 299) -> None:
-        self.name, self.size = Path(path).stem, size
-        exported = str(path).endswith(".pt2")
-        self.net = torch.export.load(path).module() if exported else torch.jit.load(path, map_location="cpu").eval()
+    def __init__(self, path: Path | str, size: int = 299, gives: Literal["features", "scores"] = "features") -> None:
+        self.name, self.size, self.gives = Path(path).stem, size, gives
+        self.options: dict[str, bool] = {}
+        if str(path).endswith(".pt2"):
+            self.net = torch.export.load(path).module()
+        else:
+            self.net = torch.jit.load(path, map_location="cpu").eval()
+            if gives == "features" and any(a.name == "return_features" for a in self.net.forward.schema.arguments):
+                self.options["return_features"] = True
 
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Seen:
-        found = self.net(_sized(rgb, self.size) * 255)
-        features, logits = found if isinstance(found, tuple) else (found, None)
-        return Seen(features.flatten(1), logits)
+        found = self.net(_sized(rgb, self.size) * 255, **self.options)
+        if isinstance(found, Tensor):
+            found = (found, None) if self.gives == "features" else (None, found)
+        if not (isinstance(found, tuple | list) and len(found) == 2 and all(_fits(part, len(rgb)) for part in found)):
+            raise ValueError(f"{self.name} gives {_told(found)}: {WANTED}")
+        features, logits = (None if part is None else part.flatten(1) for part in found)
+        if features is not None and logits is None and _like_scores(features):
+            raise ValueError(f"{self.name} gives {_told(features)}, which look like scores of classes: {WANTED}")
+        return Seen(features, logits)
+
+
+WANTED = "a --viewer gives features (B, D), a --classifier scores of classes (B, K), or either a pair of both"
+CLASSES = (1000, 1001, 1008)  # of ImageNet, with and without what Inception adds
+
+
+def _fits(part: object, count: int) -> bool:
+    """Whether it is nothing, or a vector for each picture."""
+    if not isinstance(part, Tensor):
+        return part is None
+    return part.ndim >= 2 and len(part) == count and part[0].numel() == part.shape[1]
+
+
+def _like_scores(features: Tensor) -> bool:
+    """Whether there are as many as classes, or they are the probabilities of classes."""
+    sums = features.double().sum(1)
+    return features.shape[1] in CLASSES or bool((features.amin() >= 0) & ((sums - 1).abs().amax() < 1e-3))
+
+
+def _told(found: object) -> str:
+    if isinstance(found, Tensor):
+        return f"{tuple(found.shape)}"
+    if isinstance(found, tuple | list):
+        return f"{len(found)} parts ({', '.join(map(_told, found))})"
+    return type(found).__name__
 
 
 class Pair:
@@ -104,12 +145,16 @@ def _sized(rgb: Tensor, size: int) -> Tensor:
 
 def find_viewer(path: str | None = None, classifier: str | None = None) -> Viewer | None:
     """The user's networks; for what they leave open EfficientNet-Lite0, or none where it is not installed."""
-    own = Exported(path) if path else None
-    judge: Viewer | None
+    packaged = None if path and classifier else _packaged()
+    features = Exported(path) if path else packaged
+    classes = Exported(classifier, gives="scores") if classifier else packaged
+    if features is None or classes is None or features is classes:
+        return features or classes
+    return Pair(features, classes)
+
+
+def _packaged() -> Viewer | None:
     try:
-        judge = Exported(classifier) if classifier else EfficientNetLite0()
+        return EfficientNetLite0()
     except ImportError:
-        judge = None
-    if own is None or judge is None:
-        return own or judge
-    return Pair(own, judge)
+        return None

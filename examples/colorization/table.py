@@ -65,10 +65,11 @@ def _stacked(folder: Folder, split: str, size: int) -> Tensor:
     return torch.stack([crops[index] for index in range(len(crops))])
 
 
-def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor, Tensor | None]:
+def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor | None, Tensor | None]:
     seen = [viewer(lab_to_rgb(part)) for part in lab.split(16)]
+    features = [part.features for part in seen if part.features is not None]
     logits = [part.logits for part in seen if part.logits is not None]
-    return torch.cat([part.features for part in seen]), torch.cat(logits) if logits else None
+    return torch.cat(features) if features else None, torch.cat(logits) if logits else None
 
 
 def evaluate(
@@ -129,9 +130,9 @@ def _looked_at(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[st
         views.append(_viewed(held_out.viewer, lab))
 
     def distance(chosen: Tensor) -> float:
-        return sum(frechet(features[chosen], real[chosen]) for features, _ in views) / len(views)
+        return sum(frechet(seen[chosen], real[chosen]) for seen, _ in views if seen is not None) / len(views)
 
-    row = {"frechet": bootstrap(len(real), distance, rounds=rounds)}
+    row = {} if real is None else {"frechet": bootstrap(len(real), distance, rounds=rounds)}
     if logits is not None:  # photographs carry no labels: what the network sees in the original is the label
         labels = logits.argmax(1)
         agreed = [hits(seen, labels) for _, seen in views if seen is not None]
