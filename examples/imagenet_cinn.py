@@ -1,6 +1,6 @@
 """Diverse colorization with a pretrained VGG-like conditioning network and heads for each block (paper, 4.2, Fig. 8).
 
-    python examples/imagenet_cinn.py                          # train on the photographs that come along, then all below
+    python examples/imagenet_cinn.py                          # on the photographs that come along, all of this:
     python examples/pretrain_condition_net.py --data DIR      # the conditioning network's own task, first
     python examples/imagenet_cinn.py train --data DIR --condition-net runs/condition_net/condition_net.safetensors
     python examples/imagenet_cinn.py colorize runs/imagenet/cinn/model.safetensors photo.jpg -n 8
@@ -23,6 +23,7 @@ from colorization.commands import Example, main
 from colorization.condition_net import ConditionNet
 from colorization.photos import Statistics
 from colorization.presets import Preset
+from colorization.pretraining import STEPS
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -194,4 +195,4 @@ def condition_net(colorizer: Colorizer) -> ConditionNet | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Example(name="imagenet", presets=PRESETS, build=build, condition_net=condition_net)))
+    sys.exit(main(Example("imagenet", PRESETS, build, condition_net, pretraining=STEPS)))

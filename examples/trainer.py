@@ -194,8 +194,7 @@ def train(
         ValueError: the recipe doesn't fit the data, or is not the one that the checkpoint was made with.
         DivergedError: the loss or the weights are no longer finite; the checkpoint keeps what it held.
     """
-    if not where.world <= recipe.batch <= rows:
-        raise ValueError(f"a batch of {recipe.batch} does not fit {rows} rows and {where.world} processes")
+    check_batch(recipe, rows, where)
     run = _Run(model, recipe, seed, where, checkpoint, metadata or {})
     if resume:
         run.restore()
@@ -218,6 +217,12 @@ def train(
     progress.close()
     model.eval()
     return run.history
+
+
+def check_batch(recipe: Recipe, rows: int, where: Place) -> None:
+    """Raises ValueError where a batch has more rows than the data, or fewer than there are processes."""
+    if not where.world <= recipe.batch <= rows:
+        raise ValueError(f"a batch of {recipe.batch} does not fit {rows} rows and {where.world} processes")
 
 
 class _Order:

@@ -1,5 +1,6 @@
 """Training that is stopped and resumed, and every command from its command line to its files."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import numpy as np
 import pretrain_condition_net
 import pytest
 import torch
+import trainer
 from colorization import fitting
 from colorization.colorizer import load_colorizer
 from colorization.commands import Example, main
@@ -21,7 +23,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 BEDROOMS = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
-IMAGENET = Example("imagenet", imagenet_cinn.PRESETS, imagenet_cinn.build, imagenet_cinn.condition_net)
+IMAGENET = Example(
+    "imagenet", imagenet_cinn.PRESETS, imagenet_cinn.build, imagenet_cinn.condition_net, imagenet_cinn.STEPS
+)
 
 
 def picture(height, width, seed):
@@ -103,7 +107,9 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
         == 0
     )
     folder = tmp_path / "runs" / "bedrooms"
-    told = capsys.readouterr().out
+    told, warned = capsys.readouterr()
+    assert "left out" in warned
+    assert "Frechet distance (--viewer), accuracy (--classifier); pip install" in warned
     table = json.loads((folder / "table.json").read_text())
     assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", "unconditional", "raw", "cnn", "cvae", "cgan"]
     assert table["about"]["photographs"] == 3
@@ -125,12 +131,16 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
 
 def test_without_a_command_everything_is_done(monkeypatch):
     seen = {}
-    monkeypatch.setattr("colorization.commands.run_train", lambda example, options: seen.update(vars(options)) or 0)
+    monkeypatch.setattr(
+        "colorization.commands.run_train", lambda example, options, where: seen.update(vars(options)) or 0
+    )
     for name in ("run_table", "run_pictures"):
-        monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options: 0)
+        monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options, where: 0)
     assert main(BEDROOMS, []) == 0
     assert seen["preset"] == "quick"
     assert len(seen["kinds"]) == 6
+    assert main(BEDROOMS, ["--steps", "7", "--kinds", "cnn"]) == 0
+    assert (seen["steps"], seen["kinds"]) == (7, ["cnn"])
 
 
 def test_colorize_writes_pictures_of_the_inputs_size(data, tmp_path, capsys):
@@ -168,6 +178,99 @@ def test_colorize_refuses_what_is_no_colorizer(data, tmp_path):
     ig.save(tmp_path / "other.safetensors", ig.Graph(x, ig.Node(x, ig.Permute)))
     with pytest.raises(ValueError, match="no saved colorizer"):
         load_colorizer(tmp_path / "other.safetensors", bedrooms_cinn.build)
+
+
+def test_images_of_one_name_get_colourings_of_different_names(data, tmp_path):
+    assert train(data, tmp_path / "run") == 0
+    sources = [tmp_path / name for name in ("a/1.png", "b/1.png", "c/1-2.png", "b/1.PNG")]
+    for seed, source in enumerate(sources):
+        source.parent.mkdir(exist_ok=True)
+        picture(30, 20 + seed, seed).save(source)
+    checkpoint = tmp_path / "run" / "cinn" / "model.safetensors"
+    assert run(BEDROOMS, "colorize", checkpoint, *sources, "-n", 1, "--out", tmp_path / "out") == 0
+    widths = {path.name: pixels(path).shape[1] for path in (tmp_path / "out").iterdir()}
+    assert widths == {"1_0.png": 20, "1-3_0.png": 21, "1-2_0.png": 22, "1-4_0.png": 23}
+
+
+def refused(capsys, example, *arguments):
+    """What is said; nothing of it a traceback."""
+    capsys.readouterr()
+    assert run(example, *arguments) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    return told
+
+
+def test_what_is_wrong_is_told_in_words(data, tmp_path, capsys, monkeypatch):
+    out, grey = tmp_path / "run", tmp_path / "grey.png"
+    picture(30, 30, 0).convert("L").save(grey)
+    tiny = ("--data", data, "--out", out, "--preset", "tiny", "--steps", 2)
+    assert run(BEDROOMS, "train", *tiny) == 0
+    checkpoint = out / "cinn" / "model.safetensors"
+    assert "none.safetensors" in refused(capsys, BEDROOMS, "colorize", tmp_path / "none.safetensors", grey)
+    assert "take bedrooms_cinn.py" in refused(capsys, IMAGENET, "colorize", checkpoint, grey)
+    assert "not a folder of photographs" in refused(capsys, BEDROOMS, "train", "--data", tmp_path / "nowhere")
+    other = refused(capsys, BEDROOMS, "train", *tiny[:-1], 3, "--resume")
+    assert "was trained otherwise (steps 2 -> 3)" in other
+    mixed = refused(capsys, BEDROOMS, "train", *tiny[:4], "--steps", 2, "--kinds", "raw")
+    assert "runs of different sizes (cinn 16 of 16 pixels, noise 0.05; raw 32 of 32 pixels" in mixed
+    for path in (data / "val").iterdir():
+        path.unlink()
+    told = refused(capsys, BEDROOMS, "all", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
+    assert "no photographs in the val split" in told
+    assert "sort them into folders train, val, test" in told
+    assert not (tmp_path / "other").exists()
+
+    def many(device):
+        return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 0, 16))
+
+    monkeypatch.setattr("colorization.commands.place", many)
+    picture(40, 48, 99).save(data / "val" / "99.png")
+    told = refused(capsys, BEDROOMS, "train", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
+    assert "a batch of 8 does not fit 10 rows and 16 processes" in told
+
+
+def test_a_table_of_two_sizes_is_refused(data, tmp_path, capsys):
+    for preset, kind in (("tiny", "cinn"), ("quick", "cnn")):
+        options = ("--data", data, "--out", tmp_path / preset, "--preset", preset, "--steps", 1, "--kinds", kind)
+        assert run(BEDROOMS, "train", *options) == 0
+    (tmp_path / "quick" / "cnn").rename(tmp_path / "tiny" / "cnn")
+    for command in ("table",):
+        told = refused(capsys, BEDROOMS, command, "--data", data, "--out", tmp_path / "tiny")
+        assert "cinn 16 of 16 pixels, noise 0.05; cnn 32 of 32 pixels" in told
+
+
+def test_only_the_first_process_measures_and_draws(data, tmp_path, monkeypatch, capsys):
+    assert train(data, tmp_path / "run") == 0
+
+    def second(device):
+        return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 1, 2))
+
+    monkeypatch.setattr("colorization.commands.place", second)
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    for command in ("table", "pictures"):
+        assert run(BEDROOMS, command, "--data", data, "--out", tmp_path / "run") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_imagenet_pretrains_first_and_keeps_what_it_learned(data, tmp_path, monkeypatch):
+    for name in ("run_table", "run_pictures"):
+        monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options, where: 0)
+    options = ("--data", data, "--preset", "tiny", "--steps", 2, "--out", tmp_path / "run", "--kinds", "cinn", "raw")
+    assert run(IMAGENET, "all", *options) == 0
+    path = tmp_path / "run" / "condition_net" / "condition_net.safetensors"
+    pretrained, stamp = load_file(path), path.stat().st_mtime_ns
+    frozen = load_file(tmp_path / "run" / "cinn" / "frozen.safetensors")
+    kept = {
+        name: value for name, value in frozen.items() if "layers.features.groups" in name and "training" not in name
+    }
+    assert len(kept) == len(pretrained)
+    assert all(torch.equal(value, pretrained[name.split("features.")[1]]) for name, value in kept.items())
+    assert not (tmp_path / "run" / "raw" / "frozen.safetensors").exists()
+    assert run(IMAGENET, "all", *options, "--resume") == 0
+    assert path.stat().st_mtime_ns == stamp
 
 
 def test_table_and_pictures_without_runs_say_so(data, tmp_path, capsys):

@@ -121,11 +121,20 @@ class Colorizer(nn.Module):
         return torch.Generator(self.offset.device).manual_seed(seed)
 
 
-def load_colorizer(path: Path | str, build: Callable[[Config], Colorizer]) -> Colorizer:
-    """A saved colorizer, ready to sample: its config is in the file, what is built of it must be what was saved."""
+def load_colorizer(path: Path | str, build: Callable[[Config], Colorizer], example: str | None = None) -> Colorizer:
+    """A saved colorizer, ready to sample: its config is in the file, what is built of it must be what was saved.
+
+    Arguments:
+        path: the file.
+        build: a colorizer from its config.
+        example: name of the example whose ``build`` it is; what another one saved is refused.
+    """
     config = ig.load(path).metadata
     if not {"preset", "kind", "statistics"} <= config.keys():
         raise ValueError(f"{path} is no saved colorizer: it tells of {sorted(config) or 'nothing'}")
+    other = config.get("example", example)
+    if example is not None and other != example:
+        raise ValueError(f"{path} is a colorizer of the {other} example, not of {example}: take {other}_cinn.py")
     colorizer = build(config)
     ig.load(path, colorizer)
     return colorizer.eval()

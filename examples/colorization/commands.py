@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from trainer import Place, Recipe, place
+from safetensors import SafetensorError
+from trainer import DivergedError, Place, Recipe, place
 
 import invgraph as ig
 from colorization.colorizer import Colorizer, Config, load_colorizer
 from colorization.condition_net import ConditionNet, load_condition_net
 from colorization.features import find_viewer
 from colorization.fitting import fit, start_anew
-from colorization.infer import colorize, write_colorizations
-from colorization.photos import EMBEDDED, Folder, UnusableError, open_folder, read_image, statistics
+from colorization.infer import colorize, distinct_names, write_colorizations
+from colorization.photos import EMBEDDED, Crops, Folder, UnusableError, open_folder, read_image, statistics
 from colorization.pictures import Gallery
 from colorization.presets import Preset
+from colorization.pretraining import pretrain
 from colorization.table import NAMES, HeldOut, as_text, evaluate, round_trip, write_table
 
 KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
 PHASE_SEED = 1000  # between the seeds of the two phases
+STOPPED = "stopped; the same command with --resume goes on"
+ERRORS = (ig.CheckpointError, DivergedError, OSError, SafetensorError, ValueError, pickle.UnpicklingError)
+"""What is wrong with files, folders and options: told in words, without a traceback."""
 
 
 def _no_condition_net(colorizer: Colorizer) -> ConditionNet | None:
@@ -39,21 +45,34 @@ class Example:
         presets: by name.
         build: a colorizer from its config.
         condition_net: the part of a colorizer that is frozen in the first phase of training, if it has one.
+        pretraining: steps of that part's own task before the first phase, by name of the preset; empty: it has none.
     """
 
     name: str
     presets: Mapping[str, Preset]
     build: Callable[[Config], Colorizer]
     condition_net: Callable[[Colorizer], ConditionNet | None] = _no_condition_net
+    pretraining: Mapping[str, int] = field(default_factory=dict)
 
 
 def main(example: Example, arguments: Sequence[str] | None = None) -> int:
-    """Run the command of a command line."""
-    options = _parser(example).parse_args(arguments)
+    """Run the command of a command line; without one, all of them."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
+        given = ["all", *given]
+    options = _parser(example).parse_args(given)
     if options.threads:
         torch.set_num_threads(options.threads)
-    command: Callable[[Example, argparse.Namespace], int] = options.command
-    return command(example, options)
+    command: Callable[[Example, argparse.Namespace, Place], int] = options.command
+    try:
+        with place(options.device) as where:
+            return command(example, options, where)
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
+    except ERRORS as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _parser(example: Example) -> argparse.ArgumentParser:
@@ -83,9 +102,8 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     measuring.add_argument("--classifier", help="exported network for the accuracy; default: EfficientNet-Lite0")
 
     parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
-    commands = parser.add_subparsers(title="commands")
+    commands = parser.add_subparsers(title="commands", required=True)
     everything = [common, runs, training, measuring]
-    parser.set_defaults(**vars(_defaults(everything)), command=run_all)
     added = commands.add_parser("all", parents=everything, help="train all models, then table and pictures (default)")
     added.set_defaults(command=run_all)
     added = commands.add_parser("train", parents=[common, runs, training], help="train")
@@ -105,35 +123,72 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     return parser
 
 
-def _defaults(parents: list[argparse.ArgumentParser]) -> argparse.Namespace:
-    return argparse.ArgumentParser(parents=parents, add_help=False).parse_args([])
-
-
-def run_all(example: Example, options: argparse.Namespace) -> int:
-    """Train every kind, then write table and pictures."""
+def run_all(example: Example, options: argparse.Namespace, where: Place) -> int:
+    """Pretrain the conditioning network, where the example wants it, train every kind, write table and pictures."""
     options.kinds = options.kinds or list(KINDS)
-    return run_train(example, options) or run_table(example, options) or run_pictures(example, options)
+    folder = _open(example, options, where)
+    for split in ("train", "val", options.split):
+        Crops(folder, split, 1)  # better said now than after the training
+    if example.pretraining and options.condition_net is None:
+        options.condition_net = _pretrained(example, folder, options, where)
+        if options.condition_net is None:
+            print(STOPPED, file=sys.stderr)
+            return 130
+    return run_train(example, options, where) or run_table(example, options, where) or run_pictures(
+        example, options, where)  # fmt: skip
 
 
-def run_train(example: Example, options: argparse.Namespace) -> int:
+def _preset(example: Example, options: argparse.Namespace) -> Preset:
+    preset = example.presets[options.preset]
+    if not options.steps:
+        return preset
+    return replace(preset, steps=options.steps, first=round(preset.first * options.steps / preset.steps))
+
+
+def _pretrained(example: Example, folder: Folder, options: argparse.Namespace, where: Place) -> Path | None:
+    """The conditioning network's weights, in the folder of the runs; resumed, those that are there."""
+    out = options.out / "condition_net"
+    path: Path = out / "condition_net.safetensors"
+    if options.resume and path.exists():
+        return path
+    preset, steps = _preset(example, options), example.pretraining[options.preset]
+    steps = max(1, round(steps * preset.steps / example.presets[options.preset].steps))
+    if where.rank == 0:
+        print("training the conditioning network on its own task", flush=True)
+        path.unlink(missing_ok=True)
+    return pretrain(
+        preset, steps, folder, out, where=where, seed=options.seed, resume=options.resume, workers=options.workers
+    )
+
+
+def run_train(example: Example, options: argparse.Namespace, where: Place) -> int:
     """Train the kinds asked for, one after the other."""
-    with place(options.device) as where:
-        folder = _open(example, options, where)
-        preset = example.presets[options.preset]
-        if options.steps:
-            share = options.steps / preset.steps
-            preset = replace(preset, steps=options.steps, first=round(preset.first * share))
-        measured = asdict(statistics(folder))
-        for kind in options.kinds or ["cinn"]:
-            config = {"example": example.name, "kind": kind, "preset": asdict(preset), "statistics": measured}
-            if where.rank == 0:
-                print(f"training {NAMES[kind]}", flush=True)
-            torch.manual_seed(options.seed)
-            colorizer = example.build(config).to(where.device)
-            if not _train_phases(example, colorizer, folder, preset, options, where):
-                print("stopped; the same command with --resume goes on", file=sys.stderr)
-                return 130
+    folder, preset = _open(example, options, where), _preset(example, options)
+    kinds, measured = options.kinds or ["cinn"], asdict(statistics(folder))
+    configs = {
+        kind: {"example": example.name, "kind": kind, "preset": asdict(preset), "statistics": measured}
+        for kind in kinds
+    }
+    others = {kind: ig.load(path).metadata for kind, path in _found(options.out).items() if kind not in kinds}
+    _comparable(others | configs, options.out)
+    for kind, config in configs.items():
+        if where.rank == 0:
+            print(f"training {NAMES[kind]}", flush=True)
+        torch.manual_seed(options.seed)
+        colorizer = example.build(config).to(where.device)
+        if not _train_phases(example, colorizer, folder, preset, options, where):
+            print(STOPPED, file=sys.stderr)
+            return 130
     return 0
+
+
+def _comparable(configs: Mapping[str, Config], out: Path) -> None:
+    """Refuse runs of several sizes in one folder: its table and pictures would mix them."""
+    presets = {kind: Preset(**config["preset"]) for kind, config in configs.items()}
+    sizes = {kind: f"{kind} {p.size} of {p.seen} pixels, noise {p.noise:g}" for kind, p in presets.items()}
+    if len({size.partition(" ")[2] for size in sizes.values()}) > 1:
+        told = "; ".join(sizes.values())
+        raise ValueError(f"{out} would hold runs of different sizes ({told}): give each preset an --out of its own")
 
 
 def _train_phases(
@@ -169,30 +224,31 @@ def _train_phases(
     return True
 
 
-def run_table(example: Example, options: argparse.Namespace) -> int:
-    """Measure every run that there is, print the table, write it as JSON and RST."""
+def run_table(example: Example, options: argparse.Namespace, where: Place) -> int:
+    """Measure every run that there is, print the table, write it as JSON and RST; one process does."""
     found = _found(options.out)
+    if where.rank > 0:
+        return 0
     if not found:
         print(f"no runs in {options.out}: train first", file=sys.stderr)
         return 1
-    with place(options.device) as where:
-        folder = _open(example, options, where)
-        colorizers = {kind: load_colorizer(path, example.build).to(where.device) for kind, path in found.items()}
-        first = next(iter(colorizers.values()))
-        seen = Preset(**first.config["preset"]).seen
-        viewer = find_viewer(options.viewer, options.classifier)
-        held_out = HeldOut(folder, options.split, seen, viewer)
-        rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
-        for kind, colorizer in colorizers.items():
-            rows[kind] = evaluate(kind, colorizer, held_out, seed=options.seed)
-            if kind == "cinn" and options.temperature != 1:
-                cooler = evaluate(kind, colorizer, held_out, seed=options.seed, temperature=options.temperature)
-                rows[f"{kind} {options.temperature:g}"] = cooler
-        trips = {
-            kind: round_trip(colorizer.model, *colorizer.prepare(held_out.lab.to(where.device)))
-            for kind, colorizer in colorizers.items()
-            if isinstance(colorizer.model, ig.Flow)
-        }
+    colorizers = {kind: _load(example, path, where) for kind, path in found.items()}
+    _comparable({kind: colorizer.config for kind, colorizer in colorizers.items()}, options.out)
+    folder = _open(example, options, where)
+    first = next(iter(colorizers.values()))
+    viewer = find_viewer(options.viewer, options.classifier)
+    held_out = HeldOut(folder, options.split, Preset(**first.config["preset"]).seen, viewer)
+    rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
+    for kind, colorizer in colorizers.items():
+        rows[kind] = evaluate(kind, colorizer, held_out, seed=options.seed)
+        if kind == "cinn" and options.temperature != 1:
+            cooler = evaluate(kind, colorizer, held_out, seed=options.seed, temperature=options.temperature)
+            rows[f"{kind} {options.temperature:g}"] = cooler
+    trips = {
+        kind: round_trip(colorizer.model, *colorizer.prepare(held_out.lab))
+        for kind, colorizer in colorizers.items()
+        if isinstance(colorizer.model, ig.Flow)
+    }
     about = {
         "example": example.name, "split": options.split, "photographs": len(held_out.lab), "seed": options.seed,
         "viewer": viewer.name if viewer else None, "round_trip": trips,
@@ -202,52 +258,63 @@ def run_table(example: Example, options: argparse.Namespace) -> int:
     print(as_text(rows))
     for kind, error in trips.items():
         print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
+    left_out = [name for key, name in VIEWED_BY.items() if key not in rows["truth"]]
+    if left_out:
+        print(f"left out for want of a network that looks at pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
+              file=sys.stderr)  # fmt: skip
     return 0
 
 
-def run_pictures(example: Example, options: argparse.Namespace) -> int:
-    """Draw the paper's pictures for the cINN's run."""
+VIEWED_BY = {"frechet": "Frechet distance (--viewer)", "top5": "accuracy (--classifier)"}
+HOW_TO_VIEW = 'pip install -e ".[examples,metrics]", or give a network of your own'
+
+
+def run_pictures(example: Example, options: argparse.Namespace, where: Place) -> int:
+    """Draw the paper's pictures for the cINN's run; one process does."""
     found = _found(options.out)
+    if where.rank > 0:
+        return 0
     if "cinn" not in found:
         print(f"no cINN in {options.out}: train first", file=sys.stderr)
         return 1
-    with place(options.device) as where:
-        folder = _open(example, options, where)
-        colorizer, raw = (
-            load_colorizer(found[kind], example.build).to(where.device) if kind in found else None
-            for kind in ("cinn", "raw")
-        )
-        assert colorizer is not None
-        seen = Preset(**colorizer.config["preset"]).seen
-        gallery = Gallery(colorizer, folder, options.split, seen, options.seed, options.temperature)
-        for path in gallery.write(options.out / "pictures", raw):
-            print(path)
+    models = {kind: _load(example, found[kind], where) for kind in ("cinn", "raw") if kind in found}
+    _comparable({kind: model.config for kind, model in models.items()}, options.out)
+    folder, colorizer = _open(example, options, where), models["cinn"]
+    seen = Preset(**colorizer.config["preset"]).seen
+    gallery = Gallery(colorizer, folder, options.split, seen, options.seed, options.temperature)
+    for path in gallery.write(options.out / "pictures", models.get("raw")):
+        print(path)
     return 0
 
 
-def run_colorize(example: Example, options: argparse.Namespace) -> int:
+def run_colorize(example: Example, options: argparse.Namespace, where: Place) -> int:
     """Colorize images with a saved model; one that can't be read is told of, the others are done."""
     if options.n < 1 or options.temperature < 0:
         print("-n must be at least 1 and --temperature at least 0", file=sys.stderr)
         return 2
+    if where.rank > 0:
+        return 0
     failed = 0
-    with place(options.device) as where:
-        colorizer = load_colorizer(options.checkpoint, example.build).to(where.device)
-        side = Preset(**colorizer.config["preset"]).seen
-        for path in options.images:
-            try:
-                pixels = read_image(path, grey=True)
-            except UnusableError as error:
-                print(f"{path}: {error}", file=sys.stderr)
-                failed = 1
-                continue
-            images = colorize(
-                colorizer, pixels, options.n, side=side, temperature=options.temperature, seed=options.seed,
-                upsampling=options.upsampling,
-            )  # fmt: skip
-            for written in write_colorizations(images, path, options.out):
-                print(written)
+    colorizer = _load(example, options.checkpoint, where)
+    side = Preset(**colorizer.config["preset"]).seen
+    for path, name in zip(options.images, distinct_names(options.images), strict=True):
+        try:
+            pixels = read_image(path, grey=True)
+        except UnusableError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        images = colorize(
+            colorizer, pixels, options.n, side=side, temperature=options.temperature, seed=options.seed,
+            upsampling=options.upsampling,
+        )  # fmt: skip
+        for written in write_colorizations(images, name, options.out):
+            print(written)
     return failed
+
+
+def _load(example: Example, path: Path, where: Place) -> Colorizer:
+    return load_colorizer(path, example.build, example.name).to(where.device)
 
 
 def _found(run: Path) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from progress import Stop
 from torch import Tensor, distributed, nn
-from trainer import Place, Recipe, resumable, together, train
+from trainer import Place, Recipe, check_batch, resumable, together, train
 
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder
@@ -61,6 +61,7 @@ def fit(
     """
     checkpoint, result = run / f"{stage}.safetensors", run / "model.safetensors"
     crops, held_out = Crops(folder, "train", side), _held_out(folder, side)
+    check_batch(recipe, len(crops), where)
     every = max(LEAST, recipe.steps // LOOKS)
     resume = resume and checkpoint.exists()
     done = resumable(checkpoint, recipe, seed)["step"] if resume else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +80,23 @@ def _resized(lightness: Tensor, size: tuple[int, int]) -> Tensor:
     return lightness if lightness.shape[-2:] == size else resize(lightness, size, mode="bilinear", antialias=True)
 
 
-def write_colorizations(images: list[Pixels], source: Path, folder: Path) -> list[Path]:
+def distinct_names(sources: Sequence[Path]) -> list[str]:
+    """The files' names without endings; where one has been before, also ignoring case, with a number."""
+    names: list[str] = []
+    taken = {source.stem.casefold() for source in sources}
+    for source in sources:
+        name, number = source.stem, 1
+        while name.casefold() in {other.casefold() for other in names} or (number > 1 and name.casefold() in taken):
+            number += 1
+            name = f"{source.stem}-{number}"
+        names.append(name)
+    return names
+
+
+def write_colorizations(images: list[Pixels], name: str, folder: Path) -> list[Path]:
     """PNG files ``<name>_0.png``, ``<name>_1.png``, ... in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{source.stem}_{k}.png" for k in range(len(images))]
+    paths = [folder / f"{name}_{k}.png" for k in range(len(images))]
     for image, path in zip(images, paths, strict=True):
         Image.fromarray(image).save(path)
     return paths
