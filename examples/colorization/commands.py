@@ -98,8 +98,12 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     measuring.add_argument(
         "--temperature", type=float, default=1.0, help="of the pictures, and of one more row for the cINN"
     )
-    measuring.add_argument("--viewer", help="exported network for the Frechet distance; default: EfficientNet-Lite0")
-    measuring.add_argument("--classifier", help="exported network for the accuracy; default: EfficientNet-Lite0")
+    measuring.add_argument(
+        "--viewer", help="file of a network that gives features for the Frechet distance; default: EfficientNet-Lite0"
+    )
+    measuring.add_argument(
+        "--classifier", help="file of a network that gives scores of classes for the accuracy; default: the same"
+    )
 
     parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
     commands = parser.add_subparsers(title="commands", required=True)
