@@ -301,5 +301,6 @@ def flat_call(
     direction: Callable[..., Any], source: Ports, given: Ports, values: Tensors, conditions: Tensors
 ) -> Result:
     """Call a structured direction with tuples, and give tuples back."""
-    outputs, log_det = direction(source.pack(values), given.pack(conditions))
+    # A plain tuple: what a graph has checked are tuples, and the conditions may not be one here.
+    outputs, log_det = direction(source.pack(tuple(values)), given.pack(conditions))
     return (outputs if isinstance(outputs, tuple) else (outputs,)), log_det
