@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from invgraph.arguments import require_flag
 from invgraph.errors import GraphError, ShapeError
 from invgraph.invertible import Invertible
 from invgraph.recorded import eager
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from invgraph.graph import Graph, Schedule, Step
 
 _WHERE = "bind"
-_NUMBERS = 1 << 17
+_NUMBERS = 1 << 16
 """At inputs of more numbers than this, activations leave a CPU's caches and convolutions take twice as long each."""
 
 
@@ -32,6 +33,7 @@ class Bound:
     """
 
     def __init__(self, graph: Graph, conditions: Structured, gradients: bool = False) -> None:
+        require_flag(_WHERE, "gradients", gradients)
         ports = graph._conditions()
         cs = ports.unpack(_WHERE, conditions)
         if not cs:
@@ -119,6 +121,8 @@ class Bound:
 
     def _flat(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
         """The values with samples and rows in one axis, and how many samples there are."""
+        if not isinstance(given, (Tensor, tuple, list)):
+            source.unpack(_WHERE, given)  # tells what is wrong
         values = (given,) if isinstance(given, Tensor) else given
         samples = -1
         flat: list[Tensor] = []

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.recorded import eager
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 
 T = TypeVar("T")
@@ -97,10 +98,13 @@ class Concatenated(Subnet):
 
 
 def add_share(h: Tensor, share: Tensor) -> Tensor:
-    """``h + share``, where the share of each row serves several samples; it is broadcast, never repeated."""
-    if share.shape[0] == h.shape[0] or share.shape[0] == 1:
-        return h + share
-    return torch.add(torch.unflatten(h, 0, (-1, share.shape[0])), share).flatten(0, 1)
+    """``h + share``, where the share of each row serves several samples; it is broadcast, never repeated.
+
+    ``h`` is the caller's own, and may be written to.
+    """
+    samples = h if share.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, share.shape[0]))
+    total = samples.add_(share) if eager() and h.dtype == share.dtype else samples + share
+    return total if samples is h else total.flatten(0, 1)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:

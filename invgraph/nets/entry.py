@@ -7,11 +7,11 @@ from typing import TypeAlias, cast
 from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, add_share, spread_vector
 
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def require_size(where: str, name: str, value: object, least: int = 1) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError
-from invgraph.nets.entry import CONVOLUTIONS, require_odd, require_size, start
+from invgraph.nets.convolution import CONVOLUTIONS
+from invgraph.nets.entry import require_odd, require_size, start
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, SubnetFactory, add_share, spread_vector
 

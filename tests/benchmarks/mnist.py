@@ -89,6 +89,35 @@ class Products:
             hidden_grad @ first
 
 
+class Moved(Products):
+    """The floor with the bytes that must move as well: activations kept for the way back, one pass over each number."""
+
+    @torch.no_grad()
+    def forward(self) -> None:
+        half = self.last[0].shape[0] // 2
+        self.activations = []
+        x = self.x
+        for first, last in zip(self.first, self.last, strict=True):
+            h = (x @ first.t()).relu_()
+            params = h @ last.t()
+            x = torch.empty_like(x)
+            torch.addcmul(params[:, half:], params[:, :half], self.x[:, :half], out=x[:, :half])
+            self.activations.append((x, h, params))
+
+    @torch.no_grad()
+    def train(self) -> None:
+        self.forward()
+        half = self.last[0].shape[0] // 2
+        self.kept = []
+        g = self.g
+        for first, last in zip(reversed(self.first), reversed(self.last), strict=True):
+            x, h, params = self.activations.pop()
+            torch.addcmul(g[:, :half], params[:, :half], x[:, :half], out=params[:, half:])
+            hidden_grad = (params @ last).mul_(h)
+            self.kept += [params.t() @ h, hidden_grad.t() @ x]
+            g = hidden_grad @ first
+
+
 def freia() -> Any:
     import FrEIA.framework as ff
     import FrEIA.modules as fm
@@ -168,6 +197,7 @@ def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
         jobs[name] = step
 
     jobs["floor"] = Products(batch).train
+    jobs["floor, bytes moved"] = Moved(batch).train
     add("invgraph", graph, lambda m: _loss(*m(x, c)))
     if compiled:
         add("invgraph compiled", lambda: graph().compile(), lambda m: _loss(*m(x, c)))

@@ -1,0 +1,74 @@
+"""Convolutions that keep the spatial size, and are quick to few channels too."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.recorded import eager, recorded
+
+_FEW = 8
+"""Up to so many channels out, a CPU's convolution leaves most of its vectors empty: a matrix product is quicker."""
+
+
+class _Quick(nn.Module):
+    """What the convolutions below have in common: zero padding of half a kernel, no stride."""
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if _shifts_pay(x, weight, bias):
+            return shifted_sum(x, weight, bias)
+        return super()._conv_forward(x, weight, bias)  # type: ignore[misc, no-any-return]
+
+
+class Conv1d(_Quick, nn.Conv1d):
+    """For signals."""
+
+
+class Conv2d(_Quick, nn.Conv2d):
+    """For images."""
+
+
+class Conv3d(_Quick, nn.Conv3d):
+    """For volumes."""
+
+
+CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
+
+
+def _shifts_pay(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether :func:`shifted_sum` is the quicker way to what the convolution gives.
+
+    Not under autocast, where it would round each of its terms to half precision.
+    """
+    few = weight.shape[0] <= _FEW and weight.shape[2] > 1 and x.device.type == "cpu"
+    plain = eager() and not torch.is_autocast_enabled("cpu")
+    return few and plain and x.is_contiguous() and not recorded(x, weight, *(() if bias is None else (bias,)))
+
+
+def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution as one matrix product, whose maps, one for each place of the kernel, are shifted and added.
+
+    Arguments:
+        x: ``(B, C, ...)``.
+        weight: ``(C_out, C, k, ...)``, every k odd.
+        bias: ``(C_out,)`` or None.
+
+    Returns:
+        ``(B, C_out, ...)``, of the spatial size of ``x``.
+    """
+    sizes, kernel = x.shape[2:], weight.shape[2:]
+    places = tuple(product(*(range(k) for k in kernel)))
+    matrix = weight.flatten(2).permute(2, 0, 1).flatten(0, 1)
+    maps: Tensor = (matrix @ x.flatten(2)).unflatten(1, (len(places), -1)).unflatten(3, sizes)
+    middle, every = len(places) // 2, slice(None)
+    y: Tensor = maps[:, middle].clone() if bias is None else maps[:, middle] + bias.view(-1, *(1,) * len(sizes))
+    for index, place in enumerate(places):
+        if index == middle:
+            continue
+        shifts = [at - k // 2 for at, k in zip(place, kernel, strict=True)]
+        read = (slice(max(0, s), n + min(0, s)) for s, n in zip(shifts, sizes, strict=True))
+        written = (slice(max(0, -s), n + min(0, -s)) for s, n in zip(shifts, sizes, strict=True))
+        y[(every, every, *written)].add_(maps[:, index][(every, every, *read)])
+    return y
