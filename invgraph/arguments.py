@@ -40,12 +40,14 @@ def require_amount(where: str, name: str, value: object) -> float:
     return amount
 
 
-def require_count(where: str, name: str, value: object) -> None:
-    """Refuse what is no int of at least 1."""
+def require_count(where: str, name: str, value: object, least: int = 1) -> None:
+    """Refuse what is no int, or too small a one, or more than torch can count."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be an int")
-    if value < 1:
-        raise GraphError(where, f"{name}={value}", f"{name} must be at least 1")
+    if value < least:
+        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
+    if value >= 2**63:
+        raise GraphError(where, f"{name} of {value.bit_length()} bits", f"{name} must be below 2**63")
 
 
 def require_flag(where: str, name: str, value: object) -> None:

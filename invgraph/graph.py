@@ -237,6 +237,9 @@ class Graph(Invertible):
             >>> graph(torch.arange(4.0).view(1, 4))[0]
             tensor([[3., 2., 1., 0.]])
         """
+        require_flag("Graph.compile", "fullgraph", fullgraph)
+        if dynamic is not None:
+            require_flag("Graph.compile", "dynamic", dynamic)
         settings: dict[str, Any] = {"fullgraph": fullgraph, "dynamic": dynamic, **options}
         self._compiled_call_impl = compiled(self._call_impl, settings)
         self._compiled_inverse_impl = compiled(self._inverse_impl, settings)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from invgraph.arguments import require_amount, require_count, require_seed
 from invgraph.invertible import Invertible, require_invertible
 from invgraph.shapes import Structured, floating_tensor
 from invgraph.testing.checks import CHECKS
@@ -54,6 +55,8 @@ def check_invertible(
 
     Raises:
         ContractError: a check failed; the message names the node and the check.
+        ArgumentError: an argument has the wrong type.
+        GraphError: a count or seed out of its range.
 
     Example:
         >>> import invgraph as ig
@@ -62,7 +65,14 @@ def check_invertible(
         >>> report.whole.round_trip < 1e-10, report.whole.log_det_error < 1e-9
         (True, True)
     """
-    module = require_invertible(module, "check_invertible")
+    where = "check_invertible"
+    module = require_invertible(module, where)
+    require_count(where, "batch", batch)
+    require_count(where, "max_dims", max_dims, least=0)
+    require_seed(where, seed, bits=63)
+    for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance)):
+        if error is not None:
+            require_amount(where, name, error)
     subject = _subject(module, (inputs, outputs, conditions), batch, seed, (tolerance, log_det_tolerance))
     rows: list[NodeReport] = []
     for name, part in (*parts(subject), ("", subject)):

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_amount, require_seed
+from invgraph.errors import ArgumentError
 from invgraph.seeded import generator, normal
 from invgraph.shapes import Shape, Tensors
 
@@ -27,6 +29,10 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
         seed: of the noise; a generator of its own draws it.
         scale: standard deviation of the noise on biases.
 
+    Raises:
+        ArgumentError: an argument has the wrong type.
+        GraphError: the seed does not fit into 64 bits.
+
     Example:
         >>> import invgraph as ig
         >>> layer = ig.Coupling((4,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8))
@@ -34,11 +40,15 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
         >>> all(bool(parameter.any()) for parameter in layer.parameters())
         True
     """
-    source = generator(seed)
+    where = "testing.randomize"
+    if not isinstance(module, nn.Module):
+        raise ArgumentError(where, type(module).__name__, "expected a layer, a graph, or any module, already built")
+    factor = require_amount(where, "scale", scale)
+    source = generator(require_seed(where, seed))
     for parameter in module.parameters():
         noise = normal(parameter.shape, source)
         fan_in = parameter.numel() / parameter.shape[0] if parameter.ndim > 1 else 1.0
-        parameter.add_((noise * (scale / math.sqrt(fan_in))).to(parameter))
+        parameter.add_((noise * (factor / math.sqrt(fan_in))).to(parameter))
     return module
 
 
