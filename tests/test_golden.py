@@ -23,6 +23,5 @@ def test_whole_graphs_are_among_them() -> None:
     assert any(name.startswith("Graph") for name in GOLDEN)
 
 
-@pytest.mark.slow
 def test_every_case_has_golden_values_and_none_is_left_over() -> None:
     assert set(GOLDEN) == set(CASES), "after adding, renaming or removing cases, run `python tests/golden.py`"
