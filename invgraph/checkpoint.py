@@ -172,7 +172,10 @@ def _serialized(where: str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """A safetensors file with the header as its metadata, and zeros for the digest."""
     from safetensors.torch import save as to_bytes  # here, so that it costs nothing at import
 
-    told = json.dumps(header, separators=(",", ":"))
+    try:
+        told = json.dumps(header, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:  # an int of more digits than Python prints
+        raise CheckpointError(where, f"training: {error}", "what is stored beside tensors must be printable") from error
     try:
         whole = {name: _own(tensor) for name, tensor in tensors.items()}
         return to_bytes(whole, {"invgraph": f'{{"sha256":"{_NO_DIGEST}",{told[1:]}'})
@@ -250,6 +253,5 @@ def _put(where: str, graph: nn.Module, state: dict[str, Any]) -> None:
         graph.load_state_dict(state)
     except Exception as error:  # whatever a user's own layer raises, the graph must not stay half loaded
         graph.load_state_dict(before)
-        raise CheckpointError(
-            where, str(error).splitlines()[0], "a layer refused its state: nothing was loaded"
-        ) from error
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(where, told, "a layer refused its state: nothing was loaded") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import stat
 from collections import Counter, OrderedDict
 from pathlib import Path
@@ -132,6 +133,23 @@ def test_a_layer_that_refuses_its_state_leaves_the_graph_as_it_was(path: Path) -
     assert other[1].extra == "mine"
 
 
+class Silent(Extra):
+    """Refuses every state without a word."""
+
+    def set_extra_state(self, state: Any) -> None:
+        if state != self.extra:
+            raise ValueError
+
+
+def test_a_layer_that_refuses_without_a_word_is_told_all_the_same(path: Path) -> None:
+    saved, other = Silent(), Silent()
+    saved.extra, other.extra = "theirs", "mine"
+    ig.save(path, saved)
+    with pytest.raises(ig.CheckpointError, match="ValueError\n  a layer refused its state: nothing was loaded"):
+        ig.load(path, other)
+    assert other.extra == "mine"
+
+
 # Training state
 
 
@@ -204,12 +222,19 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(path: Path) -> None:
     assert resumed.digest() == whole.digest()
 
 
+def drawn() -> tuple[Any, ...]:
+    """Numbers from the three global generators."""
+    return torch.rand(2).tolist(), np.random.rand(), random.random()
+
+
 def test_random_states_are_set_all_or_none() -> None:
     state = ig.rng_state()
-    drawn = (torch.rand(2).tolist(), np.random.rand())
+    first = drawn()
+    later = ig.rng_state()
+    second = drawn()
     ig.set_rng_state(state)
-    assert (torch.rand(2).tolist(), np.random.rand()) == drawn
-    ig.set_rng_state(state)
+    assert drawn() == first
+    # The generators stand at ``later`` now: where one state is refused, none of the others may go back to ``state``.
     with pytest.raises(ig.CheckpointError, match="expected what rng_state"):
         ig.set_rng_state({**state, "torch": torch.zeros(3, dtype=torch.uint8)})
     with pytest.raises(ig.CheckpointError, match="expected what rng_state"):
@@ -218,7 +243,9 @@ def test_random_states_are_set_all_or_none() -> None:
         ig.set_rng_state({"torch": state["torch"]})
     with pytest.raises(ig.ArgumentError, match="expected what rng_state"):
         ig.set_rng_state(None)  # type: ignore[arg-type]
-    assert (torch.rand(2).tolist(), np.random.rand()) == drawn
+    assert drawn() == second
+    ig.set_rng_state(later)
+    assert drawn() == second
 
 
 # Other graphs
@@ -339,6 +366,12 @@ def test_a_flow_is_not_its_graph(path: Path) -> None:
 def test_what_cannot_be_stored_is_refused_by_its_place(path: Path, value: Any) -> None:
     with pytest.raises(ig.CheckpointError, match=r"given: training\['x'\].*\n  can't be stored"):
         ig.save(path, PLAIN, training={"x": value})
+    assert not path.exists()
+
+
+def test_numbers_that_python_does_not_print_are_refused(path: Path) -> None:
+    with pytest.raises(ig.CheckpointError, match="training: Exceeds the limit"):
+        ig.save(path, nn.Linear(2, 2), training={"step": 10**5000})
     assert not path.exists()
 
 
