@@ -248,7 +248,7 @@ class _Batches:
         self._begun: dict[int, tuple[tuple[Tensor, ...] | Later, Tensor]] = {}
 
     def of_step(self, step: int) -> tuple[Tensor, ...]:
-        drawn, state = self._begun.pop(step, None) or self._begin(step)
+        drawn, state = self._begun.pop(step) if step in self._begun else self._begin(step)
         if isinstance(drawn, tuple):
             return drawn
         if step + 1 < self.last:

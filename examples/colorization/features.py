@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,8 @@ class Exported:
             self.net = torch.export.load(path).module()
         else:
             self.net = torch.jit.load(path, map_location="cpu").eval()
-            if gives == "features" and any(a.name == "return_features" for a in self.net.forward.schema.arguments):
+            forward: Any = self.net.forward
+            if gives == "features" and any(a.name == "return_features" for a in forward.schema.arguments):
                 self.options["return_features"] = True
 
     @torch.no_grad()

@@ -94,9 +94,9 @@ def fit(
                 if done == goal:
                     look()
             stopped = stop.asked()
+            _meet(where)
     finally:
         drawing.close()
-    _meet(where)
     if not stopped:
         ig.load(result, model)
     model.eval()
