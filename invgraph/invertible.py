@@ -207,6 +207,14 @@ class Inverse(Invertible):
     It is a module of its own, with the parameters of the one it holds: hand it to ``DistributedDataParallel``,
     ``torch.compile`` or ``torch.export`` when the inverse is what trains or is exported.
 
+    .. math:: y = f^{-1}(x; c)
+
+    Shape:
+        The module's, the other way: from its outputs to its inputs.
+
+    Log-det:
+        That of the module's inverse, nats per sample.
+
     Arguments:
         module: a layer or a graph.
 

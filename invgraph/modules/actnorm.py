@@ -25,6 +25,9 @@ class ActNorm(Invertible):
     Log-det:
         The sum of s over channels and positions, nats per sample.
 
+    Arguments:
+        in_shapes: shape of the input.
+
     Raises:
         GraphError: it is called before ``initialize(batch)`` or a checkpoint set it.
         NumericsError: a channel of that batch has a single number, or is constant, so that it has no scale.

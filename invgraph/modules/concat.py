@@ -10,7 +10,9 @@ from invgraph.shapes import Shape, Tensors
 
 
 class Concat(Invertible):
-    """Join values along one axis.
+    r"""Join values along one axis.
+
+    .. math:: y = (x_1, x_2, \dots)
 
     Shape:
         ``xs: (B, C1, ...), (B, C2, ...), ... -> y: (B, C1 + C2 + ..., ...)``

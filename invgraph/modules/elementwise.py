@@ -15,7 +15,9 @@ from invgraph.transforms.transform import Transform
 
 
 class Elementwise(Invertible):
-    """Transform each number given the conditions alone; without a subnet, by learned parameters.
+    r"""Transform each number given the conditions alone; without a subnet, by learned parameters.
+
+    .. math:: y_i = T(x_i;\ \theta_i(c))
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (one set of
@@ -33,6 +35,10 @@ class Elementwise(Invertible):
 
     Raises:
         GraphError: a subnet without conditions, or conditions without a subnet.
+
+    References:
+        G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
+        Probabilistic Modeling and Inference", 2019, https://arxiv.org/abs/1912.02762
 
     Example:
         >>> import torch, invgraph as ig

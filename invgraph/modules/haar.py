@@ -16,6 +16,10 @@ from invgraph.shapes import Shape, Tensors, require_divisible
 class Haar(Invertible):
     r"""Halve every spatial size by a Haar wavelet transform (paper, 3.4 and Fig. 3).
 
+    .. math:: y = \tfrac{1}{2}
+        \begin{pmatrix} 1 & 1 & 1 & 1 \\ r & -r & r & -r \\ r & r & -r & -r \\ r & -r & -r & r \end{pmatrix}
+        \begin{pmatrix} a \\ b \\ c \\ d \end{pmatrix}, \qquad r = \text{rebalance}
+
     For an image, each 2 x 2 patch (a, b; c, d) of a channel becomes four channels: the average a + b + c + d, and the
     horizontal, vertical and diagonal derivatives a - b + c - d, a + b - c - d, a - b - c + d, each halved, so that the
     transform is orthogonal. Signals and volumes likewise, with 2 and 8 channels and a factor :math:`2^{-n/2}` for n

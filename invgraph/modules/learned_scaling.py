@@ -30,6 +30,10 @@ class LearnedScaling(Invertible):
         in_shapes: shape of the input.
         per_channel: one factor per channel instead of one per element.
 
+    References:
+        L. Dinh, D. Krueger, Y. Bengio, "NICE: Non-linear Independent Components Estimation", 2014,
+        https://arxiv.org/abs/1410.8516
+
     Example:
         >>> import torch, invgraph as ig
         >>> scaling = ig.LearnedScaling((3,))

@@ -67,6 +67,10 @@ class FixedLinear(_Mixing):
     Raises:
         GraphError: the matrix has the wrong shape, or can't be inverted.
 
+    References:
+        G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
+        Probabilistic Modeling and Inference", 2019, https://arxiv.org/abs/1912.02762
+
     Example:
         >>> import torch, invgraph as ig
         >>> (y,), log_det = ig.FixedLinear((2,), matrix=[[2.0, 0.0], [0.0, 1.0]])((torch.ones(1, 2),))

@@ -49,6 +49,10 @@ class Permute(Invertible):
     Raises:
         GraphError: ``order`` is not a permutation of the channels.
 
+    References:
+        L. Ardizzone et al., "Analyzing Inverse Problems with Invertible Neural Networks", 2018,
+        https://arxiv.org/abs/1808.04730
+
     Example:
         >>> import torch, invgraph as ig
         >>> (y,), log_det = ig.Permute((3,), order=(2, 0, 1))((torch.tensor([[1.0, 2.0, 3.0]]),))

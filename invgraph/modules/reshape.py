@@ -17,13 +17,18 @@ def _reshaped(x: Tensor, shape: Shape) -> Result:
 
 
 class Flatten(Invertible):
-    """Make a vector of each sample.
+    r"""Make a vector of each sample.
+
+    .. math:: y = (x_1, \dots, x_N)
 
     Shape:
         ``x: (B, C, ...) -> y: (B, N)``
 
     Log-det:
         0.
+
+    Arguments:
+        in_shapes: shape of the input.
 
     Example:
         >>> import torch, invgraph as ig
@@ -44,7 +49,9 @@ class Flatten(Invertible):
 
 
 class Reshape(Invertible):
-    """Give each sample another shape, in row-major order.
+    r"""Give each sample another shape, in row-major order.
+
+    .. math:: (y_1, \dots, y_N) = (x_1, \dots, x_N)
 
     Shape:
         ``x: (B, ...) -> y: (B, *shape)``

@@ -12,7 +12,9 @@ from invgraph.shapes import Shape, Tensors, as_shape
 
 
 class Split(Invertible):
-    """Cut a value into parts along one axis.
+    r"""Cut a value into parts along one axis.
+
+    .. math:: (y_1, y_2, \dots) = x
 
     Shape:
         ``x: (B, C, ...) -> ys: (B, sizes[0], ...), (B, sizes[1], ...), ...``

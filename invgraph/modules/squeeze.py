@@ -8,7 +8,9 @@ from invgraph.shapes import Shape, Tensors, require_divisible
 
 
 class Squeeze(Invertible):
-    """Move each patch of ``factor`` positions along every axis into the channels (RealNVP's squeeze).
+    r"""Move each patch of ``factor`` positions along every axis into the channels (RealNVP's squeeze).
+
+    .. math:: y_{c f^2 + i f + j,\ h,\ w} = x_{c,\ f h + i,\ f w + j} \qquad 0 \le i, j < f
 
     The channels are ordered by channel, then by place in the patch, as in ``torch.nn.PixelUnshuffle``.
     `ig.Inverse(ig.Squeeze(...))` upsamples.
