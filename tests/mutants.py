@@ -1,8 +1,9 @@
 """Plant mistakes in a copy of the package, one at a time, and see whether the tests catch each.
 
 ``python tests/mutants.py`` runs all of them; ``python tests/mutants.py haar graph`` those whose file holds a word;
-``-j 4`` runs four at a time. A mutant is caught when the tests named with it fail; if one survives, the exit status
-is 1.
+``-j 4`` runs four at a time. The tests run without any mistake first, and must pass. A mutant is caught when the tests
+named with it then fail; tests that are not even collected say nothing of it. One that is not caught makes the exit
+status 1.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ RESIDUAL, MIXTURE, CONTINUOUS = (
     f"tests/test_{name}.py" for name in ("residual", "gaussian_mixture", "continuous_flow")
 )
 CHECKPOINT, DAMAGE = "tests/test_checkpoint.py", "tests/test_checkpoint_damage.py"
+REVERSIBLE, REVERSIBLE_GRAPHS = "tests/test_reversible.py", "tests/test_reversible_graphs.py"
+BOUND, FAULTS = "tests/test_bound.py", "tests/test_faults.py"
 FINGERPRINT, DIAGNOSE, INIT = (f"tests/test_{name}.py" for name in ("fingerprint", "diagnose", "init"))
 
 
@@ -54,10 +57,11 @@ MUTANTS = (
     Mutant("the shift is added before the scale", "transforms/scale_and_shift.py",
            "torch.addcmul(t, x, scale, out=scale)", "(x + t) * scale", (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("the gradient of the scale forgets the log-det", "transforms/scale_and_shift.py",
-           "s_slope = torch.addcmul(log_det_slope, x_slope, x)", "s_slope = x_slope * x",
+           "torch.addcmul(log_det_slope, x_slope, x, out=raw_place)", "torch.mul(x_slope, x, out=raw_place)",
            ("tests/test_scale_and_shift.py",)),
     Mutant("the gradient of the inverse's scale has the forward's sign", "transforms/scale_and_shift.py",
-           "s_slope = -torch.addcmul", "s_slope = torch.addcmul", ("tests/test_scale_and_shift.py",)),
+           "torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_place)",
+           "torch.addcmul(log_det_slope, y_slope, y, out=raw_place)", ("tests/test_scale_and_shift.py",)),
     Mutant("the gradient through the clamp forgets its bound", "transforms/clamp.py",
            "value=half / alpha**2", "value=half", ("tests/test_scale_and_shift.py",)),
     Mutant("the clamp is dropped", "transforms/clamp.py",
@@ -79,7 +83,7 @@ MUTANTS = (
     Mutant("the inverse of a shift is the shift", "transforms/additive.py",
            "y - params[:, 0]", "y + params[:, 0]", (CONTRACT, "-k", "Additive")),
     Mutant("the second side of a coupling reads what it transforms", "modules/coupling.py",
-           "self._params(side, parts[1 - side], cs,", "self._params(side, parts[side], cs,",
+           "self._params(nets[side], side, parts[1 - side], cs,", "self._params(nets[side], side, parts[side], cs,",
            (CONTRACT, "-k", "Coupling")),
     Mutant("the inverse of a coupling undoes its sides in the order of the forward", "modules/coupling.py",
            "sides[::-1] if inverse else sides", "sides", (CONTRACT, "-k", "Coupling")),
@@ -98,8 +102,16 @@ MUTANTS = (
            "        x.relu_()\n"
            "        h: Tensor = _plus_share(x, cast(nn.Linear, first), shared[0]) if shared else first(x)",
            (CONTRACT, "-k", "caller and Elementwise")),
-    Mutant("the last layer of a subnet is not zero at the start", "nets/feedforward.py",
-           "zero=layer is self.layers[-1]", "zero=False", (LAYERS,)),
+    Mutant("the last layer of an MLP is not zero at the start", "nets/feedforward.py",
+           ", sizes[1], bias=False) for shape in cond_shapes)\n        for layer in (*self.layers, *self.conditions):\n"
+           "            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])",
+           ", sizes[1], bias=False) for shape in cond_shapes)\n        for layer in (*self.layers, *self.conditions):\n"
+           "            start(cast(nn.Linear, layer), zero=False)", (LAYERS,)),
+    Mutant("the last layer of a convolutional subnet is not zero at the start", "nets/feedforward.py",
+           "            for shape in cond_shapes\n        )\n        for layer in (*self.layers, *self.conditions):\n"
+           "            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])",
+           "            for shape in cond_shapes\n        )\n        for layer in (*self.layers, *self.conditions):\n"
+           "            start(cast(nn.Linear, layer), zero=False)", (LAYERS,)),
     Mutant("the second condition is not concatenated to a plain subnet's data", "subnet.py",
            "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(shared))), dim=1)",
            (LAYERS,)),
@@ -162,7 +174,7 @@ MUTANTS = (
     Mutant("batches of different sizes are accepted", "shapes.py",
            "elif value.shape[0] != first.shape[0]:", "elif False:", (BAD,)),
     Mutant("the channels of an input are not checked", "shapes.py",
-           "if value.shape[1:] != shape or value.ndim == 0:", "if value.ndim == 0:", (BAD,)),
+           "if value.shape[1:] != self.shapes[index] or value.ndim == 0:", "if value.ndim == 0:", (BAD,)),
     Mutant("tuples of a layer that is held by another are nested once more", "invertible.py",
            "(outputs if isinstance(outputs, tuple) else (outputs,)), log_det", "(outputs,), log_det",
            (CONTRACT, "-k", "Inverse")),
@@ -174,7 +186,7 @@ MUTANTS = (
            "self._base_log_prob(self.graph._outputs().unpack(\"Flow\", z)) + 0 * log_det", (FLOW,)),
     Mutant("the loss keeps the normal's constant", "flow.py",
            "0.5 * self.dims * math.log(2 * math.pi)\n        loss", "0.0\n        loss", (FLOW,)),
-    Mutant("denoising takes sigma for its square", "flow.py", "sigma**2 * g", "sigma * g", (FLOW,)),
+    Mutant("denoising takes sigma for its square", "flow.py", "deviation * deviation * g", "deviation * g", (FLOW,)),
     Mutant("a knot belongs to the bin on its left", "transforms/spline.py",
            "(t.unsqueeze(1) >= knots[:, 1:-1])", "(t.unsqueeze(1) > knots[:, 1:-1])", (SPLINES,)),
     Mutant("the least size of a bin is not taken off the rest", "transforms/spline.py",
@@ -270,6 +282,73 @@ MUTANTS = (
     Mutant("a graph in Inverse starts along the forward", "graph.py",
            "self._initialize_along(self.inverse_schedule, ys, cs, inverse=True)",
            "self._initialize_along(self.forward_schedule, ys, cs, inverse=False)", (INIT,)),
+    Mutant("a second derivative of a reversible graph is wrong in silence", "reversible.py",
+           "if torch.is_grad_enabled():\n            advice = \"second", "if False:\n            advice = \"second",
+           (REVERSIBLE,)),
+    Mutant("dropout in a reversible graph is run again with other numbers", "reversible.py",
+           "if not all(torch.equal(a, b) for a, b in zip(random,",
+           "if not all(True for a, b in zip(random,", (REVERSIBLE,)),
+    Mutant("backward of a reversible graph runs without the forward's autocast", "reversible.py",
+           "with ctx.autocast.again(), FrozenStatistics(runner.graph), torch.no_grad():",
+           "with FrozenStatistics(runner.graph), torch.no_grad():", (REVERSIBLE,)),
+    Mutant("batch norm counts a batch once more in backward", "reversible.py",
+           "with ctx.autocast.again(), FrozenStatistics(runner.graph), torch.no_grad():",
+           "with ctx.autocast.again(), torch.no_grad():", (REVERSIBLE,)),
+    Mutant("what the anchors kept goes to the steps in the other order", "reversible.py",
+           "found[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]",
+           "found[step], kept = kept[-len(step.inputs) :], kept[: -len(step.inputs)]", (REVERSIBLE,)),
+    Mutant("a value that two nodes read has the gradient of the last one", "backward_walk.py",
+           "self.slopes[slot] = added(self.slopes[slot], slope)", "self.slopes[slot] = slope", (REVERSIBLE,)),
+    Mutant("the log-det of a node has no gradient in a reversible graph", "backward_walk.py",
+           "for slot in step.outputs), slope_log_det)", "for slot in step.outputs), None)", (REVERSIBLE,)),
+    Mutant("the gradient of a conditioning network stops at its conditions", "backward_walk.py",
+           "self._add(step.conditions, found[: len(leaves)])", "pass", (REVERSIBLE,)),
+    Mutant("the rebuilt inputs are not compared with the kept ones", "backward_walk.py",
+           "        self._compare(schedule.starts, starts, starts)\n", "", (REVERSIBLE,)),
+    Mutant("rounding is carried past an anchor", "backward_walk.py",
+           "self._put(step.inputs, tuple(value.detach() for value in anchored[step]))", "pass", (REVERSIBLE,)),
+    Mutant("the guard names the node that loses least", "backward_walk.py",
+           "layer = named[max(steps,", "layer = named[min(steps,", (REVERSIBLE,)),
+    Mutant("a node that was rebuilt early is undone once more", "backward_plan.py",
+           '"again" if step in early else "undo"', '"undo"', (REVERSIBLE, REVERSIBLE_GRAPHS)),
+    Mutant("nothing of the conditions is computed once", "bound.py",
+           "self.shares[step.layer] = layer.share(cs)", "pass", (BOUND,)),
+    Mutant("samples of a bound graph may have any number of rows", "bound.py",
+           "value.shape[1] != self.rows or ", "", (BOUND,)),
+    Mutant("a refused random state stays half set", "rng.py",
+           "        _set(before)\n", "", (CHECKPOINT, "-k", "random_states")),
+    Mutant("the state of numpy's generator is not put back", "rng.py",
+           '    np.random.set_state(state["numpy"])\n', "", (CHECKPOINT, "-k", "random_states")),
+    Mutant("the state of Python's generator is not put back", "rng.py",
+           '    random.setstate(state["python"])\n', "", (CHECKPOINT, "-k", "random_states")),
+    Mutant("missing random states are left as they are", "rng.py",
+           "[name for name in _NAMES if name not in state]", "[]", (CHECKPOINT, "-k", "random_states")),
+    Mutant("the lengths of a power iteration are those of the batch", "singular.py",
+           "[part.flatten(1).square().sum(1) for part in vector]",
+           "[part.square().sum().expand(len(part)) for part in vector]", (DIAGNOSE,)),
+    Mutant("a power iteration ends after its first step", "singular.py",
+           "if not bool((found > before * (1 + _STILL)).any()):", "if True:", (DIAGNOSE,)),
+    Mutant("a power iteration ends when one sample stands still", "singular.py",
+           "(found > before * (1 + _STILL)).any()", "(found > before * (1 + _STILL)).all()", (DIAGNOSE,)),
+    Mutant("a difference quotient is one of twice the step", "singular.py",
+           "(a - b) / (2 * step)", "(a - b) / step", (DIAGNOSE,)),
+    Mutant("an unknown argument of a layer is not noticed", "node.py",
+           "if name not in accepted and not any(", "if False and not any(", (BAD,)),
+    Mutant("a condition may be transformed", "node.py",
+           "if isinstance(value.node, (ConditionNode, FeatureNode)):", "if False:", (BAD,)),
+    Mutant("dots in names of nodes are accepted", "node.py", 'if "." in name:', "if False:", (BAD,)),
+    Mutant("a chain gives its conditions to layers that take none", "node.py",
+           "given = conditions if _takes_conditions(module, args) else ()", "given = conditions", (NODES,)),
+    Mutant("nodes can be changed", "node.py",
+           'raise FrozenInstanceError(f"cannot assign to field {name!r}")', "self.__dict__[name] = value", (NODES,)),
+    Mutant("a node of several outputs stands for its first", "node.py",
+           "if len(source.outputs) != 1:", "if not source.outputs:", (BAD, NODES)),
+    Mutant("check_finite does not look", "graph.py",
+           "if self.check_finite:", "if False:", (FAULTS,)),
+    Mutant("check_finite looks at the first output only", "graph.py",
+           "self._require_finite(step, (*outputs, log_det))", "self._require_finite(step, outputs[:1])", (FAULTS,)),
+    Mutant("check_finite lets infinities pass", "graph.py",
+           "bool(torch.isfinite(value).all())", "not bool(torch.isnan(value).any())", (FAULTS,)),
     Mutant("the digest of a checkpoint is not compared", "checkpoint.py",
            "if found.hexdigest().encode() != digest:", "if len(found.hexdigest()) != len(digest):", (DAMAGE,)),
     Mutant("the bytes before the digest are not in it", "checkpoint.py",
@@ -295,8 +374,8 @@ MUTANTS = (
            "except BaseException:", "except ZeroDivisionError:", (DAMAGE,)),
     Mutant("the leftovers of a writer at work are swept", "storage.py",
            "_STALE_SECONDS = 3600", "_STALE_SECONDS = -3600", (CHECKPOINT,)),
-    Mutant("a diagnosis leaves the graph in evaluation mode", "diagnose.py",
-           "            module.training = training\n", "            pass\n", (DIAGNOSE,)),
+    Mutant("a diagnosis leaves the graph in evaluation mode", "modes.py",
+           "            part.training = training\n", "            pass\n", (DIAGNOSE,)),
     Mutant("the inverse gain is measured at the inputs", "diagnose.py",
            "_largest(layer.inverse, ys, cs, power)", "_largest(layer, xs, cs, power)", (DIAGNOSE,)),
     Mutant("nodes inside nested graphs count twice in the shares", "diagnose.py",
@@ -306,8 +385,8 @@ MUTANTS = (
 
 
 def stale(mutant: Mutant) -> bool:
-    """Whether the source no longer holds the text, exactly once (or the same mistake at every place)."""
-    return mutant.old not in (ROOT / "invgraph" / mutant.file).read_text()
+    """Whether the source no longer holds the text exactly once."""
+    return (ROOT / "invgraph" / mutant.file).read_text().count(mutant.old) != 1
 
 
 def start(mutant: Mutant | None, tests: tuple[str, ...], folder: Path) -> int:
@@ -346,23 +425,23 @@ def _tested(tests: tuple[str, ...], folder: Path) -> int:
     return int(pytest.main(["-q", "-x", "-W", imported, "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
 
-def run(jobs: int, work: Sequence[tuple[Mutant | None, tuple[str, ...]]]) -> Iterator[tuple[Mutant | None, bool, str]]:
-    """Each piece of work with whether its tests passed and the end of what they printed, as they end."""
+Work = tuple[Mutant | None, tuple[str, ...]]
+
+
+def run(jobs: int, work: Sequence[Work]) -> Iterator[tuple[Work, int, str]]:
+    """Each piece of work with pytest's exit code and the end of what it printed, as they end."""
     waiting, running = list(work)[::-1], {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
         while waiting or running:
             while waiting and len(running) < jobs:
                 mutant, tests = waiting.pop()
                 folder = Path(place, str(len(waiting)))
-                running[start(mutant, tests, folder)] = (mutant, folder)
+                running[start(mutant, tests, folder)] = ((mutant, tests), folder)
             child, status = os.wait()
-            mutant, folder = running.pop(child)
-            code, told = os.waitstatus_to_exitcode(status), (folder / "log").read_text()[-1000:]
-            # 0: all passed, 1: some failed, 2: not even collected; anything else says nothing of the mistake.
-            if code not in (0, 1, 2):
-                raise RuntimeError(f"{mutant}: pytest ended with {code}:\n{told}")
+            done, folder = running.pop(child)
+            told = (folder / "log").read_text()[-1000:]
             shutil.rmtree(folder)
-            yield mutant, code == 0, told
+            yield done, os.waitstatus_to_exitcode(status), told
 
 
 def main() -> int:
@@ -374,19 +453,22 @@ def main() -> int:
     gone = [mutant for mutant in chosen if stale(mutant)]
     for mutant in gone:
         print(f"STALE     {mutant.file}: {mutant.told}: the source has changed, change the mutant too")
-    ((_, passed, told),) = run(1, [(None, (LAYERS, BAD))])
-    if not passed:
-        print(f"the tests fail without any mistake:\n{told}")
-        return 1
-    print("no mistake: the tests pass", flush=True)
     live = [mutant for mutant in chosen if mutant not in gone]
-    survived = 0
-    for found, passed, _ in run(options.jobs, [(mutant, mutant.tests) for mutant in live]):
+    selections = dict.fromkeys(mutant.tests for mutant in live)
+    for (_, tests), code, told in run(options.jobs, [(None, tests) for tests in selections]):
+        if code:
+            print(f"without any mistake, pytest {' '.join(tests)} ends with {code}:\n{told}")
+            return 1
+    print("no mistake: the tests pass", flush=True)
+    caught = 0
+    for (found, _), code, told in run(options.jobs, [(mutant, mutant.tests) for mutant in live]):
         assert found is not None
-        survived += passed
-        print(f"{'SURVIVED' if passed else 'caught':9} {found.file}: {found.told}", flush=True)
-    print(f"{len(live) - survived} of {len(chosen)} mutants caught")
-    return 1 if survived or gone else 0
+        caught += code == 1
+        # 0: all passed, 1: some failed; anything else (2: not even collected) says nothing of the mistake.
+        outcome = {0: "SURVIVED", 1: "caught"}.get(code, f"BROKEN ({code})")
+        print(f"{outcome:9} {found.file}: {found.told}{'' if code in (0, 1) else told}", flush=True)
+    print(f"{caught} of {len(chosen)} mutants caught")
+    return 0 if caught == len(chosen) else 1
 
 
 if __name__ == "__main__":
