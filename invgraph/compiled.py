@@ -38,18 +38,22 @@ def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "mode": None, "options": chosen}
 
 
-def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
-    """Call a layer in one of its directions, with values that a graph has checked; what it returns is checked here."""
+def run_layer(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bool) -> tuple[Tensors, Tensor]:
+    """Call a layer in one of its directions, with values that a graph has checked; what it returns is checked here.
+
+    Returns:
+        What the layer makes, and the log-determinant with the layer's share.
+    """
     if not torch.compiler.is_compiling():
-        ys, log_det = layer.inverse(Checked(xs), cs) if inverse else layer(Checked(xs), cs)
+        ys, share = layer.inverse(Checked(xs), cs) if inverse else layer(Checked(xs), cs)
         kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
-        check_result(layer.label, kind, shapes, ys, log_det, xs[0])
-        return ys, log_det
+        check_result(layer.label, kind, shapes, ys, share, xs[0])
+        return ys, log_det + share
     if layer.compiled_once and not torch.compiler.is_exporting():
-        *ys, log_det = _region(layer, xs, cs, inverse)
-    else:
-        ys, log_det = _traced(layer, xs, cs, inverse)
-    return tuple(ys), log_det
+        *ys, log_det = _region(layer, xs, cs, log_det, inverse)
+        return tuple(ys), log_det
+    ys, share = _traced(layer, xs, cs, inverse)
+    return tuple(ys), log_det + share
 
 
 def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor]:
@@ -63,10 +67,14 @@ def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensor
     return layer(xs, cs) if hooked else layer._forward(xs, cs)  # type: ignore[no-any-return]
 
 
-def _flat(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Tensors:
-    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time."""
-    ys, log_det = _traced(layer, xs, cs, inverse)
-    return *ys, log_det
+def _flat(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bool) -> Tensors:
+    """What a layer makes and the log-determinant so far, in one tuple: torch traces nested ones again each time.
+
+    The sum is inside: outside, inductor would fuse the sums of many layers into kernels that are equal in no two
+    graphs, and compile each.
+    """
+    ys, share = _traced(layer, xs, cs, inverse)
+    return *ys, log_det + share
 
 
 # How many kinds of layers a graph may hold: newer torch stops at eight unless told otherwise.

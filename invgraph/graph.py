@@ -154,8 +154,7 @@ class Graph(Invertible):
         if step.feature:
             outputs = features(layer(*cs), log_det.dtype)
         else:
-            outputs, share = run_layer(layer, held(slots, step.inputs), cs, inverse)
-            log_det = log_det + share
+            outputs, log_det = run_layer(layer, held(slots, step.inputs), cs, log_det, inverse)
         return self._settle(step, slots, outputs, log_det)
 
     def _settle(self, step: Step, slots: list[Tensor | None], outputs: Tensors, log_det: Tensor) -> Tensor:
