@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=20.0, help="for each section; the larger ones take 2 or 3 times it"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of results.json and plots")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmarks"), help="folder of results.json, table.txt and plots"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -76,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": options.threads}
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "unmeasured"
         file.write_text(json.dumps({"machine": {**machine, "gpu": device}, "sections": results}, indent=1))
-    print("\n" + table([row for section in results.values() for row in section]))
+    text = table([row for section in results.values() for row in section])
+    (options.out / "table.txt").write_text(text + "\n")
+    print("\n" + text)
     plot(results, options.out)
 
 

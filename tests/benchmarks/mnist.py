@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import invgraph as ig
+from tests.benchmarks.by_hand import ByHand
 from tests.benchmarks.timing import Job, interleave, rows
 
 DEPTH, WIDTH, HIDDEN, CLASSES = 24, 784, 512, 10
@@ -174,6 +175,11 @@ def _loss(z: Tensor, log_det: Tensor) -> Tensor:
     return z.square().sum() / 2 - log_det.sum()
 
 
+def _compiled(model: nn.Module) -> nn.Module:
+    model.compile()
+    return model
+
+
 def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
     """A train step (loss and gradients, no optimiser) of every contestant."""
     x = torch.randn(batch, WIDTH)
@@ -203,6 +209,9 @@ def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
         add("invgraph compiled", lambda: graph().compile(), lambda m: _loss(*m(x, c)))
     add("invgraph reversible", lambda: ig.reversible(graph()), lambda m: _loss(*m(x, c)))
     add("straight", Straight, lambda m: _loss(*m(x, c)))
+    if compiled:
+        add("straight compiled", lambda: _compiled(Straight()), lambda m: _loss(*m(x, c)))
+    add("by hand", lambda: ByHand(DEPTH, WIDTH, CLASSES, HIDDEN), lambda m: _loss(*m(x, c)))
     add("FrEIA", freia, lambda m: _loss(*m(x, c=[c])))
     add("nflows", nflows, lambda m: _loss(*m(x, context=c)))
     add("zuko", zuko, lambda m: -m(c).log_prob(x).sum())
