@@ -53,6 +53,8 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bo
         *ys, log_det = _region(layer, xs, cs, log_det, inverse)
         return tuple(ys), log_det
     ys, share = _traced(layer, xs, cs, inverse)
+    if not torch.compiler.is_exporting():
+        ys = tuple(y.clone() for y in ys)  # no region takes two views of one tensor, such as the parts of a split
     return tuple(ys), log_det + share
 
 

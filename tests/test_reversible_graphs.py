@@ -11,6 +11,7 @@ from test_bound import both
 from test_reversible import agree
 
 import invgraph as ig
+from invgraph.testing import randomize
 
 calm = settings(
     max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -39,9 +40,21 @@ def test_bound_values_are_those_of_the_graph(graph: ig.Graph) -> None:
 
 
 @tracing
-@calm
+@settings(calm, max_examples=25)  # seconds each
 @given(ig.testing.graphs(dtype=torch.float32))
 def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
+    compiles(graph)
+
+
+@tracing
+@pytest.mark.nightly
+@settings(calm, max_examples=200, derandomize=False, print_blob=True)
+@given(ig.testing.graphs(dtype=torch.float32))
+def test_two_hundred_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
+    compiles(graph)
+
+
+def compiles(graph: ig.Graph) -> None:
     torch._dynamo.reset()
     compiled = copy.deepcopy(graph).compile(backend="eager")
     cs = graph._conditions().pack(tuple(torch.randn(3, *shape) for shape in graph.cond_shapes))
@@ -52,3 +65,17 @@ def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
             ours, plain = ((g.inverse if inverse else g)(values, cs) for g in (compiled, graph))
         for left, right in zip(*((*(y if isinstance(y, tuple) else (y,)), d) for y, d in (ours, plain)), strict=True):
             assert (left - right).abs().max() <= 1e-6 * max(1.0, right.abs().max().item())
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_compiled_coupling_may_be_given_the_other_part_of_a_split(inverse: bool) -> None:
+    """The parts are views of one tensor: of a split's input forward, of a concat's output in the inverse."""
+    x = ig.InputNode(4, name="x")
+    a, b = ig.Node(x, ig.Split, {"sizes": (2, 2)}, name="split")
+    b = ig.Node(b, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=4)}, conditions=a, name="mix")
+    graph = randomize(ig.Graph(x, ig.Node((a, b), ig.Concat, name="join")))
+    torch._dynamo.reset()
+    compiled = copy.deepcopy(graph).compile(backend="eager")
+    values = torch.randn(3, 4)
+    for ours, plain in zip(*((g.inverse if inverse else g)(values) for g in (compiled, graph)), strict=True):
+        assert torch.allclose(ours, plain)
