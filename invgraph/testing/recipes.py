@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -11,12 +11,23 @@ from torch import Tensor, nn
 
 from invgraph.invertible import Inverse, Invertible
 from invgraph.modules.actnorm import ActNorm
+from invgraph.modules.all_in_one import AllInOne
+from invgraph.modules.autoregressive import Autoregressive
+from invgraph.modules.conv1x1 import Conv1x1
 from invgraph.modules.coupling import Coupling
+from invgraph.modules.dct import DCT
 from invgraph.modules.elementwise import Elementwise
 from invgraph.modules.haar import Haar
+from invgraph.modules.householder import Householder
+from invgraph.modules.learned_scaling import LearnedScaling
 from invgraph.modules.linear import FixedLinear, Orthogonal
+from invgraph.modules.low_rank_linear import LowRankLinear
+from invgraph.modules.masked_coupling import MaskedCoupling
+from invgraph.modules.orthogonal_linear import OrthogonalLinear
+from invgraph.modules.patch_autoregressive import PatchAutoregressive
 from invgraph.modules.permute import Permute
 from invgraph.modules.reshape import Flatten, Reshape
+from invgraph.modules.residual import Residual
 from invgraph.modules.split import Split
 from invgraph.modules.squeeze import Squeeze
 from invgraph.nets import MLP, ConvNet
@@ -24,7 +35,12 @@ from invgraph.shapes import Shape
 from invgraph.testing.randomize import draw, randomize
 from invgraph.transforms.additive import Additive
 from invgraph.transforms.affine import Affine
+from invgraph.transforms.bernstein import Bernstein
+from invgraph.transforms.linear_spline import LinearSpline
+from invgraph.transforms.mixture_cdf import MixtureCDF
+from invgraph.transforms.quadratic_spline import QuadraticSpline
 from invgraph.transforms.rational_quadratic_spline import RationalQuadraticSpline
+from invgraph.transforms.transform import Transform
 from invgraph.transforms.volume_preserving import VolumePreserving
 
 Recipe: TypeAlias = tuple[Callable[..., Invertible], Mapping[str, Any]]
@@ -32,29 +48,64 @@ Recipe: TypeAlias = tuple[Callable[..., Invertible], Mapping[str, Any]]
 
 # Errors of rounding grow by each layer's largest slope, and a graph multiplies those of its nodes: bounds on what one
 # layer may stretch keep sixteen of them in a row within what float64 can undo to ten digits.
-_TRANSFORMS = (
+_TRANSFORMS: tuple[Transform, ...] = (
     Affine(clamp=1.0),
     Additive(),
     Affine(clamp=1.0, activation="tanh"),
     VolumePreserving(clamp=1.0),
     RationalQuadraticSpline(bins=4, min_width=0.15, min_height=0.15, min_slope=0.3),
+    RationalQuadraticSpline(bins=3, min_width=0.2, min_height=0.2, min_slope=0.3, circular=True),
+    LinearSpline(bins=3, min_width=0.2, min_height=0.2),
+    QuadraticSpline(bins=3, min_width=0.2, min_height=0.3, learned_bound=True),
+    MixtureCDF(components=2, clamp=0.5),
+    Bernstein(degree=5, min_step=0.1),
 )
 _ROWS = 32  # that a layer starts from; the deviation of a few would be far from the one of the data
+_FEW = 8  # numbers at most, for layers whose inverse or log-det takes a step for each
 
 
 def recipes(shape: Shape, cond_shapes: tuple[Shape, ...]) -> tuple[Recipe, ...]:
-    """Layers with one input of this shape, under these conditions; the first ones are the simplest."""
-    subnet = _subnet(shape)
-    found: list[Recipe] = [] if cond_shapes else [*unconditional(shape)]
-    first = cond_shapes[0] if cond_shapes else None
+    """Layers with one input of this shape, under these conditions; the first ones are the simplest.
+
+    All that are exact to rounding on any numbers, whatever the conditions are. Left out are the transforms between
+    numbers and an interval (Sigmoid, Logit, Softplus), GaussianMixture (its condition chooses one of its components),
+    Dequantize (it takes integers) and ContinuousFlow (exact to its solver's error).
+    """
+    found = [] if cond_shapes else [*unconditional(shape)]
     for transform in _TRANSFORMS:
-        if shape[0] > 1:
-            found += [(Coupling, {"transform": transform, "subnet": subnet, "sides": sides}) for sides in (1, 2)]
-            found += [(inverted, {"layer": Coupling, "transform": transform, "subnet": subnet})]
-        reader = None if first is None else _subnet(first)
-        if first is None or all(len(other) == 1 or other[1:] == first[1:] for other in cond_shapes[1:]):
-            found.append((Elementwise, {"transform": transform, "subnet": reader}))
-    return tuple(found)
+        found += _structures(transform, shape, cond_shapes)
+    return (*found, *_blocks(shape, cond_shapes))
+
+
+def _structures(transform: Transform, shape: Shape, cond_shapes: tuple[Shape, ...]) -> Iterator[Recipe]:
+    """The structures that fit, around one transform."""
+    args = {"transform": transform, "subnet": _subnet(shape)}
+    if shape[0] > 1:
+        yield from ((Coupling, {**args, "sides": sides}) for sides in (1, 2))
+        yield (inverted, {"layer": Coupling, **args})
+    if _alike(cond_shapes):
+        yield (Elementwise, {"transform": transform, "subnet": _reader(cond_shapes)})
+    if max(shape[1:], default=shape[0]) > 1:
+        yield (MaskedCoupling, args)
+    if transform.pointwise and 1 < math.prod(shape) <= _FEW:
+        yield (Autoregressive, {"transform": transform, "hidden": 6})
+
+
+def _blocks(shape: Shape, cond_shapes: tuple[Shape, ...]) -> Iterator[Recipe]:
+    """Layers that are neither a structure around a transform nor unconditional."""
+    channels, *sizes = shape
+    if channels > 1:
+        yield (AllInOne, {"transform": Affine(clamp=1.0), "subnet": _subnet(shape), "seed": channels})
+        yield (AllInOne, {"subnet": _subnet(shape), "transform": Additive(), "householder": 2, "reverse": True})
+    if cond_shapes and _alike(cond_shapes):
+        yield (Householder, {"reflections": 2, "subnet": _reader(cond_shapes)})
+    if cond_shapes and all(len(other) == 1 for other in cond_shapes):
+        yield (LowRankLinear, {"rank": 1, "subnet": _reader(cond_shapes), "clamp": 1.0})
+    if math.prod(shape) <= _FEW:
+        yield (Residual, {"hidden": 4, "layers": 1, "lipschitz": 0.5})
+    cut = sizes or [channels]
+    if all(size % 2 == 0 for size in cut) and max(cut) > 2:  # patches of edge 2, and at least two of them
+        yield (PatchAutoregressive, {"transform": Affine(clamp=1.0), "width": 4, "depth": 1, "heads": 2})
 
 
 def unconditional(shape: Shape) -> tuple[Recipe, ...]:
@@ -63,16 +114,29 @@ def unconditional(shape: Shape) -> tuple[Recipe, ...]:
     found: list[Recipe] = [(Permute, {"seed": channels}), (Orthogonal, {"seed": channels}), (mixed, {}), (ActNorm, {})]
     if channels > 1:
         found += [(Split, {"sizes": (1, channels - 1)}), (Reshape, {"shape": (1, *shape)})] if len(shape) < 4 else []
+    found += [(LearnedScaling, {"per_channel": bool(sizes)}), (OrthogonalLinear, {"chart": "cayley"})]
+    # The triangular factors of a large rotation are worse conditioned than itself.
+    found += [(Conv1x1, {"seed": channels, "orthogonal": channels > 4}), (Householder, {"reflections": 3})]
+    found += [(LowRankLinear, {"rank": min(channels, 2), "clamp": 1.0}), (DCT, {})]
     if not sizes:
         return (*found, (Reshape, {"shape": (channels, 1, 1)}))
     found.append((Flatten, {}))
     if all(size % 2 == 0 for size in sizes):
-        found += [(Haar, {}), (Haar, {"rebalance": 0.5, "order_by_wavelet": True}), (Squeeze, {})]
+        found += [(Haar, {}), (Haar, {"rebalance": 0.5, "order_by_wavelet": True}), (Squeeze, {}), (DCT, {"block": 2})]
     if channels % 2 ** len(sizes) == 0:
         found += [(enlarged, {"layer": Haar}), (enlarged, {"layer": Squeeze})]
     if sizes[0] > 1:
         found.append((Split, {"sizes": (1, sizes[0] - 1), "dim": 1}))
     return tuple(found)
+
+
+def _alike(cond_shapes: tuple[Shape, ...]) -> bool:
+    """Whether a subnet that reads the first condition can read the others beside it."""
+    return all(len(other) == 1 or other[1:] == cond_shapes[0][1:] for other in cond_shapes[1:])
+
+
+def _reader(cond_shapes: tuple[Shape, ...]) -> object:
+    return _subnet(cond_shapes[0]) if cond_shapes else None
 
 
 def _subnet(shape: Shape) -> object:

@@ -53,7 +53,11 @@ def layers(
     *,
     dtype: torch.dtype = torch.float64,
 ) -> st.SearchStrategy[Invertible]:
-    """Layers of this library with one input and random parameters.
+    """Layers of this library with one input and random parameters: all that fit and are exact to rounding on any data.
+
+    They are well conditioned, so that sixteen in a row still come back within 1e-10. Not drawn are ``Sigmoid``,
+    ``Logit`` and ``Softplus`` (they map to or from an interval), ``GaussianMixture`` (its condition chooses a
+    component), ``Dequantize`` and ``ContinuousFlow``; ``Autoregressive`` and ``Residual`` only for few numbers.
 
     Arguments:
         shape: of the input; default: drawn.
@@ -91,6 +95,8 @@ def graphs(
     dtype: torch.dtype = torch.float64,
 ) -> st.SearchStrategy[Graph]:
     """Valid conditional graphs with random parameters: splits, concats, features, inner conditions, nested graphs.
+
+    Their layers are those of :func:`layers`.
 
     Arguments:
         max_nodes: about how many nodes; a few more where outputs must be joined or a condition is left over.
