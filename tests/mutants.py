@@ -310,7 +310,7 @@ MUTANTS = (
     Mutant("the guard names the node that loses least", "backward_walk.py",
            "layer = named[max(steps,", "layer = named[min(steps,", (REVERSIBLE,)),
     Mutant("a node that was rebuilt early is undone once more", "backward_plan.py",
-           '"again" if step in early else "undo"', '"undo"', (REVERSIBLE, REVERSIBLE_GRAPHS)),
+           '"again" if step in early else "undo"', '"undo"', (REVERSIBLE_GRAPHS, "-k", "reversible_gradients")),
     Mutant("nothing of the conditions is computed once", "bound.py",
            "self.shares[step.layer] = layer.share(cs)", "pass", (BOUND,)),
     Mutant("samples of a bound graph may have any number of rows", "bound.py",
