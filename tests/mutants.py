@@ -36,8 +36,7 @@ RESIDUAL, MIXTURE, CONTINUOUS = (
     f"tests/test_{name}.py" for name in ("residual", "gaussian_mixture", "continuous_flow")
 )
 CHECKPOINT, DAMAGE = "tests/test_checkpoint.py", "tests/test_checkpoint_damage.py"
-REVERSIBLE, REVERSIBLE_GRAPHS = "tests/test_reversible.py", "tests/test_reversible_graphs.py"
-BOUND, FAULTS = "tests/test_bound.py", "tests/test_faults.py"
+REVERSIBLE, BOUND, FAULTS = (f"tests/test_{name}.py" for name in ("reversible", "bound", "faults"))
 FINGERPRINT, DIAGNOSE, INIT = (f"tests/test_{name}.py" for name in ("fingerprint", "diagnose", "init"))
 
 
@@ -309,8 +308,9 @@ MUTANTS = (
            "self._put(step.inputs, tuple(value.detach() for value in anchored[step]))", "pass", (REVERSIBLE,)),
     Mutant("the guard names the node that loses least", "backward_walk.py",
            "layer = named[max(steps,", "layer = named[min(steps,", (REVERSIBLE,)),
-    Mutant("a node that was rebuilt early is undone once more", "backward_plan.py",
-           '"again" if step in early else "undo"', '"undo"', (REVERSIBLE_GRAPHS, "-k", "reversible_gradients")),
+    Mutant("inner values that a node is conditioned on are not rebuilt for it", "backward_plan.py",
+           "_provide((*step.conditions, *(() if step in early else step.outputs)), known,",
+           "_provide(() if step in early else step.outputs, known,", (REVERSIBLE,)),
     Mutant("nothing of the conditions is computed once", "bound.py",
            "self.shares[step.layer] = layer.share(cs)", "pass", (BOUND,)),
     Mutant("samples of a bound graph may have any number of rows", "bound.py",

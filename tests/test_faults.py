@@ -103,6 +103,37 @@ def test_there_are_thirty_faults() -> None:
     print(f"{len(FAULTS)} injected faults, each traced to its node")
 
 
+class Spoiled(ig.Invertible):
+    """The identity of two values, but for one of its results."""
+
+    arity = 2
+
+    def __init__(self, in_shapes: Any, cond_shapes: Any = (), *, result: int) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        self.result = result
+
+    @property
+    def out_shapes(self) -> Any:
+        return self.in_shapes
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        results = [*xs, torch.zeros(len(xs[0]))]
+        results[self.result] = results[self.result] + torch.inf
+        return tuple(results[:2]), results[2]
+
+    _inverse = _forward
+
+
+@pytest.mark.parametrize("result", range(3))
+def test_every_result_of_a_node_is_looked_at(result: int) -> None:
+    """Its first and second value, and its log-determinant."""
+    x, y = ig.InputNode(2, name="x"), ig.InputNode(3, name="y")
+    graph = ig.Graph((x, y), list(ig.Node((x, y), Spoiled, {"result": result}, name="node")), check_finite=True)
+    for direction in (graph, graph.inverse):
+        with pytest.raises(ig.NumericsError, match="node 'node'"):
+            direction((torch.zeros(4, 2), torch.zeros(4, 3)))
+
+
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_bad_data_pass_through_and_touch_no_other_row(bad: float) -> None:
     flow = make_flow()
