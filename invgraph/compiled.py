@@ -54,7 +54,8 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bo
         return tuple(ys), log_det
     ys, share = _traced(layer, xs, cs, inverse)
     if not torch.compiler.is_exporting():
-        ys = tuple(y.clone() for y in ys)  # no region takes two views of one tensor, such as the parts of a split
+        # No region takes two views of one tensor, such as the parts of a split.
+        ys = tuple(y if y._base is None else y.clone() for y in ys)
     return tuple(ys), log_det + share
 
 

@@ -40,7 +40,7 @@ def test_bound_values_are_those_of_the_graph(graph: ig.Graph) -> None:
 
 
 @tracing
-@settings(calm, max_examples=25)  # seconds each
+@calm
 @given(ig.testing.graphs(dtype=torch.float32))
 def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
     compiles(graph)

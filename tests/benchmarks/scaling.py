@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -139,10 +140,15 @@ def imports(rounds: int = 7) -> list[dict[str, object]]:
     """``import invgraph`` against ``import torch``, each in a new process, in turns."""
     times: dict[str, list[float]] = {"torch": [], "invgraph": []}
     code = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-    for _ in range(rounds + 1):
-        for name, own in times.items():
-            done = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True)
-            own.append(float(done.stdout))
+    with tempfile.TemporaryDirectory() as cache:
+        # From bytecode, as an installed package is imported, also where writing it beside the source is forbidden.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = cache
+        for _ in range(rounds + 1):
+            for name, own in times.items():
+                command = [sys.executable, "-c", code.format(name)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+                own.append(float(done.stdout))
     base = min(times["torch"][1:])
     return [
         {"work": "import", "contestant": name, "minimum": min(own[1:]), "median": sorted(own[1:])[rounds // 2],
