@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 from invgraph.arguments import require_amount
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph import Graph, require_graph
+from invgraph.reversible import Reversible
 from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
 
 Base: TypeAlias = Distribution | Sequence[object] | None
@@ -24,7 +25,7 @@ class Flow(nn.Module):
     .. math:: \log p(x | c) = \log p_Z(f(x; c)) + \log |\det \partial f / \partial x|
 
     Arguments:
-        graph: maps data to latents.
+        graph: maps data to latents; or ``reversible(graph)``, to train it in constant memory.
         base: density of the latents, from ``torch.distributions``: one, or one for each output of the graph, each over
             a whole output (its batch and event shape together are the output's shape). Default: standard normal. Its
             tensors are no parameters of the flow: they are neither trained, moved nor saved with it.
@@ -48,9 +49,9 @@ class Flow(nn.Module):
         torch.Size([7, 5, 2])
     """
 
-    def __init__(self, graph: Graph, base: Base = None) -> None:
+    def __init__(self, graph: Graph | Reversible, base: Base = None) -> None:
         super().__init__()
-        require_graph(graph, "Flow")
+        require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.graph = graph
         self.base = _bases(base, graph.out_shapes)
         self._base_tensors = tuple(map(_floating, self.base or ()))

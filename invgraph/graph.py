@@ -128,6 +128,18 @@ class Graph(Invertible):
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         return self._run(self.inverse_schedule, ys, cs, inverse=True)
 
+    def share(self, cs: Tensors) -> Any:
+        """The graph bound to the conditions, where it is a layer of one that is."""
+        return Bound(self, self._conditions().pack(cs), torch.is_grad_enabled()) if cs else cs
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        *ys, log_det = shared._walk(self.forward_schedule, xs, inverse=False)
+        return tuple(ys), log_det
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        *xs, log_det = shared._walk(self.inverse_schedule, ys, inverse=True)
+        return tuple(xs), log_det
+
     def _run(self, schedule: Schedule, values: Tensors, conditions: Tensors, inverse: bool) -> Result:
         log_det = values[0].new_zeros(values[0].shape[0])
         slots = self._start(schedule, values, conditions)

@@ -292,6 +292,15 @@ class Nested(Invertible):
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         return flat_call(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
 
+    def share(self, cs: Tensors) -> Any:
+        return self.module.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self.module._forward_shared(xs, shared)
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self.module._inverse_shared(ys, shared)
+
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self.module._initialize(xs, cs)
 

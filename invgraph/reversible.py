@@ -9,11 +9,12 @@ from torch import Tensor
 
 from invgraph.backward_plan import plan, schedule_of
 from invgraph.backward_walk import Backward
+from invgraph.bound import Bound
 from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.graph import Graph, Step, held, require_graph
 from invgraph.invertible import Invertible, Result
 from invgraph.rerun import Autocast, FrozenStatistics, random_states
-from invgraph.shapes import Ports, Shape, Tensors
+from invgraph.shapes import Ports, Shape, Structured, Tensors
 from invgraph.undo import Gradients
 
 _WHERE = "reversible"
@@ -58,6 +59,10 @@ class Reversible(Invertible):
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         return self._apply_function(ys, cs, inverse=True)
+
+    def bind(self, conditions: Structured, *, gradients: bool = False) -> Bound:
+        """As :meth:`invgraph.Graph.bind`; samples of a bound graph are not what needs constant memory."""
+        return self.graph.bind(conditions, gradients=gradients)
 
     def _apply_function(self, values: Tensors, cs: Tensors, inverse: bool) -> Result:
         trained = tuple(p for p in self.graph.parameters() if p.requires_grad)

@@ -89,7 +89,8 @@ def test_parts_are_not_made_where_a_batch_has_statistics(monkeypatch: pytest.Mon
                 assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-def test_conditions_alone_are_computed_once() -> None:
+@pytest.mark.parametrize("nested", [None, "alone", "in tuples", "inverted"])
+def test_conditions_alone_are_computed_once(nested: str | None) -> None:
     calls: list[tuple[int, ...]] = []
 
     class Features(nn.Linear):
@@ -101,11 +102,20 @@ def test_conditions_alone_are_computed_once() -> None:
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     told = ig.FeatureNode(c, Features(3, 5), name="told")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
-    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=told, name="coupling"), c)
-    bound = graph.bind(torch.zeros(2, 3))
+    h = ig.Node(x, ig.Coupling, args, conditions=told, name="coupling")
+    graph = ig.Graph([x], [h], [c]) if nested == "in tuples" else ig.Graph(x, h, c)
+    if nested is not None:
+        inner = ig.Inverse(graph) if nested == "inverted" else graph
+        graph = ig.Graph(x, ig.Node(x, inner, conditions=c, name="graph"), c)
+    ig.testing.randomize(graph)
+    given, values = torch.randn(2, 3), torch.randn(64, 2, 4)
+    bound = graph.bind(given)
     for n in (1, 5, 64):
-        bound.inverse(torch.zeros(n, 2, 4))
+        samples, log_det = bound.inverse(values[:n])
     assert calls == [(2, 3)]
+    exact = graph.inverse(values.flatten(0, 1), given.repeat(64, 1))
+    assert torch.allclose(samples.flatten(0, 1), exact[0], atol=1e-5)
+    assert torch.allclose(log_det.flatten(), exact[1], atol=1e-5)
 
 
 def test_gradients_flow_if_asked() -> None:

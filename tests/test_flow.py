@@ -219,6 +219,18 @@ def test_loss_is_the_papers_equation_six() -> None:
     assert gap((flow.loss(x, c) + 2 * math.log(2 * math.pi),), (-flow.log_prob(x, c).mean(),)) <= 1e-12
 
 
+def test_a_reversible_graph_has_the_same_density() -> None:
+    plain = conditional(4)
+    (x,), (c,) = draw([(4,)], 6), draw([(3,)], 6, seed=1)
+    flow = ig.Flow(ig.reversible(plain.graph))
+    found = []
+    for own in (flow, plain):
+        gradients = torch.autograd.grad(own.loss(x, c), list(plain.graph.parameters()))
+        samples = own.sample(3, c, 0.8, generator=torch.Generator().manual_seed(0))
+        found.append((own.log_prob(x, c), samples, own.denoise(x, c, 0.1), *gradients))
+    assert gap(*found) <= 1e-12
+
+
 def test_loss_with_another_base_is_the_negative_log_density() -> None:
     base = Laplace(torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64))
     flow = linear(base=base)
