@@ -102,7 +102,7 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
     def head(stage: int, resolution: int, name: str) -> Any:
         if features is None:
             return ()
-        channels = features.shapes[0][0]
+        channels = features.shape[0]
         halvings = int(math.log2(size // resolution))
         return ig.FeatureNode(features, Head(channels, hidden[stage], halvings), name=f"{name}_head")
 
@@ -110,7 +110,7 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
         """A conditioned block with a head of its own, and the mixing of channels after it."""
         name = f"stage{stage}_coupling{k}"
         args = {"transform": ig.Affine(clamp=preset.clamp), "subnet": ig.nets.ConvNet(hidden[stage])}
-        h = ig.Node(h, ig.Coupling, args, conditions=head(stage, _value(h).shape[1], name), name=name)
+        h = ig.Node(h, ig.Coupling, args, conditions=head(stage, h.shape[1], name), name=name)
         return ig.Node(h, ig.Orthogonal, {"seed": 10 * stage + k}, name=f"stage{stage}_mixing{k}")
 
     def refine(h: Any, stage: int) -> ig.Node:
@@ -141,7 +141,7 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
     h = ig.Node(h, ig.Flatten, name="flatten")  # 512
     whole: Any = ()
     if features is not None:
-        net = GlobalHead(features.shapes[0][0], preset.features[2], preset.features[3])
+        net = GlobalHead(features.shape[0], preset.features[2], preset.features[3])
         whole = ig.FeatureNode(features, net, name="global_head")
     for k in range(blocks[4]):
         args = {"transform": ig.Affine(clamp=preset.clamp), "subnet": ig.nets.MLP(hidden[4])}
@@ -151,10 +151,6 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
     parts = [ig.Node(part, ig.Flatten, name=name) for name, part in sides.items()]
     z = ig.Node([*parts, h], ig.Concat, name="z")  # 8192
     return ig.Graph(inputs=ab, outputs=z, conditions=[] if features is None else lightness)
-
-
-def _value(h: Any) -> ig.Value:
-    return h if isinstance(h, ig.Value) else h.outputs[0]
 
 
 class HeadedPyramid(nn.Module):

@@ -84,6 +84,18 @@ class Declaration:
         return self.outputs[index]
 
     @property
+    def shape(self) -> Shape:
+        """The shape of the one value that the node makes.
+
+        Raises:
+            GraphError: it makes several; each has its own, ``node[0].shape``.
+        """
+        if len(self.shapes) != 1:
+            given = f"the shape of {len(self.shapes)} outputs"
+            raise GraphError(self.told, given, "each output has its own: ask node[0].shape")
+        return self.shapes[0]
+
+    @property
     def told(self) -> str:
         """What errors and pictures call the node."""
         return f"{self.kind} {self.name!r}" if self.name else f"unnamed {self.kind}"

@@ -129,7 +129,10 @@ class Ports(NamedTuple):
         if self.single:
             values = (values,)
         if not isinstance(values, (tuple, list)):
-            wanted = f"a tuple of {len(self.shapes)} tensors" if self.shapes else f"no {self.kind}s"
+            wanted = f"no {self.kind}s"
+            if self.shapes:
+                count = f"{len(self.shapes)} tensors" if len(self.shapes) > 1 else "1 tensor: (x,) for a tensor x"
+                wanted = f"a tuple of {count}"
             raise InputTypeError(where, f"{self.kind}s: {type(values).__name__}", f"expected {wanted}")
         if len(values) != len(self.shapes):
             names = ", ".join(self.label(i) for i in range(len(self.shapes))) or "none"

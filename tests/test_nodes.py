@@ -34,6 +34,15 @@ DESIGN_EXAMPLE = """
 """
 
 
+def test_a_node_of_one_output_has_its_shape() -> None:
+    x = ig.InputNode(4, name="x")
+    split = ig.Node(x, ig.Split, {"sizes": (1, 3)}, name="split")
+    assert x.shape == (4,)
+    assert ig.Node(split[1], ig.Permute).shape == (3,)
+    with pytest.raises(ig.GraphError, match=r"node\[0\].shape"):
+        _ = split.shape
+
+
 def test_the_example_of_the_design_runs_word_for_word() -> None:
     images = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     digits = torch.eye(10)[:2]
