@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import invgraph as ig
-from tests.benchmarks.timing import Job, interleave, rows
+from tests.benchmarks.timing import Job, interleave, rows, train_step
 
 # Channels, size and hidden width of the convolutional stages, with their feature maps and numbers of blocks.
 FEATURES = ((64, 64, 64), (128, 32, 32), (128, 16, 16), (512,))
@@ -94,18 +94,6 @@ def features(batch: int) -> tuple[Tensor, ...]:
     return tuple(torch.randn(batch, *shape) for shape in FEATURES)
 
 
-def _train(model: Any, x: Tensor, cs: Any) -> Job:
-    parameters = list(model.parameters())
-
-    def step() -> None:
-        for p in parameters:
-            p.grad = None
-        z, log_det = model(x, cs)
-        (z.square().sum() / 2 - log_det.sum()).backward()
-
-    return step
-
-
 def run(seconds: float) -> list[dict[str, object]]:
     """A train step at batch 8, and 8 and 64 colorizations of one image."""
     batch = 8
@@ -113,12 +101,12 @@ def run(seconds: float) -> list[dict[str, object]]:
     plain, other = graph(), None
     runner = ig.reversible(graph())
     jobs: dict[str, Job] = {
-        "invgraph": _train(plain, x, cs),
-        "invgraph reversible": _train(runner, x, cs),
+        "invgraph": train_step(plain, x, cs),
+        "invgraph reversible": train_step(runner, x, cs),
     }
     try:
         other = freia()
-        jobs["FrEIA"] = _train(other, x, list(cs))
+        jobs["FrEIA"] = train_step(other, x, list(cs))
     except ImportError as error:
         print(f"  FrEIA: not installed ({error})")
     found = rows(interleave(jobs, seconds / 3), "invgraph", work="train step", batch=batch)

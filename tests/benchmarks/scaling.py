@@ -14,22 +14,10 @@ import torch
 
 import invgraph as ig
 from tests.benchmarks import mnist
-from tests.benchmarks.timing import Job, interleave, rows, saved_bytes
+from tests.benchmarks.timing import interleave, rows, saved_bytes, train_step
 
 DEPTHS = (4, 16, 64, 256)
 NODES = (10, 100, 1000, 10000)
-
-
-def _step(model: Any, x: torch.Tensor, c: torch.Tensor) -> Job:
-    parameters = list(model.parameters())
-
-    def step() -> None:
-        for p in parameters:
-            p.grad = None
-        z, log_det = model(x, c)
-        (z.square().sum() / 2 - log_det.sum()).backward()
-
-    return step
 
 
 def depth(seconds: float) -> list[dict[str, object]]:
@@ -39,7 +27,9 @@ def depth(seconds: float) -> list[dict[str, object]]:
     for blocks in DEPTHS:
         models: dict[str, Any] = {"invgraph": mnist.graph(blocks, 64, 128)}
         models["invgraph reversible"] = ig.reversible(mnist.graph(blocks, 64, 128))
-        timed = rows(interleave({n: _step(m, x, c) for n, m in models.items()}, seconds / len(DEPTHS), 3), "invgraph")
+        timed = rows(
+            interleave({n: train_step(m, x, c) for n, m in models.items()}, seconds / len(DEPTHS), 3), "invgraph"
+        )
         for row in timed:
             model = models[str(row["contestant"])]
             row.update(work="depth", depth=blocks, saved_bytes=saved_bytes(lambda model=model: model(x, c)))
@@ -82,8 +72,8 @@ def channels(seconds: float) -> list[dict[str, object]]:
         x, c = torch.randn(64, width), torch.randn(64, mnist.CLASSES)
         jobs = {
             "floor": mnist.Products(64, 8, width, 256).train,
-            "invgraph": _step(mnist.graph(8, width, 256), x, c),
-            "straight": _step(mnist.Straight(8, width, 256), x, c),
+            "invgraph": train_step(mnist.graph(8, width, 256), x, c),
+            "straight": train_step(mnist.Straight(8, width, 256), x, c),
         }
         found += rows(interleave(jobs, seconds / len(widths)), "floor", work="channels", channels=width)
     return found

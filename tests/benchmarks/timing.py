@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -66,3 +67,16 @@ def saved_bytes(call: Job) -> int:
     total = sum(kept.values())
     del result
     return total
+
+
+def train_step(model: Any, x: torch.Tensor, c: Any) -> Job:
+    """Loss and gradients of a model that returns latents and log-determinants; no optimiser."""
+    parameters = list(model.parameters())  # as an optimiser holds them
+
+    def step() -> None:
+        for p in parameters:
+            p.grad = None
+        z, log_det = model(x, c)
+        (z.square().sum() / 2 - log_det.sum()).backward()
+
+    return step
