@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.shapes import Checked, Tensors, check_result
+from invgraph.shapes import Checked, Tensors, check_result, check_together, floating_tensor
 
 
 def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
@@ -45,6 +45,9 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bo
         What the layer makes, and the log-determinant with the layer's share.
     """
     if not torch.compiler.is_compiling():
+        own = floating_tensor(layer)
+        if own is not None and (own.dtype != xs[0].dtype or own.device != xs[0].device):  # cast or moved by itself
+            check_together(layer.label, ((layer._outputs() if inverse else layer._inputs(), xs),), own)
         ys, share = layer.inverse(Checked(xs), cs) if inverse else layer(Checked(xs), cs)
         kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
         check_result(layer.label, kind, shapes, ys, share, xs[0])

@@ -34,6 +34,16 @@ DESIGN_EXAMPLE = """
 """
 
 
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_layer_cast_by_itself_is_told_by_its_node(inverse: bool) -> None:
+    x = ig.InputNode(4, name="x")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    graph = ig.Graph(x, ig.chain(x, *[(ig.Coupling, args)] * 2, name="mix"))
+    graph["mix_1"].double()
+    with pytest.raises(ig.InputTypeError, match=r"node 'mix_1' \(Coupling\)"):
+        (graph.inverse if inverse else graph)(torch.zeros(2, 4))
+
+
 def test_a_node_of_one_output_has_its_shape() -> None:
     x = ig.InputNode(4, name="x")
     split = ig.Node(x, ig.Split, {"sizes": (1, 3)}, name="split")
