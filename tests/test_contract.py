@@ -39,6 +39,7 @@ CHECKS = {
     "o": "training mode equals evaluation",
     "p": "vmap",
     "q": "huge and tiny numbers, knots and edges of the domain, and the numbers next to them, give no NaN",
+    "r": "without gradients the numbers are the same, up to rounding",
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -354,6 +355,18 @@ def public(kind: type) -> set[type]:
     """The classes of the package of this kind that can be used as they are."""
     named = {value for value in vars(ig).values() if inspect.isclass(value) and issubclass(value, kind)}
     return {value for value in named if not inspect.isabstract(value)}
+
+
+@every("r")
+def test_gradients_change_no_number(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        recorded = call(xs, cs)
+        with torch.no_grad():
+            plain = call(xs, cs)
+        for one, other in zip((*recorded[0], recorded[1]), (*plain[0], plain[1]), strict=True):
+            room = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
+            assert (one - other).abs().max() <= room * max(1.0, other.abs().max().item())
 
 
 def test_every_layer_has_a_case() -> None:
