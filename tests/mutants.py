@@ -110,7 +110,7 @@ MUTANTS = (
            "            for shape in cond_shapes\n        )\n        for layer in (*self.layers, *self.conditions):\n"
            "            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])",
            "            for shape in cond_shapes\n        )\n        for layer in (*self.layers, *self.conditions):\n"
-           "            start(cast(nn.Linear, layer), zero=False)", (LAYERS,)),
+           "            start(cast(nn.Linear, layer), zero=False)", ("tests/test_nets.py",)),
     Mutant("the second condition is not concatenated to a plain subnet's data", "subnet.py",
            "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(shared))), dim=1)",
            (LAYERS,)),
