@@ -40,10 +40,10 @@ CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
 def _shifts_pay(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether :func:`shifted_sum` is the quicker way to what the convolution gives.
 
-    Not under autocast, where it would round each of its terms to half precision.
+    Not in half precision, to which it would round each of its terms.
     """
     few = weight.shape[0] <= _FEW and weight.shape[2] > 1 and x.device.type == "cpu"
-    plain = eager() and not torch.is_autocast_enabled("cpu")
+    plain = eager() and x.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
     return few and plain and x.is_contiguous() and not recorded(x, weight, *(() if bias is None else (bias,)))
 
 
