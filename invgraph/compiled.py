@@ -53,8 +53,8 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bo
         check_result(layer.label, kind, shapes, ys, share, xs[0])
         return ys, log_det + share
     if layer.compiled_once and not torch.compiler.is_exporting():
-        *ys, log_det = _region(layer, xs, cs, log_det, inverse)
-        return tuple(ys), log_det
+        *ys, share = _region(layer, xs, cs, inverse)
+        return tuple(ys), log_det + share
     ys, share = _traced(layer, xs, cs, inverse)
     if not torch.compiler.is_exporting():
         # No region takes two views of one tensor, such as the parts of a split.
@@ -73,14 +73,10 @@ def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensor
     return layer(xs, cs) if hooked else layer._forward(xs, cs)  # type: ignore[no-any-return]
 
 
-def _flat(layer: Any, xs: Tensors, cs: Tensors, log_det: Tensor, inverse: bool) -> Tensors:
-    """What a layer makes and the log-determinant so far, in one tuple: torch traces nested ones again each time.
-
-    The sum is inside: outside, inductor would fuse the sums of many layers into kernels that are equal in no two
-    graphs, and compile each.
-    """
-    ys, share = _traced(layer, xs, cs, inverse)
-    return *ys, log_det + share
+def _flat(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Tensors:
+    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time."""
+    ys, log_det = _traced(layer, xs, cs, inverse)
+    return *ys, log_det
 
 
 # How many kinds of layers a graph may hold: newer torch stops at eight unless told otherwise.

@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch._prims_common.check:FutureWarning"),
+    # With a batch that varies torch takes equal sizes for different ones, and compiles a region's gradient twice.
+    pytest.mark.filterwarnings("ignore:invoke_subgraph traced multiple backward graphs:UserWarning"),
 ]
 
 
@@ -89,8 +91,8 @@ def test_a_dynamic_batch_compiles_once() -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize("input_needs_gradient", [True, False])
-def test_equal_couplings_are_one_region_at_any_depth(input_needs_gradient: bool) -> None:
+@pytest.mark.parametrize(("input_needs_gradient", "regions"), [(True, 1), (False, 2)])
+def test_equal_couplings_are_one_region_at_any_depth(input_needs_gradient: bool, regions: int) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
     def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
@@ -102,8 +104,8 @@ def test_equal_couplings_are_one_region_at_any_depth(input_needs_gradient: bool)
         compiled = build(lambda depth=depth: deep_graph(depth), torch.float32).compile(backend=keep)  # type: ignore[misc]
         z, log_det = compiled(torch.randn(4, 8, requires_grad=input_needs_gradient), torch.randn(4, 3))
         (z.sum() + log_det.sum()).backward()
-    # The first coupling is a region of its own: the log-determinant that it adds to needs no gradient yet.
-    assert [len([n for n, _ in graph.named_children() if "subgraph" in n]) for graph in graphs] == [2, 2]
+    # A first coupling whose input needs no gradient is a region of its own.
+    assert [len([n for n, _ in graph.named_children() if "subgraph" in n]) for graph in graphs] == [regions] * 2
 
 
 @torch.no_grad()
