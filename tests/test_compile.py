@@ -91,6 +91,7 @@ def test_a_dynamic_batch_compiles_once() -> None:
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="torch 2.8 compiles each coupling anew")
 @pytest.mark.parametrize(("input_needs_gradient", "regions"), [(True, 1), (False, 2)])
 def test_equal_couplings_are_one_region_at_any_depth(input_needs_gradient: bool, regions: int) -> None:
     graphs: list[torch.fx.GraphModule] = []
