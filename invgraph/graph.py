@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.bound import Bound, features
-from invgraph.compiled import compiled, run_layer
+from invgraph.compiled import compiled
 from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.invertible import Invertible, Result
 from invgraph.node import FeatureNode, Node, Sources, Value
+from invgraph.running import run_layer
 from invgraph.shapes import Ports, Shape, Structured, Tensors
 from invgraph.summary import summarize
 from invgraph.wiring import Wiring, wire
@@ -166,7 +167,8 @@ class Graph(Invertible):
         if step.feature:
             outputs = features(layer(*cs), log_det.dtype)
         else:
-            outputs, log_det = run_layer(layer, held(slots, step.inputs), cs, log_det, inverse)
+            outputs, share = run_layer(layer, held(slots, step.inputs), cs, inverse)
+            log_det = log_det + share
         return self._settle(step, slots, outputs, log_det)
 
     def _settle(self, step: Step, slots: list[Tensor | None], outputs: Tensors, log_det: Tensor) -> Tensor:

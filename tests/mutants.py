@@ -154,8 +154,8 @@ MUTANTS = (
            "        if not self.ready:\n            self.initialize(xs[0])\n"
            "        log_det = self._ready_log_det(xs[0])\n",
            (BAD,)),
-    Mutant("a node's log-det is dropped from the graph's", "compiled.py",
-           "        return ys, log_det + share", "        return ys, log_det + 0 * share", (CONTRACT, "-k", "Graph")),
+    Mutant("a node's log-det is dropped from the graph's", "graph.py",
+           "log_det = log_det + share", "log_det = log_det + 0 * share", (CONTRACT, "-k", "Graph")),
     Mutant("the inverse schedule ignores conditions", "graph.py",
            "for value in (*taken, *node.conditions):", "for value in taken:", (RANDOM,)),
     Mutant("a slot is let go while it is still read", "graph.py",

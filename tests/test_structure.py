@@ -44,7 +44,7 @@ FLOORS = (
     # 3: declaration.
     ("node",),
     # 4: the graph, and how one is run.
-    ("wiring", "summary", "bound", "compiled", "graph"),
+    ("wiring", "summary", "bound", "compiled", "running", "graph"),
     # 5: the other runners, densities, files, pictures, checks.
     None,
 )
