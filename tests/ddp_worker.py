@@ -119,6 +119,8 @@ def main(kinds: str, folder: Path) -> None:
     for kind in kinds.split(","):
         run(kind, folder / kind, rank, world)
     if world > 1:
+        # Together: gloo aborts, now and then, in a process whose threads still run while another one closes.
+        dist.barrier()
         dist.destroy_process_group()
 
 

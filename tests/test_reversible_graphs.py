@@ -62,7 +62,9 @@ def compiles(graph: ig.Graph) -> None:
         source = graph._outputs() if inverse else graph._inputs()
         values = source.pack(tuple(torch.randn(3, *shape) for shape in source.shapes))
         with torch.no_grad():
-            ours, plain = ((g.inverse if inverse else g)(values, cs) for g in (compiled, graph))
+            ours = (compiled.inverse if inverse else compiled)(values, cs)
+        # With gradients: without, a graph takes quicker ways to numbers that are the same up to rounding.
+        plain = (graph.inverse if inverse else graph)(values, cs)
         for left, right in zip(*((*(y if isinstance(y, tuple) else (y,)), d) for y, d in (ours, plain)), strict=True):
             assert (left - right).abs().max() <= 1e-6 * max(1.0, right.abs().max().item())
 
