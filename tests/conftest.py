@@ -10,6 +10,18 @@ import torch
 
 torch.set_num_threads(1)
 
+LONGEST = (
+    "test_random_graphs_compile_in_both_directions",
+    "test_random_arguments_raise_our_exceptions_or_succeed",
+    "test_inductor_gives_eagers_gradients",
+    "test_random_graphs_keep_the_contract",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: at the end one worker would be alone with them."""
+    items.sort(key=lambda item: item.name.partition("[")[0] not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
