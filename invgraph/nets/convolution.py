@@ -1,4 +1,4 @@
-"""Convolutions that keep the spatial size, and are quick from one channel and to few channels too."""
+"""Convolutions that keep the spatial size, and are quick to few channels too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from itertools import product
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from invgraph.recorded import eager, recorded
 
@@ -18,11 +17,9 @@ class _Quick(nn.Module):
     """What the convolutions below have in common: zero padding of half a kernel, no stride."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if weight.shape[2] > 1 and _is_plain(x, weight, bias):
-            if weight.shape[0] <= _FEW and x.is_contiguous():
-                return shifted_sum(x, weight, bias)
-            if weight.shape[1] == 1 and x.ndim == 4:
-                return unfolded(x, weight, bias)
+        few = weight.shape[0] <= _FEW and weight.shape[2] > 1 and x.is_contiguous()
+        if few and _is_plain(x, weight, bias):
+            return shifted_sum(x, weight, bias)
         return super()._conv_forward(x, weight, bias)  # type: ignore[misc, no-any-return]
 
 
@@ -49,23 +46,6 @@ def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     precise = x.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
     unrecorded = eager() and not recorded(x, weight, *(() if bias is None else (bias,)))
     return x.device.type == "cpu" and precise and unrecorded
-
-
-def unfolded(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution of images as the matrix product that it is, of every pixel's neighbours; for one channel.
-
-    Arguments:
-        x: ``(B, C, H, W)``.
-        weight: ``(C_out, C, k, k)``, k odd.
-        bias: ``(C_out,)`` or None.
-
-    Returns:
-        ``(B, C_out, H, W)``.
-    """
-    kernel = weight.shape[2:]
-    neighbours = functional.unfold(x, kernel, padding=tuple(k // 2 for k in kernel))
-    y: Tensor = (weight.flatten(1) @ neighbours).unflatten(2, x.shape[2:])
-    return y if bias is None else y.add_(bias.view(-1, 1, 1))
 
 
 def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
