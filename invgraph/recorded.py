@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, nn.Parameter)
 
 
 def eager() -> bool:
@@ -26,6 +30,13 @@ def recorded(*values: Tensor) -> bool:
     return torch.is_grad_enabled() and any(value.requires_grad for value in values)
 
 
+def plain(x: Tensor) -> bool:
+    """Whether this is a tensor like any other, and no operation on it will be done in another precision."""
+    device = x.device.type
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return type(x) in _PLAIN and not cast
+
+
 def alone(*slopes: Tensor) -> bool:
     """Whether these gradients belong to one backward pass, so that others may be made of them in place.
 
@@ -34,3 +45,16 @@ def alone(*slopes: Tensor) -> bool:
     """
     batched = torch._C._functorch.is_legacy_batchedtensor
     return eager() and not torch.is_grad_enabled() and not any(batched(slope) for slope in slopes)
+
+
+def derived(
+    function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor], slopes: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of a function's arguments by autograd, where they are not :func:`alone`; None where none is asked for."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # One value may have been made of another: what is wanted is the function's own slope in each.
+        own = [value.view_as(value) for value in values]
+        wanted = [value for value in own if value.requires_grad]
+        found = iter(torch.autograd.grad(function(*own), wanted, slopes, create_graph=again, allow_unused=True))
+    return tuple(next(found) if value.requires_grad else None for value in own)

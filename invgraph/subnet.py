@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
+from invgraph.dense import Dense
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.recorded import eager
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
@@ -45,6 +46,10 @@ class Subnet(nn.Module, ABC):
     def forward(self, x: Tensor, cs: Tensors = ()) -> Tensor:
         """Output of the network, shape ``(B, channels_out, ...)``."""
         return self.combine(x, self.share(cs))
+
+    def dense(self) -> Dense | None:
+        """The network as a function of its parameters, if it is fully connected and calls nothing of anybody else's."""
+        return None
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
         """Those of the layer that makes the output: the child ``last``, or the last of ``layers``."""

@@ -33,7 +33,11 @@ class Gradients:
 
     def wanted(self, module: nn.Module) -> Tensors:
         """The module's parameters whose gradient is asked for."""
-        return tuple(parameter for parameter in module.parameters() if id(parameter) in self._found)
+        return tuple(parameter for parameter in module.parameters() if self.wants(parameter))
+
+    def wants(self, parameter: Tensor) -> bool:
+        """Whether the parameter's gradient is asked for."""
+        return id(parameter) in self._found
 
     def add(self, parameters: Tensors, slopes: Slopes) -> None:
         """Add one node's share."""

@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from invgraph.arguments import is_one_of, require_flag
 from invgraph.channels import split_sizes
+from invgraph.dense import Dense
+from invgraph.dense_coupling import Plan, all_tensors, dense_coupling
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.invertible import Invertible, Result
+from invgraph.recorded import eager, plain
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, make_subnet
+from invgraph.transforms.affine import Affine
+from invgraph.transforms.scale_and_shift import ScaleAndShift
 from invgraph.transforms.transform import Transform
 from invgraph.undo import Gradients, Slopes, Undone, added, leaf, pull
 
@@ -98,10 +103,10 @@ class Coupling(Invertible):
         return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._walk(xs[0], cs, None, inverse=False)
+        return self._direct(xs[0], cs, inverse=False)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._walk(ys[0], cs, None, inverse=True)
+        return self._direct(ys[0], cs, inverse=True)
 
     def share(self, cs: Tensors) -> Any:
         return tuple(tuple(net.share(cs) for net in nets) for nets in self._nets())
@@ -111,6 +116,32 @@ class Coupling(Invertible):
 
     def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
         return self._walk(ys[0], (), shared, inverse=True)
+
+    def _direct(self, x: Tensor, cs: Tensors, inverse: bool) -> Result:
+        """The result by the quickest way there is for this transform and these subnets."""
+        nets = self._dense(x)
+        if nets is None:
+            return self._walk(x, cs, None, inverse)
+        y, log_det = dense_coupling(self._plan(nets, cs, inverse), x, cs, nets)
+        return (y,), log_det
+
+    def _dense(self, x: Tensor) -> list[Dense] | None:
+        """The subnets as functions of their parameters, where all that is to be done is known so well."""
+        if not isinstance(self.transform, Affine) or not eager() or not plain(x):
+            return None
+        found = []
+        for subnets in cast(nn.ModuleList, self._modules["subnets"])._modules.values():
+            nets = subnets._modules
+            net = nets["0"].dense() if len(nets) == 1 else None
+            if net is None:
+                return None
+            found.append(net)
+        return found
+
+    def _plan(self, nets: list[Dense], cs: Tensors, inverse: bool) -> Plan:
+        transform = cast(Affine, self.transform)
+        work = ScaleAndShift(transform.clamp, transform.activation, inverse)
+        return Plan(self.sizes, self._order(inverse), work, tuple(len(net.weights) for net in nets), len(cs))
 
     def _walk(self, x: Tensor, cs: Tensors, shared: Any, inverse: bool) -> Result:
         """Transform one part after the other; the inverse begins with the last."""
@@ -127,6 +158,9 @@ class Coupling(Invertible):
 
     def _undo(self, ys: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool) -> Undone:
         """Each subnet runs once: a part's inverse needs it for the very numbers that the gradient needs it for."""
+        dense = self._dense(ys[0])
+        if dense is not None:
+            return self._undo_dense(dense, ys[0], cs, slopes, gradients, inverse)
         directions = (self.transform.forward, self.transform.inverse)
         onward, back = directions[inverse], directions[not inverse]
         parts = list(torch.split_with_sizes(ys[0], self.sizes, dim=1))
@@ -151,6 +185,20 @@ class Coupling(Invertible):
             given = [added(before, more) for before, more in zip(given, others[: len(cs)], strict=True)]
             gradients.add(parameters, others[len(cs) :])
         return Undone((torch.cat(parts, dim=1),), (torch.cat(grads, dim=1),), given)
+
+    def _undo_dense(
+        self, nets: list[Dense], y: Tensor, cs: Tensors, slopes: Slopes, gradients: Gradients, inverse: bool
+    ) -> Undone:
+        tensors = all_tensors(cs, nets)
+        parameters = tensors[len(cs) :]
+        wanted = [*(c.requires_grad for c in cs), *map(gradients.wants, parameters)]
+        whole = torch.zeros_like(y) if slopes[0] is None else slopes[0]
+        log_det = y.new_zeros(y.shape[0]) if slopes[1] is None else slopes[1]
+        x, x_slope, found = self._plan(nets, cs, inverse).undo(y, tensors, (whole, log_det), wanted)
+        for parameter, slope in zip(parameters, found[len(cs) :], strict=True):
+            if slope is not None:
+                gradients.add((parameter,), (slope,))
+        return Undone((x,), (x_slope,), found[: len(cs)])
 
     def _order(self, inverse: bool) -> Sequence[int]:
         sides = range(len(self.subnets))

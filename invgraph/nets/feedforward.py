@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.dense import Dense
 from invgraph.errors import GraphError
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import require_odd, require_size, start
@@ -44,6 +45,30 @@ class _Dense(Subnet):
         for layer in others:
             h = layer(torch.relu_(h))
         return h
+
+    def dense(self) -> Dense | None:
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        # Asked at every call of every coupling: attributes of modules would take as long as all the rest.
+        for layer in cast(nn.ModuleList, self._modules["layers"])._modules.values():
+            if _is_more_than(layer, nn.Linear):
+                return None
+            weights.append(layer._parameters["weight"])
+            biases.append(layer._parameters["bias"])
+        given: list[Tensor] = []
+        for layer in cast(nn.ModuleList, self._modules["conditions"])._modules.values():
+            if _is_more_than(layer, nn.Linear):
+                return None
+            given.append(layer._parameters["weight"])
+        if _is_more_than(self, _Dense):
+            return None
+        return Dense(tuple(weights), tuple(biases), tuple(given))
+
+
+def _is_more_than(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether calling the module does something else than its class does: a subclass, parametrized, with hooks."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return type(module) is not kind or bool(hooks)
 
 
 class _Convolutional(Subnet):

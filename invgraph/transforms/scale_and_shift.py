@@ -2,76 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from invgraph.recorded import alone, eager, recorded
+from invgraph.recorded import alone, derived, eager, recorded
 from invgraph.transforms.clamp import Activation, soft_clamp, through_clamp
 from invgraph.transforms.transform import per_sample
+
+
+class ScaleAndShift(NamedTuple):
+    """``x exp(s) + t``, or its inverse ``(x - t) / exp(s)``; s, clamped, and t are the two parameters of a number."""
+
+    clamp: float
+    activation: Activation
+    inverse: bool
+
+    @property
+    def scales(self) -> int:
+        """How many tensors :meth:`evaluate` keeps."""
+        return 1 if self.activation == "atan" else 2
+
+    def opposite(self) -> ScaleAndShift:
+        """The other direction."""
+        return ScaleAndShift(self.clamp, self.activation, not self.inverse)
+
+    def plain(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Result and log-determinant per sample, in operations that autograd differentiates to any order."""
+        raw, t = params.unbind(1)
+        s = soft_clamp(raw, self.clamp, self.activation)
+        scale = torch.exp(s)
+        if self.inverse:
+            return (x - t) / scale, -per_sample(s)
+        return torch.addcmul(t, x, scale), per_sample(s)
+
+    def evaluate(self, x: Tensor, params: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Result, log-determinant per sample, and what :meth:`pull` asks for; few passes over few tensors."""
+        raw, t = params.unbind(1)
+        s = soft_clamp(raw, self.clamp, self.activation)
+        log_det = per_sample(s)
+        scales = [s.exp_()] if self.scales == 1 else [s.exp(), s]
+        if self.inverse:
+            y, log_det = torch.sub(x, t, out=out).div_(scales[0]), log_det.neg_()
+        else:
+            y = torch.addcmul(t, x, scales[0], out=out)
+        return y, log_det, scales
+
+    def pull(
+        self,
+        x: Tensor,
+        params: Tensor,
+        y: Tensor | None,
+        scales: Sequence[Tensor],
+        slopes: tuple[Tensor, Tensor],
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of ``x`` (in ``out``, which may be that of the result) and of the parameters, in place."""
+        y_slope, log_det_slope = slopes
+        scale, s = scales[0], scales[-1]
+        found = torch.empty_like(params)
+        raw_slope, t_slope = found.unbind(1)
+        raw = params.select(1, 0)
+        log_det_slope = log_det_slope.view(-1, *(1,) * (raw.ndim - 1))
+        if self.inverse:
+            torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_slope)  # type: ignore[arg-type]
+            x_slope = torch.div(y_slope, scale, out=out)
+            torch.neg(x_slope, out=t_slope)
+        else:
+            t_slope.copy_(y_slope)
+            x_slope = torch.mul(y_slope, scale, out=out)
+            torch.addcmul(log_det_slope, x_slope, x, out=raw_slope)
+        through_clamp(raw_slope, raw, s, self.clamp, self.activation, out=raw_slope)
+        return x_slope, found
 
 
 def scale_and_shift(
     x: Tensor, params: Tensor, clamp: float, activation: Activation, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """``x exp(s) + t``, or ``(x - t) / exp(s)``, and the log-determinant per sample; s and t are the two params."""
+    """Result and log-determinant per sample of :class:`ScaleAndShift`, recorded as one step of the backward pass."""
+    work = ScaleAndShift(clamp, activation, inverse)
     if not eager():
-        return _arithmetic(x, params, clamp, activation, inverse)[:2]
+        return work.plain(x, params)
     if recorded(x, params):
-        return _ScaleAndShift.apply(x, params, clamp, activation, inverse)  # type: ignore[no-untyped-call, no-any-return]
-    raw, t = params.unbind(1)
-    s = soft_clamp(raw, clamp, activation)
-    log_det = per_sample(s)
-    scale = s.exp_()
-    if inverse:
-        return torch.sub(x, t).div_(scale), log_det.neg_()
-    return torch.addcmul(t, x, scale, out=scale), log_det
-
-
-def _arithmetic(
-    x: Tensor, params: Tensor, clamp: float, activation: Activation, inverse: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Result and log-determinant, and of what they are made: the scale and its logarithm."""
-    raw, t = params.unbind(1)
-    s = soft_clamp(raw, clamp, activation)
-    scale = torch.exp(s)
-    if inverse:
-        return (x - t) / scale, -per_sample(s), scale, s
-    return torch.addcmul(t, x, scale), per_sample(s), scale, s
+        return _ScaleAndShift.apply(work, x, params)  # type: ignore[no-untyped-call, no-any-return]
+    return work.evaluate(x, params)[:2]
 
 
 class _ScaleAndShift(torch.autograd.Function):
     """Derived by hand: five passes over the numbers on the way back, where autograd takes fifteen."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, params: Tensor, clamp: float, activation: Activation, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        y, log_det, scale, s = _arithmetic(x, params, clamp, activation, inverse)
-        ctx.settings = clamp, activation, inverse
-        ctx.save_for_backward(x, params, y if inverse else None, scale, None if activation == "atan" else s)
+    def forward(ctx: Any, work: ScaleAndShift, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det, scales = work.evaluate(x, params)
+        ctx.work = work
+        ctx.save_for_backward(x, params, y if work.inverse else None, *scales)
         return y, log_det
 
     @staticmethod
-    def backward(ctx: Any, y_slope: Tensor, log_det_slope: Tensor) -> tuple[Tensor | None, ...]:
-        x, params, y, scale, s = ctx.saved_tensors
-        clamp, activation, inverse = ctx.settings
-        if torch.is_grad_enabled():  # differentiated in turn: what depends on the inputs must show it
-            y, _, scale, s = _arithmetic(x, params, clamp, activation, inverse)
-        found = (
-            torch.empty_like(params) if alone(y_slope, log_det_slope) else None
-        )  # filled, not stacked: two passes less
-        raw_place, t_place = (None, None) if found is None else found.unbind(1)
-        raw = params.select(1, 0)
-        log_det_slope = log_det_slope.view(-1, *(1,) * (raw.ndim - 1))
-        if inverse:
-            x_slope = y_slope / scale
-            t_slope = torch.neg(x_slope, out=t_place)
-            s_slope = torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_place)
-        else:
-            x_slope = y_slope * scale
-            t_slope = y_slope if t_place is None else t_place.copy_(y_slope)
-            s_slope = torch.addcmul(log_det_slope, x_slope, x, out=raw_place)
-        raw_slope = through_clamp(s_slope, raw, s, clamp, activation, out=raw_place)
-        return x_slope, torch.stack((raw_slope, t_slope), 1) if found is None else found, None, None, None
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        x, params, y, *scales = ctx.saved_tensors
+        if alone(*slopes):
+            return None, *ctx.work.pull(x, params, y, scales, slopes)
+        return None, *derived(ctx.work.plain, (x, params), slopes)
