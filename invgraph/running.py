@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from invgraph.invertible import Result
 from invgraph.shapes import Checked, Tensors, check_result, check_together, floating_tensor
@@ -22,7 +23,7 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
         check_result(layer.label, kind, shapes, ys, log_det, xs[0])
         return ys, log_det
     if layer.compiled_once and not torch.compiler.is_exporting():
-        *ys, log_det = _region(layer, xs, cs, inverse)
+        *ys, log_det = _region(layer, inverse, len(xs), *xs, *cs)
         return tuple(ys), log_det
     ys, log_det = _traced(layer, xs, cs, inverse)
     if not torch.compiler.is_exporting():
@@ -42,9 +43,12 @@ def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
     return layer(xs, cs) if hooked else layer._forward(xs, cs)  # type: ignore[no-any-return]
 
 
-def _flat(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Tensors:
-    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time."""
-    ys, log_det = _traced(layer, xs, cs, inverse)
+def _flat(layer: Any, inverse: bool, inputs: int, *tensors: Tensor) -> Tensors:
+    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time.
+
+    Inputs and conditions come in one row too: torch takes long to look into tuples.
+    """
+    ys, log_det = _traced(layer, tensors[:inputs], tensors[inputs:], inverse)
     return *ys, log_det
 
 

@@ -95,6 +95,6 @@ class Permute(Invertible):
 
 
 def _gather(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    if recorded(x) and eager():
+    if eager() and recorded(x):
         return _Gather.apply(x, order, inverse)  # type: ignore[no-untyped-call, no-any-return]
     return x.index_select(1, order)

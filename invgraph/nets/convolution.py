@@ -63,13 +63,11 @@ def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     places = tuple(product(*(range(k) for k in kernel)))
     matrix = weight.flatten(2).permute(2, 0, 1).flatten(0, 1)
     maps: Tensor = (matrix @ x.flatten(2)).unflatten(1, (len(places), -1)).unflatten(3, sizes)
-    middle, every = len(places) // 2, slice(None)
-    y: Tensor = maps[:, middle].clone() if bias is None else maps[:, middle] + bias.view(-1, *(1,) * len(sizes))
+    padded = maps.new_zeros((*maps.shape[:1], maps.shape[2], *(n + k - 1 for n, k in zip(sizes, kernel, strict=True))))
+    every = slice(None)
     for index, place in enumerate(places):
-        if index == middle:
-            continue
-        shifts = [at - k // 2 for at, k in zip(place, kernel, strict=True)]
-        read = (slice(max(0, s), n + min(0, s)) for s, n in zip(shifts, sizes, strict=True))
-        written = (slice(max(0, -s), n + min(0, -s)) for s, n in zip(shifts, sizes, strict=True))
-        y[(every, every, *written)].add_(maps[:, index][(every, every, *read)])
-    return y
+        shifts = ((k - 1 - at, n) for at, k, n in zip(place, kernel, sizes, strict=True))
+        padded[(every, every, *(slice(shift, shift + n) for shift, n in shifts))].add_(maps[:, index])
+    inner = (slice(k // 2, k // 2 + n) for k, n in zip(kernel, sizes, strict=True))
+    y = padded[(every, every, *inner)]
+    return y.contiguous() if bias is None else y + bias.view(-1, *(1,) * len(sizes))
