@@ -50,7 +50,7 @@ def alone(*slopes: Tensor) -> bool:
 def derived(
     function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor], slopes: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a function's arguments by autograd, where they are not :func:`alone`; None where none is asked for."""
+    """Gradients of a function's arguments by autograd, for slopes that are not :func:`alone`; None where not wanted."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         # One value may have been made of another: what is wanted is the function's own slope in each.

@@ -25,6 +25,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = "tests/test_contract.py"
 LAYERS = "tests/test_layers.py"
+DENSE = ("tests/test_dense_coupling.py",)
 NODES = "tests/test_nodes.py"
 BAD = "tests/test_bad_input.py"
 FLOW = "tests/test_flow.py"
@@ -52,15 +53,40 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     Mutant("the log-det of the inverse has the forward's sign", "transforms/scale_and_shift.py",
-           ".div_(scale), log_det.neg_()", ".div_(scale), log_det", (CONTRACT, "-k", "Coupling-Affine")),
+           "div_(scales[0]), log_det.neg_()", "div_(scales[0]), log_det", (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("the shift is added before the scale", "transforms/scale_and_shift.py",
-           "torch.addcmul(t, x, scale, out=scale)", "(x + t) * scale", (CONTRACT, "-k", "Coupling-Affine")),
+           "y = torch.addcmul(t, x, scales[0], out=out)", "y = torch.mul(x + t, scales[0], out=out)",
+           (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("the gradient of the scale forgets the log-det", "transforms/scale_and_shift.py",
-           "torch.addcmul(log_det_slope, x_slope, x, out=raw_place)", "torch.mul(x_slope, x, out=raw_place)",
+           "torch.addcmul(log_det_slope, x_slope, x, out=raw_slope)", "torch.mul(x_slope, x, out=raw_slope)",
            ("tests/test_scale_and_shift.py",)),
     Mutant("the gradient of the inverse's scale has the forward's sign", "transforms/scale_and_shift.py",
-           "torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_place)",
-           "torch.addcmul(log_det_slope, y_slope, y, out=raw_place)", ("tests/test_scale_and_shift.py",)),
+           "torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_slope)",
+           "torch.addcmul(log_det_slope, y_slope, y, out=raw_slope)", ("tests/test_scale_and_shift.py",)),
+    Mutant("a gradient is overwritten before the shift has read it", "transforms/scale_and_shift.py",
+           "            t_slope.copy_(y_slope)\n            x_slope = torch.mul(y_slope, scale, out=out)",
+           "            x_slope = torch.mul(y_slope, scale, out=out)\n            t_slope.copy_(y_slope)", DENSE),
+    Mutant("a hidden layer's gradient passes where ReLU was zero", "dense.py",
+           "_past_relu(slope @ self.weights[k], read, 0)", "slope @ self.weights[k]", DENSE),
+    Mutant("a condition's weights get the data's gradient", "dense.py",
+           "for k, c in enumerate(cs, 2 * layers):\n            if wanted[k]:\n                found[k] = turned @ c",
+           "for k, c in enumerate(cs, 2 * layers):\n            if wanted[k]:\n                found[k] = turned @ (c + 1)",
+           DENSE),
+    Mutant("the second side of a dense coupling is told to have read the part before it changed", "dense_coupling.py",
+           "read = after[other] if place else before[other]", "read = before[other]", DENSE),
+    Mutant("the other part's own gradient is dropped", "dense_coupling.py",
+           "torch.addmm(current[other], slope, net.weights[0], out=out[other])",
+           "torch.mm(slope, net.weights[0], out=out[other])", DENSE),
+    Mutant("a condition gets the gradient of one side alone", "dense_coupling.py",
+           "found[k] = more if so_far is None else so_far.add_(more)", "found[k] = more", DENSE),
+    Mutant("the part that a one-sided dense coupling leaves is not passed on", "dense_coupling.py",
+           "            after[1].copy_(before[1])", "            after[1].zero_()", DENSE),
+    Mutant("later derivatives are those of the numbers alone", "recorded.py",
+           "create_graph=again", "create_graph=False", DENSE),
+    Mutant("a value gets the gradient of what was made of it too", "recorded.py",
+           "own = [value.view_as(value) for value in values]", "own = list(values)", ("tests/test_scale_and_shift.py",)),
+    Mutant("hooks of a subnet's layers are passed by", "nets/feedforward.py",
+           "return type(module) is not kind or bool(hooks)", "return type(module) is not kind", DENSE),
     Mutant("the gradient through the clamp forgets its bound", "transforms/clamp.py",
            "value=half / alpha**2", "value=half", ("tests/test_scale_and_shift.py",)),
     Mutant("the clamp is dropped", "transforms/clamp.py",

@@ -38,7 +38,17 @@ FLOORS = (
         "undo",
     ),
     # 1: the contract of a layer, elementwise transforms, and what several subnets or layers are made of.
-    ("invertible", "subnet", "transforms", "channels", "contraction", "noise", "transformer", "dense", "dense_coupling"),
+    (
+        "invertible",
+        "subnet",
+        "transforms",
+        "channels",
+        "contraction",
+        "noise",
+        "transformer",
+        "dense",
+        "dense_coupling",
+    ),
     # 2: subnets and layers.
     ("nets", "modules"),
     # 3: declaration.

@@ -131,8 +131,8 @@ class Coupling(Invertible):
             return None
         found = []
         for subnets in cast(nn.ModuleList, self._modules["subnets"])._modules.values():
-            nets = subnets._modules
-            net = nets["0"].dense() if len(nets) == 1 else None
+            nets = tuple(cast(nn.ModuleList, subnets)._modules.values())
+            net = cast(Subnet, nets[0]).dense() if len(nets) == 1 else None
             if net is None:
                 return None
             found.append(net)

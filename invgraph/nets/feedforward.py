@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,25 +47,19 @@ class _Dense(Subnet):
         return h
 
     def dense(self) -> Dense | None:
-        weights: list[Tensor] = []
-        biases: list[Tensor] = []
         # Asked at every call of every coupling: attributes of modules would take as long as all the rest.
-        for layer in cast(nn.ModuleList, self._modules["layers"])._modules.values():
-            if _is_more_than(layer, nn.Linear):
-                return None
-            weights.append(layer._parameters["weight"])
-            biases.append(layer._parameters["bias"])
-        given: list[Tensor] = []
-        for layer in cast(nn.ModuleList, self._modules["conditions"])._modules.values():
-            if _is_more_than(layer, nn.Linear):
-                return None
-            given.append(layer._parameters["weight"])
-        if _is_more_than(self, _Dense):
+        layers = cast(nn.ModuleList, self._modules["layers"])._modules.values()
+        given = cast(nn.ModuleList, self._modules["conditions"])._modules.values()
+        if _is_more_than(self, _Dense) or any(_is_more_than(layer, nn.Linear) for layer in (*layers, *given)):
             return None
-        return Dense(tuple(weights), tuple(biases), tuple(given))
+        weights = tuple([layer._parameters["weight"] for layer in layers])
+        biases = tuple([layer._parameters["bias"] for layer in layers])
+        if any(bias is None for bias in biases):
+            return None
+        return Dense(weights, biases, tuple([layer._parameters["weight"] for layer in given]))  # type: ignore[arg-type]
 
 
-def _is_more_than(module: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_more_than(module: Any, kind: type[nn.Module]) -> bool:
     """Whether calling the module does something else than its class does: a subclass, parametrized, with hooks."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return type(module) is not kind or bool(hooks)

@@ -1,0 +1,205 @@
+"""Affine couplings of fully connected networks, whose gradient is written by hand: the same as any coupling's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call
+from torch.nn.utils import parametrizations
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+LAYERS = [
+    {},
+    {"sides": 1},
+    {"split": 1, "subnet": ig.nets.MLP(3, layers=3)},
+    {"transform": ig.Affine(clamp=0.7, activation="tanh")},
+    {"transform": ig.Affine(clamp=1.3, activation="sigmoid"), "sides": 1, "split": 4},
+]
+CONDITIONS = [(), ((2,),), ((2,), (3,))]
+
+
+def coupling(conditions: Any = ((2,),), **args: Any) -> ig.Coupling:
+    layer = ig.Coupling((5,), conditions, **{"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(4), **args})
+    return randomize(layer.double(), seed=1)
+
+
+def values(layer: ig.Coupling, seed: int = 0) -> tuple[Tensor, ...]:
+    """Data, then conditions."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((3, 5), *((3, *shape) for shape in layer.cond_shapes))
+    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes)
+
+
+def run(layer: ig.Coupling, inverse: bool, x: Tensor, *cs: Tensor) -> tuple[Tensor, Tensor]:
+    (y,), log_det = layer.inverse((x,), cs) if inverse else layer((x,), cs)
+    return y, log_det
+
+
+def walk(layer: ig.Coupling, inverse: bool, x: Tensor, *cs: Tensor) -> tuple[Tensor, Tensor]:
+    """By the way that couplings of all transforms and subnets take."""
+    (y,), log_det = layer._walk(x, cs, None, inverse)
+    return y, log_det
+
+
+def gradients(outputs: tuple[Tensor, Tensor], leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(7)
+    slopes = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in outputs]
+    return torch.autograd.grad(outputs, leaves, slopes)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("conditions", CONDITIONS)
+@pytest.mark.parametrize("args", LAYERS)
+def test_results_and_gradients_are_those_of_the_way_for_all(args: Any, conditions: Any, inverse: bool) -> None:
+    layer = coupling(conditions, **args)
+    given = values(layer)
+    assert layer._dense(given[0]) is not None
+    own, exact = run(layer, inverse, *given), walk(layer, inverse, *given)
+    with torch.no_grad():
+        unrecorded = run(layer, inverse, *given)
+    for one, other, third in zip(own, exact, unrecorded, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)
+        assert torch.equal(one, third)
+    leaves = (*given, *layer.parameters())
+    for one, other in zip(gradients(own, leaves), gradients(exact, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("args", LAYERS[:4])
+def test_first_and_second_derivatives_are_right(args: Any, inverse: bool) -> None:
+    layer = coupling(**args)
+    given = (*values(layer), *(p for p in layer.parameters() if p.ndim == 1))
+
+    def call(x: Tensor, c: Tensor, *biases: Tensor) -> tuple[Tensor, Tensor]:
+        return run(layer, inverse, x, c)
+
+    assert gradcheck(call, given, check_batched_grad=True)
+    assert gradgradcheck(call, given[:2])
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_a_gradient_is_computed_for_what_asks_for_one_alone(place: int) -> None:
+    layer = coupling()
+    leaves = [*values(layer), *layer.parameters()]
+    for index, value in enumerate(leaves):
+        value.requires_grad_(index == place)
+    y, log_det = run(layer, False, *leaves[:2])
+    (found,) = gradients((y, log_det), (leaves[place],))
+    exact = gradients(walk(layer, False, *leaves[:2]), (leaves[place],))[0]
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13)
+
+
+def test_parameters_put_in_for_one_call_count_in_later_derivatives_too() -> None:
+    layer = coupling()
+    x, c = values(layer)
+    others = {name: (p * 1.5).detach().requires_grad_() for name, p in layer.named_parameters()}
+    (y,), _ = functional_call(layer, others, ((x,), (c,)))
+    (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    again = torch.autograd.grad(slope.square().sum(), list(others.values()))
+    with torch.no_grad():
+        for name, p in layer.named_parameters():
+            p.copy_(others[name])
+    exact, _ = walk(layer, False, x, c)
+    (slope,) = torch.autograd.grad(exact.square().sum(), x, create_graph=True)
+    for one, other in zip(again, torch.autograd.grad(slope.square().sum(), list(layer.parameters())), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def _hooked(layer: ig.Coupling, seen: list[str]) -> None:
+    for name, module in layer.subnets.named_modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_, name=name: seen.append(name))
+
+
+def _backward_hooked(layer: ig.Coupling, seen: list[str]) -> None:
+    for name, module in layer.subnets.named_modules():
+        if type(module).__name__ == "_Dense":
+            module.register_full_backward_hook(lambda *_, name=name: seen.append(name))
+
+
+@pytest.mark.parametrize("hook", [_hooked, _backward_hooked])
+def test_hooks_of_the_networks_are_called(hook: Any) -> None:
+    layer, seen = coupling(()), list[str]()
+    hook(layer, seen)
+    (x,) = values(layer)
+    y, _ = run(layer, False, x)
+    y.sum().backward()
+    assert len(seen) >= 2
+
+
+def test_surgery_is_seen() -> None:
+    layer = coupling(())
+    (x,) = values(layer)
+    net = layer.subnets[0][0]
+    before, _ = run(layer, False, x)
+    parametrizations.weight_norm(net.layers[1])
+    assert layer._dense(x) is None
+    torch.testing.assert_close(run(layer, False, x)[0], before)
+    layer = coupling(())
+    layer.subnets[0][0].layers[1] = nn.Sequential(layer.subnets[0][0].layers[1], nn.Tanh())
+    assert layer._dense(x) is None
+    assert not torch.allclose(run(layer, False, x)[0], before)
+    layer = coupling(())
+    with torch.no_grad():
+        layer.subnets[0][0].layers[1] = nn.Linear(4, 4).double()
+    assert layer._dense(x) is not None
+    torch.testing.assert_close(run(layer, False, x), walk(layer, False, x))
+
+
+def test_data_that_are_laid_out_otherwise_come_out_right() -> None:
+    layer = coupling()
+    x, c = values(layer)
+    turned = x.detach().t().contiguous().t().requires_grad_()
+    wide = torch.cat((x, x), 1).detach()[:, ::2].requires_grad_()
+    for other in (turned, wide):
+        own, exact = run(layer, False, other, c), walk(layer, False, other, c)
+        torch.testing.assert_close(own, exact, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(gradients(own, (other,)), gradients(exact, (other,)), rtol=1e-12, atol=1e-13)
+
+
+def test_the_caller_s_gradient_is_left_alone() -> None:
+    layer = coupling()
+    x, c = values(layer)
+    y, log_det = run(layer, False, x, c)
+    slope = torch.ones_like(y)
+    torch.autograd.backward((y, log_det), (slope, torch.ones(1, dtype=y.dtype).expand(3)))
+    assert torch.equal(slope, torch.ones_like(y))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("args", LAYERS)
+def test_the_reversible_runner_finds_the_same(args: Any, inverse: bool) -> None:
+    x, c = ig.InputNode(5, name="x"), ig.ConditionNode(2, name="c")
+    layer = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(4), **args}
+    graph = randomize(ig.Graph(x, ig.Node(ig.Node(x, ig.Coupling, layer, conditions=c), ig.Coupling, layer,
+                                          conditions=c), c).double(), seed=2)  # fmt: skip
+    given = values(coupling())
+    found = []
+    for runner in (graph, ig.reversible(graph)):
+        result = runner.inverse(*given) if inverse else runner(*given)
+        found.append(gradients(result, (*given, *graph.parameters())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_little_is_kept_for_the_way_back() -> None:
+    """x, y, and for each side the hidden layer, the parameters and the scales; nothing twice."""
+    layer = ig.Coupling((8,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=16))
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = layer((torch.randn(10, 8),))
+    assert sum(kept.values()) <= 4 * 10 * (8 + 8 + 2 * (16 + 8 + 4))
+    del result
