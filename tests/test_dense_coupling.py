@@ -146,11 +146,10 @@ def test_surgery_is_seen() -> None:
     layer.subnets[0][0].layers[1] = nn.Sequential(layer.subnets[0][0].layers[1], nn.Tanh())
     assert layer._dense(x) is None
     assert not torch.allclose(run(layer, False, x)[0], before)
-    layer = coupling(())
-    with torch.no_grad():
-        layer.subnets[0][0].layers[1] = nn.Linear(4, 4).double()
-    assert layer._dense(x) is not None
-    torch.testing.assert_close(run(layer, False, x), walk(layer, False, x))
+    for bias in (True, False):
+        layer.subnets[0][0].layers[1] = nn.Linear(4, 4, bias=bias).double()
+        assert (layer._dense(x) is not None) == bias
+        torch.testing.assert_close(run(layer, False, x), walk(layer, False, x))
 
 
 def test_data_that_are_laid_out_otherwise_come_out_right() -> None:

@@ -48,15 +48,15 @@ class _Dense(Subnet):
 
     def dense(self) -> Dense | None:
         # Asked at every call of every coupling: attributes of modules would take as long as all the rest.
-        layers = cast(nn.ModuleList, self._modules["layers"])._modules.values()
-        given = cast(nn.ModuleList, self._modules["conditions"])._modules.values()
+        children: Any = self._modules
+        layers, given = children["layers"]._modules.values(), children["conditions"]._modules.values()
         if _is_more_than(self, _Dense) or any(_is_more_than(layer, nn.Linear) for layer in (*layers, *given)):
             return None
-        weights = tuple([layer._parameters["weight"] for layer in layers])
         biases = tuple([layer._parameters["bias"] for layer in layers])
         if any(bias is None for bias in biases):
             return None
-        return Dense(weights, biases, tuple([layer._parameters["weight"] for layer in given]))  # type: ignore[arg-type]
+        weights = tuple([layer._parameters["weight"] for layer in layers])
+        return Dense(weights, biases, tuple([layer._parameters["weight"] for layer in given]))
 
 
 def _is_more_than(module: Any, kind: type[nn.Module]) -> bool:
