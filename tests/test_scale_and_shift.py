@@ -52,6 +52,15 @@ def test_parameters_that_are_expanded_get_the_sum_of_their_gradients() -> None:
     )
 
 
+def test_parameters_made_of_the_data_have_their_gradient_once() -> None:
+    def call(x: Tensor) -> tuple[Tensor, Tensor]:
+        return scale_and_shift(x, torch.stack((x.sin(), x * x), 1), 1.0, "atan", False)
+
+    x, _ = values()
+    assert gradcheck(call, x)
+    assert gradgradcheck(call, x)
+
+
 def test_only_one_result_needs_to_be_used() -> None:
     x, params = values()
     y, log_det = scale_and_shift(x, params, 1.0, "atan", False)
