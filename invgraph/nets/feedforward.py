@@ -50,19 +50,26 @@ class _Dense(Subnet):
         # Asked at every call of every coupling: attributes of modules would take as long as all the rest.
         children: Any = self._modules
         layers, given = children["layers"]._modules.values(), children["conditions"]._modules.values()
-        if _is_more_than(self, _Dense) or any(_is_more_than(layer, nn.Linear) for layer in (*layers, *given)):
+        if _is_more_than(self, _Dense):
             return None
-        biases = tuple([layer._parameters["bias"] for layer in layers])
-        if any(bias is None for bias in biases):
-            return None
-        weights = tuple([layer._parameters["weight"] for layer in layers])
-        return Dense(weights, biases, tuple([layer._parameters["weight"] for layer in given]))
+        for layer in (*layers, *given):
+            if _is_more_than(layer, nn.Linear):
+                return None
+        tensors = [vars(layer)["_parameters"] for layer in layers]
+        weights, biases = tuple([own["weight"] for own in tensors]), tuple([own["bias"] for own in tensors])
+        for bias in biases:
+            if bias is None:
+                return None
+        return Dense(weights, biases, tuple([vars(layer)["_parameters"]["weight"] for layer in given]))
 
 
-def _is_more_than(module: Any, kind: type[nn.Module]) -> bool:
+def _is_more_than(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether calling the module does something else than its class does: a subclass, parametrized, with hooks."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return type(module) is not kind or bool(hooks)
+    if type(module) is not kind:
+        return True
+    own = vars(module)
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks)
 
 
 class _Convolutional(Subnet):
