@@ -202,3 +202,12 @@ def test_little_is_kept_for_the_way_back() -> None:
         result = layer((torch.randn(10, 8),))
     assert sum(kept.values()) <= 4 * 10 * (8 + 8 + 2 * (16 + 8 + 4))
     del result
+
+
+def test_a_result_changed_in_place_is_refused_by_the_backward_pass() -> None:
+    layer = coupling()
+    y, _ = run(layer, False, *values(layer))
+    with torch.no_grad():
+        y.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
