@@ -79,15 +79,14 @@ def require_divisible(shape: Shape, factor: int, where: str) -> None:
 def floating_tensor(module: nn.Module) -> Tensor | None:
     """The parameter or buffer that tells a module's dtype and device; None where it has none."""
     # Asked at every call of every layer: module.parameters() would cost more than a small layer itself.
-    own: dict[str, dict[str, Tensor | None]] = vars(module)
-    for parameter in own["_parameters"].values():
+    for parameter in module._parameters.values():
         if parameter is not None and parameter.is_floating_point():
             return parameter
     for child in module._modules.values():
         found = None if child is None else floating_tensor(child)
         if found is not None:
             return found
-    for buffer in own["_buffers"].values():
+    for buffer in module._buffers.values():
         if buffer is not None and buffer.is_floating_point():
             return buffer
     return None
