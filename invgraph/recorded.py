@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
+"""The types of tensors that are like any other: subclasses, such as distributed ones, know fewer operations."""
 
 
 def eager() -> bool:
@@ -34,7 +35,7 @@ def plain(x: Tensor) -> bool:
     """Whether this is a tensor like any other, and no operation on it will be done in another precision."""
     device = x.device.type
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return type(x) in _PLAIN and not cast
+    return type(x) in PLAIN and not cast
 
 
 def alone(*slopes: Tensor) -> bool:

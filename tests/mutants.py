@@ -84,6 +84,8 @@ MUTANTS = (
     Mutant("a value gets the gradient of what was made of it too", "recorded.py",
            "own = [value.view_as(value) for value in values]", "own = list(values)",
            ("tests/test_scale_and_shift.py",)),
+    Mutant("a transform derived from the affine one is taken for it", "modules/coupling.py",
+           "type(self.transform) is not Affine", "not isinstance(self.transform, Affine)", DENSE),
     Mutant("hooks of a subnet's layers are passed by", "nets/feedforward.py",
            "return bool(hooks)", "return False", DENSE),
     Mutant("the gradient through the clamp forgets its bound", "transforms/clamp.py",

@@ -211,3 +211,31 @@ def test_a_result_changed_in_place_is_refused_by_the_backward_pass() -> None:
         y.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         y.sum().backward()
+
+
+class _Shifted(ig.Affine):
+    def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = super().forward(x, params)
+        return y + 1, log_det
+
+
+def test_a_transform_derived_from_the_affine_one_is_asked_itself() -> None:
+    layer, own = coupling((), sides=1, split=2), coupling((), sides=1, split=2, transform=_Shifted(clamp=1.0))
+    own.load_state_dict(layer.state_dict())
+    (x,) = values(layer)
+    torch.testing.assert_close(run(own, False, x)[0][:, :2], run(layer, False, x)[0][:, :2] + 1)
+
+
+class _Marked(Tensor):
+    """A tensor of another type, as distributed and quantized ones are."""
+
+
+def test_parameters_of_other_types_take_the_way_for_all() -> None:
+    layer = coupling(())
+    (x,) = values(layer)
+    before, _ = run(layer, False, x)
+    linear = layer.subnets[0][0].layers[1]
+    linear.weight = nn.Parameter(linear.weight.detach().as_subclass(_Marked))
+    assert type(linear.weight) is not nn.Parameter
+    assert layer._dense(x) is None
+    torch.testing.assert_close(run(layer, False, x)[0].as_subclass(Tensor), before)

@@ -127,7 +127,7 @@ class Coupling(Invertible):
 
     def _dense(self, x: Tensor) -> list[Dense] | None:
         """The subnets as functions of their parameters, where all that is to be done is known so well."""
-        if not isinstance(self.transform, Affine) or not eager() or not plain(x):
+        if not eager() or type(self.transform) is not Affine or not plain(x):  # a subclass may do something else
             return None
         found = []
         for subnets in cast(nn.ModuleList, self._modules["subnets"])._modules.values():

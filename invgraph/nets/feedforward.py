@@ -13,6 +13,7 @@ from invgraph.dense import Dense
 from invgraph.errors import GraphError
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import require_odd, require_size, start
+from invgraph.recorded import PLAIN
 from invgraph.shapes import Shape, Tensors
 from invgraph.subnet import Subnet, SubnetFactory, add_share, spread_vector
 
@@ -57,10 +58,11 @@ class _Dense(Subnet):
                 return None
         tensors = [vars(layer)["_parameters"] for layer in layers]
         weights, biases = tuple([own["weight"] for own in tensors]), tuple([own["bias"] for own in tensors])
-        for bias in biases:
-            if bias is None:
+        net = Dense(weights, biases, tuple([vars(layer)["_parameters"]["weight"] for layer in given]))
+        for tensor in net.tensors:
+            if type(tensor) not in PLAIN:  # a bias may be None, too
                 return None
-        return Dense(weights, biases, tuple([vars(layer)["_parameters"]["weight"] for layer in given]))
+        return net
 
 
 def _is_more_than(module: nn.Module, kind: type[nn.Module]) -> bool:
