@@ -16,6 +16,7 @@ from invgraph.graph import Graph
 from invgraph.invertible import Invertible
 from invgraph.modes import evaluating
 from invgraph.shapes import Tensors, floating_tensor
+from invgraph.storage import as_path, require_regular
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -181,6 +182,7 @@ def export_aoti(
 def _require_path(path: object) -> None:
     if not isinstance(path, (str, Path)):
         raise ArgumentError("export", f"path: {type(path).__name__}", "path must be a str or Path")
+    require_regular("export", as_path("export", path), "nothing was written")
 
 
 def _traced(program: nn.Module, arguments: Tensors) -> ExportedProgram:

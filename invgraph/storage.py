@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -46,14 +47,15 @@ def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
     Raises:
         CheckpointError: it can't be written; the old file is as it was.
     """
+    require_regular(where, path, "nothing was written")
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _sweep(path)
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with open(handle, "wb") as file:
+                with suppress(FileNotFoundError):  # a file that is replaced keeps its mode
+                    os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
@@ -68,12 +70,46 @@ def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
         raise _refusal(where, error, "nothing was written; an earlier file is as it was") from error
 
 
+def require_regular(where: str, path: Path, state: str) -> None:
+    """Refuse what exists and is no regular file: renaming over a device or a pipe takes it away from the machine.
+
+    Arguments:
+        where: The function that was called, for the error.
+        path: The target, with symbolic links followed.
+        state: What is true after the refusal, such as ``"nothing was written"``.
+
+    Raises:
+        CheckpointError: The path is a folder, a device, a pipe or a socket, or can't be looked at.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _refusal(where, error, state) from error
+    if stat.S_ISDIR(mode):
+        raise _refusal(where, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), state)
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(where, f"{_kind(mode)}, no regular file", f"give the path of an ordinary file: {state}")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something unknown")
+
+
 def read(where: str, path: Path) -> bytes:
     """The file's bytes.
 
     Raises:
-        CheckpointError: there is no such file, or it can't be read.
+        CheckpointError: there is no such file, it is no regular one, or it can't be read.
     """
+    require_regular(where, path, "nothing was loaded")
     try:
         return path.read_bytes()
     except OSError as error:

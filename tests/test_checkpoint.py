@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
+import socket
 import stat
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +437,43 @@ def test_a_link_stays_a_link_and_the_mode_is_the_users(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     ig.load(link, PLAIN)
+
+
+def test_a_file_keeps_the_mode_that_its_owner_gave_it(path: Path) -> None:
+    ig.save(path, PLAIN)
+    for mode in (0o600, 0o664):
+        path.chmod(mode)
+        ig.save(path, PLAIN)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def special_files(folder: Path) -> Iterator[Path]:
+    """A named pipe, a socket, and, where this process may make one, a device: all in the test's own folder."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    yield pipe
+    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):  # the path of a socket must be short
+        server.bind("socket")
+        yield folder / "socket"
+    device = folder / "device"
+    with contextlib.suppress(PermissionError):
+        os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        yield device
+
+
+def test_devices_pipes_and_sockets_are_neither_replaced_nor_read(tmp_path: Path) -> None:
+    """A checkpoint is renamed over its target, and the machine's null device must survive ``save("/dev/null")``."""
+    for special in special_files(tmp_path):
+        link = tmp_path / f"link_to_{special.name}"
+        link.symlink_to(special)
+        before = special.lstat()
+        for path in (special, link):
+            with pytest.raises(ig.CheckpointError, match=r"no regular file\n  give .*: nothing was written"):
+                ig.save(path, PLAIN)
+            with pytest.raises(ig.CheckpointError, match=r"no regular file\n  give .*: nothing was loaded"):
+                ig.load(path, PLAIN)
+        assert special.lstat() == before
+        assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_leftovers_of_killed_writers_are_swept_after_an_hour(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import random
 import tempfile
 from collections import Counter
@@ -96,7 +95,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "n": lambda: 2,
     "sigma": lambda: 0.1,
     "seed": lambda: 0,
-    "path": lambda: os.devnull,
+    "path": lambda: "model.safetensors",
     "state": ig.rng_state,
     "name": lambda: "flatten",
     "index": lambda: 0,
