@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from invgraph.running import regions
+
+# Inductor is safe with the options below, and these two reuse no memory. Of any other backend nothing is known.
+_SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
+
 
 def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
-    """``torch.compile(function, **settings)``, with numbers such as a clamp taken as the constants they are."""
+    """``torch.compile(function, **settings)``, with numbers such as a clamp taken as the constants they are.
+
+    Inside another compilation the function is traced as it is: the settings here don't reach that compiler.
+    """
     run = torch.compile(function, **_safe(settings))
+    shared = settings.get("backend", "inductor") in _SAFE_BACKENDS
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch._dynamo.config.patch(specialize_float=True):
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        with _regions(shared), torch._dynamo.config.patch(specialize_float=True):
             return run(*args, **kwargs)
 
     return call
 
 
-# Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) holds that memory to be free
-# once the last region has read it, and computes on in it: gradients would be wrong, without a word.
+@contextmanager
+def _regions(wanted: bool) -> Iterator[None]:
+    before = regions.wanted
+    regions.wanted = wanted
+    try:
+        yield
+    finally:
+        regions.wanted = before
+
+
+# Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) considers that memory free once
+# the last region has read it, and reuses it: gradients would be wrong without a word.
 _UNSHARED = {"allow_buffer_reuse": False, "inplace_buffers": False}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any
 
 import torch
@@ -10,6 +11,19 @@ from torch import Tensor
 
 from invgraph.invertible import Result
 from invgraph.shapes import Checked, Tensors, check_result, check_together, floating_tensor
+
+
+class Regions(threading.local):
+    """True while a graph is traced whose equal layers share their compiled code (:mod:`invgraph.compiled` sets it).
+
+    A region keeps views of its arguments for the backward pass, and inductor (torch 2.13) reuses that memory unless it
+    is told not to. Only ``Graph.compile`` tells it, so a graph that is compiled from outside is traced without regions.
+    """
+
+    wanted = False
+
+
+regions = Regions()
 
 
 def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
@@ -22,11 +36,11 @@ def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
         kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
         check_result(layer.label, kind, shapes, ys, log_det, xs[0])
         return ys, log_det
-    if layer.compiled_once and not torch.compiler.is_exporting():
+    if regions.wanted and layer.compiled_once and not torch.compiler.is_exporting():
         *ys, log_det = _region(layer, inverse, len(xs), *xs, *cs)
         return tuple(ys), log_det
     ys, log_det = _traced(layer, xs, cs, inverse)
-    if not torch.compiler.is_exporting():
+    if regions.wanted and not torch.compiler.is_exporting():
         # No region takes two views of one tensor, such as the parts of a split.
         ys = tuple(y if y._base is None else y.clone() for y in ys)
     return tuple(ys), log_det
