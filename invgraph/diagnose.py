@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_seed
+from invgraph.core.invertible import Invertible, Nested
+from invgraph.core.modes import evaluating
 from invgraph.errors import GraphError
-from invgraph.graph import Graph, require_graph
-from invgraph.invertible import Invertible, Nested
-from invgraph.modes import evaluating
+from invgraph.graph.graph import Graph, require_graph
+from invgraph.numerics.singular_value import largest_singular_value
+from invgraph.numerics.soft_clamp import watch_clamps
 from invgraph.shapes import Structured, Tensors
-from invgraph.singular import largest_singular_value
-from invgraph.transforms.clamp import watch_clamps
 
 _SATURATED = 0.9
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import is_one_of
+from invgraph.checkpoint.atomic_file import as_path, require_regular
+from invgraph.core.invertible import Invertible
+from invgraph.core.modes import evaluating
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.flow import Flow
-from invgraph.graph import Graph
-from invgraph.invertible import Invertible
-from invgraph.modes import evaluating
+from invgraph.graph.graph import Graph
 from invgraph.shapes import Tensors, floating_tensor
-from invgraph.storage import as_path, require_regular
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

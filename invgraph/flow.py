@@ -12,8 +12,8 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 
 from invgraph.arguments import require_amount
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
-from invgraph.graph import Graph, require_graph
-from invgraph.reversible import Reversible
+from invgraph.graph.graph import Graph, require_graph
+from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
 
 Base: TypeAlias = Distribution | Sequence[object] | None

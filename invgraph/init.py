@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from invgraph.arguments import as_number, require_flag, require_seed
+from invgraph.core.subnet import Subnet
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.seeded import generator, normal
-from invgraph.subnet import Subnet
+from invgraph.numerics.seeding import generator, normal
 
 
 @torch.no_grad()

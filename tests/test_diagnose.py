@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from training import digest, make_flow
 
 import invgraph as ig
-from invgraph.singular import largest_singular_value
+from invgraph.numerics import soft_clamp as clamp
+from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.testing import randomize
-from invgraph.transforms import clamp
 
 
 def chained(*layers: Any, dims: int = 4) -> ig.Graph:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES, Case, each_kind
-from test_reversible import build, deep_graph
+from small_graphs import build, deep_graph
 from torch import Tensor
 
 import invgraph as ig

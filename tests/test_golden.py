@@ -1,4 +1,4 @@
-"""Every layer gives what it gave: see tests/golden.py for how the values are made."""
+"""Every layer gives what it gave: see tests/support/golden.py for how the values are made."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def test_whole_graphs_are_among_them() -> None:
 
 
 def test_every_case_has_golden_values_and_none_is_left_over() -> None:
-    assert set(GOLDEN) == set(CASES), "after adding, renaming or removing cases, run `python tests/golden.py`"
+    assert set(GOLDEN) == set(CASES), "after adding, renaming or removing cases, run `python tests/support/golden.py`"

@@ -1,4 +1,4 @@
-"""The planted mistakes of tests/mutants.py still fit the source."""
+"""The planted mistakes of tests/support/mutants.py still fit the source."""
 
 from __future__ import annotations
 

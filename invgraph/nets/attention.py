@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Affine, Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.transformer import Attention, LayerNorm
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory
-from invgraph.transformer import Attention, LayerNorm
 
 
 class _GatedBlock(nn.Module):

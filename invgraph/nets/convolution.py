@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from invgraph.recorded import eager, recorded
+from invgraph.fused.dispatch import eager, recorded
 
 _FEW = 8
 """Up to so many channels out, a CPU's convolution leaves most of its vectors empty: a matrix product is quicker."""

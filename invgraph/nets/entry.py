@@ -6,10 +6,10 @@ from typing import TypeAlias, cast
 
 from torch import Tensor, nn
 
+from invgraph.core.subnet import Subnet, add_share, spread_vector
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, add_share, spread_vector
 
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 

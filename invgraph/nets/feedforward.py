@@ -9,13 +9,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.dense import Dense
+from invgraph.core.subnet import Subnet, SubnetFactory, add_share, spread_vector
 from invgraph.errors import GraphError
+from invgraph.fused.dispatch import PLAIN
+from invgraph.fused.mlp import Dense
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import require_odd, require_size, start
-from invgraph.recorded import PLAIN
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory, add_share, spread_vector
 
 
 class _Dense(Subnet):

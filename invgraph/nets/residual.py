@@ -8,10 +8,10 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory
 
 
 class ResidualBlock(nn.Module):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
+from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
 from invgraph.nets.residual import ResidualBlock
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory
 
 
 class _UNet(Subnet):

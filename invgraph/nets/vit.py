@@ -9,12 +9,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.subnet import Subnet, SubnetFactory, add_share
 from invgraph.errors import GraphError
 from invgraph.nets.entry import require_size, require_spatial, start
-from invgraph.patches import from_patches, grid, patch_size, to_patches
+from invgraph.nets.transformer import Block, LayerNorm
+from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
-from invgraph.subnet import Subnet, SubnetFactory, add_share
-from invgraph.transformer import Block, LayerNorm
 
 
 class _ViT(Subnet):

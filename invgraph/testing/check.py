@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from invgraph.arguments import require_amount, require_count, require_seed
-from invgraph.invertible import Invertible, require_invertible
+from invgraph.core.invertible import Invertible, require_invertible
 from invgraph.shapes import Structured, floating_tensor
 from invgraph.testing.checks import CHECKS
 from invgraph.testing.measure import measure, parts

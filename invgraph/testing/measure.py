@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from invgraph.graph import Graph
-from invgraph.invertible import Inverse, Invertible, Nested
-from invgraph.seeded import generator, normal
+from invgraph.core.invertible import Inverse, Invertible, Nested
+from invgraph.graph.graph import Graph
+from invgraph.numerics.seeding import generator, normal
 from invgraph.shapes import Tensors, numel
 from invgraph.testing.checks import round_trip
 from invgraph.testing.report import NodeReport

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from invgraph.graph import Graph
-from invgraph.invertible import Invertible
-from invgraph.node import ConditionNode, FeatureNode, InputNode, Node, Value
+from invgraph.core.invertible import Invertible
+from invgraph.graph.graph import Graph
+from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node, Value
 from invgraph.shapes import Shape
 
 INPUT, CONDITION = -1, -2

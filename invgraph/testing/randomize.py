@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_amount, require_seed
 from invgraph.errors import ArgumentError
-from invgraph.seeded import generator, normal
+from invgraph.numerics.seeding import generator, normal
 from invgraph.shapes import Shape, Tensors
 
 M = TypeVar("M", bound=nn.Module)

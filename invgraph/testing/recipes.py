@@ -9,27 +9,27 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.invertible import Inverse, Invertible
-from invgraph.modules.actnorm import ActNorm
-from invgraph.modules.all_in_one import AllInOne
-from invgraph.modules.autoregressive import Autoregressive
-from invgraph.modules.conv1x1 import Conv1x1
-from invgraph.modules.coupling import Coupling
-from invgraph.modules.dct import DCT
-from invgraph.modules.elementwise import Elementwise
-from invgraph.modules.haar import Haar
-from invgraph.modules.householder import Householder
-from invgraph.modules.learned_scaling import LearnedScaling
-from invgraph.modules.linear import FixedLinear, Orthogonal
-from invgraph.modules.low_rank_linear import LowRankLinear
-from invgraph.modules.masked_coupling import MaskedCoupling
-from invgraph.modules.orthogonal_linear import OrthogonalLinear
-from invgraph.modules.patch_autoregressive import PatchAutoregressive
-from invgraph.modules.permute import Permute
-from invgraph.modules.reshape import Flatten, Reshape
-from invgraph.modules.residual import Residual
-from invgraph.modules.split import Split
-from invgraph.modules.squeeze import Squeeze
+from invgraph.core.invertible import Inverse, Invertible
+from invgraph.layers.actnorm import ActNorm
+from invgraph.layers.all_in_one import AllInOne
+from invgraph.layers.autoregressive import Autoregressive
+from invgraph.layers.conv1x1 import Conv1x1
+from invgraph.layers.coupling import Coupling
+from invgraph.layers.dct import DCT
+from invgraph.layers.elementwise import Elementwise
+from invgraph.layers.haar import Haar
+from invgraph.layers.householder import Householder
+from invgraph.layers.learned_scaling import LearnedScaling
+from invgraph.layers.linear import FixedLinear, Orthogonal
+from invgraph.layers.low_rank_linear import LowRankLinear
+from invgraph.layers.masked_coupling import MaskedCoupling
+from invgraph.layers.orthogonal_linear import OrthogonalLinear
+from invgraph.layers.patch_autoregressive import PatchAutoregressive
+from invgraph.layers.permute import Permute
+from invgraph.layers.reshape import Flatten, Reshape
+from invgraph.layers.residual import Residual
+from invgraph.layers.split import Split
+from invgraph.layers.squeeze import Squeeze
 from invgraph.nets import MLP, ConvNet
 from invgraph.shapes import Shape
 from invgraph.testing.randomize import draw, randomize

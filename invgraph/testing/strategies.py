@@ -10,12 +10,12 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from invgraph.core.invertible import Invertible
 from invgraph.errors import GraphError
-from invgraph.graph import Graph
-from invgraph.invertible import Invertible
-from invgraph.modules.concat import Concat
-from invgraph.modules.reshape import Flatten
-from invgraph.modules.split import Split
+from invgraph.graph.graph import Graph
+from invgraph.layers.concat import Concat
+from invgraph.layers.reshape import Flatten
+from invgraph.layers.split import Split
 from invgraph.shapes import Shape, numel
 from invgraph.testing.program import Op, Program, Ref
 from invgraph.testing.recipes import Recipe, build, recipes, small_network, unconditional

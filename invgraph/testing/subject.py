@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from invgraph.core.invertible import Invertible, Result, flat_call
 from invgraph.errors import ArgumentError, ContractError
-from invgraph.invertible import Invertible, Result, flat_call
 from invgraph.shapes import Tensors
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from invgraph.transforms.clamp import Activation, require_clamp
-from invgraph.transforms.scale_and_shift import scale_and_shift
+from invgraph.fused.affine import scale_and_shift
+from invgraph.numerics.soft_clamp import Activation, require_clamp
 from invgraph.transforms.transform import Transform
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.transforms.root import solve_increasing
+from invgraph.numerics.root_finding import solve_increasing
 from invgraph.transforms.spline import require_bound, require_floor
 from invgraph.transforms.transform import Transform, per_sample
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.transforms.clamp import require_clamp, soft_clamp
-from invgraph.transforms.root import solve_increasing
+from invgraph.numerics.root_finding import solve_increasing
+from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.transforms.transform import Transform, per_sample
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.transforms.domain import require_domain
+from invgraph.numerics.domain import require_domain
 from invgraph.transforms.transform import Transform, per_sample
 
 

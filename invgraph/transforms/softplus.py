@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import require_flag
-from invgraph.transforms.domain import require_domain
+from invgraph.numerics.domain import require_domain
 from invgraph.transforms.transform import Transform, per_sample
 
 

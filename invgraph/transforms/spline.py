@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.transforms.clamp import soft_clamp
+from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform, per_sample
 
 Unit = tuple[Tensor, Tensor]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invgraph.transforms.clamp import Activation, require_clamp, soft_clamp
+from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
 from invgraph.transforms.transform import Transform
 
 

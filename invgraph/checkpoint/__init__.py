@@ -1,0 +1,1 @@
+"""Checkpoints: files that are whole or refused."""

@@ -1,0 +1,1 @@
+"""The graph: declaration, wiring, schedules, and how they are run."""

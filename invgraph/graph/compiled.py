@@ -1,0 +1,56 @@
+"""The compiled runner: the settings under which a graph is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from invgraph.graph.run import regions
+
+# Inductor is safe with the options below, and these two reuse no memory. Of any other backend nothing is known.
+_SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
+
+
+def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """``torch.compile(function, **settings)``, with numbers such as a clamp taken as the constants they are.
+
+    Inside another compilation the function is traced as it is: the settings here don't reach that compiler.
+    """
+    run = torch.compile(function, **_safe(settings))
+    shared = settings.get("backend", "inductor") in _SAFE_BACKENDS
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        with _regions(shared), torch._dynamo.config.patch(specialize_float=True):
+            return run(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def _regions(wanted: bool) -> Iterator[None]:
+    before = regions.wanted
+    regions.wanted = wanted
+    try:
+        yield
+    finally:
+        regions.wanted = before
+
+
+# Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) considers that memory free once
+# the last region has read it, and reuses it: gradients would be wrong without a word.
+_UNSHARED = {"allow_buffer_reuse": False, "inplace_buffers": False}
+
+
+def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, and that no memory is used twice; a mode as the options it stands for, since torch takes one."""
+    mode, options = settings.get("mode"), settings.get("options")
+    modes = torch._inductor.list_mode_options()
+    if settings.get("backend", "inductor") != "inductor" or (mode is not None and (options or mode not in modes)):
+        return dict(settings)
+    chosen = {**(modes[mode] if mode else {}), **(options or {}), **_UNSHARED}
+    return {**settings, "mode": None, "options": chosen}

@@ -1,0 +1,404 @@
+"""Declaration: values, and the nodes that read and make them. No tensor is touched, no parent changed."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from invgraph.core.invertible import Invertible, as_layer
+from invgraph.core.subnet import trial
+from invgraph.errors import ArgumentError, GraphError, InvgraphError
+from invgraph.shapes import Shape, as_shape
+
+_order = itertools.count()
+_KEYED = ("node", "feature", "chain")
+"""What names keys of an ``nn.ModuleDict``, which keeps some to itself."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Value:
+    """One output of a node: what other nodes read.
+
+    Attributes:
+        node: the node that makes it.
+        index: which of the node's outputs it is.
+        shape: its shape, without the batch.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.InputNode(4, name="x")[0]
+        input 'x' (4,)
+    """
+
+    node: Declaration
+    index: int
+    shape: Shape
+
+    def __repr__(self) -> str:
+        place = f"[{self.index}]" if len(self.node.shapes) > 1 else ""
+        return f"{self.node.told}{place} {self.shape}"
+
+
+class Declaration:
+    """What all nodes have in common: a name, a place in the order of declaration, and the values they make.
+
+    Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.
+    """
+
+    name: str | None
+    order: int
+    shapes: tuple[Shape, ...]
+    outputs: tuple[Value, ...]
+    sources: tuple[Value, ...] = ()
+    conditions: tuple[Value, ...] = ()
+    kind: str = "node"
+
+    def _freeze(self, name: object, shapes: tuple[Shape, ...], **fields: object) -> None:
+        values = tuple(Value(self, index, shape) for index, shape in enumerate(shapes))
+        fields.update(name=_checked_name(self.kind, name), order=next(_order), shapes=shapes, outputs=values)
+        self.__dict__.update(fields)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __iter__(self) -> Iterator[Value]:
+        return iter(self.outputs)
+
+    def __getitem__(self, index: int) -> Value:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ArgumentError(self.told, f"index {index!r}", "an output is picked by an int")
+        if not 0 <= index < len(self.outputs):
+            raise GraphError(self.told, f"index {index}", f"the node has outputs 0..{len(self.outputs) - 1}")
+        return self.outputs[index]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the one value that the node makes.
+
+        Raises:
+            GraphError: it makes several; each has its own, ``node[0].shape``.
+        """
+        if len(self.shapes) != 1:
+            given = f"the shape of {len(self.shapes)} outputs"
+            raise GraphError(self.told, given, "each output has its own: ask node[0].shape")
+        return self.shapes[0]
+
+    @property
+    def told(self) -> str:
+        """What errors and pictures call the node."""
+        return f"{self.kind} {self.name!r}" if self.name else f"unnamed {self.kind}"
+
+    def __repr__(self) -> str:
+        return f"<{self.told}: {', '.join(str(shape) for shape in self.shapes)}>"
+
+
+Source: TypeAlias = Declaration | Value
+Sources: TypeAlias = Source | Iterable[Source]
+
+
+class InputNode(Declaration):
+    """An input of the graph.
+
+    Arguments:
+        shape: its sizes, without the batch.
+        name: how errors and the graph call it.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.InputNode(3, 8, 8, name="image")
+        <input 'image': (3, 8, 8)>
+    """
+
+    kind = "input"
+
+    def __init__(self, *shape: int, name: str | None = None) -> None:
+        self._freeze(name, (_own_shape("InputNode", shape),))
+
+
+class ConditionNode(Declaration):
+    """A condition of the graph: given in both directions, never transformed.
+
+    Arguments:
+        shape: its sizes, without the batch.
+        name: how errors and the graph call it.
+
+    Example:
+        >>> import invgraph as ig
+        >>> ig.ConditionNode(10, name="digit")
+        <condition 'digit': (10,)>
+    """
+
+    kind = "condition"
+
+    def __init__(self, *shape: int, name: str | None = None) -> None:
+        self._freeze(name, (_own_shape("ConditionNode", shape),))
+
+
+class FeatureNode(Declaration):
+    """A feed-forward network of conditions, computed forward in both directions (the paper's conditioning network).
+
+    Arguments:
+        conditions: what it reads: conditions, other features, or values inside the graph.
+        module: an ``nn.Module``, or a class together with ``args``; it returns a tensor or a tuple of tensors.
+        args: keyword arguments of the class.
+        name: the key of its parameters in the graph's ``state_dict``.
+
+    Example:
+        >>> import invgraph as ig, torch
+        >>> c = ig.ConditionNode(10, name="digit")
+        >>> ig.FeatureNode(c, torch.nn.Linear, {"in_features": 10, "out_features": 4}, name="embedding")
+        <feature 'embedding': (4,)>
+    """
+
+    kind = "feature"
+    module: nn.Module
+
+    def __init__(
+        self, conditions: Sources, module: object, args: Mapping[str, Any] | None = None, *, name: str | None = None
+    ) -> None:
+        where = _place("feature", name, module)
+        sources = _values(where, conditions, "conditions")
+        if isinstance(module, type) and issubclass(module, Invertible):
+            raise ArgumentError(where, module.__name__, "expected a feed-forward nn.Module, not an Invertible")
+        net = _build(where, module, args, ())
+        if not isinstance(net, nn.Module) or isinstance(net, Invertible):
+            raise ArgumentError(where, type(net).__name__, "expected a feed-forward nn.Module, not an Invertible")
+        shapes = _feature_shapes(where, net, sources)
+        self._freeze(name, shapes, conditions=sources, module=net)
+
+
+class Node(Declaration):
+    """An invertible layer between values.
+
+    Arguments:
+        inputs: the values it transforms: a node with one output, or a value such as ``split[0]``; or several.
+        module: the class of a layer, to be built with ``args``; or a layer or graph, already built.
+        args: keyword arguments of the class.
+        conditions: what the layer is conditioned on: conditions, features, or values inside the graph.
+        name: the key of its parameters in the graph's ``state_dict``. Default: the class's name with a number.
+
+    Raises:
+        GraphError: the layer does not fit the shapes of what it reads.
+        ArgumentError: an argument is unknown, missing or of the wrong type.
+
+    Example:
+        >>> import invgraph as ig
+        >>> x = ig.InputNode(4, name="x")
+        >>> a, b = ig.Node(x, ig.Split, {"sizes": (1, 3)}, name="split")
+        >>> b
+        node 'split'[1] (3,)
+    """
+
+    module: Invertible
+
+    def __init__(
+        self,
+        inputs: Sources,
+        module: object,
+        args: Mapping[str, Any] | None = None,
+        *,
+        conditions: Sources = (),
+        name: str | None = None,
+    ) -> None:
+        where = _place("node", name, module)
+        sources = _values(where, inputs, "inputs")
+        given = _values(where, conditions, "conditions")
+        if not sources:
+            raise GraphError(where, "no inputs", "a node reads at least one value")
+        for value in sources:
+            if isinstance(value.node, (ConditionNode, FeatureNode)):
+                advice = f"{value.node.told} can't be transformed: write conditions={value.node.name or '...'}"
+                raise GraphError(where, f"inputs: {value!r}", f"{advice}, or use conditions= with it")
+        layer = _layer(where, module, args, sources, given)
+        self._freeze(name, layer.out_shapes, sources=sources, conditions=given, module=layer)
+
+
+def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str | None = None) -> Node:
+    """A node for each layer, each reading what the one before it made.
+
+    Arguments:
+        inputs: what the first layer reads.
+        layers: classes, pairs ``(class, args)``, or layers already built.
+        conditions: given to every layer that takes conditions: built ones that were built with some, and classes that
+            take them with these arguments (an ``Elementwise`` without a subnet takes none).
+        name: if given, the nodes are called ``name_0``, ``name_1``, ...
+
+    Example:
+        >>> import invgraph as ig
+        >>> x = ig.InputNode(1, 28, 28, name="image")
+        >>> h = ig.chain(x, ig.Flatten, (ig.Permute, {"seed": 1}))
+        >>> h.shapes
+        ((784,),)
+    """
+    if not layers:
+        raise ArgumentError("chain", "no layers", "a chain needs at least one layer")
+    if name is not None:
+        _checked_name("chain", name)
+    node: Sources = inputs
+    for index, layer in enumerate(layers):
+        module, args = layer if isinstance(layer, tuple) and len(layer) == 2 else (layer, None)
+        given = conditions if _takes_conditions(module, args) else ()
+        node = Node(node, module, args, conditions=given, name=None if name is None else f"{name}_{index}")
+    assert isinstance(node, Node)
+    return node
+
+
+def _takes_conditions(module: object, args: object) -> bool:
+    """Whether a layer takes conditions, as it was built, or as it would be built with these arguments."""
+    if isinstance(module, Invertible):
+        return bool(module.cond_shapes)
+    if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:
+        return False
+    needed = module.reads_with
+    return needed is None or (isinstance(args, Mapping) and args.get(needed) is not None)
+
+
+def _place(kind: str, name: object, module: object) -> str:
+    """What an error of a declaration calls its place: ``node 'a' (Haar)``."""
+    layer = module.__name__ if isinstance(module, type) else type(module).__name__
+    return f"{kind} {name!r} ({layer})" if isinstance(name, str) and name else f"{kind} ({layer})"
+
+
+def _checked_name(kind: str, name: object) -> str | None:
+    if name is None:
+        return None
+    where, given = kind, f"name={name!r}"
+    if not isinstance(name, str):
+        raise ArgumentError(where, given, f"a name must be a str, not {type(name).__name__}")
+    if not name:
+        raise GraphError(where, given, "a name can't be empty; leave it out for an automatic one")
+    if "." in name:
+        raise GraphError(where, given, "dots are not allowed in names: they are keys of the state_dict")
+    if kind in _KEYED and (hasattr(nn.ModuleDict, name) or name in nn.ModuleDict().__dict__):
+        raise GraphError(where, given, "the name is an attribute of torch.nn.Module; choose another")
+    return name
+
+
+def _own_shape(where: str, shape: tuple[object, ...]) -> Shape:
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        sizes = ", ".join(map(str, shape[0]))
+        raise ArgumentError(where, f"the {type(shape[0]).__name__} {shape[0]}", f"write {where}({sizes})")
+    # Products of sizes that numpy knows are numpy's ints.
+    return as_shape([operator.index(size) if isinstance(size, np.integer) else size for size in shape], where)
+
+
+def _values(where: str, sources: object, what: str) -> tuple[Value, ...]:
+    """The values meant by a node, a value, or several of either."""
+    if isinstance(sources, (Declaration, Value)):
+        return (_value(where, sources, what),)
+    if isinstance(sources, Tensor):
+        raise ArgumentError(where, f"{what}: a Tensor", "declare shapes, not data: start from InputNode(...)")
+    if isinstance(sources, (set, frozenset, Mapping)):
+        kind = type(sources).__name__
+        raise ArgumentError(where, f"{what}: a {kind}", f"a {kind} has no order of its own: use a list or tuple")
+    if isinstance(sources, (str, np.ndarray)) or not isinstance(sources, Iterable):
+        raise ArgumentError(where, f"{what}: {type(sources).__name__}", "expected a Node or value, or several of them")
+    return tuple(_value(where, source, what) for source in sources)
+
+
+def _value(where: str, source: object, what: str) -> Value:
+    if isinstance(source, Value):
+        return source
+    if isinstance(source, Tensor):
+        raise ArgumentError(where, f"{what}: a Tensor", "declare shapes, not data: start from InputNode(...)")
+    if not isinstance(source, Declaration):
+        raise ArgumentError(where, f"{what}: {type(source).__name__}", "expected a Node or value")
+    if len(source.outputs) != 1:
+        name = source.name or "node"
+        count = len(source.outputs)
+        raise GraphError(where, f"{what}: {source!r}", f"{source.told} has {count} outputs; pick one with {name}[0]")
+    return source.outputs[0]
+
+
+def _layer(
+    where: str, module: object, args: Mapping[str, Any] | None, sources: tuple[Value, ...], given: tuple[Value, ...]
+) -> Invertible:
+    """The layer of a node, built or given, of which the shapes are checked."""
+    in_shapes = tuple(value.shape for value in sources)
+    cond_shapes = tuple(value.shape for value in given)
+    kind = module if isinstance(module, type) else type(module)
+    if not issubclass(kind, Invertible):
+        raise ArgumentError(
+            where, f"module={kind.__name__}", f"{kind.__name__} is not an Invertible; use it as a subnet"
+        )
+    if inspect.isabstract(module):
+        raise ArgumentError(where, f"module={kind.__name__}", f"{kind.__name__} is abstract: give a layer of that kind")
+    read = ", ".join(value.node.told for value in sources)
+    layer = _build(f"{where} of {read}", module, args, (in_shapes, cond_shapes))
+    assert isinstance(layer, Invertible)
+    for what, expected, got in (
+        ("inputs", layer.in_shapes, in_shapes),
+        ("conditions", layer.cond_shapes, cond_shapes),
+    ):
+        if expected != got:
+            advice = f"the layer expects {_listed(expected)}, gets {_listed(got)}"
+            if what == "conditions" and not layer.conditional:
+                advice = f"{kind.__name__} takes no conditions"
+            raise GraphError(where, f"{what} of shapes {_listed(got)}", advice)
+    return as_layer(layer)
+
+
+def _listed(shapes: tuple[Shape, ...]) -> str:
+    return ", ".join(map(str, shapes)) or "none"
+
+
+def _build(where: str, module: object, args: Mapping[str, Any] | None, shapes: tuple[object, ...]) -> object:
+    """The module: as given, or made of its class, the shapes it reads and its arguments."""
+    if args is not None and not isinstance(args, Mapping):
+        raise ArgumentError(where, f"args={args!r}", "args must be a mapping of argument names to values")
+    if not isinstance(module, type):
+        if args is not None:
+            raise ArgumentError(where, f"args={dict(args)!r}", "the module is already built: give args to its class")
+        return module
+    arguments = dict(args or {})
+    _check_arguments(where, module, arguments)
+    try:
+        return module(*shapes, **arguments)
+    except InvgraphError as error:
+        raise error.at(where) from error
+
+
+def _check_arguments(where: str, module: type, arguments: dict[str, Any]) -> None:
+    """Refuse unknown and missing arguments, with the name that was probably meant."""
+    parameters = inspect.signature(module).parameters.values()
+    accepted = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if issubclass(module, Invertible):
+        if accepted[:1] != ["in_shapes"]:
+            name = module.__name__
+            raise ArgumentError(where, f"the class {name}", f"{name} is built by itself: give the node {name}(...)")
+        accepted = [name for name in accepted if name not in ("in_shapes", "cond_shapes")]
+    for name in arguments:
+        if name not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            close = difflib.get_close_matches(str(name), accepted, n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"{module.__name__} takes {', '.join(accepted) or 'none'}"
+            )
+            raise ArgumentError(where, f"args={arguments!r}", f"unknown argument {name!r}; {hint}")
+    for p in parameters:
+        if p.name in accepted and p.default is p.empty and p.name not in arguments:
+            raise ArgumentError(where, f"args={arguments!r}", f"{module.__name__} needs {p.name!r}")
+
+
+def _feature_shapes(where: str, net: nn.Module, sources: tuple[Value, ...]) -> tuple[Shape, ...]:
+    """Shapes of what a feature network returns, from a trial without data."""
+    if not sources:
+        raise GraphError(where, "no conditions", "a feature reads at least one condition")
+    result = trial(where, net, *(torch.empty(2, *value.shape, device="meta") for value in sources))
+    outputs = result if isinstance(result, (tuple, list)) else (result,)
+    for output in outputs:
+        if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[0] != 2:
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise GraphError(where, f"returned {got}", "a feature is a tensor (B, C, ...), or a tuple of such")
+    return tuple(tuple(output.shape[1:]) for output in outputs)

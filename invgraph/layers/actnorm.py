@@ -1,0 +1,97 @@
+"""Scale and shift per channel that start by normalising a batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.core.invertible import Invertible, Result
+from invgraph.errors import GraphError
+from invgraph.numerics.channels import channel_moments
+from invgraph.shapes import Shape, Tensors
+
+
+class ActNorm(Invertible):
+    r"""Scale and shift each channel; :meth:`initialize` sets them so that a batch comes out normalised (GLOW).
+
+    .. math:: y = x \exp(s) + t
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``
+
+    Log-det:
+        The sum of s over channels and positions, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input.
+
+    Raises:
+        GraphError: it is called before ``initialize(batch)`` or a checkpoint set it.
+        NumericsError: a channel of that batch has a single number, or is constant, so that it has no scale.
+
+    References:
+        D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,
+        https://arxiv.org/abs/1807.03039
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> norm = ig.ActNorm((2,))
+        >>> norm.initialize(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
+        >>> (y,), log_det = norm((torch.tensor([[1.0, 3.0]]),))
+        >>> y.detach()
+        tensor([[0., 0.]])
+    """
+
+    initialized: Tensor
+
+    def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        channels, *sizes = self.in_shapes[0]
+        self.positions = math.prod(sizes)
+        self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
+        self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
+        # The buffer travels with checkpoints; the flag is what a call asks, without a look at data.
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self.ready = False
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    @torch.no_grad()
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """Choose scale and shift so that this batch comes out with mean 0 and standard deviation 1 per channel."""
+        mean, std = channel_moments(self.label, xs[0])
+        self._start(-std.log(), -mean / std)
+
+    @torch.no_grad()
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        mean, std = channel_moments(self.label, ys[0])
+        self._start(std.log(), mean)
+
+    def _start(self, log_scale: Tensor, shift: Tensor) -> None:
+        self.log_scale.copy_(log_scale.view_as(self.log_scale))
+        self.shift.copy_(shift.view_as(self.shift))
+        self.initialized.fill_(True)
+        self.ready = True
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        log_det = self._ready_log_det(xs[0])
+        return (torch.addcmul(self.shift, xs[0], self.log_scale.exp()),), log_det
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        log_det = self._ready_log_det(ys[0])
+        return ((ys[0] - self.shift) * torch.exp(-self.log_scale),), -log_det
+
+    def _ready_log_det(self, x: Tensor) -> Tensor:
+        if not self.ready:
+            raise GraphError(self.label, "a call before initialize", "call initialize(batch) once, before training")
+        return (self.log_scale.sum() * self.positions).expand(x.shape[0])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if prefix + "initialized" in state_dict:
+            self.ready = bool(state_dict[prefix + "initialized"])

@@ -1,0 +1,215 @@
+"""A coupling, a global scale and shift, and a permutation in one block: what most published INNs are stacks of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.arguments import is_one_of, require_flag, require_seed
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.subnet import make_subnet
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
+from invgraph.numerics.seeding import generator, normal, settled
+from invgraph.shapes import Shape, Tensors
+from invgraph.transforms.affine import Affine
+from invgraph.transforms.transform import Transform
+
+
+class AllInOne(Invertible):
+    r"""One-sided coupling, global scale and shift per channel, and a permutation: the block of most INNs.
+
+    .. math:: y = R \left( e^{g} \odot f(V x; c) + b \right), \qquad f(u_1, u_2; c) = (T(u_1; u_2, c), u_2)
+
+    T is the transform, g and b are learned per channel. R is a fixed permutation (``"hard"``) or rotation
+    (``"soft"``) of the channels, times learned Householder reflections where asked for. V is 1, or with ``reverse``
+    the inverse of R, so that a stack of blocks keeps the order of the channels.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``, C at least 2; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same
+        spatial size.
+
+    Log-det:
+        The transform's plus the sum of g over channels and positions, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        transform: what is done to each number; ``VolumePreserving()`` together with ``scale=False`` is GIN's block.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module``.
+        split: channels of the part that is transformed: a fraction (rounded down) or a count.
+        permutation: ``"soft"`` or ``"hard"``.
+        householder: how many learned reflections R is made of besides.
+        reverse: undo R before the coupling.
+        scale: learn g; False keeps it at 0, so that a volume-preserving block preserves volumes.
+        seed: of the permutation and of the start of the reflections.
+
+    Raises:
+        GraphError: the channels can't be split so, or the subnet does not fit.
+        ArgumentError: an argument has the wrong type.
+
+    References:
+        L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
+        https://arxiv.org/abs/1907.02392; P. Sorrenson, C. Rother, U. Koethe, "Disentanglement by Nonlinear ICA with
+        General Incompressible-flow Networks (GIN)", 2020, https://arxiv.org/abs/2001.04872
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> block = ig.AllInOne((4,), ((10,),), subnet=ig.nets.MLP(hidden=16), householder=2, reverse=True)
+        >>> (y,), log_det = block((torch.ones(2, 4),), (torch.zeros(2, 10),))
+        >>> torch.allclose(y, torch.ones(2, 4), atol=1e-5)
+        True
+    """
+
+    conditional = True
+    rotation: Tensor
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        subnet: object,
+        transform: Transform | None = None,
+        split: float = 0.5,
+        permutation: Literal["soft", "hard"] = "soft",
+        householder: int = 0,
+        reverse: bool = False,
+        scale: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        require_flag("AllInOne", "reverse", reverse)
+        require_flag("AllInOne", "scale", scale)
+        _check_arguments(transform, permutation, householder, seed)
+        self.transform = Affine() if transform is None else transform
+        self.reverse = reverse
+        channels, *sizes = self.in_shapes[0]
+        self.positions = math.prod(sizes)
+        self.sizes = split_sizes("AllInOne", self.in_shapes[0], split)
+        first, second = ((size, *sizes) for size in self.sizes)
+        out_shape: Shape = (first[0] * self.transform.numbers, *sizes)
+        self.subnet = make_subnet("AllInOne", subnet, second, self.cond_shapes, out_shape)
+        per_channel = (channels, *(1 for _ in sizes))
+        self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
+        self.shift = nn.Parameter(torch.zeros(per_channel))
+        self._draw(channels, permutation, householder, seed)
+
+    def _draw(self, channels: int, permutation: str, householder: int, seed: int) -> None:
+        source = generator(seed)
+        if permutation == "soft":
+            fixed = random_rotation(channels, seed)
+        else:
+            order = torch.randperm(channels, generator=source, device="cpu")
+            fixed = torch.eye(channels, dtype=torch.float64, device="cpu")[order]
+        vectors = normal((householder, channels), source)
+        self.register_buffer("rotation", settled(fixed))
+        self.reflections = nn.Parameter(settled(vectors)) if householder else None
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._onward(xs[0], lambda part: self.subnet(part, cs))
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._back(ys[0], lambda part: self.subnet(part, cs))
+
+    def share(self, cs: Tensors) -> Any:
+        return self.subnet.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return self._onward(xs[0], lambda part: self.subnet.reuse(part, shared))
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return self._back(ys[0], lambda part: self.subnet.reuse(part, shared))
+
+    def _onward(self, x: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
+        matrix = self._matrix()
+        x = mix(x, matrix.t()) if self.reverse else x
+        first, second = x.split(self.sizes, dim=1)
+        first, log_det = self.transform.forward(first, self._params(second, net(second)))
+        y = torch.cat((first, second), dim=1)
+        y, log_det = self._scaled(y), log_det + self._log_det()
+        return (mix(y, matrix),), log_det
+
+    def _back(self, y: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
+        matrix = self._matrix()
+        y = mix(y, matrix.t()) - self.shift
+        y = y if self.log_scale is None else y * torch.exp(-self.log_scale)
+        first, second = y.split(self.sizes, dim=1)
+        first, log_det = self.transform.inverse(first, self._params(second, net(second)))
+        x = torch.cat((first, second), dim=1)
+        return (mix(x, matrix) if self.reverse else x,), log_det - self._log_det()
+
+    def _params(self, x: Tensor, output: Tensor) -> Tensor:
+        params: Tensor = output.to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
+        return params
+
+    def _scaled(self, y: Tensor) -> Tensor:
+        return y + self.shift if self.log_scale is None else torch.addcmul(self.shift, y, self.log_scale.exp())
+
+    def _log_det(self) -> Tensor | float:
+        return 0.0 if self.log_scale is None else self.log_scale.sum() * self.positions
+
+    def _matrix(self) -> Tensor:
+        """R: the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
+        matrix: Tensor = self.rotation
+        for v in self.reflections if self.reflections is not None else ():
+            matrix = matrix - torch.outer(matrix @ v, v) * (2 / v.square().sum())
+        return matrix
+
+    @torch.no_grad()
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """Choose scale and shift so that this batch leaves the coupling with mean 0 and deviation 1 per channel."""
+        x = mix(xs[0], self._matrix().t()) if self.reverse else xs[0]
+        first, second = x.split(self.sizes, dim=1)
+        first, _ = self.transform.forward(first, self._params(second, self.subnet(second, cs)))
+        mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
+        if self.log_scale is not None:
+            self.log_scale.copy_(-std.log().view_as(self.log_scale))
+            mean = mean / std
+        self.shift.copy_(-mean.view_as(self.shift))
+
+    @torch.no_grad()
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        """Choose them so that this batch enters the inverse coupling with mean 0 and deviation 1 per channel."""
+        mean, std = channel_moments(self.label, mix(ys[0], self._matrix().t()))
+        if self.log_scale is not None:
+            self.log_scale.copy_(std.log().view_as(self.log_scale))
+        self.shift.copy_(mean.view_as(self.shift))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.rotation.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._settle(before)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if prefix + "rotation" in state_dict:
+            self._settle(state_dict[prefix + "rotation"].dtype)
+
+    def _settle(self, before: torch.dtype) -> None:
+        if widened(before, self.rotation.dtype) and not self.rotation.is_meta:
+            self.rotation = nearest_rotation(self.rotation)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.transform}, reverse={self.reverse}"
+
+
+def _check_arguments(transform: object, permutation: object, householder: object, seed: object) -> None:
+    if transform is not None and not isinstance(transform, Transform):
+        raise ArgumentError("AllInOne", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
+    if not is_one_of(permutation, ("soft", "hard")):
+        raise GraphError("AllInOne", f"permutation={permutation!r}", "permutation must be 'soft' or 'hard'")
+    require_seed("AllInOne", seed)
+    if isinstance(householder, bool) or not isinstance(householder, int):
+        raise ArgumentError("AllInOne", f"householder={householder!r}", "householder must be an int")
+    if householder < 0:
+        raise GraphError("AllInOne", f"householder={householder}", "a number of reflections is at least 0")

@@ -1,0 +1,253 @@
+"""The autoregressive flow: each number is transformed given the numbers before it."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.subnet import Subnet
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors, as_shape, numel, repeat_rows
+from invgraph.transforms.transform import Transform
+
+
+class Autoregressive(Invertible):
+    r"""Transform each number given the numbers before it and the conditions (MAF); its :class:`Inverse` is IAF.
+
+    .. math:: y_i = T(x_i;\ \theta_i(x_1, \dots, x_{i-1}, c))
+
+    One masked network (MADE) gives the parameters of all numbers in one pass, so that densities are quick. The inverse
+    finds one number after the other: as many passes as there are numbers, exact. Numbers are taken in their order in
+    memory, channels first; put a :class:`~invgraph.Permute` between two layers so that each can depend on each other.
+
+    Shape:
+        ``x: (B, ...) -> y: (B, ...)``; conditions ``(B, ...)`` of any shape.
+
+    Log-det:
+        The sum of the transform's, nats per sample: the Jacobian is triangular.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        transform: what is done to each number.
+        hidden: width of the network's hidden layers, at least 2. With as many units as numbers (without conditions:
+            one less) each number can depend on every one before it; with fewer, all of them are still seen, by later
+            numbers only.
+        layers: how many hidden layers.
+        tolerance: None: the exact inverse. A number: where no gradient is recorded (sampling), the inverse iterates
+            over all numbers at once until ``|forward(x) - y| <= tolerance * max(1, |y|)`` everywhere, and falls back
+            to the exact one where half as many passes did not suffice. It looks at the data to know when to stop, so
+            that the inverse can't be compiled as one graph or mapped by vmap.
+        blocks: with a tolerance: into how many blocks the numbers are cut. Each is iterated until it keeps the
+            tolerance, or else inverted exactly, before the next one starts from what was found (Gauss-Seidel; 1 is
+            Jacobi). Errors of late numbers, which are far off while early ones are, then cost no passes.
+
+    Raises:
+        GraphError: the transform takes no parameters, or ties numbers to each other; a single number; a size below 1,
+            or a width at which numbers would not be seen by any other.
+        ArgumentError: an argument has the wrong type.
+
+    References:
+        M. Germain et al., "MADE: Masked Autoencoder for Distribution Estimation", 2015,
+        https://arxiv.org/abs/1502.03509; G. Papamakarios, T. Pavlakou, I. Murray, "Masked Autoregressive Flow for
+        Density Estimation", 2017, https://arxiv.org/abs/1705.07057; D. P. Kingma et al., "Improving Variational
+        Inference with Inverse Autoregressive Flow", 2016, https://arxiv.org/abs/1606.04934; Y. Song, C. Meng,
+        S. Ermon, "MintNet", 2019 (the fixed-point inverse), https://arxiv.org/abs/1907.07945; Y. Song, C. Meng,
+        R. Liao, S. Ermon, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving", 2021 (the
+        blocks), https://arxiv.org/abs/2002.03629
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Autoregressive((4,), ((10,),), transform=ig.RationalQuadraticSpline(), hidden=16)
+        >>> (y,), log_det = layer((torch.zeros(2, 4),), (torch.zeros(2, 10),))
+        >>> y.shape, log_det.shape
+        (torch.Size([2, 4]), torch.Size([2]))
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        transform: Transform,
+        hidden: int,
+        layers: int = 1,
+        tolerance: float | None = None,
+        blocks: int = 1,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if not isinstance(transform, Transform):
+            raise ArgumentError("Autoregressive", f"transform={transform!r}", "expected a transform such as Affine()")
+        if not (transform.numbers and transform.pointwise):
+            problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
+            raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
+        as_shape((hidden, layers), "Autoregressive (hidden, layers)")
+        _require_tolerance(tolerance)
+        self.transform = transform
+        self.tolerance = tolerance
+        self.size = math.prod(self.in_shapes[0])
+        if self.size < 2:
+            advice = "one number has none before it: use Elementwise"
+            raise GraphError("Autoregressive", f"input of shape {self.in_shapes[0]}", advice)
+        as_shape((blocks,), "Autoregressive (blocks)")
+        if blocks > (1 if tolerance is None else self.size):
+            advice = "give a tolerance too" if tolerance is None else f"there are {self.size} numbers"
+            raise GraphError("Autoregressive", f"blocks={blocks}", f"{advice}: blocks are of the iterated inverse")
+        if hidden == 1 and self.size > (1 if self.cond_shapes else 2):
+            given = f"hidden=1 for {self.size} numbers{' under conditions' if self.cond_shapes else ''}"
+            raise GraphError(
+                "Autoregressive", given, "one unit can't see the first numbers and the last: take at least 2"
+            )
+        edges = [self.size * block // blocks for block in range(blocks + 1)]
+        self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
+        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._forward_shared(xs, self.share(cs))
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._inverse_shared(ys, self.share(cs))
+
+    def share(self, cs: Tensors) -> Any:
+        return self.subnet.share(cs)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        x = xs[0].flatten(1)
+        params = self.subnet.combine(x, _repeated(shared, x)).unflatten(1, (-1, self.size))
+        y, log_det = self.transform.forward(x, params.to(x.dtype))
+        return (y.view_as(xs[0]),), log_det
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        y = ys[0].flatten(1)
+        shared = _repeated(shared, y)
+        x, log_det = y[:, :0], y.new_zeros(y.shape[0])
+        for block in self.blocks:
+            exact = self.tolerance is None or torch.is_grad_enabled()
+            found = None if exact else self._all_at_once(x, y[:, block], shared)
+            x, share = found or self._one_by_one(x, y[:, block], shared)
+            log_det = log_det + share
+        return (x.view_as(ys[0]),), log_det
+
+    def _one_by_one(self, before: Tensor, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor]:
+        """Each number from the ones already found; those still unknown are zeros, which no mask lets through."""
+        known = [before]
+        log_det = y.new_zeros(y.shape[0])
+        for place in range(before.shape[1], before.shape[1] + y.shape[1]):
+            params = self._numbers(torch.cat(known, dim=1), shared, slice(place, place + 1))
+            number, share = self.transform.inverse(y[:, place - before.shape[1], None], params)
+            known.append(number)
+            log_det = log_det + share
+        return torch.cat(known, dim=1), log_det
+
+    def _all_at_once(self, before: Tensor, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor] | None:
+        """Jacobi's iteration: all numbers from the last guess at the ones before; None if it takes too long."""
+        assert self.tolerance is not None
+        allowed = self.tolerance * y.abs().clamp(min=1)
+        places = slice(before.shape[1], before.shape[1] + y.shape[1])
+        guess = y
+        for _ in range(max(1, y.shape[1] // 2)):
+            x = torch.cat((before, guess), dim=1)
+            params = self._numbers(x, shared, places)
+            image, log_det = self.transform.forward(guess, params)
+            if bool(((image - y).abs() <= allowed).all()):
+                return x, -log_det
+            guess, _ = self.transform.inverse(y, params)
+        return None
+
+    def _numbers(self, x: Tensor, shared: Tensors, places: slice) -> Tensor:
+        """The parameters of these numbers; ``x`` may end before the numbers that none of them sees."""
+        rest = x.new_zeros(()).expand(x.shape[0], self.size - x.shape[1])
+        params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), shared, places)
+        params = params.unflatten(1, (-1, places.stop - places.start))
+        return params.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.transform}"
+
+
+class _Masked(Subnet):
+    """MADE: fully connected layers with ReLU, masked so that the outputs of place i see inputs before i alone.
+
+    A hidden unit of degree d sees the first d inputs. The degrees are spread evenly; degree 0 sees the conditions only.
+    However few units there are, the last of them sees every input that any output may see.
+    """
+
+    def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], numbers: int) -> None:
+        super().__init__()
+        self.size = size
+        sizes = (size, *hidden, size * numbers)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.condition = nn.Linear(cond_size, sizes[1], bias=False) if cond_size else None
+        lowest = 0 if cond_size else 1
+        degrees = [torch.arange(1, size + 1)]
+        degrees += [_degrees(lowest, size, width) for width in hidden]
+        degrees += [torch.arange(size).repeat(numbers)]
+        for index, (before, after) in enumerate(pairwise(degrees)):
+            self.register_buffer(f"mask_{index}", after[:, None] >= before, persistent=False)
+        for layer in (*self.layers, *([self.condition] if self.condition else [])):
+            nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
+        for layer in self.layers:
+            nn.init.zeros_(cast(nn.Linear, layer).bias)
+        nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
+
+    def share(self, cs: Tensors) -> Tensors:
+        if self.condition is None:
+            return ()
+        flat = torch.cat([c.flatten(1) for c in cs], dim=1)
+        return (linear(flat, self.condition.weight, cast(nn.Linear, self.layers[0]).bias),)
+
+    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+        weight, bias = self._weights(len(self.layers) - 1)
+        return linear(self._hidden(x, shared), weight, bias)
+
+    def part(self, x: Tensor, shared: Tensors, places: slice) -> Tensor:
+        """What :meth:`combine` gives for these numbers, ``(B, numbers * places)``."""
+        last = cast(nn.Linear, self.layers[-1])
+        whole = (last.weight, self.get_buffer(f"mask_{len(self.layers) - 1}"), last.bias)
+        weight, mask, bias = (rows.unflatten(0, (-1, self.size))[:, places].flatten(0, 1) for rows in whole)
+        return linear(self._hidden(x, shared), weight * mask, bias)
+
+    def _hidden(self, x: Tensor, shared: Tensors) -> Tensor:
+        weight, bias = self._weights(0)
+        h = shared[0] + linear(x, weight) if shared else linear(x, weight, bias)
+        for index in range(1, len(self.layers) - 1):
+            h = linear(torch.relu(h), *self._weights(index))
+        return torch.relu(h)
+
+    def _weights(self, index: int) -> tuple[Tensor, Tensor]:
+        layer = cast(nn.Linear, self.layers[index])
+        return layer.weight * self.get_buffer(f"mask_{index}"), layer.bias
+
+
+def _degrees(lowest: int, size: int, width: int) -> Tensor:
+    """The degrees of a layer's units, from the lowest one to the size less one, both of which occur."""
+    units = torch.arange(width)
+    if width >= size - lowest:
+        return lowest + units * (size - lowest) // width
+    return lowest + units * (size - 1 - lowest) // (width - 1)
+
+
+def _repeated(shared: Tensors, x: Tensor) -> Tensors:
+    return tuple(repeat_rows(share, x.shape[0]) for share in shared)
+
+
+def _require_tolerance(tolerance: object) -> None:
+    given = f"tolerance={tolerance!r}"
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        raise ArgumentError("Autoregressive", given, "tolerance must be a number, or None for the exact inverse")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise GraphError("Autoregressive", given, "tolerance must be positive and finite")

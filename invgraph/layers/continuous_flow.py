@@ -1,0 +1,182 @@
+"""A flow in continuous time: data follow an ordinary differential equation whose field is a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from invgraph.arguments import is_one_of
+from invgraph.core.invertible import Result
+from invgraph.core.stochastic import Stochastic, signs
+from invgraph.core.subnet import make_subnet
+from invgraph.errors import ArgumentError, DependencyError, GraphError
+from invgraph.numerics.linalg import own_precision
+from invgraph.shapes import Shape, Tensors
+
+State = tuple[Tensor, Tensor]
+_ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
+Field = Callable[[float | Tensor, State], State]
+
+
+class ContinuousFlow(Stochastic):
+    r"""Let data flow along a field that a network gives (FFJORD).
+
+    .. math:: \frac{dx}{dt} = f(x, t, c), \qquad
+              \log |\det J| = \int_0^T \operatorname{tr} \frac{\partial f}{\partial x} \, dt
+
+    Both directions integrate the same equation, so that they undo each other up to the solver's error: with the
+    built-in classical Runge-Kutta scheme it falls with the fourth power of ``steps``; with a solver of torchdiffeq it
+    follows ``tolerance``. Round trips and log-determinants are exact to that error only. Networks should be smooth: a
+    ReLU's kinks spoil the order of the scheme; ``nets.ResidualMLP`` and ``nets.ResidualConvNet`` are smooth. Autocast
+    does not reach into the solver.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``; conditions as the subnet takes them.
+
+    Log-det:
+        The integral of the trace, nats per sample: ``"exact"``, D backward passes of the network for D numbers; or
+        ``"estimate"``, one backward pass with a random vector of signs (Hutchinson): without bias, and the same along
+        the way and in both directions until :func:`~invgraph.reseed` draws another vector, once a training step.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of the field; it gets the time as one more
+            condition, a vector of one number.
+        time: T.
+        steps: of the built-in solver.
+        trace: ``"exact"`` or ``"estimate"``.
+        solver: ``"rk4"``, built in; or one of torchdiffeq's that choose their steps, by the whole batch: ``"dopri5"``,
+            ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"`` (``pip install 'invgraph[ode]'``).
+        tolerance: relative and absolute, of torchdiffeq's solvers.
+        seed: of the estimate.
+
+    Raises:
+        GraphError: a number out of its range, or a subnet that does not fit.
+        DependencyError: torchdiffeq is not installed, and was asked for.
+
+    References:
+        W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud, "FFJORD: Free-form Continuous Dynamics
+        for Scalable Reversible Generative Models", 2018, https://arxiv.org/abs/1810.01367; R. T. Q. Chen et al.,
+        "Neural Ordinary Differential Equations", 2018, https://arxiv.org/abs/1806.07366
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> flow = ig.ContinuousFlow((2,), ((3,),), subnet=ig.nets.ResidualMLP(hidden=16), steps=8)
+        >>> (y,), log_det = flow((torch.ones(4, 2),), (torch.zeros(4, 3),))
+        >>> y.shape, log_det.shape
+        (torch.Size([4, 2]), torch.Size([4]))
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        subnet: object,
+        time: float = 1.0,
+        steps: int = 16,
+        trace: Literal["exact", "estimate"] = "exact",
+        solver: str = "rk4",
+        tolerance: float = 1e-6,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes, seed=seed)
+        for name, value in (("time", time), ("steps", steps), ("tolerance", tolerance)):
+            if isinstance(value, bool) or not isinstance(value, int if name == "steps" else (int, float)):
+                raise ArgumentError("ContinuousFlow", f"{name}={value!r}", f"{name} must be a number")
+            if not (math.isfinite(value) and value > 0):
+                raise GraphError("ContinuousFlow", f"{name}={value}", f"{name} must be positive and finite")
+        if not is_one_of(trace, ("exact", "estimate")):
+            raise GraphError("ContinuousFlow", f"trace={trace!r}", "trace must be 'exact' or 'estimate'")
+        self.time, self.steps, self.solver, self.tolerance = time, steps, solver, tolerance
+        self.exact = trace == "exact"
+        if not is_one_of(solver, ("rk4", *_ADAPTIVE)):
+            names = ", ".join(repr(name) for name in ("rk4", *_ADAPTIVE))
+            raise GraphError("ContinuousFlow", f"solver={solver!r}", f"solver must be one of {names}")
+        if solver != "rk4":
+            _torchdiffeq(solver)
+        shape = self.in_shapes[0]
+        self.net = make_subnet("ContinuousFlow", subnet, shape, (*self.cond_shapes, (1,)), shape)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._flow(xs[0], cs, 0.0, self.time)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._flow(ys[0], cs, self.time, 0.0)
+
+    def _flow(self, x: Tensor, cs: Tensors, start: float, end: float) -> Result:
+        probe = signs(self.seed, x)
+
+        def field(t: float | Tensor, state: State) -> State:
+            moment = x.new_ones(x.shape[0], 1) * t
+            return self._field(state[0], (*cs, moment), probe)
+
+        begin = (x, x.new_zeros(x.shape[0]))
+        with own_precision(x):  # half precision's rounding would drown the solver's error
+            if self.solver == "rk4":
+                y, log_det = _runge_kutta(field, begin, start, end, self.steps)
+                return (y,), log_det
+            times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
+            odeint = _torchdiffeq(self.solver)
+            ys, log_dets = odeint(field, begin, times, rtol=self.tolerance, atol=self.tolerance, method=self.solver)
+            return (ys[-1],), log_dets[-1]
+
+    def _field(self, x: Tensor, cs: Tensors, probe: Tensor) -> State:
+        """The velocity, and the trace of its Jacobian per sample."""
+
+        def velocity(at: Tensor) -> Tensor:
+            return self.net(at, cs).to(x.dtype)
+
+        value, pull = torch.func.vjp(velocity, x)[:2]
+        if not self.exact:
+            (row,) = pull(probe)
+            return value, (row * probe).flatten(1).sum(1)
+        dims = math.prod(self.in_shapes[0])
+        basis = torch.eye(dims, dtype=x.dtype, device=x.device).view(dims, 1, *x.shape[1:]).expand(dims, *x.shape)
+        (rows,) = torch.func.vmap(pull)(basis)
+        return value, rows.flatten(2).diagonal(dim1=0, dim2=2).sum(1)
+
+    def extra_repr(self) -> str:
+        steps = f", steps={self.steps}" if self.solver == "rk4" else ""
+        trace = "exact" if self.exact else "estimate"
+        return f"{super().extra_repr()}, time={self.time}, solver={self.solver}{steps}, trace={trace}"
+
+
+def _runge_kutta(field: Field, state: State, start: float, end: float, steps: int) -> State:
+    """The classical scheme of fourth order, in equal steps."""
+    h = (end - start) / steps
+    for index in range(steps):
+        t = start + index * h
+        first = field(t, state)
+        second = field(t + h / 2, _moved(state, h / 2, first))
+        third = field(t + h / 2, _moved(state, h / 2, second))
+        fourth = field(t + h, _moved(state, h, third))
+        for slope, weight in ((first, 1), (second, 2), (third, 2), (fourth, 1)):
+            state = _moved(state, h * weight / 6, slope)
+    return state
+
+
+def _moved(state: State, h: float, slope: State) -> State:
+    return state[0] + slope[0] * h, state[1] + slope[1] * h
+
+
+def _torchdiffeq(solver: str) -> Any:
+    """Its integrator, imported when asked for."""
+    try:
+        import torchdiffeq
+    except ImportError as error:
+        given = f"solver={solver!r}"
+        advice = "needs torchdiffeq: pip install 'invgraph[ode]', or take the built-in solver='rk4'"
+        raise DependencyError("ContinuousFlow", given, advice) from error
+    return torchdiffeq.odeint

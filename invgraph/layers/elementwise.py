@@ -1,0 +1,120 @@
+"""A transform whose parameters come from the conditions alone, or are learned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors, repeat_rows
+from invgraph.transforms.transform import Transform
+
+
+class Elementwise(Invertible):
+    r"""Transform each number given the conditions alone; without a subnet, by learned parameters.
+
+    .. math:: y_i = T(x_i;\ \theta_i(c))
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (one set of
+        parameters per channel), or some have the spatial size of x (one per element).
+
+    Log-det:
+        The transform's, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        transform: what is done to each number.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions. None: one
+            learned set of parameters per element, zero at the start.
+
+    Raises:
+        GraphError: a subnet without conditions, or conditions without a subnet.
+
+    References:
+        G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
+        Probabilistic Modeling and Inference", 2019, https://arxiv.org/abs/1912.02762
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Elementwise((4,), ((10,),), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=16))
+        >>> (y,), log_det = layer((torch.ones(2, 4),), (torch.zeros(2, 10),))
+        >>> y.shape, log_det.shape
+        (torch.Size([2, 4]), torch.Size([2]))
+    """
+
+    conditional = True
+    reads_with = "subnet"
+
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if not isinstance(transform, Transform):
+            raise ArgumentError("Elementwise", f"transform={transform!r}", "expected a transform such as Affine()")
+        if (subnet is None) != (not self.cond_shapes):
+            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
+            raise GraphError("Elementwise", given, "conditions need a subnet that reads them, and a subnet conditions")
+        self.transform = transform
+        shape = self.in_shapes[0]
+        if subnet is None:
+            # A transform without numbers of its own leaves nothing to learn: no empty parameter.
+            learned = nn.Parameter(torch.zeros(transform.numbers, *shape)) if transform.numbers else None
+            self.params: nn.Parameter | None = learned
+            self.subnet = None
+        else:
+            self.lead = leading(self.cond_shapes)
+            first, *others = lead_first(self.cond_shapes, self.lead)
+            out_shape = (transform.numbers * shape[0], *(shape[1:] if len(first) > 1 else ()))
+            self.params = None
+            self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        (y, log_det) = self.transform.forward(xs[0], self._numbers(xs[0], cs))
+        return (y,), log_det
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        (x, log_det) = self.transform.inverse(ys[0], self._numbers(ys[0], cs))
+        return (x,), log_det
+
+    def share(self, cs: Tensors) -> Any:
+        return (self._numbers_of(cs),) if self.subnet is not None else ()
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        (y, log_det) = self.transform.forward(xs[0], self._spread(xs[0], shared[0]))
+        return (y,), log_det
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        (x, log_det) = self.transform.inverse(ys[0], self._spread(ys[0], shared[0]))
+        return (x,), log_det
+
+    def _numbers(self, x: Tensor, cs: Tensors) -> Tensor:
+        if self.params is not None:
+            return self.params.expand(x.shape[0], *self.params.shape)
+        if self.subnet is None:
+            return x.new_empty(x.shape[0], 0, *x.shape[1:])
+        return self._spread(x, self._numbers_of(cs))
+
+    def _numbers_of(self, cs: Tensors) -> Tensor:
+        """What the subnet says of the conditions: ``(B, numbers, C)``, with the spatial size if one has it."""
+        assert self.subnet is not None
+        first, *others = lead_first(cs, self.lead)
+        params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
+        return torch.unflatten(params, 1, (self.transform.numbers, self.in_shapes[0][0]))
+
+    def _spread(self, x: Tensor, params: Tensor) -> Tensor:
+        """The numbers at every position, for every sample."""
+        spread: Tensor = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
+        return spread.expand(x.shape[0], self.transform.numbers, *x.shape[1:])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.transform}"

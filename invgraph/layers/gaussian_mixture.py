@@ -1,0 +1,189 @@
+"""A mixture of Gaussians whose chosen component becomes a standard normal."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.arguments import require_count, require_seed
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.stochastic import uniform
+from invgraph.core.subnet import make_subnet
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
+from invgraph.shapes import Shape, Tensors
+
+
+class GaussianMixture(Invertible):
+    r"""Make the chosen component of a mixture of Gaussians a standard normal.
+
+    .. math:: y = U_k (x - \mu_k), \qquad p(x | c) = \sum_k w_k \, \mathcal N(x; \mu_k, (U_k^\top U_k)^{-1})
+
+    for the component k that the first condition chooses, a one-hot vector; U is upper triangular with a positive
+    diagonal, the Cholesky factor of the component's precision. Weights, means and factors depend on the other
+    conditions, through a subnet, or are learned. :meth:`log_prob` is the density of the whole mixture,
+    :meth:`posterior` tells which component a sample came from, :meth:`choose` draws components.
+
+    Shape:
+        ``x: (B, D) -> y: (B, D)``; conditions: the choice ``(B, K)``, then any vectors ``(B, C_c)``.
+
+    Log-det:
+        The sum of the logarithms of the diagonal of :math:`U_k`, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input, a vector.
+        cond_shapes: shapes of the conditions; the first one, ``(K,)``, sets the number of components.
+        subnet: factory of a network that reads the other conditions. None: one learned set of parameters. Its last
+            layer at zero is a mixture of equal weights, unit covariances and ``spread`` means.
+        clamp: bound of the log diagonal.
+        spread: standard deviation of the learned means that the components start from; a network's are added to them.
+        seed: of these means.
+
+    Raises:
+        GraphError: the input is no vector, no condition chooses, or the subnet does not fit the other conditions.
+
+    References:
+        P. Sorrenson, C. Rother, U. Koethe, "Disentanglement by Nonlinear ICA with General Incompressible-flow Networks
+        (GIN)", 2020, https://arxiv.org/abs/2001.04872; C. M. Bishop, "Mixture Density Networks", 1994,
+        https://publications.aston.ac.uk/id/eprint/373/
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> mixture = ig.GaussianMixture((2,), ((3,), (5,)), subnet=ig.nets.MLP(hidden=8))
+        >>> x, c = torch.zeros(4, 2), torch.zeros(4, 5)
+        >>> (y,), log_det = mixture((x,), (mixture.choose((c,), seed=1), c))
+        >>> y.shape, mixture.log_prob(x, (c,)).shape
+        (torch.Size([4, 2]), torch.Size([4]))
+    """
+
+    conditional = True
+    places: Tensor
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        subnet: object = None,
+        clamp: float = 10.0,
+        spread: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        shape = self.in_shapes[0]
+        if len(shape) != 1:
+            raise GraphError(
+                "GaussianMixture", f"input of shape {shape}", "expected a vector (D,): put a Flatten before"
+            )
+        if not self.cond_shapes or len(self.cond_shapes[0]) != 1:
+            advice = "the first condition chooses the component: a one-hot vector (K,)"
+            raise GraphError("GaussianMixture", f"conditions of shapes {self.cond_shapes}", advice)
+        require_clamp("GaussianMixture", clamp, "atan")
+        if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not math.isfinite(spread):
+            raise ArgumentError("GaussianMixture", f"spread={spread!r}", "spread must be a finite number")
+        require_seed("GaussianMixture", seed)
+        (self.dims,), (self.components,), self.clamp = shape, self.cond_shapes[0], float(clamp)
+        self._build(subnet, spread, seed)
+
+    def _build(self, subnet: object, spread: float, seed: int) -> None:
+        others = self.cond_shapes[1:]
+        if (subnet is None) != (not others):
+            given = f"subnet={subnet!r}, {len(others)} conditions beside the choice"
+            advice = "conditions need a subnet that reads them, and a subnet conditions"
+            raise GraphError("GaussianMixture", given, advice)
+        count, dims = self.components, self.dims
+        # Where each number above the diagonal comes from; all other places hold the zero after the last number.
+        places = torch.full((dims, dims), dims * (dims - 1) // 2)
+        rows, columns = torch.triu_indices(dims, dims, 1)
+        places[rows, columns] = torch.arange(len(rows))
+        self.register_buffer("places", places, persistent=False)
+        size = count * (1 + 2 * dims + dims * (dims - 1) // 2)
+        self.params = nn.Parameter(torch.zeros(1, size)) if subnet is None else None
+        net = None if subnet is None else make_subnet("GaussianMixture", subnet, others[0], others[1:], (size,))
+        self.subnet = net
+        self.centers = nn.Parameter(settled(normal((count, dims), seed, torch.float32) * spread))
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        mean, log_diagonal, factor = self._chosen(xs[0], cs)
+        y = (factor @ (xs[0] - mean)[..., None])[..., 0]
+        return (y,), log_diagonal.sum(1)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        mean, log_diagonal, factor = self._chosen(ys[0], cs)
+        wide = torch.promote_types(factor.dtype, torch.float32)  # the narrower dtypes have no solver
+        solved = torch.linalg.solve_triangular(factor.to(wide), ys[0][..., None].to(wide), upper=True)[..., 0]
+        return (solved.to(mean.dtype) + mean,), -log_diagonal.sum(1)
+
+    def log_prob(self, x: Tensor, cs: Tensors = ()) -> Tensor:
+        """Log-density of the mixture, shape ``(B,)``; ``cs`` are the conditions beside the choice."""
+        joint: Tensor = torch.logsumexp(self._joint(x, cs), dim=1)
+        return joint
+
+    def posterior(self, x: Tensor, cs: Tensors = ()) -> Tensor:
+        """Probability of each component given x, shape ``(B, K)``."""
+        return torch.softmax(self._joint(x, cs), dim=1)
+
+    def weights(self, cs: Tensors = ()) -> Tensor:
+        """Probability of each component, shape ``(B, K)``, or ``(1, K)`` without conditions."""
+        return self._components(cs)[0].exp()
+
+    def choose(self, cs: Tensors = (), *, seed: int, count: int = 1) -> Tensor:
+        """Components drawn with their probabilities, one-hot: one for each row of the conditions.
+
+        Arguments:
+            cs: the conditions beside the choice.
+            seed: of the draw; the global random state stays untouched.
+            count: how many, where there are no conditions.
+        """
+        require_seed(self.label, seed, bits=63)
+        require_count(self.label, "count", count)
+        weights = self.weights(cs)
+        if not cs:
+            weights = weights.expand(count, -1)
+        bits = 50 if weights.dtype == torch.float64 else 22
+        u = uniform(torch.tensor(seed, device=weights.device), weights[:, :1], bits)
+        index = (weights.cumsum(1) < u).sum(1).clamp(max=self.components - 1)
+        return torch.nn.functional.one_hot(index, self.components).to(weights.dtype)
+
+    def _joint(self, x: Tensor, cs: Tensors) -> Tensor:
+        """``log w_k + log N(x; mu_k, ...)``, shape ``(B, K)``."""
+        log_weights, means, log_diagonals, factors = self._components(cs)
+        z = (factors @ (x[:, None] - means)[..., None])[..., 0]
+        normal = -0.5 * (z.square().sum(2) + self.dims * math.log(2 * math.pi))
+        return log_weights + normal + log_diagonals.sum(2)
+
+    def _chosen(self, x: Tensor, cs: Tensors) -> Tensors:
+        """Mean, log diagonal and factor of the component that the first condition chooses."""
+        choice = cs[0]
+        _, means, log_diagonals, factors = (p.expand(x.shape[0], *p.shape[1:]) for p in self._components(cs[1:]))
+        log_diagonal = torch.einsum("bk,bkd->bd", choice, log_diagonals)
+        factor = torch.einsum("bk,bkde->bde", choice, factors).triu(1) + torch.diag_embed(log_diagonal.exp())
+        return torch.einsum("bk,bkd->bd", choice, means), log_diagonal, factor
+
+    def _components(self, cs: Tensors) -> Tensors:
+        """Log-weights ``(B, K)``, means ``(B, K, D)``, log diagonals ``(B, K, D)``, factors ``(B, K, D, D)``."""
+        raw = self.subnet(cs[0], cs[1:]).to(self.centers.dtype) if self.subnet is not None else self.params
+        count, dims = self.components, self.dims
+        assert raw is not None
+        logits, means, diagonals, strict = raw.split(
+            (count, count * dims, count * dims, count * dims * (dims - 1) // 2), dim=1
+        )
+        log_diagonals = soft_clamp(diagonals.unflatten(1, (count, dims)), self.clamp, "atan")
+        strict = torch.nn.functional.pad(strict.unflatten(1, (count, dims * (dims - 1) // 2)), (0, 1))[..., self.places]
+        factors = strict + torch.diag_embed(log_diagonals.exp())
+        return (
+            torch.log_softmax(logits, dim=1),
+            self.centers + means.unflatten(1, (count, dims)),
+            log_diagonals,
+            factors,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, components={self.components}, clamp={self.clamp}"

@@ -1,0 +1,128 @@
+"""Reflections of the channels, learned or decided on by conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.arguments import require_seed
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
+from invgraph.errors import GraphError
+from invgraph.numerics.seeding import normal, settled
+from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
+
+
+class Householder(Invertible):
+    r"""Reflect the channels at several hyperplanes, one after the other: an orthogonal map.
+
+    .. math:: y = H_n \cdots H_1 x, \qquad H_i = 1 - 2 \frac{v_i v_i^\top}{v_i^\top v_i}
+
+    The vectors are learned; with conditions, a subnet adds to them. As many reflections as channels reach every
+    orthogonal matrix; the cost grows with their number, and not with the square of the channels.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (the same
+        reflections at every position), or some have the spatial size of x (reflections for each position).
+
+    Log-det:
+        0.
+
+    Arguments:
+        in_shapes: shape of the input.
+        cond_shapes: shapes of the conditions.
+        reflections: how many.
+        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions.
+        seed: of the vectors at the start; a generator of its own draws them.
+
+    Raises:
+        GraphError: a subnet without conditions, or conditions without a subnet.
+
+    References:
+        A. S. Householder, "Unitary Triangularization of a Nonsymmetric Matrix", 1958,
+        https://doi.org/10.1145/320941.320947; J. M. Tomczak, M. Welling, "Improving Variational Auto-Encoders using
+        Householder Flow", 2016, https://arxiv.org/abs/1611.09630
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Householder((4,), ((10,),), reflections=2, subnet=ig.nets.MLP(hidden=16))
+        >>> (y,), log_det = layer((torch.ones(2, 4),), (torch.zeros(2, 10),))
+        >>> bool((y.square().sum(1) - 4).abs().max() < 1e-5), log_det
+        (True, tensor([0., 0.]))
+    """
+
+    conditional = True
+    reads_with = "subnet"
+
+    def __init__(
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        reflections: int = 4,
+        subnet: object = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if (subnet is None) != (not self.cond_shapes):
+            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
+            raise GraphError("Householder", given, "conditions need a subnet that reads them, and a subnet conditions")
+        require_seed("Householder", seed)
+        (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
+        shape = self.in_shapes[0]
+        self.vectors = nn.Parameter(settled(normal((self.reflections, shape[0]), seed)))
+        self.subnet = None
+        if subnet is not None:
+            self.lead = leading(self.cond_shapes)
+            first, *others = lead_first(self.cond_shapes, self.lead)
+            out_shape = (self.reflections * shape[0], *(shape[1:] if len(first) > 1 else ()))
+            self.subnet = make_subnet("Householder", subnet, first, tuple(others), out_shape)
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return self._forward_shared(xs, self.share(cs))
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return self._inverse_shared(ys, self.share(cs))
+
+    def share(self, cs: Tensors) -> Any:
+        """The unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""
+        vectors = self.vectors.unsqueeze(0)
+        if self.subnet is not None:
+            first, *others = lead_first(cs, self.lead)
+            added = self.subnet(first, tuple(others)).to(first.dtype)
+            added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
+            vectors = spread_vector(vectors, added.ndim) + added
+        return _normalised(vectors)
+
+    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+        return _reflect(xs[0], shared, range(self.reflections))
+
+    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+        return _reflect(ys[0], shared, reversed(range(self.reflections)))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, reflections={self.reflections}"
+
+
+def _reflect(x: Tensor, units: Tensor, order: Iterable[int]) -> Result:
+    units = spread_vector(repeat_rows(units, x.shape[0]), x.ndim + 1)
+    y = x
+    for index in order:
+        unit = units[:, index]
+        y = y - 2 * unit * (unit * y).sum(1, keepdim=True)
+    return (y,), x.new_zeros(x.shape[0])
+
+
+def _normalised(vectors: Tensor) -> Tensor:
+    """Vectors along axis 2, of length 1 whatever it was; a vector of zeros stays, and reflects nothing."""
+    largest = vectors.detach().abs().amax(2, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, 1.0)
+    square = scaled.square().sum(2, keepdim=True)
+    return scaled * torch.rsqrt(torch.where(square > 0, square, 1.0))

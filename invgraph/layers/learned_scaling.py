@@ -1,0 +1,68 @@
+"""A learned positive factor on each number."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.arguments import require_flag
+from invgraph.core.invertible import Invertible, Result
+from invgraph.shapes import Shape, Tensors
+
+
+class LearnedScaling(Invertible):
+    r"""Multiply each number by a learned positive factor; no shift.
+
+    .. math:: y = x \exp(s)
+
+    For a scale that depends on conditions, or with a shift, see :class:`~invgraph.Elementwise`; for one that starts by
+    normalising a batch, :class:`~invgraph.ActNorm`.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``
+
+    Log-det:
+        The sum of s over all elements, nats per sample.
+
+    Arguments:
+        in_shapes: shape of the input.
+        per_channel: one factor per channel instead of one per element.
+
+    References:
+        L. Dinh, D. Krueger, Y. Bengio, "NICE: Non-linear Independent Components Estimation", 2014,
+        https://arxiv.org/abs/1410.8516
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> scaling = ig.LearnedScaling((3,))
+        >>> _ = torch.nn.init.constant_(scaling.log_scale, 1.0)
+        >>> (y,), log_det = scaling((torch.ones(1, 3),))
+        >>> y.detach(), log_det.detach()
+        (tensor([[2.7183, 2.7183, 2.7183]]), tensor([3.]))
+    """
+
+    def __init__(self, in_shapes: object, cond_shapes: object = (), *, per_channel: bool = False) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        channels, *sizes = self.in_shapes[0]
+        require_flag("LearnedScaling", "per_channel", per_channel)
+        self.per_channel = per_channel
+        self.repeats = math.prod(sizes) if per_channel else 1
+        self.log_scale = nn.Parameter(torch.zeros(channels, *(1 if per_channel else size for size in sizes)))
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return (xs[0] * self.log_scale.exp(),), self._log_det(xs[0])
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return (ys[0] * torch.exp(-self.log_scale),), -self._log_det(ys[0])
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return (self.log_scale.sum() * self.repeats).expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, per_channel={self.per_channel}"

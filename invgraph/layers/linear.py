@@ -1,0 +1,161 @@
+"""The channels times a fixed matrix: any invertible one, or a random rotation (the paper's soft permutation)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from invgraph.arguments import as_matrix, require_seed
+from invgraph.core.invertible import Invertible, Result
+from invgraph.errors import GraphError
+from invgraph.numerics.channels import mix, nearest_rotation, random_rotation, widened
+from invgraph.numerics.seeding import settled
+from invgraph.shapes import Shape, Tensors
+
+_WORST_CONDITION = 1e12
+
+
+class _Mixing(Invertible):
+    """A constant matrix that mixes the channels, the same at every position."""
+
+    matrix: Tensor
+
+    def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        self.positions = math.prod(self.in_shapes[0][1:])
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.in_shapes
+
+    @abstractmethod
+    def _settle(self, widened: bool) -> None:
+        """Make what is derived from the matrix exact in its dtype; ``widened``: it was rounded to a narrower one."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.matrix.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._settle(widened(before, self.matrix.dtype))
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if prefix + "matrix" in state_dict:
+            self._settle(widened(state_dict[prefix + "matrix"].dtype, self.matrix.dtype))
+
+
+class FixedLinear(_Mixing):
+    r"""Multiply the channels with a fixed matrix.
+
+    .. math:: y = M x
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``
+
+    Log-det:
+        :math:`P \log |\det M|`, nats per sample, for P positions.
+
+    Arguments:
+        in_shapes: shape of the input.
+        matrix: M, of shape (C, C); its inverse and determinant are computed once, in float64.
+
+    Raises:
+        GraphError: the matrix has the wrong shape, or can't be inverted.
+
+    References:
+        G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
+        Probabilistic Modeling and Inference", 2019, https://arxiv.org/abs/1912.02762
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> (y,), log_det = ig.FixedLinear((2,), matrix=[[2.0, 0.0], [0.0, 1.0]])((torch.ones(1, 2),))
+        >>> y, log_det
+        (tensor([[2., 1.]]), tensor([0.6931]))
+    """
+
+    inverse_matrix: Tensor
+    log_abs_det: Tensor
+
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, matrix: Tensor | Sequence[Sequence[float]]
+    ) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        channels = self.in_shapes[0][0]
+        exact = as_matrix("FixedLinear", matrix)
+        if exact.shape != (channels, channels):
+            given = f"matrix of shape {tuple(exact.shape)}"
+            raise GraphError("FixedLinear", given, f"expected ({channels}, {channels}) for {channels} channels")
+        condition = torch.linalg.cond(exact).item() if bool(exact.isfinite().all()) else math.inf
+        if not condition < _WORST_CONDITION:
+            given = f"a matrix of condition number {condition:.0e}"
+            raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
+        self.register_buffer("matrix", settled(exact))
+        self.register_buffer("inverse_matrix", torch.empty(0), persistent=False)
+        self.register_buffer("log_abs_det", torch.empty(0), persistent=False)
+        self._settle(widened=False)
+
+    def _settle(self, widened: bool) -> None:
+        if self.matrix.is_meta:
+            self.inverse_matrix, self.log_abs_det = torch.empty_like(self.matrix), self.matrix.new_empty(())
+            return
+        exact = self.matrix.to("cpu", torch.float64)
+        inverse, _ = torch.linalg.inv_ex(exact)
+        self.inverse_matrix = inverse.to(self.matrix)
+        self.log_abs_det = torch.linalg.slogdet(exact).logabsdet.to(self.matrix)
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        log_det = self.log_abs_det * self.positions
+        return (mix(xs[0], self.matrix),), log_det.expand(xs[0].shape[0])
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        log_det = self.log_abs_det * -self.positions
+        return (mix(ys[0], self.inverse_matrix),), log_det.expand(ys[0].shape[0])
+
+
+class Orthogonal(_Mixing):
+    r"""Rotate the channels by a fixed random orthogonal matrix (the paper's soft permutation, 3.4).
+
+    .. math:: y = Q x, \qquad Q^\top Q = 1
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``
+
+    Log-det:
+        0.
+
+    Arguments:
+        in_shapes: shape of the input.
+        seed: of the matrix, uniform over the orthogonal group; a generator of its own draws it.
+
+    References:
+        L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
+        https://arxiv.org/abs/1907.02392; F. Mezzadri, "How to generate random matrices from the classical compact
+        groups", 2006, https://arxiv.org/abs/math-ph/0609050
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> (y,), log_det = ig.Orthogonal((3, 4, 4), seed=1)((torch.ones(2, 3, 4, 4),))
+        >>> bool((y.square().sum() - 96).abs() < 1e-3), log_det
+        (True, tensor([0., 0.]))
+    """
+
+    def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        require_seed("Orthogonal", seed)
+        channels = self.in_shapes[0][0]
+        self.register_buffer("matrix", settled(random_rotation(channels, seed)))
+
+    def _settle(self, widened: bool) -> None:
+        if widened and not self.matrix.is_meta:
+            self.matrix = nearest_rotation(self.matrix)
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return (mix(xs[0], self.matrix),), xs[0].new_zeros(xs[0].shape[0])
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return (mix(ys[0], self.matrix.t()),), ys[0].new_zeros(ys[0].shape[0])

@@ -1,0 +1,64 @@
+"""One value into several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from invgraph.core.invertible import Invertible, Result
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.shapes import Shape, Tensors, as_shape
+
+
+class Split(Invertible):
+    r"""Cut a value into parts along one axis.
+
+    .. math:: (y_1, y_2, \dots) = x
+
+    Shape:
+        ``x: (B, C, ...) -> ys: (B, sizes[0], ...), (B, sizes[1], ...), ...``
+
+    Log-det:
+        0.
+
+    Arguments:
+        in_shapes: shape of the input.
+        sizes: sizes of the parts; they add up to the size of the axis.
+        dim: the axis, not counting the batch: 0 is the channels.
+
+    Raises:
+        GraphError: the sizes do not add up, or there is no such axis.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> (a, b), _ = ig.Split((8, 4, 4), sizes=(2, 6))((torch.zeros(5, 8, 4, 4),))
+        >>> a.shape, b.shape
+        (torch.Size([5, 2, 4, 4]), torch.Size([5, 6, 4, 4]))
+    """
+
+    def __init__(self, in_shapes: object, cond_shapes: object = (), *, sizes: Sequence[int], dim: int = 0) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        shape = self.in_shapes[0]
+        if not isinstance(sizes, Sequence):
+            raise ArgumentError("Split", f"sizes={sizes!r}", "sizes must be a tuple of ints, one for each part")
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise ArgumentError("Split", f"dim={dim!r}", "dim must be an int")
+        if not 0 <= dim < len(shape):
+            raise GraphError("Split", f"dim={dim} of shape {shape}", f"dim must be in 0..{len(shape) - 1}, no batch")
+        self.sizes = as_shape(sizes, "Split")
+        self.dim = dim
+        if sum(self.sizes) != shape[dim]:
+            total = "+".join(map(str, self.sizes))
+            raise GraphError("Split", f"sizes {self.sizes} for axis {dim} of {shape}", f"{total} != {shape[dim]}")
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        shape = self.in_shapes[0]
+        return tuple((*shape[: self.dim], size, *shape[self.dim + 1 :]) for size in self.sizes)
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        return xs[0].split(self.sizes, dim=self.dim + 1), xs[0].new_zeros(xs[0].shape[0])
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        return (torch.cat(ys, dim=self.dim + 1),), ys[0].new_zeros(ys[0].shape[0])

@@ -1,0 +1,1 @@
+"""The reversible runner: training in constant memory."""

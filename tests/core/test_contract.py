@@ -1,0 +1,396 @@
+"""Every check of the contract on every case of the table, in float64 and float32. The letters are explained below."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import math
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import CASES, Case
+from measures import equal, gap, jacobian
+from torch import Tensor
+
+import invgraph as ig
+from invgraph.core.invertible import Nested
+
+CHECKS = {
+    "a": "declared output shapes are the real ones",
+    "b": "forward then inverse",
+    "c": "inverse then forward",
+    "d": "log-det against the autograd Jacobian",
+    "e": "the two directions' log-dets cancel",
+    "f": "log-det is (B,), of the data's dtype and device",
+    "g": "no tensor of the caller changes",
+    "h": "non-contiguous, channels-last and expanded inputs give the same",
+    "i": "rows of a batch are independent; batches of 0, 1 and 3",
+    "j": "gradcheck; every parameter gets a finite gradient in both directions",
+    "k": "twice gives bit-equal results",
+    "l": "state_dict, pickle, deepcopy",
+    "m": "double() and to('meta') move everything",
+    "n": "the global random states stay untouched",
+    "o": "training mode equals evaluation",
+    "p": "vmap",
+    "q": "huge and tiny numbers, knots and edges of the domain, and the numbers next to them, give no NaN",
+    "r": "without gradients the numbers are the same, up to rounding",
+}
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+def every(letter: str, *dtypes: str) -> Callable[[Any], Any]:
+    """Run a test on every case that does not opt out of the check, in these dtypes (default: both)."""
+    assert letter in CHECKS
+    cases = [case for case in CASES if letter not in case.without]
+    names = dtypes or tuple(DTYPES)
+    pairs = [pytest.param(case, DTYPES[name], id=f"{case.id}-{name}") for case in cases for name in names]
+    return pytest.mark.parametrize(("case", "dtype"), pairs)
+
+
+def round_trip(case: Case, dtype: torch.dtype) -> float:
+    return case.tolerance if dtype == torch.float64 else case.tolerance32
+
+
+def directions(case: Case, module: Any, dtype: torch.dtype, **kwargs: int) -> Any:
+    """Both directions, each with data of its own to call it with."""
+    return (
+        (module, *case.data(module, dtype, **kwargs)),
+        (module.inverse, *case.latents(module, dtype, **kwargs)),
+    )
+
+
+@every("a")
+def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for (call, xs, cs), shapes in zip(
+        directions(case, module, dtype), (module.out_shapes, module.in_shapes), strict=True
+    ):
+        ys, _ = call(xs, cs)
+        assert isinstance(ys, tuple)
+        assert [tuple(y.shape) for y in ys] == [(3, *shape) for shape in shapes]
+        assert all(y.dtype == dtype and y.device == xs[0].device for y in ys)
+    assert sum(x[0].numel() for x in xs) == sum(y[0].numel() for y in ys)
+
+
+@every("b")
+def test_forward_then_inverse(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    xs, cs = case.data(module, dtype, batch=16)
+    back, _ = module.inverse(module(xs, cs)[0], cs)
+    assert gap(back, xs) <= round_trip(case, dtype)
+
+
+@every("c")
+def test_inverse_then_forward(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    ys, cs = case.latents(module, dtype, batch=16)
+    back, _ = module(module.inverse(ys, cs)[0], cs)
+    assert gap(back, ys) <= round_trip(case, dtype)
+
+
+@every("d", "float64")
+def test_log_det_is_the_jacobians(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        _, log_det = call(xs, cs)
+        exact = torch.linalg.slogdet(jacobian(lambda xs, call=call, cs=cs: call(xs, cs), xs)).logabsdet
+        assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
+
+
+@every("d", "float32")
+def test_log_det_in_float32_is_that_in_float64(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    results = [call(xs, cs)[1].double() for call, xs, cs in directions(case, module, dtype)]
+    wide = copy.deepcopy(module).double()
+    for (call, xs, cs), log_det in zip(
+        [(wide, *case.data(module, dtype)), (wide.inverse, *case.latents(module, dtype))], results, strict=True
+    ):
+        exact = call(tuple(x.double() for x in xs), tuple(c.double() for c in cs))[1]
+        assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
+
+
+@every("e")
+def test_log_dets_cancel(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    (forward, xs, cs), (inverse, latents, ds) = directions(case, module, dtype, batch=16)
+    ys, there = forward(xs, cs)
+    assert gap((there,), (-inverse(ys, cs)[1],)) <= round_trip(case, dtype)
+    xs, there = inverse(latents, ds)
+    assert gap((there,), (-forward(xs, ds)[1],)) <= round_trip(case, dtype)
+
+
+@every("f")
+def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        _, log_det = call(xs, cs)
+        assert log_det.shape == (3,)
+        assert log_det.dtype == dtype
+        assert log_det.device == xs[0].device
+
+
+@every("g")
+def test_no_tensor_of_the_caller_changes(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        given = (*xs, *cs)
+        before = [(tensor.clone(), tensor._version) for tensor in given]
+        ys, log_det = call(xs, cs)
+        assert all(torch.equal(t, old) and t._version == v for t, (old, v) in zip(given, before, strict=True))
+        # Nor do results change later: what a call returned is the caller's, whatever is called next.
+        kept = [t.clone() for t in (*ys, log_det)]
+        call(xs, cs)
+        assert all(torch.equal(a, b) for a, b in zip(kept, (*ys, log_det), strict=True))
+
+
+def strided(x: Tensor) -> Tensor:
+    """The same numbers, every other place in memory."""
+    return torch.stack((x, x), dim=-1)[..., 0]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    if x.ndim == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@every("h")
+def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    close = 1e-12 if dtype == torch.float64 else 1e-4
+    for call, xs, cs in directions(case, module, dtype):
+        ys, log_det = call(xs, cs)
+        for layout in (strided, channels_last):
+            zs, other = call(tuple(map(layout, xs)), tuple(map(layout, cs)))
+            assert gap((*ys, log_det), (*zs, other)) <= close
+        ones = [tuple(t[:1].expand(3, *t.shape[1:]) for t in ts) for ts in (xs, cs)]
+        zs, other = call(*ones)
+        first, its = call(*[tuple(t.contiguous() for t in ts) for ts in ones])
+        assert gap((*first, its), (*zs, other)) <= close
+
+
+@every("i")
+def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    close = 1e-12 if dtype == torch.float64 else 1e-4
+    for call, xs, cs in directions(case, module, dtype):
+        ys, log_det = call(xs, cs)
+        for rows in (slice(0, 1), slice(1, 2), slice(2, 3), slice(0, 2)):
+            zs, other = call(tuple(x[rows] for x in xs), tuple(c[rows] for c in cs))
+            assert gap((*(y[rows] for y in ys), log_det[rows]), (*zs, other)) <= close
+        zs, other = call(tuple(x[:0] for x in xs), tuple(c[:0] for c in cs))
+        assert [z.shape for z in zs] == [(0, *y.shape[1:]) for y in ys]
+        assert other.shape == (0,)
+
+
+@every("j", "float64")
+def test_gradcheck(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
+    for call, xs, cs in directions(case, module, dtype):
+        inputs = tuple(t.clone().requires_grad_() for t in (*xs, *cs))
+
+        def function(*tensors: Tensor, call: Any = call, count: int = len(xs), end: int = len(inputs)) -> Any:
+            ys, log_det = call(tensors[:count], tensors[count:end])
+            return (*ys, log_det) if log_det.requires_grad else ys
+
+        # The parameters are arguments too, so that their gradients are compared with finite differences.
+        assert torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
+
+
+@every("j")
+def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    for call, xs, cs in directions(case, module, dtype):
+        ys, log_det = call(xs, cs)
+        total = torch.stack([y.square().sum() for y in ys]).sum() + log_det.sum()
+        if not named:
+            continue
+        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+        for name, gradient in zip(named, gradients, strict=True):
+            assert gradient is not None, name
+            assert bool(gradient.isfinite().all()), name
+            assert bool(gradient.any()), name
+
+
+@every("k")
+def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        assert equal(call(xs, cs), call(xs, cs))
+    again = case.build(dtype)
+    for (call, xs, cs), (other, _, _) in zip(
+        directions(case, module, dtype), directions(case, again, dtype), strict=True
+    ):
+        assert equal(call(xs, cs), other(xs, cs))
+
+
+@every("l")
+def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    loaded = case.build(dtype, seed=7)
+    loaded.load_state_dict(module.state_dict(), strict=True)
+    for twin in (loaded, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert list(twin.state_dict()) == list(module.state_dict())
+        for (call, xs, cs), (other, _, _) in zip(
+            directions(case, module, dtype), directions(case, twin, dtype), strict=True
+        ):
+            assert equal(call(xs, cs), other(xs, cs))
+
+
+@every("m", "float32")
+def test_double_and_meta_move_everything(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype).double()
+    xs, cs = case.data(module, torch.float64)
+    assert gap(module.inverse(module(xs, cs)[0], cs)[0], xs) <= case.tolerance
+    meta = module.to("meta")
+    for part in meta.modules():
+        held = [*part.parameters(), *part.buffers(), *(v for v in vars(part).values() if isinstance(v, Tensor))]
+        assert all(tensor.is_meta for tensor in held)
+    for (call, xs, cs), shapes in zip(
+        directions(case, meta, torch.float64), (meta.out_shapes, meta.in_shapes), strict=True
+    ):
+        ys, log_det = call(tuple(x.to("meta") for x in xs), tuple(c.to("meta") for c in cs))
+        assert [tuple(y.shape[1:]) for y in ys] == list(shapes)
+        assert all(y.is_meta and y.dtype == torch.float64 for y in (*ys, log_det))
+
+
+@every("m", "float32")
+def test_bfloat16_runs(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype).to(torch.bfloat16)
+    for call, xs, cs in directions(case, module, torch.bfloat16):
+        ys, log_det = call(xs, cs)
+        assert all(y.dtype == torch.bfloat16 for y in (*ys, log_det))
+        assert all(bool(y.isfinite().all()) for y in (*ys, log_det))
+
+
+@every("n")
+def test_global_random_states_stay_untouched(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    calls = directions(case, module, dtype)
+    before = random_states()
+    for call, xs, cs in calls:
+        call(xs, cs)
+    # The first weights of a network are torch's affair.
+    if case.make is None and not {"subnet", "hidden", "width"} & set(case.args):
+        case.cls(case.in_shapes, case.cond_shapes, **case.args)
+    assert random_states() == before
+
+
+def random_states() -> tuple[Any, ...]:
+    return torch.get_rng_state().tolist(), pickle.dumps(np.random.get_state()), random.getstate()
+
+
+@every("o")
+def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    twin = copy.deepcopy(module).eval()
+    module.train()
+    for (call, xs, cs), (other, _, _) in zip(
+        directions(case, module, dtype), directions(case, twin, dtype), strict=True
+    ):
+        assert equal(call(xs, cs), other(xs, cs))
+
+
+@every("p")
+def test_vmap(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    close = 1e-12 if dtype == torch.float64 else 1e-4
+    for call, xs, cs in directions(case, module, dtype):
+        ys, log_det = call(xs, cs)
+        rows = [tuple(t.unsqueeze(1) for t in ts) for ts in (xs, cs)]
+        zs, other = torch.vmap(call)(*rows)
+        assert gap((*ys, log_det), (*(z.squeeze(1) for z in zs), other.squeeze(1))) <= close
+
+
+def extremes(interval: tuple[float, float] | None, shapes: Any, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Rows of one extreme number each, and rows that mix them; within the closed interval, where there is one."""
+    info = torch.finfo(dtype)
+    centers = [-3.0, 0.0, 1.0, 3.0] if interval is None else [*interval, sum(interval) / 2]
+    near = torch.tensor(centers, dtype=dtype)
+    around = torch.cat([near, *(near.nextafter(torch.full_like(near, way)) for way in (-torch.inf, torch.inf))])
+    tiny = torch.tensor([info.tiny, info.tiny / 8, info.eps], dtype=dtype)
+    huge = torch.tensor([1e4, 1e10, 1e20, 1e30], dtype=dtype)
+    numbers = torch.cat((around, tiny, -tiny, huge, -huge, torch.tensor([-0.0], dtype=dtype)))
+    if interval is not None:
+        numbers = numbers[(numbers >= interval[0]) & (numbers <= interval[1])]
+    rows = torch.arange(len(numbers))[:, None]
+
+    def filled(size: int) -> Tensor:
+        return torch.cat((numbers[rows.expand(-1, size)], numbers[(rows + 5 * torch.arange(size)) % len(numbers)]))
+
+    return tuple(filled(math.prod(shape)).unflatten(1, shape) for shape in shapes)
+
+
+@every("q")
+def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
+    """Nor infinities, but at the edges of a domain."""
+    module = case.build(dtype).eval()
+    for (call, _, _), shapes, interval in zip(
+        directions(case, module, dtype),
+        (module.in_shapes, module.out_shapes),
+        (case.domain, case.codomain),
+        strict=True,
+    ):
+        xs = extremes(interval, shapes, dtype)
+        _, cs = case.data(module, dtype, batch=len(xs[0]))
+        with torch.no_grad():
+            ys, log_det = call(xs, cs)
+        edges = torch.tensor(interval or (), dtype=dtype)
+        inside = ~torch.stack([torch.isin(x, edges).flatten(1).any(1) for x in xs]).any(0)
+        for result in (*ys, log_det):
+            assert not bool(result.isnan().any())
+            assert bool(result[inside].isfinite().all())
+
+
+def public(kind: type) -> set[type]:
+    """The classes of the package of this kind that can be used as they are."""
+    named = {value for value in vars(ig).values() if inspect.isclass(value) and issubclass(value, kind)}
+    return {value for value in named if not inspect.isabstract(value)}
+
+
+@every("r")
+def test_gradients_change_no_number(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        recorded = call(xs, cs)
+        with torch.no_grad():
+            plain = call(xs, cs)
+        for one, other in zip((*recorded[0], recorded[1]), (*plain[0], plain[1]), strict=True):
+            room = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
+            assert (one - other).abs().max() <= room * max(1.0, other.abs().max().item())
+
+
+def test_every_layer_has_a_case() -> None:
+    assert public(ig.Invertible) - {case.cls for case in CASES} == set()
+
+
+def test_every_transform_has_a_case() -> None:
+    assert public(ig.Transform) - {type(case.args.get("transform")) for case in CASES} == set()
+
+
+def test_case_names_differ() -> None:
+    names = [case.id for case in CASES]
+    assert len(names) == len(set(names))
+
+
+def test_opting_out_is_by_letter_and_says_why() -> None:
+    for letter, reason in itertools.chain.from_iterable(case.without.items() for case in CASES):
+        assert letter in CHECKS
+        assert len(reason) > 10
+
+
+def test_a_graph_declared_alone_takes_tensors() -> None:
+    built = [case.build() for case in CASES if case.make and case.make.__name__ == "single_graph"]
+    assert [isinstance(module, Nested) for module in built] == [True]
+    z, log_det = built[0].module(torch.zeros(2, 4, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64))
+    assert z.shape == (2, 4)
+    assert log_det.shape == (2,)

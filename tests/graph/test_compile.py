@@ -1,0 +1,329 @@
+"""Compiled graphs: no break, no recompilation over batch sizes, the results of eager."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from cases import Case, each_kind
+from small_graphs import build, deep_graph
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import invgraph as ig
+import invgraph.graph.compiled
+from invgraph.graph.compiled import _safe
+from invgraph.testing import randomize
+
+COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
+
+# torch's own tracing of autograd functions, and the first import of inductor, do what they warn of.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch._prims_common.check:FutureWarning"),
+    # With a batch that varies torch takes equal sizes for different ones, and compiles a region's gradient twice.
+    pytest.mark.filterwarnings("ignore:invoke_subgraph traced multiple backward graphs:UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def in_a_graph(case: Case, dtype: torch.dtype) -> ig.Graph:
+    module = case.build(dtype)
+    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
+    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
+    return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
+
+
+def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, ...], Tensor]) -> float:
+    pairs = zip((*ours[0], ours[1]), (*theirs[0], theirs[1]), strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
+
+
+@pytest.mark.parametrize("case", each_kind())
+def test_every_layer_compiles_in_both_directions(case: Case) -> None:
+    graph = in_a_graph(case, torch.float32)
+    compiled = copy.deepcopy(graph).compile(backend="eager")
+    with torch.no_grad():
+        xs, cs = case.data(graph, torch.float32)
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        ys, cs = case.latents(graph, torch.float32)
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+    assert not counters["graph_break"]
+
+
+def train(graph: ig.Graph, batch: int, width: int = 8, inverse: bool = False) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(batch)
+    x, c = (torch.randn(batch, n, generator=generator, dtype=torch.float32) for n in (width, 3))
+    z, log_det = graph.inverse(x, c) if inverse else graph(x, c)
+    found = torch.autograd.grad(z.square().sum() - log_det.sum(), list(graph.parameters()))
+    return [z.detach(), log_det.detach(), *found]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_five_batch_sizes_compile_twice_at_most(inverse: bool) -> None:
+    graph = build(lambda: deep_graph(3), torch.float32)
+    compiled = copy.deepcopy(graph).compile(backend="aot_eager")
+    seen = []
+    for batch in (16, 8, 5, 33, 64):
+        for ours, theirs in zip(
+            train(compiled, batch, inverse=inverse), train(graph, batch, inverse=inverse), strict=True
+        ):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+        seen.append(counters["stats"]["unique_graphs"])
+    assert seen[1:] == [seen[1]] * 4, "a batch size after the second compiled again"
+    assert not counters["graph_break"]
+
+
+def test_a_dynamic_batch_compiles_once() -> None:
+    compiled = build(lambda: deep_graph(2), torch.float32).compile(backend="eager", dynamic=True)
+    for batch in (16, 8, 5, 33, 64):
+        train(compiled, batch)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="torch 2.8 compiles each coupling anew")
+@pytest.mark.parametrize(("input_needs_gradient", "regions"), [(True, 1), (False, 2)])
+def test_equal_couplings_are_one_region_at_any_depth(
+    input_needs_gradient: bool, regions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    monkeypatch.setattr(invgraph.graph.compiled, "_SAFE_BACKENDS", (keep,))
+    for depth in (2, 6):
+        torch._dynamo.reset()
+        compiled = build(lambda depth=depth: deep_graph(depth), torch.float32).compile(backend=keep)  # type: ignore[misc]
+        z, log_det = compiled(torch.randn(4, 8, requires_grad=input_needs_gradient), torch.randn(4, 3))
+        (z.sum() + log_det.sum()).backward()
+    # A first coupling whose input needs no gradient is a region of its own.
+    assert [len([n for n, _ in graph.named_children() if "subgraph" in n]) for graph in graphs] == [regions] * 2
+
+
+@torch.no_grad()
+def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
+    x = ig.InputNode(6, name="x")
+    h: Any = x
+    for k in range(10):
+        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(clamp=1.0 + k), "subnet": ig.nets.MLP(3 + k)})
+    eager = ig.testing.randomize(ig.Graph(x, h))
+    graph = copy.deepcopy(eager).compile(backend="eager")
+    values = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(graph(values)[0], eager(values)[0])
+    assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
+
+
+@torch.no_grad()
+def test_copies_and_pickles_are_not_compiled() -> None:
+    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager")
+    x, c = torch.zeros(2, 8), torch.zeros(2, 3)
+    z, _ = graph(x, c)
+    for copied in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert copied._compiled_inverse_impl is None
+        assert torch.equal(copied(x, c)[0], z)
+        assert torch.equal(copied.inverse(z, c)[0], graph.inverse(z, c)[0])
+
+
+def test_bad_input_is_still_told() -> None:
+    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=False)
+    with pytest.raises(ig.ShapeError, match="expected"):
+        graph(torch.zeros(2, 7), torch.zeros(2, 3))
+
+
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
+def test_inductor_gives_eagers_gradients() -> None:
+    """Regions share views of memory that inductor would use again (torch 2.13), if it were not told not to."""
+    graph = build(lambda: deep_graph(3, width=4), torch.float32)
+    compiled = copy.deepcopy(graph).compile()
+    for ours, theirs in zip(train(compiled, 5, 4), train(graph, 5, 4), strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
+
+
+class Holder(nn.Module):
+    """A module of a user's that holds a flow."""
+
+    def __init__(self, flow: ig.Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.flow.log_prob(x, c)
+
+
+def train_step(flow: ig.Flow, x: Tensor, c: Tensor) -> Tensor:
+    loss = flow.loss(x, c)
+    loss.backward()
+    return loss
+
+
+def negative(value: tuple[Tensor, Tensor]) -> Tensor:
+    z, log_det = value
+    return 0.5 * z.square().sum(1).mean() - log_det.mean()
+
+
+ENTRANCES: dict[str, Callable[[ig.Flow, dict[str, Any]], Callable[[Tensor, Tensor], Tensor]]] = {
+    "graph": lambda flow, how: lambda x, c: negative(torch.compile(flow.graph, **how)(x, c)),
+    "inverse": lambda flow, how: lambda x, c: negative(torch.compile(ig.Inverse(flow.graph), **how)(x, c)),
+    "flow": lambda flow, how: lambda x, c: -torch.compile(flow, **how)(x, c).mean(),
+    "loss": lambda flow, how: torch.compile(flow.loss, **how),
+    "flow.compile": lambda flow, how: lambda x, c: -flow_compiled(flow, how)(x, c).mean(),
+    "holder": lambda flow, how: lambda x, c: -torch.compile(Holder(flow), **how)(x, c).mean(),
+    "compiled twice": lambda flow, how: lambda x, c: -torch.compile(graph_compiled(flow, how), **how)(x, c).mean(),
+}
+"""How users compile from outside, by name: each gives a function of data and conditions that returns the loss."""
+
+
+def flow_compiled(flow: ig.Flow, how: dict[str, Any]) -> ig.Flow:
+    flow.compile(**how)
+    return flow
+
+
+def graph_compiled(flow: ig.Flow, how: dict[str, Any]) -> ig.Flow:
+    flow.graph.compile(**how)
+    return flow
+
+
+def gradients_from(entrance: str, backend: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Loss and gradients, compiled through this entrance, and eager."""
+    graph = build(lambda: deep_graph(3, width=4), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    x, c = (torch.randn(5, n, generator=generator) for n in (4, 3))
+    found = []
+    for flow, how in ((ig.Flow(copy.deepcopy(graph)), {"backend": backend}), (ig.Flow(graph), {"backend": "eager"})):
+        run = ENTRANCES[entrance](flow, how) if flow.graph is not graph else _eager(entrance, flow)
+        loss = run(x, c)
+        found.append([loss.detach(), *torch.autograd.grad(loss, list(flow.parameters()))])
+    return found[0], found[1]
+
+
+def _eager(entrance: str, flow: ig.Flow) -> Callable[[Tensor, Tensor], Tensor]:
+    if entrance == "graph":
+        return lambda x, c: negative(flow.graph(x, c))
+    if entrance == "inverse":
+        return lambda x, c: negative(flow.graph.inverse(x, c))
+    return flow.loss if entrance == "loss" else lambda x, c: -flow(x, c).mean()
+
+
+def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor]) -> None:
+    (loss, *found), (expected, *exact) = ours, theirs
+    assert (loss - expected).abs() <= 1e-5 * expected.abs().clamp_min(1)
+    whole, wanted = (torch.cat([gradient.flatten() for gradient in gradients]) for gradients in (found, exact))
+    assert (whole - wanted).norm() <= 1e-5 * wanted.norm()
+
+
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
+@pytest.mark.parametrize(
+    "entrance", [name if name == "flow" else pytest.param(name, marks=pytest.mark.slow) for name in ENTRANCES]
+)
+def test_compiled_from_outside_the_gradients_are_eagers(entrance: str) -> None:
+    """Graph.compile tells inductor not to reuse memory that regions keep views of; nobody tells it from outside."""
+    assert_same_gradients(*gradients_from(entrance, "inductor"))
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_compiled_from_outside_there_are_no_regions(entrance: str) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    assert_same_gradients(*gradients_from(entrance, keep))
+    assert graphs
+    assert not any("subgraph" in name for graph in graphs for name, _ in graph.named_children())
+
+
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
+@pytest.mark.slow
+def test_a_compiled_training_step_gives_eagers_gradients() -> None:
+    graph = build(lambda: deep_graph(3, width=4), torch.float32)
+    compiled, eager = ig.Flow(copy.deepcopy(graph)), ig.Flow(graph)
+    generator = torch.Generator().manual_seed(0)
+    x, c = (torch.randn(5, n, generator=generator) for n in (4, 3))
+    found = [run(flow, x, c) for run, flow in ((torch.compile(train_step), compiled), (train_step, eager))]
+    gradients = [[p.grad for p in flow.parameters() if p.grad is not None] for flow in (compiled, eager)]
+    assert_same_gradients([found[0].detach(), *gradients[0]], [found[1].detach(), *gradients[1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", each_kind())
+def test_every_layer_compiled_from_outside_trains_as_eager(case: Case) -> None:
+    """Two of each layer in a row, so that what one returns is memory that the compiler might reuse."""
+    eager = in_a_graph(case, torch.float32)
+    for module, values in ((eager, case.data), (ig.Inverse(eager), case.latents)):
+        xs, cs = values(eager, torch.float32)
+        found = []
+        for run in (torch.compile(copy.deepcopy(module)), module):
+            ys, log_det = run(xs, cs)
+            wanted = [p for p in run.parameters() if p.requires_grad]
+            loss = sum(y.square().sum() for y in ys) + log_det.sum()
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True) if wanted and loss.requires_grad else ()
+            found.append([loss.detach(), *(g for g in gradients if g is not None), torch.ones(1)])
+        assert_same_gradients(*found)
+
+
+def test_a_mode_is_kept() -> None:
+    settings = _safe({"mode": "reduce-overhead", "dynamic": True})
+    assert settings["dynamic"]
+    assert settings["mode"] is None
+    assert settings["options"] == {"triton.cudagraphs": True, "allow_buffer_reuse": False, "inplace_buffers": False}
+    for given in ({"mode": "none such"}, {"mode": "default", "options": {"fallback_random": True}}):
+        with pytest.raises(RuntimeError, match="mode"):
+            build(lambda: deep_graph(1)).compile(**given)
+
+
+@pytest.mark.slow
+def test_inductor_gives_eagers_numbers() -> None:
+    graph = build(lambda: deep_graph(4, width=16), torch.float32)
+    compiled = copy.deepcopy(graph).compile()
+    for inverse in (False, True):
+        for batch in (16, 5, 33):
+            for ours, theirs in zip(train(compiled, batch, 16, inverse), train(graph, batch, 16, inverse), strict=True):
+                assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize("case", each_kind(pytest.mark.slow, pytest.mark.nightly))
+def test_every_layer_under_inductor(case: Case) -> None:
+    graph = in_a_graph(case, torch.float32)
+    compiled = copy.deepcopy(graph).compile()
+    with torch.no_grad():
+        xs, cs = case.data(graph, torch.float32)
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        ys, cs = case.latents(graph, torch.float32)
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize(
+    "transform", [ig.MixtureCDF(components=3), ig.Bernstein(degree=6)], ids=["mixture", "bernstein"]
+)
+def test_couplings_whose_inverse_is_a_root_train_under_inductor(transform: Any, inverse: bool) -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": transform, "subnet": ig.nets.MLP(hidden=6)}
+    graph = randomize(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c).double())
+    compiled = copy.deepcopy(graph).compile()
+    generator = torch.Generator().manual_seed(0)
+    for batch in (16, 5):
+        data, given = (torch.randn(batch, n, generator=generator, dtype=torch.float64) for n in (4, 3))
+        found = []
+        for module in (compiled, graph):
+            z, log_det = module.inverse(data, given) if inverse else module(data, given)
+            loss = z.square().sum() - log_det.sum()
+            found.append([z, log_det, *torch.autograd.grad(loss, list(module.parameters()))])
+        assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found, strict=True))

@@ -1,0 +1,225 @@
+"""The reversible runner against plain autograd."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases import CASES, Case, wide_graph
+from small_graphs import AFFINE, MLP, agree, build, crossed_graph, deep_graph, draw
+from torch import Tensor, nn
+
+import invgraph as ig
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("make", [wide_graph, crossed_graph, lambda: deep_graph(6)])
+def test_gradients_are_those_of_plain_autograd(make: Callable[[], ig.Graph], inverse: bool) -> None:
+    agree(build(make), inverse)
+    agree(build(make), inverse, anchors=2)
+
+
+def in_a_graph(case: Case) -> ig.Graph:
+    module = case.build(torch.float64)
+    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
+    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
+    return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
+
+
+UNBOUNDED = [case for case in CASES if case.domain is None and case.codomain is None and case.tolerance <= 1e-10]
+
+
+@pytest.mark.parametrize("case", UNBOUNDED, ids=[case.id for case in UNBOUNDED])
+def test_every_layer_trains_reversibly(case: Case) -> None:
+    if "stochastic" in case.without or "c" in case.without:
+        return
+    agree(in_a_graph(case), False)
+
+
+def test_frozen_parameters_and_conditions_without_gradient() -> None:
+    graph = build(lambda: deep_graph(3))
+    for p in graph["coupling_1"].parameters():
+        p.requires_grad_(False)
+    (x,), (c,) = draw(graph)
+    z, log_det = ig.reversible(graph)(x.detach(), c.detach())
+    (z.sum() + log_det.sum()).backward()
+    assert all((p.grad is None) != p.requires_grad for p in graph.parameters())
+
+
+def test_without_gradient_it_is_the_plain_graph() -> None:
+    graph = build(lambda: deep_graph(2))
+    (x,), (c,) = draw(graph)
+    with torch.no_grad():
+        assert torch.equal(ig.reversible(graph)(x, c)[0], graph(x, c)[0])
+
+
+def saved_bytes(call: Callable[[], object]) -> int:
+    """Bytes that autograd keeps for the backward pass, parameters left out."""
+    kept: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        if not (t.is_leaf and t.requires_grad):
+            kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        result = call()
+    del result
+    gc.collect()
+    return sum(kept.values())
+
+
+def test_saved_activations_do_not_grow_with_depth() -> None:
+    sizes = {}
+    for depth in (4, 256):
+        graph = build(lambda depth=depth: deep_graph(depth), torch.float32)  # type: ignore[misc]
+        x, c = torch.randn(64, 8), torch.randn(64, 3)
+        runner = ig.reversible(graph)
+        sizes[depth] = saved_bytes(lambda runner=runner, x=x, c=c: runner(x, c))  # type: ignore[misc]
+    assert sizes[4] > 0
+    assert sizes[256] / sizes[4] <= 1.1
+
+
+class Counting(nn.Module):
+    calls = 0
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).calls += 1
+        return self.linear(x)
+
+
+def test_a_couplings_subnets_run_once_forward_and_once_backward() -> None:
+    graph = build(lambda: deep_graph(2, subnet=Counting))
+    (x,), (c,) = draw(graph)
+    Counting.calls = 0
+    z, _ = ig.reversible(graph)(x, c)
+    assert Counting.calls == 4
+    z.sum().backward()
+    assert Counting.calls == 8
+
+
+def test_dropout_is_refused_in_training_and_allowed_in_evaluation() -> None:
+    def dropping(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), nn.Linear(channels_in, channels_out))
+
+    graph = build(lambda: deep_graph(1, subnet=dropping))
+    (x,), (c,) = draw(graph)
+    with pytest.raises(ig.GraphError, match="dropout"):
+        ig.reversible(graph)(x, c)
+    agree(graph.eval(), False)
+
+
+def test_batch_norm_counts_each_batch_once() -> None:
+    def normed(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(channels_in, 6), nn.BatchNorm1d(6), nn.Linear(6, channels_out))
+
+    graph = build(lambda: deep_graph(2, subnet=normed))
+    plain = copy.deepcopy(graph)
+    (x,), (c,) = draw(graph)
+    for module, twin in ((ig.reversible(graph), graph), (plain, plain)):
+        z, log_det = module(x, c)
+        (z.square().sum() - log_det.sum()).backward()
+        assert all(m.track_running_stats for m in twin.modules() if isinstance(m, nn.BatchNorm1d))
+    for (name, ours), theirs in zip(graph.named_buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(ours, theirs), name
+    for ours, theirs in zip(graph.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-10)  # type: ignore[arg-type]
+
+
+def test_double_backward_is_refused() -> None:
+    graph = build(lambda: deep_graph(1))
+    (x,), (c,) = draw(graph)
+    z, _ = ig.reversible(graph)(x, c)
+    with pytest.raises(ig.GraphError, match="double backward"):
+        torch.autograd.grad(z.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("what", ["output", "condition", "parameter"])
+def test_what_changed_in_place_before_backward_is_refused(what: str) -> None:
+    graph = build(lambda: deep_graph(1))
+    (x,), (c,) = draw(graph)
+    z, log_det = ig.reversible(graph)(x, c)
+    changed = {"output": z, "condition": c, "parameter": next(graph.parameters())}[what]
+    with torch.no_grad():
+        changed.mul_(2)
+    with pytest.raises(ig.NumericsError, match="changed in place"):
+        log_det.sum().backward()
+
+
+def test_the_drift_guard_names_the_node() -> None:
+    x = ig.InputNode(4, name="x")
+    args = {"transform": AFFINE, "subnet": MLP}
+    bad = ig.FixedLinear((4,), matrix=torch.diag(torch.tensor([1.0, 1.0, 1.0, 1e-11], dtype=torch.float64)))
+    h = ig.Node(ig.Node(ig.Node(x, ig.Coupling, args, name="one"), bad, name="bad"), ig.Coupling, args, name="two")
+    graph = build(lambda: ig.Graph(x, h), torch.float32)
+    data = torch.randn(5, 4)
+    z, _ = ig.reversible(graph)(data)
+    with pytest.raises(ig.NumericsError, match="'bad'"):
+        z.sum().backward()
+    z, _ = ig.reversible(graph, tolerance=None)(data)
+    z.sum().backward()
+
+
+def test_anchors_bound_the_drift() -> None:
+    graph = build(lambda: deep_graph(64), torch.float32)
+    x, c = torch.randn(16, 8), torch.randn(16, 3)
+    exact = copy.deepcopy(graph).double()
+    z, log_det = exact(x.double(), c.double())
+    (z.square().sum() - log_det.sum()).backward()
+    errors = []
+    for anchors in (None, 4):
+        graph.zero_grad()
+        z, log_det = ig.reversible(graph, anchors=anchors, tolerance=None)(x, c)
+        (z.square().sum() - log_det.sum()).backward()
+        pairs = zip(graph.parameters(), exact.parameters(), strict=True)
+        errors.append(max(float((p.grad - q.grad).abs().max()) for p, q in pairs))  # type: ignore[operator]
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_autocast_is_the_same_in_backward() -> None:
+    graph = build(lambda: deep_graph(3, width=16), torch.float32)
+    x, c = torch.randn(8, 16), torch.randn(8, 3)
+    found = []
+    for module in (graph, ig.reversible(graph)):
+        graph.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z, log_det = module(x, c)
+            assert (z.dtype, log_det.dtype) == (torch.float32, torch.float32)
+        (z.square().sum() - log_det.sum()).backward()
+        found.append([p.grad.clone() for p in graph.parameters()])  # type: ignore[union-attr]
+    for plain, ours in zip(*found, strict=True):
+        assert torch.allclose(plain, ours, rtol=0.05, atol=0.05 * float(plain.abs().max()))
+        assert ours.abs().sum() > 0 or plain.abs().sum() == 0
+
+
+def test_backward_runs_a_node_again_in_the_precision_of_the_forward() -> None:
+    graph = build(lambda: deep_graph(1), torch.float32)
+    seen: list[torch.dtype] = []
+    for part in graph.modules():
+        if isinstance(part, nn.Linear):
+            part.register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z, log_det = ig.reversible(graph)(torch.randn(8, 8), torch.randn(8, 3))
+    forward = len(seen)
+    (z.square().sum() - log_det.sum()).backward()
+    assert len(seen) > forward > 0
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_the_arguments_are_checked() -> None:
+    graph = deep_graph(1)
+    with pytest.raises(ig.ArgumentError, match="anchors must be an int"):
+        ig.reversible(graph, anchors=1.5)  # type: ignore[arg-type]
+    with pytest.raises(ig.GraphError, match="at least 1"):
+        ig.reversible(graph, anchors=0)
+    with pytest.raises(ig.GraphError, match="positive"):
+        ig.reversible(graph, tolerance=-1)
+    with pytest.raises(ig.ArgumentError, match="expected a Graph"):
+        ig.reversible(nn.Linear(1, 1))  # type: ignore[arg-type]

@@ -1,0 +1,128 @@
+"""One rank of training runs: ``torchrun --nproc_per_node=N tests/support/ddp_worker.py KIND,KIND,... FOLDER``.
+
+Every rank takes its share of the same batch; rank 0 writes the weights after 20 steps. Without torchrun it is the one
+process that the others must equal. Kinds: ``forward``, ``inverse`` (an ``Inverse`` trains), ``reversible``, ``fsdp``
+and ``fsdp-inverse`` (``fully_shard`` of every node), ``killed`` (rank 1 dies after 5 steps, which rank 0 has saved) and
+``resumed``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import invgraph as ig
+from invgraph.testing import randomize
+
+STEPS, ROWS, LAST = 20, 12, 5
+
+
+def make_graph() -> ig.Graph:
+    """Two inputs, a feature node, a condition on a value inside the graph, a split: what DDP has to reach."""
+    torch.manual_seed(0)
+    x, y, c = ig.InputNode(6, name="x"), ig.InputNode(4, name="y"), ig.ConditionNode(3, name="c")
+    feature = ig.FeatureNode(c, nn.Linear, {"in_features": 3, "out_features": 5}, name="feature")
+    args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=8)}
+    h = ig.Node(ig.Node(x, ig.ActNorm, name="norm"), ig.Coupling, args, conditions=feature, name="first")
+    a, b = ig.Node(h, ig.Split, {"sizes": (2, 4)}, name="split")
+    z = ig.Node(y, ig.Coupling, args, conditions=(a, feature), name="inner")
+    b = ig.Node(ig.Node(b, ig.Orthogonal, {"seed": 1}, name="turn"), ig.Coupling, args, conditions=c, name="last")
+    graph = ig.Graph([x, y], [a, b, z], c)
+    data = torch.randn(64, 6), torch.randn(64, 4)
+    graph.initialize(data, torch.randn(64, 3))
+    return randomize(graph, seed=1).double()
+
+
+def batch(step: int, rank: int, world: int, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """This rank's rows of the step's batch."""
+    generator = torch.Generator().manual_seed(step)
+    values = [torch.randn(ROWS, *shape, generator=generator, dtype=torch.float64) for shape in (*shapes, (3,))]
+    *xs, c = (value[rank::world] for value in values)
+    return tuple(xs), c
+
+
+def shard(graph: ig.Graph, world: int) -> None:
+    """FSDP2: each node's parameters are cut over the ranks, gathered for its call in either direction."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh("cpu", (world,))
+    for module in (*graph.layers.values(), graph):
+        fully_shard(module, mesh=mesh)
+        if isinstance(module, ig.Invertible):
+            register_fsdp_forward_method(module, "inverse")
+
+
+def gathered(graph: ig.Graph) -> dict[str, Tensor]:
+    """The whole state, on rank 0."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    return get_model_state_dict(graph, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def run(kind: str, out: Path, rank: int, world: int) -> None:
+    """Train, and write the weights."""
+    graph = make_graph()
+    module: nn.Module = graph
+    if "inverse" in kind:
+        module = ig.Inverse(graph)
+    elif kind == "reversible":
+        module = ig.reversible(graph)
+    if "fsdp" in kind and world > 1:
+        shard(graph, world)
+    elif world > 1:
+        module = DistributedDataParallel(module)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    start = 0
+    if kind == "resumed":
+        training = ig.load(out, graph).training
+        optimizer.load_state_dict(training["optimizer"])
+        start = training["step"]
+    shapes = graph.out_shapes if "inverse" in kind else graph.in_shapes
+    for step in range(start, STEPS):
+        xs, c = batch(step, rank, world, shapes)
+        values, log_det = module(xs, c)
+        loss = torch.stack([value.square().flatten(1).sum(1) for value in values]).sum(0).mean() / 2 - log_det.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if kind == "killed" and step + 1 == LAST:
+            if rank == 0:
+                ig.save(out, graph, training={"optimizer": optimizer.state_dict(), "step": LAST})
+            dist.barrier()
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+    if "fsdp" in kind and world > 1:
+        state, graph = gathered(graph), make_graph()
+        if rank == 0:
+            graph.load_state_dict(state)
+    if rank == 0:
+        ig.save(out, graph, metadata={"kind": kind, "world": world})
+
+
+def main(kinds: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    # torch warns of in-place changes to views, which nothing here makes.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    for kind in kinds.split(","):
+        run(kind, folder / kind, rank, world)
+    if world > 1:
+        # Together: gloo aborts, now and then, in a process whose threads still run while another one closes.
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

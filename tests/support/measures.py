@@ -1,0 +1,50 @@
+"""What the tests measure: differences, and Jacobians by autograd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import invgraph as ig
+
+
+def gap(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> float:
+    """The largest difference; NaN if there is one."""
+    assert [t.shape for t in left] == [t.shape for t in right]
+    gaps = [(a.detach() - b.detach()).abs().max() for a, b in zip(left, right, strict=True) if a.numel()]
+    return torch.stack(gaps).max().item() if gaps else 0.0  # torch's max keeps NaN
+
+
+def equal(left: Any, right: Any) -> bool:
+    """Whether two results are the same, bit for bit."""
+    (xs, a), (ys, b) = left, right
+    return all(torch.equal(x, y) for x, y in zip((*xs, a), (*ys, b), strict=True))
+
+
+def jacobian(function: Any, xs: tuple[Tensor, ...]) -> Tensor:
+    """(B, D, D), of the sum over the batch: rows are independent, which another check shows."""
+    sizes = [x[0].numel() for x in xs]
+
+    def total(joined: Tensor) -> Tensor:
+        parts = (p.view_as(x) for p, x in zip(joined.split(sizes, dim=1), xs, strict=True))
+        ys, _ = function(tuple(parts))
+        return torch.cat([y.flatten(1) for y in ys], dim=1).sum(0)
+
+    matrix: Tensor = torch.func.jacrev(total)(torch.cat([x.flatten(1) for x in xs], dim=1))
+    return matrix.transpose(0, 1)
+
+
+def draw(shapes: Any, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """Standard normal tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(batch, *s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
+
+
+def flat(graph: ig.Graph) -> tuple[Any, Any]:
+    """The two directions of a graph, with tuples for every side whatever structure it was declared with."""
+    from invgraph.core.invertible import as_layer
+
+    layer = as_layer(graph)
+    return layer, layer.inverse
