@@ -10,11 +10,11 @@ from invgraph.checkpoint.checkpoint import load as load
 from invgraph.checkpoint.checkpoint import save as save
 from invgraph.checkpoint.rng_state import rng_state as rng_state
 from invgraph.checkpoint.rng_state import set_rng_state as set_rng_state
-from invgraph.core.invertible import Inverse as Inverse
 from invgraph.core.invertible import Invertible as Invertible
 from invgraph.core.stochastic import reseed as reseed
 from invgraph.core.subnet import Subnet as Subnet
 from invgraph.core.subnet import SubnetFactory as SubnetFactory
+from invgraph.core.wrappers import Inverse as Inverse
 from invgraph.diagnose import Diagnosis as Diagnosis
 from invgraph.diagnose import diagnose as diagnose
 from invgraph.errors import ArgumentError as ArgumentError
@@ -30,6 +30,7 @@ from invgraph.export import export as export
 from invgraph.export import export_aoti as export_aoti
 from invgraph.export import export_onnx as export_onnx
 from invgraph.flow import Flow as Flow
+from invgraph.fused.dispatch import fused as fused
 from invgraph.graph.graph import Graph as Graph
 from invgraph.graph.node import ConditionNode as ConditionNode
 from invgraph.graph.node import FeatureNode as FeatureNode

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_seed
-from invgraph.core.invertible import Invertible, Nested
+from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.modes import evaluating
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
+from invgraph.graph.run import Slots, fill, gather, run
+from invgraph.graph.schedule import Step
 from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.numerics.soft_clamp import watch_clamps
 from invgraph.shapes import Structured, Tensors
 
+Look = Callable[[str, Invertible, Tensors, Tensors], None]
 _SATURATED = 0.9
 
 
@@ -114,66 +117,60 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     require_count("diagnose", "iterations", iterations)
     require_seed("diagnose", seed)
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
-    names = {layer: name for name, layer in _layers(graph, "")}
     rows: list[NodeDiagnosis] = []
-    busy = False
-
-    def look(layer: nn.Module, arguments: tuple[Tensors, Tensors]) -> None:
-        nonlocal busy
-        if not busy:  # a measurement calls the layer again, and the nodes inside a nested graph
-            busy = True
-            assert isinstance(layer, Invertible)
-            rows.append(_measure(names[layer], layer, arguments, (iterations, seed)))
-            busy = False
-
-    hooks = [layer.register_forward_pre_hook(look) for layer in names]
-    try:
-        with torch.no_grad(), evaluating(graph):
-            graph(x, c)
-            busy = True
-            whole = _measure("(all)", Nested(graph), (xs, cs), (iterations, seed))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.no_grad(), evaluating(graph):
+        graph(x, c)  # checks the arguments
+        _walk(graph, xs, cs, "", lambda name, layer, *data: rows.append(_measure(name, layer, *data, iterations, seed)))
+        whole = _measure("(all)", graph, xs, cs, iterations, seed)
     # What happens inside a nested graph counts once: in the row of the node that holds it.
     total = sum(abs(row.log_det) for row in rows if "." not in row.name)
     return Diagnosis(tuple(row._replace(share=row.log_det / total if total else 0.0) for row in rows), whole)
 
 
-def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
-    """The invertible nodes with their names."""
-    for name, layer in graph.layers.items():
+def _walk(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, look: Look) -> None:
+    """Show every invertible node with the values that reach it, and those of nested graphs after their own node."""
+    schedule = graph.forward_schedule
+
+    def before(step: Step, layer: nn.Module, slots: Slots, log_det: Tensor) -> None:
         if isinstance(layer, Invertible):
-            yield f"{prefix}{name}", layer
-        inner = layer.module if isinstance(layer, Nested) else layer
-        if isinstance(inner, Graph):
-            yield from _layers(inner, f"{prefix}{name}.")
+            name = f"{prefix}{schedule.names[step.layer]}"
+            values, conditions = gather(slots, step.inputs), gather(slots, step.conditions)
+            look(name, layer, values, conditions)
+            if isinstance(layer, Graph):
+                _walk(layer, values, conditions, f"{name}.", look)
+
+    run(schedule, tuple(graph.layers.values()), fill(schedule, xs, cs), before=before)
 
 
-def _measure(name: str, layer: Invertible, arguments: tuple[Tensors, Tensors], power: tuple[int, int]) -> NodeDiagnosis:
-    """The row of a node, but for its share."""
-    xs, cs = (tuple(value.detach() for value in side) for side in arguments)
+def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations: int, seed: int) -> NodeDiagnosis:
+    """Return the row of a node; its share is filled in later."""
+
+    def forward(values: Tensors) -> Result:
+        return call_checked(layer, values, cs, inverse=False)
+
+    def inverse(values: Tensors) -> Result:
+        return call_checked(layer, values, cs, inverse=True)
+
     clamped: list[Tensor] = []
     with watch_clamps(lambda bent, alpha: clamped.append((bent.abs() > _SATURATED * alpha).flatten())):
-        ys, log_det = layer(xs, cs)
-    back, _ = layer.inverse(ys, cs)
+        ys, log_det = forward(xs)
+    back, _ = inverse(ys)
     errors = [(a - b).abs().max() for a, b in zip(back, xs, strict=True) if a.numel()]
-    kind = type(layer.module if isinstance(layer, Nested) else layer).__name__
     return NodeDiagnosis(
         name,
-        kind,
+        type(layer).__name__,
         torch.stack(errors).max().item() if errors else 0.0,
         log_det.mean().item(),
         1.0,
-        _largest(layer, xs, cs, power),
-        _largest(layer.inverse, ys, cs, power),
+        _largest_gain(forward, xs, iterations, seed),
+        _largest_gain(inverse, ys, iterations, seed),
         torch.cat(clamped).double().mean().item() if clamped else None,
     )
 
 
-def _largest(direction: Callable[..., Any], values: Tensors, cs: Tensors, power: tuple[int, int]) -> float:
-    """The largest gain over the batch."""
-    found = largest_singular_value(lambda at: direction(at, cs)[0], values, *power)
+def _largest_gain(direction: Callable[[Tensors], Result], values: Tensors, iterations: int, seed: int) -> float:
+    """Return the largest gain over the batch."""
+    found = largest_singular_value(lambda at: direction(at)[0], values, iterations, seed)
     return found.max().item() if found.numel() else 0.0
 
 

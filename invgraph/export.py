@@ -17,6 +17,7 @@ from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
 from invgraph.shapes import Tensors, floating_tensor
+from invgraph.torch_internals import aoti_package
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -176,7 +177,7 @@ def export_aoti(
     _require_path(path)
     program = Program(model, what)
     exported = _traced(program, program.arguments(example))
-    return torch._inductor.aoti_compile_and_package(exported, package_path=str(path))
+    return aoti_package(exported, str(path))
 
 
 def _require_path(path: object) -> None:

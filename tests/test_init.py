@@ -204,7 +204,7 @@ def test_conditions_features_and_nested_graphs_take_part() -> None:
     graph = randomize(ig.Graph(x, h, c))
     batch, given = noise(256, 4) * 3 - 1, noise(256, 3, seed=1)
     graph.initialize(batch, given)
-    middle = graph["nested"]((batch,), (graph["feature"](given),))[0][0]
+    middle = graph["nested"](batch, graph["feature"](given))[0]
     assert max(moments(middle)) < 1e-4
     assert max(moments(graph(batch, given)[0])) < 1e-4  # a permutation keeps channels as they are
 
@@ -259,27 +259,23 @@ def test_runners_and_inverted_layers_are_initialized_by_themselves() -> None:
     ig.reversible(graph).initialize(batch)
     assert max(moments(graph(batch)[0])) < 1e-4
     norm = ig.Inverse(ig.ActNorm((8,)))
-    norm.initialize(batch)
+    norm.initialize((batch,))
     assert max(moments(norm((batch,))[0][0])) < 1e-4
-    for arguments in ((), (batch, (), batch)):
-        with pytest.raises(ig.ShapeError, match=r"initialize\(inputs, conditions\)"):
-            graph.initialize(*arguments)
 
 
 def test_layers_are_initialized_by_themselves() -> None:
-    """Given as in a forward call, or one tensor after the other."""
+    """Given as in a forward call."""
     batch, given = noise(256, 4) * 5 + 3, noise(256, 3, seed=1)
-    for arguments in (((batch,), (given,)), (batch, given)):
-        block = randomize(ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8), permutation="hard"))
-        block.initialize(*arguments)
-        assert max(moments(block((batch,), (given,))[0][0])) < 1e-4
+    block = randomize(ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8), permutation="hard"))
+    block.initialize((batch,), (given,))
+    assert max(moments(block((batch,), (given,))[0][0])) < 1e-4
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
     graph = ig.Graph([x], ig.chain(x, (ig.Coupling, args), ig.ActNorm, conditions=c), c)
     nested = ig.Graph(outer := ig.InputNode(4), ig.Node(outer, graph, conditions=(d := ig.ConditionNode(3))), d)
     for module, arguments in (
-        (nested["nested_0"], (batch, given)),
-        (graph, (batch, given)),
+        (nested, (batch, given)),
+        (nested["graph_0"], ((batch,), given)),
         (graph, ((batch,), given)),
     ):
         graph["actnorm_0"].shift.data.zero_()
@@ -293,20 +289,20 @@ def test_dequantization_is_initialized_by_itself() -> None:
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
     noisy = ig.Graph(x, ig.chain(x, ig.ActNorm, (ig.Coupling, args), conditions=c), c)
     layer = ig.Dequantize((4,), levels=8, noise=noisy)
-    layer.initialize(pixels)
+    layer.initialize((pixels,))
     assert bool(layer((pixels,))[0][0].isfinite().all())
 
 
 def test_what_initialize_gets_is_checked_as_in_a_call() -> None:
     block = ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8))
     for arguments, error, words in (
-        ((noise(8, 4),), ig.ShapeError, "missing condition"),
-        ((noise(8, 4), noise(8, 3), noise(8, 3)), ig.ShapeError, "surplus condition"),
-        ((noise(8, 5), noise(8, 3)), ig.ShapeError, "wrong shape"),
-        ((noise(8, 4), noise(7, 3)), ig.ShapeError, "same batch size"),
-        ((noise(8, 4).double(), noise(8, 3)), ig.InputTypeError, "expected torch.float32"),
+        (((noise(8, 4),),), ig.ShapeError, "missing condition"),
+        (((noise(8, 4),), (noise(8, 3), noise(8, 3))), ig.ShapeError, "surplus condition"),
+        (((noise(8, 5),), (noise(8, 3),)), ig.ShapeError, "wrong shape"),
+        (((noise(8, 4),), (noise(7, 3),)), ig.ShapeError, "same batch size"),
+        (((noise(8, 4).double(),), (noise(8, 3),)), ig.InputTypeError, "expected torch.float32"),
+        ((noise(8, 4), (noise(8, 3),)), ig.InputTypeError, "expected a tuple"),
         (("a", "b"), ig.InputTypeError, "expected a tuple"),
-        ((), ig.ShapeError, r"initialize(inputs, conditions)"),
     ):
         with pytest.raises(error) as caught:
             block.initialize(*arguments)

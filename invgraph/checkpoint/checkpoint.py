@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.checkpoint.atomic_file import as_path, read, write
-from invgraph.checkpoint.fingerprint import Fingerprint, differences, fingerprint, listed, tensor_lines
+from invgraph.checkpoint.fingerprint import (
+    Fingerprint,
+    differences,
+    drop_module,
+    fingerprint,
+    listed,
+    tensor_lines,
+    upgrade_nested,
+)
 from invgraph.checkpoint.state import decode, encode
 from invgraph.errors import ArgumentError, CheckpointError
 
@@ -114,10 +122,13 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
     try:
         state = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
         extra = dict(decode(header["extra"], tensors))
+        architecture = {str(name): str(line) for name, line in dict(header["architecture"]).items()}
+        architecture, prefixes = upgrade_nested(architecture)
+        state, extra = ({drop_module(name, prefixes): value for name, value in part.items()} for part in (state, extra))
         checkpoint = Checkpoint(
             dict(header["metadata"]),
             decode(header["training"], tensors),
-            {str(name): str(line) for name, line in dict(header["architecture"]).items()},
+            architecture,
             str(header["version"]),
             str(header["torch"]),
         )

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from invgraph.core.ports import Ports
 from invgraph.graph.graph import Graph
-from invgraph.shapes import Ports
 
 Fingerprint = dict[str, str]
 """By the path of a module: its class, its arguments as ``repr`` tells them, and of a graph's node what it reads."""
@@ -27,6 +27,32 @@ def fingerprint(module: nn.Module) -> Fingerprint:
             reads.update(_reads(part, f"{path}.layers." if path else "layers."))
         lines[path] = f"{told} of {reads[path]}" if path in reads else told
     return lines
+
+
+def upgrade_nested(architecture: Fingerprint) -> tuple[Fingerprint, list[str]]:
+    """Return the architecture of an early checkpoint as it is called today, and the prefixes that lost ``module.``.
+
+    Early versions held a nested graph in a wrapper of its own.
+    """
+    wrapped = [path for path, line in architecture.items() if line.startswith("Nested(")]
+    prefixes = [f"{path}." for path in wrapped]
+    upgraded: Fingerprint = {}
+    for path, line in architecture.items():
+        if path in wrapped:
+            reads = line.partition(") of ")[2]
+            graph = architecture[f"{path}.module"]
+            upgraded[drop_module(path, prefixes)] = f"{graph} of {reads}" if reads else graph
+        elif path.removesuffix(".module") not in wrapped:
+            upgraded[drop_module(path, prefixes)] = line
+    return upgraded, prefixes
+
+
+def drop_module(name: str, prefixes: Sequence[str]) -> str:
+    """Return the name of a tensor or module without the ``module.`` after each of these prefixes."""
+    for prefix in sorted(prefixes, key=len, reverse=True):
+        if name.startswith(f"{prefix}module."):
+            name = prefix + name.removeprefix(f"{prefix}module.")
+    return name
 
 
 def tensor_lines(state: Mapping[str, object]) -> Fingerprint:
@@ -103,4 +129,4 @@ def _reads(graph: Graph, prefix: str) -> dict[str, str]:
 
 def _ports(ports: Ports) -> str:
     values = [f"{name} {shape}" for name, shape in zip(ports.names, ports.shapes, strict=True)]
-    return values[0] if ports.single else f"[{', '.join(values)}]"
+    return values[0] if ports.bare else f"[{', '.join(values)}]"

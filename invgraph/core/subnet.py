@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.parameter import is_lazy
 
+from invgraph.core.given import Precomputed
+from invgraph.core.trial import trial, trial_input
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.fused.dispatch import eager
-from invgraph.fused.mlp import Dense
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 
 T = TypeVar("T")
 
 
 class Subnet(nn.Module, ABC):
-    """A feed-forward network that takes data and conditions apart: ``parameters = subnet(x, cs)``.
+    """A feed-forward network that takes data and conditions separately: ``parameters = subnet(x, cs)``.
 
-    Kept apart, the share of the conditions can be computed once and reused for any number of samples.
+    What depends on the conditions alone can then be computed once and reused for any number of samples.
 
     Attributes:
-        broadcasts: whether :meth:`combine` also takes shares of fewer rows than the data, as :func:`add_share` adds
-            them; where not, a bound graph repeats them.
+        broadcasts: True if :meth:`combine` also takes a ``given`` of fewer rows than the data, each of which serves
+            several samples; if not, a bound graph repeats its rows.
     """
 
     broadcasts: ClassVar[bool] = False
@@ -35,36 +33,39 @@ class Subnet(nn.Module, ABC):
         __call__: Callable[..., Tensor]
 
     @abstractmethod
-    def share(self, cs: Tensors) -> Tensors:
-        """What depends on the conditions alone."""
+    def precompute(self, cs: Tensors) -> Tensors:
+        """Return what depends on the conditions alone."""
 
     @abstractmethod
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        """The output, from the data and what :meth:`share` returned."""
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        """Return the output, from the data and what :meth:`precompute` returned."""
 
     @final  # type: ignore[misc]
-    def forward(self, x: Tensor, cs: Tensors = ()) -> Tensor:
-        """Output of the network, shape ``(B, channels_out, ...)``."""
-        return self.combine(x, self.share(cs))
+    def forward(self, x: Tensor, given: Tensors = ()) -> Tensor:
+        """Return the output of the network, shape ``(B, channels_out, ...)``.
 
-    def dense(self) -> Dense | None:
-        """The network as a function of its parameters, if it is fully connected and calls nothing of anybody else's."""
-        return None
+        Arguments:
+            x: The data.
+            given: The conditions, or what :meth:`prepare` returned for them.
+        """
+        if not isinstance(given, Precomputed):
+            return self.combine(x, self.precompute(given))
+        if not self.broadcasts:
+            given = Precomputed(repeat_rows(part, x.shape[0]) for part in given)
+        return self.combine(x, given)
+
+    @final
+    def prepare(self, cs: Tensors) -> Precomputed:
+        """Return what depends on the conditions alone, to be handed to a call in their place."""
+        return Precomputed(self.precompute(cs))
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Those of the layer that makes the output: the child ``last``, or the last of ``layers``."""
-        last = self._modules.get("last")
-        layers = self._modules.get("layers")
+        """Return those of the layer that makes the output: the child ``last``, or the last of ``layers``."""
+        children = dict(self.named_children())
+        last, layers = children.get("last"), children.get("layers")
         if last is None and isinstance(layers, nn.ModuleList):
             last = layers[-1]
         return () if last is None else tuple(last.parameters())
-
-    @final
-    def reuse(self, x: Tensor, shared: Tensors) -> Tensor:
-        """As :meth:`combine`, for several samples of each row of the conditions, sample by sample."""
-        if not self.broadcasts:
-            shared = tuple(repeat_rows(share, x.shape[0]) for share in shared)
-        return self.combine(x, shared)
 
 
 class SubnetFactory(ABC):
@@ -87,7 +88,7 @@ class Concatenated(Subnet):
         super().__init__()
         self.module = module
 
-    def share(self, cs: Tensors) -> Tensors:
+    def precompute(self, cs: Tensors) -> Tensors:
         return cs
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
@@ -95,21 +96,11 @@ class Concatenated(Subnet):
         own = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
         return ([(), *(parameters for parameters in own if parameters)])[-1]
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        if not shared:
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        if not given:
             return self.module(x)  # type: ignore[no-any-return]
-        spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in shared)
+        spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given)
         return self.module(torch.cat((x, *spread), dim=1))  # type: ignore[no-any-return]
-
-
-def add_share(h: Tensor, share: Tensor) -> Tensor:
-    """``h + share``, where the share of each row serves several samples; it is broadcast, never repeated.
-
-    ``h`` is the caller's own, and may be written to.
-    """
-    samples = h if share.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, share.shape[0]))
-    total = samples.add_(share) if eager() and h.dtype == share.dtype else samples + share
-    return total if samples is h else total.flatten(0, 1)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:
@@ -183,7 +174,8 @@ def make_subnet(
             raise ArgumentError(where, given, "the factory must return an nn.Module")
         net = Concatenated(module)
     shapes = ", ".join(batched(shape) for shape in (x_shape, *cond_shapes))
-    result = trial(where, net, _meta(x_shape), tuple(_meta(shape) for shape in cond_shapes))
+    kind = type(net.module if isinstance(net, Concatenated) else net).__name__
+    result = trial(where, net, trial_input(x_shape), tuple(map(trial_input, cond_shapes)), kind=kind)
     if not isinstance(result, Tensor):
         given = f"for {shapes} the subnet returned a {type(result).__name__}"
         raise ArgumentError(where, given, "a subnet returns one tensor")
@@ -191,51 +183,3 @@ def make_subnet(
         given = f"for {shapes} the subnet returned {batched(tuple(result.shape[1:]))}"
         raise GraphError(where, given, f"expected {batched(out_shape)}: {out_shape[0]} channels, same spatial size")
     return net
-
-
-def _meta(shape: Shape) -> Tensor:
-    return torch.empty(2, *shape, device="meta")
-
-
-def trial(where: str, module: nn.Module, *arguments: Any) -> Any:
-    """What the module returns for meta tensors: shapes without data, random numbers or a change of its state."""
-    tensors = _named_tensors(module)
-    for name, tensor in tensors:
-        if is_lazy(tensor):
-            given = f"{_kind(module)} with the lazy {name.removeprefix('module.')}"
-            raise GraphError(
-                where, given, "lazy modules have no shapes yet: call it once first, or write nn.Linear(in, out)"
-            )
-    state = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    with torch.no_grad(), torch.device("meta"):
-        try:
-            return functional_call(module, state, arguments)
-        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            shapes = ", ".join(_told(argument) for argument in arguments)
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            held = _plain_tensors(module) if "meta" in reason else ""
-            reason += f" It holds the plain tensor {held}: make it a buffer, by register_buffer" if held else ""
-            raise GraphError(where, f"{_kind(module)} tried on {shapes}", f"it fails: {reason}") from error
-
-
-def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _kind(module: nn.Module) -> str:
-    return type(module.module if isinstance(module, Concatenated) else module).__name__
-
-
-def _plain_tensors(module: nn.Module) -> str:
-    """Tensors that are attributes of a module, and neither its parameters nor its buffers."""
-    parts = module.named_modules()
-    held = (f"{path}.{name}" for path, part in parts for name, value in vars(part).items() if isinstance(value, Tensor))
-    return ", ".join(repr(name.removeprefix("module").removeprefix(".")) for name in held)
-
-
-def _told(argument: object) -> str:
-    if isinstance(argument, Tensor):
-        return batched(tuple(argument.shape[1:]))
-    if isinstance(argument, tuple):
-        return ", ".join(_told(entry) for entry in argument) or "no conditions"
-    return repr(argument)

@@ -1,104 +1,170 @@
-"""One node of a backward pass that stores nothing: its inputs rebuilt, and its gradients."""
+"""Vector-Jacobian products of one layer, for a backward pass that stores no activations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.shapes import Tensors
 
-if TYPE_CHECKING:
-    from invgraph.core.invertible import Invertible
-
-Slopes = Sequence[Tensor | None]
+Grads = Sequence[Tensor | None]
 """Gradients of the loss; None stands for zero."""
 
 
-class Undone(NamedTuple):
-    """What undoing a layer gives: its inputs, and the gradients of inputs and conditions."""
+class LayerGrads(NamedTuple):
+    """A layer's inputs, rebuilt from its outputs, and the gradients of its inputs and conditions."""
 
-    values: Tensors
-    slopes: Slopes
-    conditions: Slopes
+    inputs: Tensors
+    input_grads: Grads
+    condition_grads: Grads
 
 
-class Gradients:
-    """The gradients of parameters that a backward pass has found so far."""
+class ParameterGrads:
+    """The gradients of parameters, summed over the layers of a backward pass.
+
+    Arguments:
+        parameters: The parameters that need a gradient.
+    """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self._found: dict[int, Tensor | None] = {id(parameter): None for parameter in parameters}
 
-    def wanted(self, module: nn.Module) -> Tensors:
-        """The module's parameters whose gradient is asked for."""
-        return tuple(parameter for parameter in module.parameters() if self.wants(parameter))
+    def needed(self, module: nn.Module) -> Tensors:
+        """Return those parameters of a module that need a gradient."""
+        return tuple([parameter for parameter in module.parameters() if id(parameter) in self._found])
 
-    def wants(self, parameter: Tensor) -> bool:
-        """Whether the parameter's gradient is asked for."""
-        return id(parameter) in self._found
+    def add(self, parameters: Tensors, grads: Grads) -> None:
+        """Add the gradients that one layer contributes."""
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None:  # of a parameter that needs none there is none
+                before = self._found[id(parameter)]
+                self._found[id(parameter)] = grad if before is None else before + grad
 
-    def add(self, parameters: Tensors, slopes: Slopes) -> None:
-        """Add one node's share."""
-        for parameter, slope in zip(parameters, slopes, strict=True):
-            before = self._found[id(parameter)]
-            self._found[id(parameter)] = added(before, slope)
+    def of_kernel(
+        self,
+        backward: Callable[..., Any],
+        tensors: Tensors,
+        transform: Any,
+        y: Tensor,
+        cs: Tensors,
+        grad_outputs: Grads,
+    ) -> LayerGrads:
+        """Run a kernel that rebuilds and differentiates a layer, and add the gradients of its parameters.
+
+        Arguments:
+            backward: The kernel: inputs, their gradient, and those of ``tensors``.
+            tensors: The conditions, then the parameters.
+            transform: Handed on to the kernel.
+            y: The output of the call.
+            cs: The conditions.
+            grad_outputs: The gradients of the output and of the log-determinant.
+        """
+        parameters = tensors[len(cs) :]
+        wanted = [*[c.requires_grad for c in cs], *[id(parameter) in self._found for parameter in parameters]]
+        y_grad = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
+        log_det_grad = y.new_zeros(y.shape[0]) if grad_outputs[1] is None else grad_outputs[1]
+        x, x_grad, found = backward(transform, y, cs, (y_grad, log_det_grad), wanted)
+        self.add(parameters, found[len(cs) :])
+        return LayerGrads((x,), (x_grad,), found[: len(cs)])
 
     def of(self, parameter: Tensor) -> Tensor | None:
-        """The gradient of a parameter; None where nothing depends on it."""
-        return self._found[id(parameter)]
+        """Return the gradient of a parameter; None if it needs none, or nothing depends on it."""
+        return self._found.get(id(parameter))
 
 
-def added(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The sum of two gradients, None standing for zero."""
+def add_grads(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Return the sum of two gradients, where None stands for zero."""
     if a is None or b is None:
         return b if a is None else a
     return a + b
 
 
-def pull(outputs: Sequence[Tensor], slopes: Slopes, leaves: Sequence[Tensor]) -> list[Tensor | None]:
-    """Gradients of the leaves from those of the outputs; None where there is no way from one to the other."""
-    pairs = [(y, slope) for y, slope in zip(outputs, slopes, strict=True) if slope is not None and y.requires_grad]
+def vjp(outputs: Sequence[Tensor], grad_outputs: Grads, leaves: Sequence[Tensor]) -> list[Tensor | None]:
+    """Return the gradients of the leaves; None for a leaf that the outputs do not depend on."""
+    pairs = [(y, grad) for y, grad in zip(outputs, grad_outputs, strict=True) if grad is not None and y.requires_grad]
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
     if not pairs or not wanted:
         return [None] * len(leaves)
-    found = iter(torch.autograd.grad([y for y, _ in pairs], wanted, [slope for _, slope in pairs], allow_unused=True))
+    found = iter(torch.autograd.grad([y for y, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True))
     return [next(found) if leaf.requires_grad else None for leaf in leaves]
 
 
-def leaf(value: Tensor) -> Tensor:
-    """The value by itself, ready to have its gradient taken."""
+def as_leaf(value: Tensor) -> Tensor:
+    """Return the value, detached and ready to have its gradient taken."""
     return value.detach().requires_grad_()
 
 
-def undo(layer: Invertible, ys: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool) -> Undone:
-    """A layer's inputs from its outputs, and the gradients; the layer's own, faster way where it has one.
+def vjp_from_inputs(
+    call: Callable[[Tensors, Tensors], tuple[Tensors, Tensor]],
+    parameters: Tensors,
+    xs: Tensors,
+    cs: Tensors,
+    grad_outputs: Grads,
+    grads: ParameterGrads,
+) -> LayerGrads:
+    """Run a layer again from its inputs, with gradients.
 
     Arguments:
-        layer: the layer.
-        ys: what it returned.
-        cs: its conditions, leaves.
-        slopes: gradients of its outputs and log-determinant.
-        gradients: where those of its parameters are added.
-        inverse: whether it was the inverse that was called.
+        call: The layer's direction: outputs and log-determinant from inputs and conditions.
+        parameters: The layer's parameters that need a gradient.
+        xs: The inputs.
+        cs: The conditions; leaves where they need a gradient.
+        grad_outputs: The gradients of the outputs and of the log-determinant.
+        grads: Where the gradients of the parameters are added.
     """
-    done = layer._undo(ys, cs, slopes, gradients, inverse=inverse)
-    if done is not None:
-        return done
-    with torch.no_grad():
-        xs, _ = layer(ys, cs) if inverse else layer.inverse(ys, cs)
-    return again(layer, xs, cs, slopes, gradients, inverse=inverse)
-
-
-def again(
-    layer: Invertible, xs: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool
-) -> Undone:
-    """The gradients of a layer, run again from its inputs."""
-    leaves = tuple(leaf(x) for x in xs)
-    parameters = gradients.wanted(layer)
+    leaves = tuple(as_leaf(x) for x in xs)
     with torch.enable_grad():
-        outputs, log_det = layer.inverse(leaves, cs) if inverse else layer(leaves, cs)
-    found = pull((*outputs, log_det), slopes, (*leaves, *cs, *parameters))
-    gradients.add(parameters, found[len(leaves) + len(cs) :])
-    return Undone(xs, found[: len(leaves)], found[len(leaves) : len(leaves) + len(cs)])
+        outputs, log_det = call(leaves, cs)
+    found = vjp((*outputs, log_det), grad_outputs, (*leaves, *cs, *parameters))
+    grads.add(parameters, found[len(leaves) + len(cs) :])
+    return LayerGrads(xs, found[: len(leaves)], found[len(leaves) : len(leaves) + len(cs)])
+
+
+def vjp_of_coupling(
+    params_of: Callable[[int, Tensor, Tensors], Tensor],
+    onward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    sides: Sequence[tuple[nn.Module, int]],
+    sizes: list[int],
+    y: Tensor,
+    cs: Tensors,
+    grad_outputs: Grads,
+    grads: ParameterGrads,
+) -> LayerGrads:
+    """Rebuild a coupling's input and differentiate it; the networks run once for both.
+
+    Arguments:
+        params_of: Returns the parameters of one side, given the other part and the conditions.
+        onward: The transform, in the direction of the call.
+        back: The transform, in the other direction.
+        sides: The networks and the number of each side, the last one transformed first.
+        sizes: Channels of the two parts.
+        y: The output of the call.
+        cs: The conditions; leaves where they need a gradient.
+        grad_outputs: The gradients of the output and of the log-determinant.
+        grads: Where the gradients of the parameters are added.
+    """
+    parts = list(torch.split_with_sizes(y, sizes, dim=1))
+    whole = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
+    part_grads = list(torch.split_with_sizes(whole, sizes, dim=1))
+    condition_grads: list[Tensor | None] = [None] * len(cs)
+    for networks, side in sides:
+        read = as_leaf(parts[1 - side])
+        with torch.enable_grad():
+            params = params_of(side, read, cs)
+        parts[side], _ = back(parts[side], params.detach())
+        written = as_leaf(parts[side])
+        with torch.enable_grad():
+            outputs = onward(written, params)
+        parameters = grads.needed(networks)
+        found = vjp(outputs, (part_grads[side], grad_outputs[1]), (written, read, *cs, *parameters))
+        written_grad, read_grad, *others = found
+        assert written_grad is not None
+        part_grads[side] = written_grad
+        part_grads[1 - side] = part_grads[1 - side] if read_grad is None else part_grads[1 - side] + read_grad
+        condition_grads = [add_grads(a, b) for a, b in zip(condition_grads, others[: len(cs)], strict=True)]
+        grads.add(parameters, others[len(cs) :])
+    return LayerGrads((torch.cat(parts, dim=1),), (torch.cat(part_grads, dim=1),), condition_grads)

@@ -1,45 +1,50 @@
-"""The arithmetic of the affine transform, with a backward pass that touches memory as seldom as it can."""
+"""The affine transform with a backward pass derived by hand, which touches memory as seldom as it can."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import alone, derived, eager, recorded
-from invgraph.numerics.soft_clamp import Activation, soft_clamp, through_clamp
-from invgraph.transforms.transform import per_sample
+from invgraph.fused.dispatch import differentiate, is_eager, is_first_order, needs_grad
+from invgraph.numerics.reductions import per_sample
+from invgraph.numerics.soft_clamp import Activation, soft_clamp, soft_clamp_backward
+
+Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class ScaleAndShift(NamedTuple):
-    """``x exp(s) + t``, or its inverse ``(x - t) / exp(s)``; s, clamped, and t are the two parameters of a number."""
+class AffineKernel(NamedTuple):
+    """``x exp(s) + t``, or its inverse ``(x - t) / exp(s)``; s (clamped) and t are the two parameters per element.
 
+    Attributes:
+        formula: The same, in operations that autograd differentiates to any order.
+        clamp: Bound of s.
+        activation: Kind of the clamp.
+        inverse: True for the inverse.
+    """
+
+    formula: Formula
     clamp: float
     activation: Activation
     inverse: bool
 
     @property
     def scales(self) -> int:
-        """How many tensors :meth:`evaluate` keeps."""
+        """Number of tensors that :meth:`evaluate` keeps."""
         return 1 if self.activation == "atan" else 2
 
-    def opposite(self) -> ScaleAndShift:
-        """The other direction."""
-        return ScaleAndShift(self.clamp, self.activation, not self.inverse)
-
-    def plain(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Result and log-determinant per sample, in operations that autograd differentiates to any order."""
-        raw, t = params.unbind(1)
-        s = soft_clamp(raw, self.clamp, self.activation)
-        scale = torch.exp(s)
-        if self.inverse:
-            return (x - t) / scale, -per_sample(s)
-        return torch.addcmul(t, x, scale), per_sample(s)
+    def run(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Return result and log-determinant per sample, recorded as one step of the backward pass."""
+        if not is_eager():
+            return self.formula(x, params)
+        if needs_grad(x, params):
+            return _Affine.apply(self, x, params)  # type: ignore[no-untyped-call, no-any-return]
+        return self.evaluate(x, params)[:2]
 
     def evaluate(self, x: Tensor, params: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Result, log-determinant per sample, and what :meth:`pull` asks for; few passes over few tensors."""
+        """Return result, log-determinant per sample, and what :meth:`backward` needs, in few passes over memory."""
         raw, t = params.unbind(1)
         s = soft_clamp(raw, self.clamp, self.activation)
         log_det = per_sample(s)
@@ -50,59 +55,51 @@ class ScaleAndShift(NamedTuple):
             y = torch.addcmul(t, x, scales[0], out=out)
         return y, log_det, scales
 
-    def pull(
+    def invert(self, y: Tensor, params: Tensor, out: Tensor) -> list[Tensor]:
+        """Write the ``x`` that ``y`` was made of, and return what :meth:`backward` needs."""
+        return self._replace(inverse=not self.inverse).evaluate(y, params, out=out)[2]
+
+    def backward(
         self,
         x: Tensor,
         params: Tensor,
         y: Tensor | None,
         scales: Sequence[Tensor],
-        slopes: tuple[Tensor, Tensor],
+        grad_outputs: tuple[Tensor, Tensor],
         out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of ``x`` (in ``out``, which may be that of the result) and of the parameters, in place."""
-        y_slope, log_det_slope = slopes
+        """Return the gradients of ``x`` (in ``out``, which may be that of the result) and of the parameters."""
+        y_grad, log_det_grad = grad_outputs
         scale, s = scales[0], scales[-1]
-        found = torch.empty_like(params)
-        raw_slope, t_slope = found.unbind(1)
+        params_grad = torch.empty_like(params)
+        raw_grad, t_grad = params_grad.unbind(1)
         raw = params.select(1, 0)
-        log_det_slope = log_det_slope.view(-1, *(1,) * (raw.ndim - 1))
+        log_det_grad = log_det_grad.view(-1, *(1,) * (raw.ndim - 1))
         if self.inverse:
-            torch.addcmul(-log_det_slope, y_slope, y, value=-1, out=raw_slope)  # type: ignore[arg-type]
-            x_slope = torch.div(y_slope, scale, out=out)
-            torch.neg(x_slope, out=t_slope)
+            torch.addcmul(-log_det_grad, y_grad, y, value=-1, out=raw_grad)  # type: ignore[arg-type]
+            x_grad = torch.div(y_grad, scale, out=out)
+            torch.neg(x_grad, out=t_grad)
         else:
-            t_slope.copy_(y_slope)
-            x_slope = torch.mul(y_slope, scale, out=out)
-            torch.addcmul(log_det_slope, x_slope, x, out=raw_slope)
-        through_clamp(raw_slope, raw, s, self.clamp, self.activation, out=raw_slope)
-        return x_slope, found
+            t_grad.copy_(y_grad)
+            x_grad = torch.mul(y_grad, scale, out=out)
+            torch.addcmul(log_det_grad, x_grad, x, out=raw_grad)
+        soft_clamp_backward(raw_grad, raw, s, self.clamp, self.activation, out=raw_grad)
+        return x_grad, params_grad
 
 
-def scale_and_shift(
-    x: Tensor, params: Tensor, clamp: float, activation: Activation, inverse: bool
-) -> tuple[Tensor, Tensor]:
-    """Result and log-determinant per sample of :class:`ScaleAndShift`, recorded as one step of the backward pass."""
-    work = ScaleAndShift(clamp, activation, inverse)
-    if not eager():
-        return work.plain(x, params)
-    if recorded(x, params):
-        return _ScaleAndShift.apply(work, x, params)  # type: ignore[no-untyped-call, no-any-return]
-    return work.evaluate(x, params)[:2]
-
-
-class _ScaleAndShift(torch.autograd.Function):
-    """Derived by hand: five passes over the numbers on the way back, where autograd takes fifteen."""
+class _Affine(torch.autograd.Function):
+    """Five passes over memory on the way back, where autograd takes fifteen."""
 
     @staticmethod
-    def forward(ctx: Any, work: ScaleAndShift, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det, scales = work.evaluate(x, params)
-        ctx.work = work
-        ctx.save_for_backward(x, params, y if work.inverse else None, *scales)
+    def forward(ctx: Any, kernel: AffineKernel, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det, scales = kernel.evaluate(x, params)
+        ctx.kernel = kernel
+        ctx.save_for_backward(x, params, y if kernel.inverse else None, *scales)
         return y, log_det
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, params, y, *scales = ctx.saved_tensors
-        if alone(*slopes):
-            return None, *ctx.work.pull(x, params, y, scales, slopes)
-        return None, *derived(ctx.work.plain, (x, params), slopes)
+        if is_first_order(*grad_outputs):
+            return None, *ctx.kernel.backward(x, params, y, scales, grad_outputs)
+        return None, *differentiate(ctx.kernel.formula, (x, params), grad_outputs)

@@ -1,61 +1,120 @@
-"""What a function may do by hand: a backward pass in place of autograd's, arithmetic in place."""
+"""When hand-derived gradients and in-place arithmetic may stand in for plain operations, and the switch that stops it.
+
+Nothing in the library depends on this folder's kernels: with ``ig.fused(False)`` everything gives the same results.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from invgraph.errors import ArgumentError
+from invgraph.torch_internals import has_global_hooks, has_hooks, is_batched_grad, is_patched, is_transformed
 
 PLAIN = (Tensor, nn.Parameter)
-"""The types of tensors that are like any other: subclasses, such as distributed ones, know fewer operations."""
+"""The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
+
+_FORWARDS: dict[type[nn.Module], object] = {}
+_enabled = True
 
 
-def eager() -> bool:
-    """Whether operations run as they are written.
+class fused:  # noqa: N801  a switch that is called like a function, as torch.no_grad is
+    """Turn the hand-derived kernels on or off, for the process or for a ``with`` block.
+
+    They change the speed and the memory of couplings, permutations and convolutions, never the results. Turn them off
+    to step through the readable code of a layer, or to find out whether a kernel is to blame.
+
+    Arguments:
+        enabled: False to turn them off.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> layer = ig.Coupling((4,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8))
+        >>> with ig.fused(False):
+        ...     (y,), log_det = layer((torch.ones(2, 4),))
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        if not isinstance(enabled, bool):
+            raise ArgumentError("fused", f"enabled: {type(enabled).__name__}", "enabled must be True or False")
+        self._before = is_enabled()
+        _set(enabled)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _set(self._before)
+
+
+def _set(enabled: bool) -> None:
+    global _enabled
+    _enabled = enabled
+
+
+def is_enabled() -> bool:
+    """True unless :class:`fused` has turned the kernels off."""
+    return _enabled
+
+
+def is_eager() -> bool:
+    """True if kernels may be used: operations run as they are written.
 
     ``torch.compile`` and ``torch.export`` trace plain operations better, and ``torch.func`` and forward-mode
-    differentiation map and differentiate them to any order: for these, write them plainly.
+    differentiation map and differentiate them to any order.
     """
-    # Torch has no public words for the last two; the second is what its own Function asks before every call.
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
-    )
+    return _enabled and not torch.compiler.is_compiling() and not is_transformed()
 
 
-def recorded(*values: Tensor) -> bool:
-    """Whether autograd records what is done to these values."""
-    return torch.is_grad_enabled() and any(value.requires_grad for value in values)
+def needs_grad(*values: Tensor) -> bool:
+    """True if autograd records what is done to these values."""
+    if torch.is_grad_enabled():
+        for value in values:
+            if value.requires_grad:
+                return True
+    return False
 
 
-def plain(x: Tensor) -> bool:
-    """Whether this is a tensor like any other, and no operation on it will be done in another precision."""
+def is_plain_tensor(x: Tensor) -> bool:
+    """True if this is a tensor without overrides, and no operation on it will be done in another precision."""
     device = x.device.type
     cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return type(x) in PLAIN and not cast
 
 
-def alone(*slopes: Tensor) -> bool:
-    """Whether these gradients belong to one backward pass, so that others may be made of them in place.
+def are_exactly(kind: type[nn.Module], modules: Iterable[nn.Module]) -> bool:
+    """True if calling these modules does what their class does: not subclassed, hooked, parametrized or patched."""
+    original = _FORWARDS.setdefault(kind, kind.forward)
+    if kind.forward is not original or has_global_hooks():
+        return False
+    for module in modules:  # noqa: SIM110  a generator would be a call for each module
+        if type(module) is not kind or has_hooks(module) or is_patched(module):
+            return False
+    return True
 
-    They do not where they will be differentiated in turn, nor where autograd asks for several at once
-    (``is_grads_batched``).
+
+def is_first_order(*grads: Tensor) -> bool:
+    """True if these gradients belong to one backward pass, so that others may be made of them in place.
+
+    They do not if they will be differentiated in turn, or if autograd asks for several at once (``is_grads_batched``).
     """
-    batched = torch._C._functorch.is_legacy_batchedtensor
-    return eager() and not torch.is_grad_enabled() and not any(batched(slope) for slope in slopes)
+    return is_eager() and not torch.is_grad_enabled() and not any(map(is_batched_grad, grads))
 
 
-def derived(
-    function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor], slopes: Sequence[Tensor]
+def differentiate(
+    function: Callable[..., Sequence[Tensor]], values: Sequence[Tensor], grad_outputs: Sequence[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of a function's arguments by autograd, for slopes that are not :func:`alone`; None where not wanted."""
-    again = torch.is_grad_enabled()
+    """Return the gradients of a function's arguments by autograd, to any order; None for those that need none."""
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        # One value may have been made of another: what is wanted is the function's own slope in each.
+        # One value may have been made of another: only the function's own dependence on each counts.
         own = [value.view_as(value) for value in values]
         wanted = [value for value in own if value.requires_grad]
-        found = iter(torch.autograd.grad(function(*own), wanted, slopes, create_graph=again, allow_unused=True))
-    return tuple(next(found) if value.requires_grad else None for value in own)
+        outputs = function(*own)
+        grads = iter(torch.autograd.grad(outputs, wanted, grad_outputs, create_graph=create_graph, allow_unused=True))
+    return tuple(next(grads) if value.requires_grad else None for value in own)

@@ -3,149 +3,180 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
-from invgraph.core.invertible import Invertible
+from invgraph.core.given import Precomputed
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ports import Ports, check_together
+from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, ShapeError
-from invgraph.fused.dispatch import eager
-from invgraph.shapes import Ports, Structured, Tensors, check_together, floating_tensor, repeat_rows
-
-if TYPE_CHECKING:
-    from invgraph.graph.graph import Graph, Schedule, Step
+from invgraph.fused.dispatch import is_eager
+from invgraph.graph.finite import finite_observer, require_finite_start
+from invgraph.graph.run import fill, run
+from invgraph.graph.schedule import Schedule, Step
+from invgraph.shapes import Structured, Tensors, floating_tensor, repeat_rows
+from invgraph.torch_internals import batch_norms
 
 _WHERE = "bind"
-_NUMBERS = 1 << 16
-"""At inputs of more numbers than this, activations leave a CPU's caches and convolutions take twice as long each."""
+_ELEMENTS = 1 << 16
+"""Inputs of more elements than this leave a CPU's caches, and convolutions then take twice as long per element."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a graph computed from its conditions.
+
+    Attributes:
+        known: Conditions, and features of them, by slot.
+        given: What layers computed from their conditions, by the place of the layer.
+    """
+
+    known: dict[int, Tensor]
+    given: dict[int, Precomputed]
+
+    def is_known(self, step: Step) -> bool:
+        """True if all that a step reads is known."""
+        return bool(step.conditions) and all(slot in self.known for slot in step.conditions)
+
+    def run(self, schedule: Schedule, layers: Sequence[nn.Module], values: Tensors, check_finite: bool) -> Result:
+        """Run a direction on several samples for each row of the conditions, sample by sample."""
+        steps = tuple(step for step in schedule.steps if not (step.feature and self.is_known(step)))
+        slots = fill(schedule, values, ())
+        if check_finite:
+            require_finite_start(_WHERE, schedule, slots)
+        for step in steps:
+            for slot in step.conditions if step.layer not in self.given else ():
+                if slot in self.known:
+                    slots[slot] = repeat_rows(self.known[slot], values[0].shape[0])
+        after = finite_observer(schedule) if check_finite else None
+        return run(replace(schedule, steps=steps), layers, slots, given=self.given, after=after)
+
+
+def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_finite: bool) -> Binding:
+    """Compute what depends on the conditions alone.
+
+    Arguments:
+        schedule: The forward schedule of the graph.
+        layers: The layers of the graph, in order.
+        cs: The conditions, checked.
+        check_finite: Refuse conditions and features that are not finite.
+    """
+    slots = fill(replace(schedule, starts=()), (), cs)
+    if check_finite:
+        require_finite_start(_WHERE, schedule, slots)
+    known = set(range(len(cs)))
+    features = []
+    for step in schedule.steps:
+        if step.feature and known.issuperset(step.conditions):
+            features.append(step._replace(idle=()))
+            known.update(step.outputs)
+    after = finite_observer(schedule) if check_finite else None
+    run(replace(schedule, steps=tuple(features), starts=(0,), ends=()), layers, slots, after=after)
+    binding = Binding({slot: value for slot, value in enumerate(slots) if value is not None}, {})
+    for step in schedule.steps:
+        layer = layers[step.layer]
+        if isinstance(layer, Invertible) and binding.is_known(step):
+            given = layer.precompute(tuple(binding.known[slot] for slot in step.conditions))
+            if isinstance(given, Precomputed):
+                binding.given[step.layer] = given
+    return binding
 
 
 @final
-class Bound:
+class BoundGraph:
     """A graph under fixed conditions, of B rows: see :meth:`invgraph.Graph.bind`.
 
     Values have a leading axis of samples: ``inputs, log_det = bound.inverse(z)`` with ``z: (n, B, ...)`` gives
     ``inputs: (n, B, ...)`` and ``log_det: (n, B)``; ``bound(x)`` is the forward direction. Row b of every sample is
     under row b of the conditions.
+
+    Arguments:
+        layers: The layers of the graph.
+        schedules: Its forward and its inverse schedule.
+        conditions: The conditions, of B rows.
+        gradients: True if gradients flow back to what is computed here.
+        check_finite: Refuse NaN and infinity, as the graph does.
     """
 
-    def __init__(self, graph: Graph, conditions: Structured, gradients: bool = False) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleDict,
+        schedules: tuple[Schedule, Schedule],
+        conditions: Structured,
+        *,
+        gradients: bool = False,
+        check_finite: bool = False,
+    ) -> None:
         require_flag(_WHERE, "gradients", gradients)
-        ports = graph._conditions()
-        cs = ports.unpack(_WHERE, conditions)
+        self.layers, self.schedules, self.check_finite = layers, schedules, check_finite
+        forward, _ = schedules
+        cs = forward.conditions.unpack(_WHERE, conditions)
         if not cs:
             raise GraphError(_WHERE, "a graph without conditions", "there is nothing to bind: call the graph itself")
-        self.graph = graph
-        self.rows, self.dtype = check_together(_WHERE, ((ports, cs),), floating_tensor(graph))
-        graph._require_finite_given(graph.forward_schedule, range(len(cs)), cs)
-        self.known: dict[int, Tensor] = dict(enumerate(cs))
-        self.shares: dict[int, Any] = {}
-        self.norms = [module for module in graph.modules() if isinstance(module, _NormBase)]
+        self.rows, _ = check_together(_WHERE, ((forward.conditions, cs),), floating_tensor(layers))
+        self.reference = cs[0]
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
-            self._prepare()
+            self.binding = bind(forward, tuple(layers.values()), cs, check_finite)
 
     def __call__(self, inputs: Structured) -> tuple[Any, Tensor]:
-        """Outputs and log-determinants of n samples for each row of the conditions."""
-        return self._run(self.graph.forward_schedule, self.graph._inputs(), self.graph._outputs(), inputs, False)
+        """Return outputs and log-determinants of n samples for each row of the conditions."""
+        return self._run(self.schedules[0], inputs)
 
     def inverse(self, outputs: Structured) -> tuple[Any, Tensor]:
-        """Inputs and log-determinants of the inverse, of n samples for each row of the conditions."""
-        return self._run(self.graph.inverse_schedule, self.graph._outputs(), self.graph._inputs(), outputs, True)
+        """Return inputs and log-determinants of the inverse, of n samples for each row of the conditions."""
+        return self._run(self.schedules[1], outputs)
 
-    def _prepare(self) -> None:
-        """Features of the conditions, and each layer's share of them."""
-        layers = tuple(self.graph.layers.values())
-        for step in self.graph.forward_schedule.steps:
-            if not all(slot in self.known for slot in step.conditions) or not step.conditions:
-                continue
-            cs = tuple(self.known[slot] for slot in step.conditions)
-            layer = layers[step.layer]
-            if step.feature:
-                made = features(layer(*cs), self.dtype)
-                if self.graph.check_finite:
-                    self.graph._require_finite(step, made)
-                self.known.update(zip(step.outputs, made, strict=True))
-            elif isinstance(layer, Invertible):
-                self.shares[step.layer] = layer.share(cs)
+    def _run(self, schedule: Schedule, values: Structured) -> tuple[Any, Tensor]:
+        flat, samples = self._flatten(schedule.source, values)
+        rows = self._samples_at_once(flat, samples) * self.rows
+        layers = tuple(self.layers.values())
+        if rows >= flat[0].shape[0]:
+            ys, log_det = self.binding.run(schedule, layers, flat, self.check_finite)
+        else:
+            chunks = zip(*(value.split(rows) for value in flat), strict=True)
+            results = [self.binding.run(schedule, layers, chunk, self.check_finite) for chunk in chunks]
+            ys = tuple(map(torch.cat, zip(*(values for values, _ in results), strict=True)))
+            log_det = torch.cat([log_det for _, log_det in results])
+        shaped = tuple([y.unflatten(0, (samples, self.rows)) for y in ys])
+        return schedule.target.pack(shaped), log_det.unflatten(0, (samples, self.rows))
 
-    def _run(
-        self, schedule: Schedule, source: Ports, target: Ports, given: Structured, inverse: bool
-    ) -> tuple[Any, Tensor]:
-        values, samples = self._flat(source, given)
-        self.graph._require_finite_given(schedule, schedule.starts, values)
-        rows = self._at_once(values, samples) * self.rows
-        parts = zip(*(value.split(rows) for value in values), strict=True)
-        *ends, log_det = map(_joined, zip(*(self._walk(schedule, part, inverse) for part in parts), strict=True))
-        shaped = tuple(torch.unflatten(end, 0, (samples, self.rows)) for end in ends)
-        return target.pack(shaped), log_det.unflatten(0, (samples, self.rows))
+    def _samples_at_once(self, values: Tensors, samples: int) -> int:
+        """Return how many samples go through the graph together: on a CPU as many as its caches hold, if that is free.
 
-    def _at_once(self, values: Tensors, samples: int) -> int:
-        """How many samples go through the graph together: on a CPU as many as its caches hold, where that is free."""
-        mixed = any(norm.training for norm in self.norms)  # statistics of the batch: of all of it
-        if torch.is_grad_enabled() or not eager() or mixed or values[0].device.type != "cpu":
+        Batch statistics are those of all samples, and noise depends on the place in the batch: neither can be cut.
+        """
+        elements = self.rows * sum([math.prod(value.shape[1:]) for value in values])
+        if elements * samples <= _ELEMENTS or torch.is_grad_enabled() or not is_eager() or self._is_mixing():
             return max(samples, 1)
-        numbers = self.rows * sum(math.prod(value.shape[1:]) for value in values)
-        return max(1, _NUMBERS // max(1, numbers))
+        return samples if values[0].device.type != "cpu" else max(1, _ELEMENTS // max(1, elements))
 
-    def _walk(self, schedule: Schedule, values: Tensors, inverse: bool) -> Tensors:
-        """What the schedule ends with, and the log-determinant, row by row."""
-        slots: list[Tensor | None] = [None] * self.graph.slots
-        for slot, value in zip(schedule.starts, values, strict=True):
-            slots[slot] = value
-        log_det = values[0].new_zeros(values[0].shape[0])
-        layers = tuple(self.graph.layers.values())
-        for step in schedule.steps:
-            if not (step.feature and step.outputs[0] in self.known):
-                log_det = self._advance(step, layers[step.layer], slots, log_det, inverse)
-        return *(self._value(slots, slot, 0) for slot in schedule.ends), log_det
+    def _is_mixing(self) -> bool:
+        norms = any(norm.training for norm in batch_norms(self.layers))
+        return norms or any(isinstance(part, Stochastic) for part in self.layers.modules())
 
-    def _advance(self, step: Step, layer: Any, slots: list[Tensor | None], log_det: Tensor, inverse: bool) -> Tensor:
-        if step.layer in self.shares and not step.feature:
-            direction = layer._inverse_shared if inverse else layer._forward_shared
-            outputs, more = direction(tuple(slots[slot] for slot in step.inputs), self.shares[step.layer])
-            return self.graph._settle(step, slots, outputs, log_det + more)
-        for slot in step.conditions:
-            slots[slot] = self._value(slots, slot, log_det.shape[0])
-        return self.graph._advance(step, layer, slots, log_det, inverse)
-
-    def _value(self, slots: list[Tensor | None], slot: int, batch: int) -> Tensor:
-        """What a slot holds; what is known from the conditions is repeated for the samples."""
-        if slot in self.known:
-            return repeat_rows(self.known[slot], batch)
-        value = slots[slot]
-        assert value is not None
-        return value
-
-    def _flat(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
-        """The values with samples and rows in one axis, and how many samples there are."""
+    def _flatten(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
+        """Return the values with samples and rows in one axis, and the number of samples."""
         if not isinstance(given, (Tensor, tuple, list)):
-            source.unpack(_WHERE, given)  # tells what is wrong
+            source.unpack(_WHERE, given)  # raises
         values = (given,) if isinstance(given, Tensor) else given
         samples = -1
         flat: list[Tensor] = []
         for value in values:
             if not isinstance(value, Tensor) or value.ndim < 2:
-                source.unpack(_WHERE, given)  # tells what is wrong, where the value is no tensor at all
+                source.unpack(_WHERE, given)  # raises, if the value is no tensor at all
             samples = value.shape[0] if samples < 0 else samples
             if value.ndim < 2 or value.shape[1] != self.rows or value.shape[0] != samples:
-                told = f"a value of shape {tuple(value.shape)}"
+                wrong = f"a value of shape {tuple(value.shape)}"
                 advice = f"expected (n, {self.rows}, ...): n samples for each of the {self.rows} rows bound"
-                raise ShapeError(_WHERE, told, advice)
+                raise ShapeError(_WHERE, wrong, advice)
             flat.append(value.flatten(0, 1))
         unpacked = source.unpack(_WHERE, flat[0] if isinstance(given, Tensor) else tuple(flat))
-        reference = floating_tensor(self.graph)
-        check_together(_WHERE, ((source, unpacked),), self.known[0] if reference is None else reference)
+        reference = floating_tensor(self.layers)
+        check_together(_WHERE, ((source, unpacked),), self.reference if reference is None else reference)
         return unpacked, samples
-
-
-def _joined(parts: Tensors) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def features(result: Any, dtype: torch.dtype) -> Tensors:
-    """What a conditioning network returned, as a tuple in the data's dtype (under autocast it comes in half)."""
-    several = result if isinstance(result, (tuple, list)) else (result,)
-    return tuple(feature.to(dtype) for feature in several)

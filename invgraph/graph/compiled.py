@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from invgraph.graph.run import regions
+from invgraph.torch_internals import constant_floats, inductor_modes
 
 # Inductor is safe with the options below, and these two reuse no memory. Of any other backend nothing is known.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
@@ -25,7 +26,7 @@ def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Calla
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        with _regions(shared), torch._dynamo.config.patch(specialize_float=True):
+        with _regions(shared), constant_floats():
             return run(*args, **kwargs)
 
     return call
@@ -49,7 +50,7 @@ _UNSHARED = {"allow_buffer_reuse": False, "inplace_buffers": False}
 def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, and that no memory is used twice; a mode as the options it stands for, since torch takes one."""
     mode, options = settings.get("mode"), settings.get("options")
-    modes = torch._inductor.list_mode_options()
+    modes = inductor_modes()
     if settings.get("backend", "inductor") != "inductor" or (mode is not None and (options or mode not in modes)):
         return dict(settings)
     chosen = {**(modes[mode] if mode else {}), **(options or {}), **_UNSHARED}

@@ -1,43 +1,27 @@
-"""The graph as one module: two schedules over the same slots, and the plain runner."""
+"""The graph as one module: it is declared once, and run in several ways."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, final
+from functools import partial
+from typing import Any, Self, final
 
-import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError, NumericsError
-from invgraph.graph.bound import Bound, features
+from invgraph.core.ports import Ports
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.graph.bound import BoundGraph, bind
 from invgraph.graph.compiled import compiled
-from invgraph.graph.node import FeatureNode, Node, Sources, Value
-from invgraph.graph.run import run_layer
+from invgraph.graph.finite import finite_observer, require_finite_start
+from invgraph.graph.node import FeatureNode, Node, Sources
+from invgraph.graph.run import Observer, Slots, fill, gather, run
+from invgraph.graph.schedule import Schedule, Step, schedules
 from invgraph.graph.summary import summarize
-from invgraph.graph.wiring import Wiring, wire
-from invgraph.shapes import Ports, Shape, Structured, Tensors
-
-
-class Step(NamedTuple):
-    """One node of a schedule, in places: which layer, and the slots of what it transforms, reads and makes."""
-
-    layer: int
-    feature: bool
-    inputs: tuple[int, ...]
-    conditions: tuple[int, ...]
-    outputs: tuple[int, ...]
-    idle: tuple[int, ...]
-    """Slots that nothing reads after this step, in the forward and in the inverse schedule alike."""
-
-
-class Schedule(NamedTuple):
-    """The steps of one direction, and the slots where its values start and end."""
-
-    steps: tuple[Step, ...]
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
+from invgraph.graph.wiring import wire
+from invgraph.shapes import Shape, Structured, Tensors
+from invgraph.torch_internals import compile_calls
 
 
 @final
@@ -88,12 +72,6 @@ class Graph(Invertible):
             tuple(value.shape for value in wiring.inputs), tuple(value.shape for value in wiring.conditions)
         )
         self.check_finite = check_finite
-        single_in, single_out, single_given = wiring.single
-        self._sides = (
-            wiring.ports("input", wiring.inputs, single_in),
-            wiring.ports("output", wiring.outputs, single_out),
-            wiring.ports("condition", wiring.conditions, single_given),
-        )
         self.layers = nn.ModuleDict()
         for node in wiring.nodes:
             if isinstance(node, (Node, FeatureNode)):
@@ -101,112 +79,55 @@ class Graph(Invertible):
                 self.layers[name] = node.module
                 if isinstance(node.module, Invertible):
                     node.module.label = f"node {name!r} ({type(node.module).__name__})"
-        self.slots, self.forward_schedule, self.inverse_schedule = _schedules(wiring)
+        self.forward_schedule, self.inverse_schedule = schedules(wiring)
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
-        return self._sides[1].shapes
+        return self.forward_schedule.target.shapes
 
     def __getitem__(self, name: str) -> nn.Module:
-        """The layer of a node, by the node's name."""
+        """Return the layer of a node, by the node's name."""
         if not isinstance(name, str) or name not in self.layers:
             names = ", ".join(self.layers)
             raise GraphError("Graph", f"name {name!r}", f"no such node; the graph has {names}")
         return self.layers[name]
 
     def _inputs(self) -> Ports:
-        return self._sides[0]
+        return self.forward_schedule.source
 
     def _outputs(self) -> Ports:
-        return self._sides[1]
+        return self.forward_schedule.target
 
     def _conditions(self) -> Ports:
-        return self._sides[2]
+        return self.forward_schedule.conditions
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._run(self.forward_schedule, xs, cs, inverse=False)
+    def precompute(self, cs: Tensors) -> Any:
+        if not cs:
+            return cs
+        return Precomputed((bind(self.forward_schedule, tuple(self.layers.values()), cs, self.check_finite),))
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._run(self.inverse_schedule, ys, cs, inverse=True)
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        return self._run(self.forward_schedule, xs, given)
 
-    def share(self, cs: Tensors) -> Any:
-        """The graph bound to the conditions, where it is a layer of one that is."""
-        return Bound(self, self._conditions().pack(cs), torch.is_grad_enabled()) if cs else cs
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        return self._run(self.inverse_schedule, ys, given)
 
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        *ys, log_det = shared._walk(self.forward_schedule, xs, inverse=False)
-        return tuple(ys), log_det
-
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        *xs, log_det = shared._walk(self.inverse_schedule, ys, inverse=True)
-        return tuple(xs), log_det
-
-    def _run(self, schedule: Schedule, values: Tensors, conditions: Tensors, inverse: bool) -> Result:
-        log_det = values[0].new_zeros(values[0].shape[0])
-        slots = self._start(schedule, values, conditions)
+    def _run(self, schedule: Schedule, values: Tensors, given: Any, before: Observer | None = None) -> Result:
         layers = tuple(self.layers.values())
-        for step in schedule.steps:
-            log_det = self._advance(step, layers[step.layer], slots, log_det, inverse)
-        return held(slots, schedule.ends), log_det
-
-    def _start(self, schedule: Schedule, values: Tensors, conditions: Tensors) -> list[Tensor | None]:
-        """Slots with what a call brings: conditions in the first ones, values where the schedule starts."""
-        self._require_finite_given(schedule, schedule.starts, values)
-        self._require_finite_given(schedule, range(len(conditions)), conditions)
-        slots: list[Tensor | None] = [None] * self.slots
-        slots[: len(conditions)] = conditions
-        for slot, value in zip(schedule.starts, values, strict=True):
-            slots[slot] = value
-        return slots
-
-    def _advance(
-        self, step: Step, layer: nn.Module, slots: list[Tensor | None], log_det: Tensor, inverse: bool
-    ) -> Tensor:
-        """Run one node; the log-determinant so far, with the node's share."""
-        cs = held(slots, step.conditions)
-        if step.feature:
-            outputs = features(layer(*cs), log_det.dtype)
-        else:
-            outputs, share = run_layer(layer, held(slots, step.inputs), cs, inverse)
-            log_det = log_det + share
-        return self._settle(step, slots, outputs, log_det)
-
-    def _settle(self, step: Step, slots: list[Tensor | None], outputs: Tensors, log_det: Tensor) -> Tensor:
-        """Put what a node made into its slots, and free those that nothing reads any more."""
-        for slot, output in zip(step.outputs, outputs, strict=True):
-            slots[slot] = output
-        for slot in step.idle:
-            slots[slot] = None
-        if self.check_finite:
-            self._require_finite(step, (*outputs, log_det))
-        return log_det
-
-    def _require_finite_given(self, schedule: Schedule, slots: Sequence[int], values: Tensors) -> None:
-        """With ``check_finite``, refuse what is not finite when it comes in, so that no node is blamed for it."""
+        if isinstance(given, Precomputed):
+            return given[0].run(schedule, layers, values, self.check_finite)  # type: ignore[no-any-return]
+        slots = fill(schedule, values, given)
         if not self.check_finite:
-            return
-        told = dict(enumerate(map(self._conditions().label, range(len(self.cond_shapes)))))
-        source = self._outputs() if schedule is self.inverse_schedule else self._inputs()
-        told.update((slot, source.label(index)) for index, slot in enumerate(schedule.starts))
-        for slot, value in zip(slots, values, strict=True):
-            if not value.isfinite().all():
-                readers = (step.layer for step in schedule.steps if slot in (*step.inputs, *step.conditions))
-                first = next((f": node {list(self.layers)[layer]!r} reads it first" for layer in readers), "")
-                advice = f"it came in like that, no node made it{first}"
-                raise NumericsError(self.label, f"{told[slot]}: NaN or infinite", advice)
+            return run(schedule, layers, slots, before=before)
+        require_finite_start(self.label, schedule, slots)
+        return run(schedule, layers, slots, before=before, after=finite_observer(schedule))
 
-    def _require_finite(self, step: Step, values: Tensors) -> None:
-        if not all(bool(torch.isfinite(value).all()) for value in values):
-            name, layer = list(self.layers.items())[step.layer]
-            where = f"node {name!r} ({type(layer).__name__})"
-            raise NumericsError(where, "finite numbers, made NaN or infinite", "the first node where they appear")
-
-    def bind(self, conditions: Structured, *, gradients: bool = False) -> Bound:
+    def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
         """The graph under fixed conditions: what depends on them alone is computed now, once.
 
         Feature nodes of the conditions, and the conditions' share of every subnet's first layer, then serve any number
         of samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples. Parameters
-        that change later don't change what was computed. Forward hooks of layers are not called.
+        that change later don't change what was computed.
 
         Arguments:
             conditions: of B rows, as in a call.
@@ -226,7 +147,8 @@ class Graph(Invertible):
             >>> samples.shape, log_det.shape
             (torch.Size([100, 5, 2]), torch.Size([100, 5]))
         """
-        return Bound(self, conditions, gradients)
+        schedules = (self.forward_schedule, self.inverse_schedule)
+        return BoundGraph(self.layers, schedules, conditions, gradients=gradients, check_finite=self.check_finite)
 
     def compile(self, *, fullgraph: bool = True, dynamic: bool | None = None, **options: Any) -> Self:  # type: ignore[override]
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
@@ -254,109 +176,36 @@ class Graph(Invertible):
         if dynamic is not None:
             require_flag("Graph.compile", "dynamic", dynamic)
         settings: dict[str, Any] = {"fullgraph": fullgraph, "dynamic": dynamic, **options}
-        self._compiled_call_impl = compiled(self._call_impl, settings)
+        compile_calls(self, partial(compiled, settings=settings))
         self._compiled_inverse_impl = compiled(self._inverse_impl, settings)
         return self
 
-    @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        self._initialize_along(self.forward_schedule, xs, cs, inverse=False)
+        self._run(self.forward_schedule, xs, cs, before=partial(_initialize_layer, inverse=False))
 
-    @torch.no_grad()
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
-        self._initialize_along(self.inverse_schedule, ys, cs, inverse=True)
+        self._run(self.inverse_schedule, ys, cs, before=partial(_initialize_layer, inverse=True))
 
-    def _initialize_along(self, schedule: Schedule, values: Tensors, cs: Tensors, *, inverse: bool) -> None:
-        slots = self._start(schedule, values, cs)
-        log_det = values[0].new_zeros(values[0].shape[0])
-        layers = tuple(self.layers.values())
-        for step in schedule.steps:
-            layer = layers[step.layer]
-            if isinstance(layer, Invertible):
-                start = layer._initialize_inverse if inverse else layer._initialize
-                start(held(slots, step.inputs), held(slots, step.conditions))
-            log_det = self._advance(step, layer, slots, log_det, inverse=inverse)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Load the tensors; those of a nested graph had ``module.`` before their names in early checkpoints."""
+        old = f"{prefix}module.layers."
+        for name in [name for name in state_dict if name.startswith(old)]:
+            state_dict[f"{prefix}layers.{name.removeprefix(old)}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
-        return summarize(self.layers, self._sides, self.forward_schedule.steps)
+        return summarize(self.layers, self.forward_schedule)
+
+
+def _initialize_layer(step: Step, layer: Any, slots: Slots, log_det: Tensor, *, inverse: bool) -> None:
+    """Let a layer set what depends on data, from the values that reach it."""
+    if isinstance(layer, Invertible):
+        start = layer._initialize_inverse if inverse else layer._initialize
+        start(gather(slots, step.inputs), gather(slots, step.conditions))
 
 
 def require_graph(graph: object, where: str) -> Graph:
-    """Refuse what is not a graph, such as a node."""
+    """Refuse anything but a graph, such as a node."""
     if not isinstance(graph, Graph):
         raise ArgumentError(where, type(graph).__name__, "expected a Graph: build one with Graph(inputs, outputs)")
     return graph
-
-
-def held(slots: list[Tensor | None], places: tuple[int, ...]) -> Tensors:
-    """What these slots hold."""
-    return tuple([slots[place] for place in places])  # type: ignore[misc]  # a schedule fills a slot before it is read
-
-
-def _schedules(wiring: Wiring) -> tuple[int, Schedule, Schedule]:
-    """How many slots the graph has, and the order of its steps in both directions."""
-    sides = (*wiring.conditions, *wiring.inputs)
-    slots = {value: index for index, value in enumerate(sides)}
-    for node in wiring.nodes:
-        for value in node.outputs:
-            slots.setdefault(value, len(slots))
-    starts, ends = (tuple(slots[value] for value in side) for side in (wiring.inputs, wiring.outputs))
-    forward = _ordered(wiring, inverse=False)
-    inverse = _ordered(wiring, inverse=True)
-    return (
-        len(slots),
-        Schedule(_steps(forward, wiring, slots, ends, inverse=False), starts, ends),
-        Schedule(_steps(inverse, wiring, slots, starts, inverse=True), ends, starts),
-    )
-
-
-def _ordered(wiring: Wiring, inverse: bool) -> list[Node | FeatureNode]:
-    """The nodes that compute, in an order that depends on the wiring and the order of declaration alone."""
-    import networkx as nx  # here, because it would cost a tenth of `import torch` at every import
-
-    def maker(value: Value) -> Node | FeatureNode | None:
-        """The node after which a value is known; None if the call brings it."""
-        if inverse and not isinstance(value.node, FeatureNode):
-            return wiring.consumer.get(value)
-        return value.node if isinstance(value.node, (Node, FeatureNode)) else None
-
-    graph = nx.DiGraph()
-    for node in wiring.nodes:
-        if not isinstance(node, (Node, FeatureNode)):
-            continue
-        graph.add_node(node)
-        taken = node.outputs if inverse and isinstance(node, Node) else node.sources
-        for value in (*taken, *node.conditions):
-            before = maker(value)
-            if before is not None:
-                graph.add_edge(before, node)
-    try:
-        sign = -1 if inverse else 1
-        return list(nx.lexicographical_topological_sort(graph, key=lambda node: sign * node.order))
-    except nx.NetworkXUnfeasible:
-        circle = [edge[0] for edge in nx.find_cycle(graph)]
-        told = " -> ".join(wiring.names[node] for node in (*circle, circle[0]))
-        advice = (
-            f"cannot be inverted: {told}: each needs what the next makes; condition on what the inverse knows earlier"
-        )
-        raise GraphError("Graph", "conditions that close a circle", advice) from None
-
-
-def _steps(
-    order: list[Node | FeatureNode], wiring: Wiring, slots: dict[Value, int], ends: tuple[int, ...], inverse: bool
-) -> tuple[Step, ...]:
-    """The steps, each with the slots that fall idle after it."""
-    places = [node for node in wiring.nodes if isinstance(node, (Node, FeatureNode))]
-    index = {node: place for place, node in enumerate(places)}
-    kept = set(ends)
-    steps: list[Step] = []
-    for node in reversed(order):
-        sources, outputs, conditions = (
-            tuple(slots[value] for value in values) for values in (node.sources, node.outputs, node.conditions)
-        )
-        if inverse and isinstance(node, Node):
-            sources, outputs = outputs, sources
-        idle = tuple(dict.fromkeys(slot for slot in (*sources, *conditions) if slot not in kept))
-        kept.update(idle)
-        steps.append(Step(index[node], isinstance(node, FeatureNode), sources, conditions, outputs, idle))
-    return tuple(reversed(steps))

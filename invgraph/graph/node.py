@@ -11,11 +11,10 @@ from dataclasses import FrozenInstanceError, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from invgraph.core.invertible import Invertible, as_layer
-from invgraph.core.subnet import trial
+from invgraph.core.invertible import Invertible
+from invgraph.core.trial import trial, trial_input
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape, as_shape
 
@@ -261,7 +260,7 @@ def _takes_conditions(module: object, args: object) -> bool:
         return bool(module.cond_shapes)
     if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:
         return False
-    needed = module.reads_with
+    needed = module.condition_argument
     return needed is None or (isinstance(args, Mapping) and args.get(needed) is not None)
 
 
@@ -347,7 +346,7 @@ def _layer(
             if what == "conditions" and not layer.conditional:
                 advice = f"{kind.__name__} takes no conditions"
             raise GraphError(where, f"{what} of shapes {_listed(got)}", advice)
-    return as_layer(layer)
+    return layer
 
 
 def _listed(shapes: tuple[Shape, ...]) -> str:
@@ -395,7 +394,7 @@ def _feature_shapes(where: str, net: nn.Module, sources: tuple[Value, ...]) -> t
     """Shapes of what a feature network returns, from a trial without data."""
     if not sources:
         raise GraphError(where, "no conditions", "a feature reads at least one condition")
-    result = trial(where, net, *(torch.empty(2, *value.shape, device="meta") for value in sources))
+    result = trial(where, net, *(trial_input(value.shape) for value in sources))
     outputs = result if isinstance(result, (tuple, list)) else (result,)
     for output in outputs:
         if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[0] != 2:

@@ -1,16 +1,105 @@
-"""How a graph calls its layers: checked as they run, or traced, as regions of compiled code that equal layers share."""
+"""The interpreter: one loop over the steps of a schedule, which every runner calls."""
 
 from __future__ import annotations
 
-import inspect
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from invgraph.core.invertible import Result
-from invgraph.shapes import Checked, Tensors, check_result, check_together, floating_tensor
+from invgraph.core.invertible import Result, call_checked
+from invgraph.core.ports import check_result, check_together
+from invgraph.graph.schedule import Schedule, Step
+from invgraph.shapes import Tensors, floating_tensor
+from invgraph.torch_internals import compile_region, has_hooks, is_view
+
+Slots = list[Tensor | None]
+Observer = Callable[[Step, Any, Slots, Tensor], None]
+"""Called with a step, its layer, the slots, and the log-determinant so far."""
+
+
+def run(
+    schedule: Schedule,
+    layers: Sequence[nn.Module],
+    slots: Slots,
+    *,
+    given: Mapping[int, Any] | None = None,
+    before: Observer | None = None,
+    after: Observer | None = None,
+) -> Result:
+    """Run the steps of a schedule, and return its values and the log-determinant.
+
+    Arguments:
+        schedule: The direction.
+        layers: The layers of the graph, in order.
+        slots: The values so far, from :func:`fill`; changed.
+        given: What layers computed from their conditions beforehand, by the place of the layer.
+        before: Called before each step.
+        after: Called after each step, when its outputs are in their slots and idle ones are not yet empty.
+    """
+    data = slots[schedule.starts[0]]
+    assert data is not None
+    log_det = data.new_zeros(data.shape[0])
+    for step in schedule.steps:
+        layer = layers[step.layer]
+        if before is not None:
+            before(step, layer, slots, log_det)
+        cs = given[step.layer] if given and step.layer in given else gather(slots, step.conditions)
+        if step.feature:
+            outputs = call_feature(layer, cs, log_det.dtype)
+        else:
+            outputs, more = call_layer(layer, gather(slots, step.inputs), cs, schedule.inverse)
+            log_det = log_det + more
+        for slot, output in zip(step.outputs, outputs, strict=True):
+            slots[slot] = output
+        if after is not None:
+            after(step, layer, slots, log_det)
+        for slot in step.idle:
+            slots[slot] = None
+    return gather(slots, schedule.ends), log_det
+
+
+def fill(schedule: Schedule, values: Tensors, conditions: Tensors) -> Slots:
+    """Return the slots at the start of a run: conditions in the first ones, values where the schedule starts."""
+    slots: Slots = [None] * schedule.slots
+    slots[: len(conditions)] = conditions
+    for slot, value in zip(schedule.starts, values, strict=True):
+        slots[slot] = value
+    return slots
+
+
+def gather(slots: Slots, places: tuple[int, ...]) -> Tensors:
+    """Return the values of some slots."""
+    return tuple([slots[place] for place in places])  # type: ignore[misc]  # a schedule fills a slot before it is read
+
+
+def call_feature(network: nn.Module, cs: Tensors, dtype: torch.dtype) -> Tensors:
+    """Call a conditioning network, and return its features in the data's dtype (under autocast they come in half)."""
+    result = network(*cs)
+    several = result if isinstance(result, (tuple, list)) else (result,)
+    return tuple([feature.to(dtype) for feature in several])
+
+
+def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
+    """Call a layer with values that are checked already; what it returns is checked here.
+
+    Arguments:
+        layer: The layer.
+        xs: The values.
+        given: The conditions, or what the layer computed from them beforehand.
+        inverse: True for the layer's inverse.
+    """
+    if torch.compiler.is_compiling():
+        return _trace_layer(layer, xs, given, inverse)
+    own = floating_tensor(layer)
+    if own is not None and (own.dtype != xs[0].dtype or own.device != xs[0].device):  # cast or moved on its own
+        check_together(layer.label, ((layer._outputs() if inverse else layer._inputs(), xs),), own)
+    ys, log_det = call_checked(layer, xs, given, inverse=inverse)
+    kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
+    check_result(layer.label, kind, shapes, ys, log_det, xs[0])
+    return ys, log_det
 
 
 class Regions(threading.local):
@@ -26,47 +115,34 @@ class Regions(threading.local):
 regions = Regions()
 
 
-def run_layer(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
-    """Call a layer in one of its directions, with values that a graph has checked; what it returns is checked here."""
-    if not torch.compiler.is_compiling():
-        own = floating_tensor(layer)
-        if own is not None and (own.dtype != xs[0].dtype or own.device != xs[0].device):  # cast or moved by itself
-            check_together(layer.label, ((layer._outputs() if inverse else layer._inputs(), xs),), own)
-        ys, log_det = layer.inverse(Checked(xs), cs) if inverse else layer(Checked(xs), cs)
-        kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
-        check_result(layer.label, kind, shapes, ys, log_det, xs[0])
-        return ys, log_det
-    if regions.wanted and layer.compiled_once and not torch.compiler.is_exporting():
-        *ys, log_det = _region(layer, inverse, len(xs), *xs, *cs)
+def _trace_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
+    """Trace a layer without its checks, which would be a good part of what there is to trace."""
+    exporting = torch.compiler.is_exporting()
+    if regions.wanted and layer.compile_as_region and not exporting and type(given) is tuple:
+        *ys, log_det = _region(layer, inverse, len(xs), *xs, *given)
         return tuple(ys), log_det
-    ys, log_det = _traced(layer, xs, cs, inverse)
-    if regions.wanted and not torch.compiler.is_exporting():
-        # No region takes two views of one tensor, such as the parts of a split.
-        ys = tuple(y if y._base is None else y.clone() for y in ys)
+    ys, log_det = _direction(layer, xs, given, inverse)
+    if regions.wanted and not exporting:
+        # A region takes no two views of one tensor, such as the parts of a split.
+        ys = tuple(y.clone() if is_view(y) else y for y in ys)
     return tuple(ys), log_det
 
 
-def _traced(layer: Any, xs: Tensors, cs: Tensors, inverse: bool) -> Result:
-    """As the layer's call, without its checks, which would be a good part of what there is to trace.
-
-    The graph has checked what it was given, and checks what it returns.
-    """
+def _direction(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
     if inverse:
-        return layer._inverse(xs, cs)  # type: ignore[no-any-return]
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return layer(xs, cs) if hooked else layer._forward(xs, cs)  # type: ignore[no-any-return]
+        return layer._inverse(xs, given)  # type: ignore[no-any-return]
+    if has_hooks(layer):
+        return call_checked(layer, xs, given, inverse=False)
+    return layer._forward(xs, given)  # type: ignore[no-any-return]
 
 
 def _flat(layer: Any, inverse: bool, inputs: int, *tensors: Tensor) -> Tensors:
-    """A layer's outputs and log-determinant in one tuple: what returns nested ones torch traces again each time.
+    """Return a layer's outputs and log-determinant in one tuple; inputs and conditions come in one tuple as well.
 
-    Inputs and conditions come in one row too: torch takes long to look into tuples.
+    Torch traces nested results again each time, and takes long to look into tuples of arguments.
     """
-    ys, log_det = _traced(layer, tensors[:inputs], tensors[inputs:], inverse)
+    ys, log_det = _direction(layer, tensors[:inputs], tensors[inputs:], inverse)
     return *ys, log_det
 
 
-# How many kinds of layers a graph may hold: newer torch stops at eight unless told otherwise.
-_known = inspect.signature(torch.compiler.nested_compile_region).parameters
-_many: dict[str, Any] = {"max_reuse_entries": 1 << 16} if "max_reuse_entries" in _known else {}
-_region = torch.compiler.nested_compile_region(_flat, **_many)
+_region = compile_region(_flat)

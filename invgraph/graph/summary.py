@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from invgraph.core.invertible import Invertible
-from invgraph.shapes import Ports
-
-if TYPE_CHECKING:
-    from invgraph.graph.graph import Step
+from invgraph.graph.schedule import Schedule
 
 
-def summarize(layers: nn.ModuleDict, sides: tuple[Ports, Ports, Ports], steps: Sequence[Step]) -> str:
-    """Inputs, conditions, a line for each node in the order of the forward direction, outputs, and totals."""
+def summarize(layers: nn.ModuleDict, schedule: Schedule) -> str:
+    """Return the table: inputs, conditions, a line for each node in forward order, outputs, and totals."""
     rows: list[tuple[str, str, str, str]] = [("node", "layer", "shapes", "parameters")]
-    for ports in (sides[0], sides[2]):
+    for ports in (schedule.source, schedule.conditions):
         rows += [(name, ports.kind, str(shape), "") for name, shape in zip(ports.names, ports.shapes, strict=True)]
     named = list(layers.items())
-    for step in steps:
+    for step in schedule.steps:
         name, layer = named[step.layer]
         shapes = "feature"
         if isinstance(layer, Invertible):
             shapes = " -> ".join(", ".join(map(str, side)) for side in (layer.in_shapes, layer.out_shapes))
         rows.append((name, type(layer).__name__, shapes, f"{_count(layer):,}" if _count(layer) else ""))
-    rows += [(name, "output", str(shape), "") for name, shape in zip(sides[1].names, sides[1].shapes, strict=True)]
+    ends = zip(schedule.target.names, schedule.target.shapes, strict=True)
+    rows += [(name, "output", str(shape), "") for name, shape in ends]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join(cell.rjust(width) if column == 3 else cell.ljust(width) for column, (cell, width) in
@@ -34,7 +29,7 @@ def summarize(layers: nn.ModuleDict, sides: tuple[Ports, Ports, Ports], steps: S
         for row in rows
     ]  # fmt: skip
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([f"Graph of {len(steps)} nodes, {_count(layers):,} parameters", *lines])
+    return "\n".join([f"Graph of {len(schedule.steps)} nodes, {_count(layers):,} parameters", *lines])
 
 
 def _count(module: nn.Module) -> int:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from invgraph.core.ports import Ports
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.node import ConditionNode, Declaration, FeatureNode, InputNode, Node, Sources, Value
-from invgraph.shapes import Ports, floating_tensor, numel
+from invgraph.shapes import floating_tensor, numel
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,18 @@ class Wiring:
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     conditions: tuple[Value, ...]
-    single: tuple[bool, bool, bool]
+    bare: tuple[bool, bool, bool]
     consumer: dict[Value, Node]
     """Which node transforms a value; the graph's outputs have none."""
 
-    def ports(self, kind: str, values: tuple[Value, ...], single: bool) -> Ports:
-        """How a call names and checks these values."""
-        names = tuple(self.tell(value) for value in values)
-        return Ports(kind, tuple(value.shape for value in values), names, single)
+    def ports(self) -> tuple[Ports, Ports, Ports]:
+        """Return the ports of inputs, outputs and conditions: how a call names and checks them."""
+        sides = (("input", self.inputs), ("output", self.outputs), ("condition", self.conditions))
+        inputs, outputs, conditions = (
+            Ports(kind, tuple(value.shape for value in values), tuple(map(self.tell, values)), bare)
+            for (kind, values), bare in zip(sides, self.bare, strict=True)
+        )
+        return inputs, outputs, conditions
 
     def tell(self, value: Value) -> str:
         """A value by its node's name, with the output's number where there are several."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import channel_moments
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 
 class ActNorm(Invertible):
@@ -39,7 +39,7 @@ class ActNorm(Invertible):
     Example:
         >>> import torch, invgraph as ig
         >>> norm = ig.ActNorm((2,))
-        >>> norm.initialize(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
+        >>> norm.initialize((torch.tensor([[0.0, 1.0], [2.0, 5.0]]),))
         >>> (y,), log_det = norm((torch.tensor([[1.0, 3.0]]),))
         >>> y.detach()
         tensor([[0., 0.]])
@@ -56,10 +56,6 @@ class ActNorm(Invertible):
         # The buffer travels with checkpoints; the flag is what a call asks, without a look at data.
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.ready = False
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:

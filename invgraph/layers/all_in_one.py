@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import is_one_of, require_flag, require_seed
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
+from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, settled
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
@@ -110,46 +112,30 @@ class AllInOne(Invertible):
         self.register_buffer("rotation", settled(fixed))
         self.reflections = nn.Parameter(settled(vectors)) if householder else None
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
+    def precompute(self, cs: Tensors) -> Precomputed:
+        return self.subnet.prepare(cs)
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._onward(xs[0], lambda part: self.subnet(part, cs))
-
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._back(ys[0], lambda part: self.subnet(part, cs))
-
-    def share(self, cs: Tensors) -> Any:
-        return self.subnet.share(cs)
-
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        return self._onward(xs[0], lambda part: self.subnet.reuse(part, shared))
-
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        return self._back(ys[0], lambda part: self.subnet.reuse(part, shared))
-
-    def _onward(self, x: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
+    def _forward(self, xs: Tensors, given: Any) -> Result:
         matrix = self._matrix()
-        x = mix(x, matrix.t()) if self.reverse else x
+        x = mix(xs[0], matrix.t()) if self.reverse else xs[0]
         first, second = x.split(self.sizes, dim=1)
-        first, log_det = self.transform.forward(first, self._params(second, net(second)))
+        first, log_det = self.transform.forward(first, self._params(second, given))
         y = torch.cat((first, second), dim=1)
         y, log_det = self._scaled(y), log_det + self._log_det()
         return (mix(y, matrix),), log_det
 
-    def _back(self, y: Tensor, net: Callable[[Tensor], Tensor]) -> Result:
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
         matrix = self._matrix()
-        y = mix(y, matrix.t()) - self.shift
+        y = mix(ys[0], matrix.t()) - self.shift
         y = y if self.log_scale is None else y * torch.exp(-self.log_scale)
         first, second = y.split(self.sizes, dim=1)
-        first, log_det = self.transform.inverse(first, self._params(second, net(second)))
+        first, log_det = self.transform.inverse(first, self._params(second, given))
         x = torch.cat((first, second), dim=1)
         return (mix(x, matrix) if self.reverse else x,), log_det - self._log_det()
 
-    def _params(self, x: Tensor, output: Tensor) -> Tensor:
-        params: Tensor = output.to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
-        return params
+    def _params(self, x: Tensor, given: Any) -> Tensor:
+        """Return the parameters of the part that is transformed, given the other part."""
+        return self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
 
     def _scaled(self, y: Tensor) -> Tensor:
         return y + self.shift if self.log_scale is None else torch.addcmul(self.shift, y, self.log_scale.exp())
@@ -160,8 +146,9 @@ class AllInOne(Invertible):
     def _matrix(self) -> Tensor:
         """R: the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
         matrix: Tensor = self.rotation
-        for v in self.reflections if self.reflections is not None else ():
-            matrix = matrix - torch.outer(matrix @ v, v) * (2 / v.square().sum())
+        with own_precision(matrix):  # in half precision it would no longer be orthogonal
+            for v in self.reflections if self.reflections is not None else ():
+                matrix = matrix - torch.outer(matrix @ v, v) * (2 / v.square().sum())
         return matrix
 
     @torch.no_grad()
@@ -169,7 +156,7 @@ class AllInOne(Invertible):
         """Choose scale and shift so that this batch leaves the coupling with mean 0 and deviation 1 per channel."""
         x = mix(xs[0], self._matrix().t()) if self.reverse else xs[0]
         first, second = x.split(self.sizes, dim=1)
-        first, _ = self.transform.forward(first, self._params(second, self.subnet(second, cs)))
+        first, _ = self.transform.forward(first, self._params(second, cs))
         mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
         if self.log_scale is not None:
             self.log_scale.copy_(-std.log().view_as(self.log_scale))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.shapes import Shape, Tensors, as_shape, numel, repeat_rows
+from invgraph.shapes import Tensors, as_shape, numel, repeat_rows
+from invgraph.torch_internals import has_hooks
 from invgraph.transforms.transform import Transform
 
 
@@ -110,48 +112,38 @@ class Autoregressive(Invertible):
         self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
         self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
+    def precompute(self, cs: Tensors) -> Precomputed:
+        return self.subnet.prepare(cs)
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._forward_shared(xs, self.share(cs))
-
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._inverse_shared(ys, self.share(cs))
-
-    def share(self, cs: Tensors) -> Any:
-        return self.subnet.share(cs)
-
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+    def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0].flatten(1)
-        params = self.subnet.combine(x, _repeated(shared, x)).unflatten(1, (-1, self.size))
+        params = self.subnet(x, given).unflatten(1, (-1, self.size))
         y, log_det = self.transform.forward(x, params.to(x.dtype))
         return (y.view_as(xs[0]),), log_det
 
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = ys[0].flatten(1)
-        shared = _repeated(shared, y)
+        rows = tuple(repeat_rows(part, y.shape[0]) for part in self._precomputed(given))
         x, log_det = y[:, :0], y.new_zeros(y.shape[0])
         for block in self.blocks:
             exact = self.tolerance is None or torch.is_grad_enabled()
-            found = None if exact else self._all_at_once(x, y[:, block], shared)
-            x, share = found or self._one_by_one(x, y[:, block], shared)
-            log_det = log_det + share
+            found = None if exact else self._all_at_once(x, y[:, block], rows)
+            x, more = found or self._one_by_one(x, y[:, block], rows)
+            log_det = log_det + more
         return (x.view_as(ys[0]),), log_det
 
-    def _one_by_one(self, before: Tensor, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor]:
+    def _one_by_one(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor]:
         """Each number from the ones already found; those still unknown are zeros, which no mask lets through."""
         known = [before]
         log_det = y.new_zeros(y.shape[0])
         for place in range(before.shape[1], before.shape[1] + y.shape[1]):
-            params = self._numbers(torch.cat(known, dim=1), shared, slice(place, place + 1))
-            number, share = self.transform.inverse(y[:, place - before.shape[1], None], params)
+            params = self._numbers(torch.cat(known, dim=1), given, slice(place, place + 1))
+            number, more = self.transform.inverse(y[:, place - before.shape[1], None], params)
             known.append(number)
-            log_det = log_det + share
+            log_det = log_det + more
         return torch.cat(known, dim=1), log_det
 
-    def _all_at_once(self, before: Tensor, y: Tensor, shared: Tensors) -> tuple[Tensor, Tensor] | None:
+    def _all_at_once(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor] | None:
         """Jacobi's iteration: all numbers from the last guess at the ones before; None if it takes too long."""
         assert self.tolerance is not None
         allowed = self.tolerance * y.abs().clamp(min=1)
@@ -159,22 +151,41 @@ class Autoregressive(Invertible):
         guess = y
         for _ in range(max(1, y.shape[1] // 2)):
             x = torch.cat((before, guess), dim=1)
-            params = self._numbers(x, shared, places)
+            params = self._numbers(x, given, places)
             image, log_det = self.transform.forward(guess, params)
             if bool(((image - y).abs() <= allowed).all()):
                 return x, -log_det
             guess, _ = self.transform.inverse(y, params)
         return None
 
-    def _numbers(self, x: Tensor, shared: Tensors, places: slice) -> Tensor:
+    def _numbers(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """The parameters of these numbers; ``x`` may end before the numbers that none of them sees."""
         rest = x.new_zeros(()).expand(x.shape[0], self.size - x.shape[1])
-        params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), shared, places)
+        params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), given, places)
         params = params.unflatten(1, (-1, places.stop - places.start))
         return params.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"
+
+
+class Linear(nn.Linear):
+    """A linear layer, some weights of which are masked out."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight * self.mask, self.bias)
+
+    def rows(self, x: Tensor, places: slice, groups: int) -> Tensor:
+        """Return some outputs of each of ``groups`` equal groups, without computing the others."""
+        whole = (self.weight, self.mask, self.bias)
+        weight, mask, bias = (part.unflatten(0, (groups, -1))[:, places].flatten(0, 1) for part in whole)
+        return linear(x, weight * mask, bias)
 
 
 class _Masked(Subnet):
@@ -186,49 +197,52 @@ class _Masked(Subnet):
 
     def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], numbers: int) -> None:
         super().__init__()
-        self.size = size
-        sizes = (size, *hidden, size * numbers)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.condition = nn.Linear(cond_size, sizes[1], bias=False) if cond_size else None
+        self.size, self.numbers = size, numbers
         lowest = 0 if cond_size else 1
         degrees = [torch.arange(1, size + 1)]
         degrees += [_degrees(lowest, size, width) for width in hidden]
         degrees += [torch.arange(size).repeat(numbers)]
-        for index, (before, after) in enumerate(pairwise(degrees)):
-            self.register_buffer(f"mask_{index}", after[:, None] >= before, persistent=False)
+        masks = [after[:, None] >= before for before, after in pairwise(degrees)]
+        self.layers = nn.ModuleList(Linear(mask) for mask in masks)
+        self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
+        for index, mask in enumerate(masks):  # for a layer that is replaced by an adapter round it
+            self.register_buffer(f"mask_{index}", mask, persistent=False)
         for layer in (*self.layers, *([self.condition] if self.condition else [])):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
         for layer in self.layers:
             nn.init.zeros_(cast(nn.Linear, layer).bias)
         nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
 
-    def share(self, cs: Tensors) -> Tensors:
-        if self.condition is None:
-            return ()
-        flat = torch.cat([c.flatten(1) for c in cs], dim=1)
-        return (linear(flat, self.condition.weight, cast(nn.Linear, self.layers[0]).bias),)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return () if self.condition is None else (self.condition(torch.cat([c.flatten(1) for c in cs], dim=1)),)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        weight, bias = self._weights(len(self.layers) - 1)
-        return linear(self._hidden(x, shared), weight, bias)
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return self._call(len(self.layers) - 1, self._hidden(x, given))
 
-    def part(self, x: Tensor, shared: Tensors, places: slice) -> Tensor:
-        """What :meth:`combine` gives for these numbers, ``(B, numbers * places)``."""
-        last = cast(nn.Linear, self.layers[-1])
-        whole = (last.weight, self.get_buffer(f"mask_{len(self.layers) - 1}"), last.bias)
-        weight, mask, bias = (rows.unflatten(0, (-1, self.size))[:, places].flatten(0, 1) for rows in whole)
-        return linear(self._hidden(x, shared), weight * mask, bias)
+    def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
+        """Return what :meth:`combine` gives for some places, ``(B, params_per_element * places)``."""
+        h, last = self._hidden(x, given), self.layers[-1]
+        if type(last) is Linear and not has_hooks(last):
+            return last.rows(h, places, self.numbers)
+        outputs = self._call(len(self.layers) - 1, h)
+        return outputs.unflatten(1, (self.numbers, -1))[:, :, places].flatten(1)
 
-    def _hidden(self, x: Tensor, shared: Tensors) -> Tensor:
-        weight, bias = self._weights(0)
-        h = shared[0] + linear(x, weight) if shared else linear(x, weight, bias)
+    def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
+        h = self._call(0, x)
+        h = h + given[0] if given else h
         for index in range(1, len(self.layers) - 1):
-            h = linear(torch.relu(h), *self._weights(index))
+            h = self._call(index, torch.relu(h))
         return torch.relu(h)
 
-    def _weights(self, index: int) -> tuple[Tensor, Tensor]:
-        layer = cast(nn.Linear, self.layers[index])
-        return layer.weight * self.get_buffer(f"mask_{index}"), layer.bias
+    def _call(self, index: int, x: Tensor) -> Tensor:
+        """Call a layer; of an adapter round it, such as LoRA, mask the linear map that it stands for."""
+        layer = self.layers[index]
+        if type(layer).forward is Linear.forward:
+            return layer(x)  # type: ignore[no-any-return]
+        mask = self.get_buffer(f"mask_{index}")
+        inputs = mask.shape[1]
+        columns = layer(torch.eye(inputs + 1, inputs, dtype=x.dtype, device=x.device))  # the last row is zero
+        return linear(x, (columns[:-1] - columns[-1]).t() * mask, columns[-1])
 
 
 def _degrees(lowest: int, size: int, width: int) -> Tensor:
@@ -237,10 +251,6 @@ def _degrees(lowest: int, size: int, width: int) -> Tensor:
     if width >= size - lowest:
         return lowest + units * (size - lowest) // width
     return lowest + units * (size - 1 - lowest) // (width - 1)
-
-
-def _repeated(shared: Tensors, x: Tensor) -> Tensors:
-    return tuple(repeat_rows(share, x.shape[0]) for share in shared)
 
 
 def _require_tolerance(tolerance: object) -> None:

@@ -15,7 +15,7 @@ from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.numerics.linalg import own_precision
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 State = tuple[Tensor, Tensor]
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -104,10 +104,6 @@ class ContinuousFlow(Stochastic):
             _torchdiffeq(solver)
         shape = self.in_shapes[0]
         self.net = make_subnet("ContinuousFlow", subnet, shape, (*self.cond_shapes, (1,)), shape)
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return self._flow(xs[0], cs, 0.0, self.time)

@@ -14,7 +14,7 @@ from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
 from invgraph.numerics.seeding import settled
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
 
@@ -87,10 +87,6 @@ class Conv1x1(Invertible):
         self.log_scale = nn.Parameter(settled(diagonal.abs().log()))
         self.register_buffer("order", settled(permutation.argmax(1)))
         self.register_buffer("signs", settled(diagonal.sign()))
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         if self.orthogonal:

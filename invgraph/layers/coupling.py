@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import is_one_of, require_flag
+from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
-from invgraph.core.vjp import Gradients, Slopes, Undone, added, leaf, pull
+from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.fused.affine import ScaleAndShift
-from invgraph.fused.affine_coupling import Plan, all_tensors, dense_coupling
-from invgraph.fused.dispatch import eager, plain
-from invgraph.fused.mlp import Dense
+from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Direction, Transform
 
 
 class Coupling(Invertible):
@@ -66,7 +64,7 @@ class Coupling(Invertible):
     """
 
     conditional = True
-    compiled_once = True
+    compile_as_region = True
 
     def __init__(
         self,
@@ -98,124 +96,64 @@ class Coupling(Invertible):
         out_shape = (written[0] * self.transform.numbers // copies, *written[1:])
         return nn.ModuleList(make_subnet("Coupling", factory, read, self.cond_shapes, out_shape) for _ in range(copies))
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
+    def precompute(self, cs: Tensors) -> Precomputed:
+        return Precomputed([Precomputed([net.prepare(cs) for net in self._nets(k)]) for k in range(len(self.subnets))])
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._direct(xs[0], cs, inverse=False)
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        kernel = self._kernel(xs[0], given)
+        if kernel is not None:
+            return self._run_kernel(kernel, xs[0], given, inverse=False)
+        return self._transform(xs[0], given, self.transform.forward, range(len(self.subnets)))
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._direct(ys[0], cs, inverse=True)
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        kernel = self._kernel(ys[0], given)
+        if kernel is not None:
+            return self._run_kernel(kernel, ys[0], given, inverse=True)
+        return self._transform(ys[0], given, self.transform.inverse, range(len(self.subnets))[::-1])
 
-    def share(self, cs: Tensors) -> Any:
-        return tuple(tuple(net.share(cs) for net in nets) for nets in self._nets())
-
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        return self._walk(xs[0], (), shared, inverse=False)
-
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        return self._walk(ys[0], (), shared, inverse=True)
-
-    def _direct(self, x: Tensor, cs: Tensors, inverse: bool) -> Result:
-        """The result by the quickest way there is for this transform and these subnets."""
-        nets = self._dense(x)
-        if nets is None:
-            return self._walk(x, cs, None, inverse)
-        y, log_det = dense_coupling(self._plan(nets, cs, inverse), x, cs, nets)
-        return (y,), log_det
-
-    def _dense(self, x: Tensor) -> list[Dense] | None:
-        """The subnets as functions of their parameters, where all that is to be done is known so well."""
-        if not eager() or type(self.transform) is not Affine or not plain(x):  # a subclass may do something else
-            return None
-        found = []
-        for subnets in cast(nn.ModuleList, self._modules["subnets"])._modules.values():
-            nets = tuple(cast(nn.ModuleList, subnets)._modules.values())
-            net = cast(Subnet, nets[0]).dense() if len(nets) == 1 else None
-            if net is None:
-                return None
-            found.append(net)
-        return found
-
-    def _plan(self, nets: list[Dense], cs: Tensors, inverse: bool) -> Plan:
-        transform = cast(Affine, self.transform)
-        work = ScaleAndShift(transform.clamp, transform.activation, inverse)
-        return Plan(self.sizes, self._order(inverse), work, tuple(len(net.weights) for net in nets), len(cs))
-
-    def _walk(self, x: Tensor, cs: Tensors, shared: Any, inverse: bool) -> Result:
+    def _transform(self, x: Tensor, given: Any, transform: Direction, sides: Sequence[int]) -> Result:
         """Transform one part after the other; the inverse begins with the last."""
         parts = list(torch.split_with_sizes(x, self.sizes, dim=1))
-        transform = self.transform.inverse if inverse else self.transform.forward
-        nets = self._nets()
-        log_det: Tensor | None = None
-        for side in self._order(inverse):
-            params = self._params(nets[side], side, parts[1 - side], cs, None if shared is None else shared[side])
-            parts[side], more = transform(parts[side], params)
-            log_det = more if log_det is None else log_det + more
-        assert log_det is not None
+        log_det = x.new_zeros(x.shape[0])
+        for side in sides:
+            parts[side], more = transform(parts[side], self._params(side, parts[1 - side], given))
+            log_det = log_det + more
         return (torch.cat(parts, dim=1),), log_det
 
-    def _undo(self, ys: Tensors, cs: Tensors, slopes: Slopes, gradients: Gradients, *, inverse: bool) -> Undone:
-        """Each subnet runs once: a part's inverse needs it for the very numbers that the gradient needs it for."""
-        dense = self._dense(ys[0])
-        if dense is not None:
-            return self._undo_dense(dense, ys[0], cs, slopes, gradients, inverse)
+    def _params(self, side: int, x: Tensor, given: Any) -> Tensor:
+        """Return the parameters of one part, ``(B, params_per_element, C, ...)``, given the other part."""
+        given = pick(given, side)
+        outputs = [net(x, pick(given, k)) for k, net in enumerate(self._nets(side))]
+        params = [output.unflatten(1, (-1, self.sizes[side])) for output in outputs]
+        return (params[0] if len(params) == 1 else torch.cat(params, dim=1)).to(x.dtype)
+
+    def _nets(self, side: int) -> list[Subnet]:
+        return list(cast("list[Subnet]", self.subnets[side]))
+
+    def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
+        """Return the hand-derived kernel, if it gives what the modules give (a subclass of Affine may differ)."""
+        if type(self.transform) is not Affine or (isinstance(given, Precomputed) and torch.is_grad_enabled()):
+            return None
+        return as_affine_coupling(self.subnets, self.sizes, x)
+
+    def _run_kernel(self, kernel: AffineCoupling, x: Tensor, given: Any, inverse: bool) -> Result:
+        transform = cast(Affine, self.transform).kernel(inverse)
+        y, log_det = kernel.run(transform, x, given, bound=isinstance(given, Precomputed))
+        return (y,), log_det
+
+    def _vjp_from_outputs(
+        self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
+    ) -> LayerGrads:
+        """Rebuild and differentiate in one go: each subnet runs once, because both need it at the same values."""
+        kernel = self._kernel(ys[0])
+        if kernel is not None:
+            transform = cast(Affine, self.transform).kernel(inverse)
+            return grads.of_kernel(kernel.backward_from_outputs, kernel.tensors(cs), transform, ys[0], cs, grad_outputs)
         directions = (self.transform.forward, self.transform.inverse)
         onward, back = directions[inverse], directions[not inverse]
-        parts = list(torch.split_with_sizes(ys[0], self.sizes, dim=1))
-        whole = torch.zeros_like(ys[0]) if slopes[0] is None else slopes[0]
-        grads = list(torch.split_with_sizes(whole, self.sizes, dim=1))
-        given: list[Tensor | None] = [None] * len(cs)
-        nets = self._nets()
-        for side in self._order(not inverse):
-            read = leaf(parts[1 - side])
-            with torch.enable_grad():
-                params = self._params(nets[side], side, read, cs)
-            parts[side], _ = back(parts[side], params.detach())
-            written = leaf(parts[side])
-            with torch.enable_grad():
-                outputs = onward(written, params)
-            parameters = gradients.wanted(self.subnets[side])
-            found = pull(outputs, (grads[side], slopes[1]), (written, read, *cs, *parameters))
-            written_grad, read_grad, *others = found
-            assert written_grad is not None
-            grads[side] = written_grad
-            grads[1 - side] = grads[1 - side] if read_grad is None else grads[1 - side] + read_grad
-            given = [added(before, more) for before, more in zip(given, others[: len(cs)], strict=True)]
-            gradients.add(parameters, others[len(cs) :])
-        return Undone((torch.cat(parts, dim=1),), (torch.cat(grads, dim=1),), given)
-
-    def _undo_dense(
-        self, nets: list[Dense], y: Tensor, cs: Tensors, slopes: Slopes, gradients: Gradients, inverse: bool
-    ) -> Undone:
-        tensors = all_tensors(cs, nets)
-        parameters = tensors[len(cs) :]
-        wanted = [*(c.requires_grad for c in cs), *map(gradients.wants, parameters)]
-        whole = torch.zeros_like(y) if slopes[0] is None else slopes[0]
-        log_det = y.new_zeros(y.shape[0]) if slopes[1] is None else slopes[1]
-        x, x_slope, found = self._plan(nets, cs, inverse).undo(y, tensors, (whole, log_det), wanted)
-        for parameter, slope in zip(parameters, found[len(cs) :], strict=True):
-            if slope is not None:
-                gradients.add((parameter,), (slope,))
-        return Undone((x,), (x_slope,), found[: len(cs)])
-
-    def _order(self, inverse: bool) -> Sequence[int]:
         sides = range(len(self.subnets))
-        return sides[::-1] if inverse else sides
-
-    def _nets(self) -> list[list[Subnet]]:
-        """The subnets of each side."""
-        return [list(cast(Iterable[Subnet], nets)) for nets in self.subnets]
-
-    def _params(self, nets: list[Subnet], side: int, x: Tensor, cs: Tensors, shared: Any = None) -> Tensor:
-        """Numbers for the elements of the other part: ``(B, numbers, C, ...)`` in the data's dtype."""
-        if shared is None:
-            outputs = [net(x, cs) for net in nets]
-        else:
-            outputs = [net.reuse(x, share) for net, share in zip(nets, shared, strict=True)]
-        outputs = [torch.unflatten(output, 1, (-1, self.sizes[side])) for output in outputs]
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)).to(x.dtype)
+        parts = [(self.subnets[side], side) for side in (sides if inverse else sides[::-1])]
+        return vjp_of_coupling(self._params, onward, back, parts, self.sizes, ys[0], cs, grad_outputs, grads)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from invgraph.core.invertible import Invertible, Result, as_layer
+from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 
 class Dequantize(Stochastic):
@@ -63,7 +63,7 @@ class Dequantize(Stochastic):
     """
 
     conditional = True
-    reads_with = "noise"
+    condition_argument = "noise"
 
     def __init__(
         self,
@@ -95,11 +95,7 @@ class Dequantize(Stochastic):
         if given != expected:
             told = f"noise {given[0]} -> {given[1]} under {given[2]}"
             raise GraphError("Dequantize", told, f"expected {expected[0]} -> {expected[1]} under {expected[2]}")
-        return as_layer(noise)
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
+        return noise
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
@@ -108,7 +104,7 @@ class Dequantize(Stochastic):
             u, log_q = uniform(self.seed, x, bits), x.new_zeros(x.shape[0])
         else:
             eps = normal(self.seed, x)
-            (logit,), log_det = self.noise((eps,), (x, *cs))
+            (logit,), log_det = call_checked(self.noise, (eps,), (x, *cs), inverse=False)
             u = torch.sigmoid(logit)
             log_q = _log_normal(eps) - log_det - _log_slope(logit)
             edge = 2.0 ** -(bits + 1)
@@ -121,7 +117,7 @@ class Dequantize(Stochastic):
         log_q = x.new_zeros(x.shape[0])
         if self.noise is not None:
             logit = torch.logit(scaled - x)
-            (eps,), log_det = self.noise.inverse((logit,), (x, *cs))
+            (eps,), log_det = call_checked(self.noise, (logit,), (x, *cs), inverse=True)
             log_q = _log_normal(eps) + log_det - _log_slope(logit)
         return (x,), self.constant + log_q
 

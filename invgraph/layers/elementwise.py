@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.shapes import Shape, Tensors, repeat_rows
+from invgraph.shapes import Tensors, repeat_rows
 from invgraph.transforms.transform import Transform
 
 
@@ -49,7 +50,7 @@ class Elementwise(Invertible):
     """
 
     conditional = True
-    reads_with = "subnet"
+    condition_argument = "subnet"
 
     def __init__(
         self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None
@@ -74,46 +75,30 @@ class Elementwise(Invertible):
             self.params = None
             self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
-
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        (y, log_det) = self.transform.forward(xs[0], self._numbers(xs[0], cs))
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        y, log_det = self.transform.forward(xs[0], self._params(xs[0], given))
         return (y,), log_det
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        (x, log_det) = self.transform.inverse(ys[0], self._numbers(ys[0], cs))
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        x, log_det = self.transform.inverse(ys[0], self._params(ys[0], given))
         return (x,), log_det
 
-    def share(self, cs: Tensors) -> Any:
-        return (self._numbers_of(cs),) if self.subnet is not None else ()
+    def precompute(self, cs: Tensors) -> Precomputed:
+        """Return the subnet's parameters, ``(B, params_per_element, C)``, or of spatial size if a condition has one."""
+        if self.subnet is None:
+            return Precomputed()
+        first, *others = lead_first(cs, self.lead)
+        params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
+        return Precomputed((params.unflatten(1, (self.transform.numbers, self.in_shapes[0][0])),))
 
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        (y, log_det) = self.transform.forward(xs[0], self._spread(xs[0], shared[0]))
-        return (y,), log_det
-
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        (x, log_det) = self.transform.inverse(ys[0], self._spread(ys[0], shared[0]))
-        return (x,), log_det
-
-    def _numbers(self, x: Tensor, cs: Tensors) -> Tensor:
+    def _params(self, x: Tensor, given: Any) -> Tensor:
+        """Return the parameters of every element of every sample."""
         if self.params is not None:
             return self.params.expand(x.shape[0], *self.params.shape)
         if self.subnet is None:
             return x.new_empty(x.shape[0], 0, *x.shape[1:])
-        return self._spread(x, self._numbers_of(cs))
-
-    def _numbers_of(self, cs: Tensors) -> Tensor:
-        """What the subnet says of the conditions: ``(B, numbers, C)``, with the spatial size if one has it."""
-        assert self.subnet is not None
-        first, *others = lead_first(cs, self.lead)
-        params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
-        return torch.unflatten(params, 1, (self.transform.numbers, self.in_shapes[0][0]))
-
-    def _spread(self, x: Tensor, params: Tensor) -> Tensor:
-        """The numbers at every position, for every sample."""
-        spread: Tensor = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
+        (params,) = self._precomputed(given)
+        spread = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
         return spread.expand(x.shape[0], self.transform.numbers, *x.shape[1:])
 
     def extra_repr(self) -> str:

@@ -14,7 +14,7 @@ from invgraph.core.subnet import make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import normal, settled
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 
 class GaussianMixture(Invertible):
@@ -105,10 +105,6 @@ class GaussianMixture(Invertible):
         net = None if subnet is None else make_subnet("GaussianMixture", subnet, others[0], others[1:], (size,))
         self.subnet = net
         self.centers = nn.Parameter(settled(normal((count, dims), seed, torch.float32) * spread))
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         mean, log_diagonal, factor = self._chosen(xs[0], cs)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_seed
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import normal, settled
-from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
+from invgraph.shapes import Tensors, as_shape, repeat_rows
 
 
 class Householder(Invertible):
@@ -55,7 +56,7 @@ class Householder(Invertible):
     """
 
     conditional = True
-    reads_with = "subnet"
+    condition_argument = "subnet"
 
     def __init__(
         self,
@@ -81,31 +82,23 @@ class Householder(Invertible):
             out_shape = (self.reflections * shape[0], *(shape[1:] if len(first) > 1 else ()))
             self.subnet = make_subnet("Householder", subnet, first, tuple(others), out_shape)
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
-
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._forward_shared(xs, self.share(cs))
-
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._inverse_shared(ys, self.share(cs))
-
-    def share(self, cs: Tensors) -> Any:
-        """The unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""
+    def precompute(self, cs: Tensors) -> Precomputed:
+        """Return the unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""
         vectors = self.vectors.unsqueeze(0)
         if self.subnet is not None:
             first, *others = lead_first(cs, self.lead)
             added = self.subnet(first, tuple(others)).to(first.dtype)
             added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
             vectors = spread_vector(vectors, added.ndim) + added
-        return _normalised(vectors)
+        return Precomputed((_normalised(vectors),))
 
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        return _reflect(xs[0], shared, range(self.reflections))
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        (units,) = self._precomputed(given)
+        return _reflect(xs[0], units, range(self.reflections))
 
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        return _reflect(ys[0], shared, reversed(range(self.reflections)))
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        (units,) = self._precomputed(given)
+        return _reflect(ys[0], units, reversed(range(self.reflections)))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reflections={self.reflections}"

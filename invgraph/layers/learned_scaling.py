@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.core.invertible import Invertible, Result
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 
 class LearnedScaling(Invertible):
@@ -50,10 +50,6 @@ class LearnedScaling(Invertible):
         self.per_channel = per_channel
         self.repeats = math.prod(sizes) if per_channel else 1
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 if per_channel else size for size in sizes)))
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return (xs[0] * self.log_scale.exp(),), self._log_det(xs[0])

@@ -15,7 +15,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, nearest_rotation, random_rotation, widened
 from invgraph.numerics.seeding import settled
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
 
@@ -28,10 +28,6 @@ class _Mixing(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
         super().__init__(in_shapes, cond_shapes)
         self.positions = math.prod(self.in_shapes[0][1:])
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     @abstractmethod
     def _settle(self, widened: bool) -> None:

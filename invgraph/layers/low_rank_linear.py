@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_seed
+from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
 from invgraph.numerics.seeding import normal, settled
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
-from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
+from invgraph.shapes import Tensors, as_shape, repeat_rows
 
 
 class LowRankLinear(Invertible):
@@ -56,7 +57,7 @@ class LowRankLinear(Invertible):
     """
 
     conditional = True
-    reads_with = "subnet"
+    condition_argument = "subnet"
 
     def __init__(
         self,
@@ -90,18 +91,8 @@ class LowRankLinear(Invertible):
             first, *others = self.cond_shapes
             self.subnet = make_subnet(where, subnet, first, tuple(others), (len(self.numbers),))
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
-
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._forward_shared(xs, self.share(cs))
-
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._inverse_shared(ys, self.share(cs))
-
-    def share(self, cs: Tensors) -> Any:
-        """The part of U outside the span of Q, T, and the logarithms of its diagonal; one row if learned alone."""
+    def precompute(self, cs: Tensors) -> Precomputed:
+        """Return the part of U outside the span of Q, T, and the logs of its diagonal; one row if learned alone."""
         numbers = self.numbers.unsqueeze(0)
         if self.subnet is not None:
             numbers = numbers + self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
@@ -110,20 +101,21 @@ class LowRankLinear(Invertible):
             raw, free = square.unflatten(1, (self.rank, self.rank)), rest.unflatten(1, (-1, self.rank))
             logs = soft_clamp(raw.diagonal(dim1=1, dim2=2), self.clamp, "atan")
             q = self._span()
-            return free - q @ (q.t() @ free), raw.triu(1) + torch.diag_embed(torch.exp(logs)), logs
+            outside = free - q @ (q.t() @ free)
+            return Precomputed((outside, raw.triu(1) + torch.diag_embed(torch.exp(logs)), logs))
 
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
+    def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0]
-        outside, triangle, logs = (repeat_rows(part, x.shape[0]) for part in shared)
+        outside, triangle, logs = (repeat_rows(part, x.shape[0]) for part in self._precomputed(given))
         with own_precision(x):
             q, wide = self._span(), _columns(x)
             within = q.t() @ wide
             y = wide + outside @ within + q @ (triangle @ within - within)
         return (y.view_as(x).to(x.dtype),), (logs.sum(1) * self.positions).to(x.dtype)
 
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = ys[0]
-        outside, triangle, logs = (repeat_rows(part, y.shape[0]) for part in shared)
+        outside, triangle, logs = (repeat_rows(part, y.shape[0]) for part in self._precomputed(given))
         with own_precision(y):
             q, wide = self._span(), _columns(y)
             # Q^T y = T Q^T x: what lies within the span of Q is solved for first.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import is_one_of
+from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import settled
 from invgraph.shapes import Shape, Tensors
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Direction, Transform
 
 _PATTERNS = ("checkerboard", "channel")
 
@@ -93,45 +95,29 @@ class MaskedCoupling(Invertible):
             make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)
         )
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
+    def precompute(self, cs: Tensors) -> Precomputed:
+        return Precomputed([cast(Subnet, net).prepare(cs) for net in self.subnets])
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._walk(xs[0], cs, None, inverse=False)
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        return self._transform(xs[0], given, self.transform.forward, range(len(self.subnets)))
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._walk(ys[0], cs, None, inverse=True)
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        return self._transform(ys[0], given, self.transform.inverse, reversed(range(len(self.subnets))))
 
-    def share(self, cs: Tensors) -> Any:
-        return tuple(cast(Subnet, net).share(cs) for net in self.subnets)
-
-    def _forward_shared(self, xs: Tensors, shared: Any) -> Result:
-        return self._walk(xs[0], (), shared, inverse=False)
-
-    def _inverse_shared(self, ys: Tensors, shared: Any) -> Result:
-        return self._walk(ys[0], (), shared, inverse=True)
-
-    def _walk(self, x: Tensor, cs: Tensors, shared: Any, inverse: bool) -> Result:
+    def _transform(self, x: Tensor, given: Any, transform: Direction, sides: Iterable[int]) -> Result:
         log_det = x.new_zeros(x.shape[0])
-        sides = range(len(self.subnets))
-        for side in reversed(sides) if inverse else sides:
-            x, share = self._side(side, x, self._output(side, x, cs, shared), inverse)
-            log_det = log_det + share
+        for side in sides:
+            x, more = self._transform_side(side, x, given, transform)
+            log_det = log_det + more
         return (x,), log_det
 
-    def _output(self, side: int, x: Tensor, cs: Tensors, shared: Any) -> Tensor:
-        """What the subnet says of the kept elements; side 1 swaps what is kept and what is transformed."""
-        net = cast(Subnet, self.subnets[side])
+    def _transform_side(self, side: int, x: Tensor, given: Any, transform: Direction) -> tuple[Tensor, Tensor]:
+        """Transform the elements of one part given the other; side 1 swaps the two."""
         kept = torch.where(self.mask.logical_not() if side else self.mask, x, 0.0)
-        return (net(kept, cs) if shared is None else net.reuse(kept, shared[side])).to(x.dtype)
-
-    def _side(self, side: int, x: Tensor, output: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Transform the elements of one part."""
+        output = self.subnets[side](kept, pick(given, side)).to(x.dtype)
         params = output.unflatten(1, (self.transform.numbers, x.shape[1])).flatten(2)[:, :, self.order]
         values = x.flatten(1)[:, self.order]
         part = slice(None, self.count) if side else slice(self.count, None)
-        transform = self.transform.inverse if inverse else self.transform.forward
         changed, log_det = transform(values[:, part], params[:, :, part])
         pair = (changed, values[:, self.count :]) if side else (values[:, : self.count], changed)
         return torch.cat(pair, dim=1)[:, self.restore].view_as(x), log_det

@@ -11,7 +11,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import Chart, random_square, rotation
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 
 class OrthogonalLinear(Invertible):
@@ -57,10 +57,6 @@ class OrthogonalLinear(Invertible):
         require_seed("OrthogonalLinear", seed)
         self.chart = chart
         self.square = nn.Parameter(random_square(self.in_shapes[0][0], seed))
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def matrix(self) -> Tensor:
         """Q, of shape (C, C)."""

@@ -14,7 +14,7 @@ from invgraph.core.subnet import check_conditions
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.nets.transformer import Block, Cache, LayerNorm
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 from invgraph.transforms.transform import Transform
 
 
@@ -103,10 +103,6 @@ class PatchAutoregressive(Invertible):
         nn.init.zeros_(self.embed.bias)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         x = self._cut(xs[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,23 +10,9 @@ from torch import Tensor
 from invgraph.arguments import require_seed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.fused.dispatch import eager, recorded
+from invgraph.fused.permutation import gather_channels
 from invgraph.numerics.seeding import settled
-from invgraph.shapes import Shape, Tensors
-
-
-class _Gather(torch.autograd.Function):
-    """Channels in another order; the gradient is gathered by the inverse order, not scattered (twice as fast)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.orders = order, inverse
-        return x.index_select(1, order)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse = ctx.orders
-        return _gather(grad, inverse, order), None, None
+from invgraph.shapes import Tensors
 
 
 class Permute(Invertible):
@@ -81,20 +66,10 @@ class Permute(Invertible):
         self.register_buffer("order", settled(chosen))
         self.register_buffer("inverse_order", settled(chosen.argsort()))
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
-
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        y = _gather(xs[0], self.order, self.inverse_order)
+        y = gather_channels(xs[0], self.order, self.inverse_order)
         return (y,), y.new_zeros(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        x = _gather(ys[0], self.inverse_order, self.order)
+        x = gather_channels(ys[0], self.inverse_order, self.order)
         return (x,), x.new_zeros(x.shape[0])
-
-
-def _gather(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    if eager() and recorded(x):
-        return _Gather.apply(x, order, inverse)  # type: ignore[no-untyped-call, no-any-return]
-    return x.index_select(1, order)

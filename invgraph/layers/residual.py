@@ -16,7 +16,7 @@ from invgraph.errors import ArgumentError, GraphError
 from invgraph.nets.contraction import Contraction, Linearization
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Tensors
 
 _NEWTON_STEPS = 2
 
@@ -108,10 +108,6 @@ class Residual(Stochastic):
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
         self.length = _length(seed, terms)
 
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        return self.in_shapes
-
     def reseed(self, seed: int) -> None:
         super().reseed(seed)
         self.length = _length(seed, self.terms)
@@ -119,7 +115,7 @@ class Residual(Stochastic):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
         with own_precision(x):
-            g, at = self.net.linearize(x, self.net.share(cs), self.net.bounded())
+            g, at = self.net.linearize(x, self.net.precompute(cs), self.net.bounded())
             return (x + g,), self._log_det(x, at)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
@@ -127,20 +123,20 @@ class Residual(Stochastic):
             return self._solve(ys[0], cs)
 
     def _solve(self, y: Tensor, cs: Tensors) -> Result:
-        shared, weights = self.net.share(cs), self.net.bounded()
+        given, weights = self.net.precompute(cs), self.net.bounded()
         with torch.no_grad():
             x = y
             for _ in range(self.iterations):
-                x = y - self.net.run(x, shared, weights)
+                x = y - self.net.run(x, given, weights)
             for _ in range(_NEWTON_STEPS - 1 if self.exact else 0):
-                x = self._newton(x.detach(), y, shared, weights)
-        x = self._newton(x.detach(), y, shared, weights)
-        _, at = self.net.linearize(x, shared, weights)
+                x = self._newton(x.detach(), y, given, weights)
+        x = self._newton(x.detach(), y, given, weights)
+        _, at = self.net.linearize(x, given, weights)
         return (x,), -self._log_det(x, at)
 
-    def _newton(self, x: Tensor, y: Tensor, shared: Tensors, weights: Tensors) -> Tensor:
+    def _newton(self, x: Tensor, y: Tensor, given: Tensors, weights: Tensors) -> Tensor:
         """One step from x, a constant: its derivatives are those of the implicit function."""
-        g, at = self.net.linearize(x, shared, weights)
+        g, at = self.net.linearize(x, given, weights)
         miss = x + g - y
         fixed = Linearization(*(tuple(t.detach() for t in part) for part in at))
         if self.exact:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Affine, Entry, affine, require_odd, require_size, require_spatial, start
@@ -55,11 +56,11 @@ class _GatedAttention(Subnet):
         self.blocks = nn.Sequential(*(_GatedBlock(rank, width, heads, kernel) for _ in range(blocks)))
         self.last: Affine = start(affine(rank, width, out, kernel), zero=True)
 
-    def share(self, cs: Tensors) -> Tensors:
-        return self.entry.share(cs)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return self.entry.prepare(cs)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        h = self.blocks(self.entry.combine(x, shared) + self.position)
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        h = self.blocks(self.entry(x, Precomputed(given)) + self.position)
         return cast(Tensor, self.last(h))
 
 

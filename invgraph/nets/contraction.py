@@ -53,15 +53,15 @@ class Contraction(Subnet):
     def _weight(self, channels_in: int, channels_out: int) -> Tensor:
         return nn.init.xavier_uniform_(torch.empty(channels_out, channels_in, *(self.kernel,) * self.axes))
 
-    def share(self, cs: Tensors) -> Tensors:
+    def precompute(self, cs: Tensors) -> Tensors:
         total: Tensor | None = None
         for index, c in enumerate(cs):  # torch 2.8 can't compile zip over a ParameterList
             part = spread_vector(self._apply_weight(c, self.conditions[index]), self.axes + 2)
             total = part if total is None else total + part
         return () if total is None else (total,)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        return self.run(x, shared, self.bounded())
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return self.run(x, given, self.bounded())
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
         return self.weights[-1], self.biases[-1]
@@ -72,13 +72,13 @@ class Contraction(Subnet):
         taps = math.sqrt(self.kernel**self.axes)
         return tuple(w / (norm_bound(w.flatten(1)) * (taps / self.each)).clamp_min(1) for w in self.weights)
 
-    def run(self, x: Tensor, shared: Tensors, weights: Tensors) -> Tensor:
+    def run(self, x: Tensor, given: Tensors, weights: Tensors) -> Tensor:
         """The output, for weights that :meth:`bounded` returned."""
-        return self._walk(x, shared, weights)[0]
+        return self._walk(x, given, weights)[0]
 
-    def linearize(self, x: Tensor, shared: Tensors, weights: Tensors) -> tuple[Tensor, Linearization]:
+    def linearize(self, x: Tensor, given: Tensors, weights: Tensors) -> tuple[Tensor, Linearization]:
         """The output, and what :meth:`push` needs."""
-        out, hidden = self._walk(x, shared, weights)
+        out, hidden = self._walk(x, given, weights)
         return out, Linearization(weights, tuple(_slope(h) for h in hidden))
 
     def push(self, v: Tensor, at: Linearization) -> Tensor:
@@ -95,7 +95,7 @@ class Contraction(Subnet):
         columns = self.push(basis.expand(dims, batch, *shape).flatten(0, 1), Linearization(at.weights, slopes))
         return columns.view(dims, batch, dims).permute(1, 2, 0)
 
-    def _walk(self, x: Tensor, shared: Tensors, weights: Tensors) -> tuple[Tensor, list[Tensor]]:
+    def _walk(self, x: Tensor, given: Tensors, weights: Tensors) -> tuple[Tensor, list[Tensor]]:
         """The output, and the values before each activation."""
         h, hidden = x, []
         for index, weight in enumerate(weights):
@@ -103,8 +103,8 @@ class Contraction(Subnet):
                 hidden.append(h)
                 h = silu(h) / _SLOPE
             h = self._apply_weight(h, weight) + spread_vector(self.biases[index][None], self.axes + 2)
-            if index == 0 and shared:
-                h = h + shared[0]
+            if index == 0 and given:
+                h = h + given[0]
         return h, hidden
 
     def _apply_weight(self, x: Tensor, weight: Tensor) -> Tensor:

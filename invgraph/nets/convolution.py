@@ -2,72 +2,34 @@
 
 from __future__ import annotations
 
-from itertools import product
-
-import torch
 from torch import Tensor, nn
 
-from invgraph.fused.dispatch import eager, recorded
-
-_FEW = 8
-"""Up to so many channels out, a CPU's convolution leaves most of its vectors empty: a matrix product is quicker."""
+from invgraph.fused.convolution import prefers_shifted_sum, shifted_sum
+from invgraph.fused.in_place import returns_fresh
 
 
-class _Quick(nn.Module):
-    """What the convolutions below have in common: zero padding of half a kernel, no stride."""
+class _SameSize(nn.Module):
+    """Zero padding of half a kernel, no stride."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        few = weight.shape[0] <= _FEW and weight.shape[2] > 1 and x.is_contiguous()
-        if few and _is_plain(x, weight, bias):
+        if prefers_shifted_sum(x, weight, bias):
             return shifted_sum(x, weight, bias)
         return super()._conv_forward(x, weight, bias)  # type: ignore[misc, no-any-return]
 
 
-class Conv1d(_Quick, nn.Conv1d):
-    """For signals."""
+@returns_fresh
+class Conv1d(_SameSize, nn.Conv1d):
+    """A convolution of signals."""
 
 
-class Conv2d(_Quick, nn.Conv2d):
-    """For images."""
+@returns_fresh
+class Conv2d(_SameSize, nn.Conv2d):
+    """A convolution of images."""
 
 
-class Conv3d(_Quick, nn.Conv3d):
-    """For volumes."""
+@returns_fresh
+class Conv3d(_SameSize, nn.Conv3d):
+    """A convolution of volumes."""
 
 
 CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)
-
-
-def _is_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether a convolution may be made of other operations: on a CPU, where nothing is recorded or traced.
-
-    Not in half precision, to which each of its terms would be rounded.
-    """
-    precise = x.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
-    unrecorded = eager() and not recorded(x, weight, *(() if bias is None else (bias,)))
-    return x.device.type == "cpu" and precise and unrecorded
-
-
-def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution as one matrix product, whose maps, one for each place of the kernel, are shifted and added.
-
-    Arguments:
-        x: ``(B, C, ...)``.
-        weight: ``(C_out, C, k, ...)``, every k odd.
-        bias: ``(C_out,)`` or None.
-
-    Returns:
-        ``(B, C_out, ...)``, of the spatial size of ``x``.
-    """
-    sizes, kernel = x.shape[2:], weight.shape[2:]
-    places = tuple(product(*(range(k) for k in kernel)))
-    matrix = weight.flatten(2).permute(2, 0, 1).flatten(0, 1)
-    maps: Tensor = (matrix @ x.flatten(2)).unflatten(1, (len(places), -1)).unflatten(3, sizes)
-    padded = maps.new_zeros((*maps.shape[:1], maps.shape[2], *(n + k - 1 for n, k in zip(sizes, kernel, strict=True))))
-    every = slice(None)
-    for index, place in enumerate(places):
-        shifts = ((k - 1 - at, n) for at, k, n in zip(place, kernel, sizes, strict=True))
-        padded[(every, every, *(slice(shift, shift + n) for shift, n in shifts))].add_(maps[:, index])
-    inner = (slice(k // 2, k // 2 + n) for k, n in zip(kernel, sizes, strict=True))
-    y = padded[(every, every, *inner)]
-    return y.contiguous() if bias is None else y + bias.view(-1, *(1,) * len(sizes))

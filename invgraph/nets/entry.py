@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
-from invgraph.core.subnet import Subnet, add_share, spread_vector
+from invgraph.core.given import add_rows
+from invgraph.core.subnet import Subnet, spread_vector
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.fused.in_place import is_overwritable
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.shapes import Shape, Tensors
 
@@ -60,19 +62,30 @@ def start(layer: Affine, zero: bool = False) -> Affine:
 class Entry(Subnet):
     """The first layer of a subnet: ``W_x x + sum of W_c c + b``; conditions that are vectors are added everywhere."""
 
+    broadcasts = True
+
     def __init__(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], width: int, kernel: int = 1) -> None:
         super().__init__()
         self.rank = len(x_shape)
         self.data = affine(self.rank, x_shape[0], width, kernel)
         self.conditions = nn.ModuleList(affine(len(c), c[0], width, kernel, bias=False) for c in cond_shapes)
 
-    def share(self, cs: Tensors) -> Tensors:
-        total: Tensor | None = None
-        for layer, c in zip(self.conditions, cs, strict=True):
-            part = spread_vector(layer(c), self.rank + 1)
-            total = part if total is None else total + part
-        return () if total is None else (total,)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return sum_of_conditions(self.conditions, cs, self.rank + 1)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        h = cast(Tensor, self.data(x))
-        return add_share(h, shared[0]) if shared else h
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return add_conditions(self.data, self.data(x), given)
+
+
+def sum_of_conditions(layers: nn.ModuleList, cs: Tensors, ndim: int) -> Tensors:
+    """Return the sum of what linear layers make of the conditions; vectors get axes of size one, up to ``ndim``."""
+    total: Tensor | None = None
+    for layer, c in zip(layers, cs, strict=True):
+        part = spread_vector(layer(c), ndim)
+        total = part if total is None else total + part
+    return () if total is None else (total,)
+
+
+def add_conditions(layer: nn.Module, h: Tensor, given: Tensors) -> Tensor:
+    """Add to a layer's result what comes from the conditions, if there are any."""
+    return add_rows(h, given[0], in_place=is_overwritable(layer)) if given else h

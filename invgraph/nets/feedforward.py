@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from invgraph.core.subnet import Subnet, SubnetFactory, add_share, spread_vector
+from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import PLAIN
-from invgraph.fused.mlp import Dense
+from invgraph.fused.in_place import relu_after
+from invgraph.fused.mlp import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
-from invgraph.nets.entry import require_odd, require_size, start
+from invgraph.nets.entry import add_conditions, require_odd, require_size, start, sum_of_conditions
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import children
 
 
 class _Dense(Subnet):
@@ -31,47 +31,29 @@ class _Dense(Subnet):
         for layer in (*self.layers, *self.conditions):
             start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
-    def share(self, cs: Tensors) -> Tensors:
-        if not cs:
-            return ()
-        first, *_ = self.layers
-        total: Tensor = cast(nn.Linear, first).bias
-        for layer, c in zip(self.conditions, cs, strict=True):
-            total = torch.addmm(total, c, cast(nn.Linear, layer).weight.t())
-        return (total,)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return sum_of_conditions(self.conditions, cs, 2)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        first, *others = self.layers
-        h: Tensor = _plus_share(x, cast(nn.Linear, first), shared[0]) if shared else first(x)
-        for layer in others:
-            h = layer(torch.relu_(h))
-        return h
-
-    def dense(self) -> Dense | None:
-        # Asked at every call of every coupling: attributes of modules would take as long as all the rest.
-        children: Any = self._modules
-        layers, given = children["layers"]._modules.values(), children["conditions"]._modules.values()
-        if _is_more_than(self, _Dense):
-            return None
-        for layer in (*layers, *given):
-            if _is_more_than(layer, nn.Linear):
-                return None
-        tensors = [vars(layer)["_parameters"] for layer in layers]
-        weights, biases = tuple([own["weight"] for own in tensors]), tuple([own["bias"] for own in tensors])
-        net = Dense(weights, biases, tuple([vars(layer)["_parameters"]["weight"] for layer in given]))
-        for tensor in net.tensors:
-            if type(tensor) not in PLAIN:  # a bias may be None, too
-                return None
-        return net
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return run_layers(self.layers, x, given)
 
 
-def _is_more_than(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether calling the module does something else than its class does: a subclass, parametrized, with hooks."""
-    if type(module) is not kind:
-        return True
-    own = vars(module)
-    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-    return bool(hooks)
+def _linears(network: nn.Module) -> Linears:
+    own = children(network)
+    return children(own["layers"]).values(), children(own["conditions"]).values()
+
+
+register(_Dense, _linears)
+
+
+def run_layers(layers: nn.ModuleList, x: Tensor, given: Tensors) -> Tensor:
+    """Run layers with ReLU between them; what comes from the conditions is added to the first one's output."""
+    before, *others = layers
+    h = add_conditions(before, before(x), given)
+    for layer in others:
+        h = layer(relu_after(before, h))
+        before = layer
+    return h
 
 
 class _Convolutional(Subnet):
@@ -83,6 +65,7 @@ class _Convolutional(Subnet):
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], hidden: tuple[int, ...], out: int, kernel: int
     ) -> None:
         super().__init__()
+        self.rank = len(x_shape)
         sizes = (x_shape[0], *hidden, out)
         convolution = CONVOLUTIONS[len(x_shape) - 2]
         pad = kernel // 2
@@ -96,27 +79,11 @@ class _Convolutional(Subnet):
         for layer in (*self.layers, *self.conditions):
             start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
-    def share(self, cs: Tensors) -> Tensors:
-        total: Tensor | None = None
-        ndim = cast(Tensor, self.layers[0].weight).ndim
-        for layer, c in zip(self.conditions, cs, strict=True):
-            part = spread_vector(layer(c), ndim)
-            total = part if total is None else total + part
-        return () if total is None else (total,)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return sum_of_conditions(self.conditions, cs, self.rank + 1)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        first, *others = self.layers
-        h: Tensor = add_share(first(x), shared[0]) if shared else first(x)
-        for layer in others:
-            h = layer(torch.relu_(h))
-        return h
-
-
-def _plus_share(x: Tensor, layer: nn.Linear, share: Tensor) -> Tensor:
-    """``W x`` plus the conditions' share, which holds the bias already."""
-    if share.shape[0] == x.shape[0]:
-        return torch.addmm(share, x, layer.weight.t())
-    return add_share(x @ layer.weight.t(), share)
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return run_layers(self.layers, x, given)
 
 
 @dataclass(frozen=True)

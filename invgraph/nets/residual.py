@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
@@ -40,11 +41,11 @@ class _Residual(Subnet):
         self.blocks = nn.Sequential(*(ResidualBlock(rank, width, kernel) for _ in range(blocks)))
         self.last = start(affine(rank, width, out, kernel), zero=True)
 
-    def share(self, cs: Tensors) -> Tensors:
-        return self.entry.share(cs)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return self.entry.prepare(cs)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        h = self.blocks(self.entry.combine(x, shared))
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        h = self.blocks(self.entry(x, Precomputed(given)))
         return cast(Tensor, self.last(silu(h)))
 
 

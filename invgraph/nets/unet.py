@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
+from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
@@ -35,11 +36,11 @@ class _UNet(Subnet):
         self.up = nn.ModuleList(ResidualBlock(rank, w, kernel) for w in widths[:-1])
         self.last = start(affine(rank, width, out, kernel), zero=True)
 
-    def share(self, cs: Tensors) -> Tensors:
-        return self.entry.share(cs)
+    def precompute(self, cs: Tensors) -> Tensors:
+        return self.entry.prepare(cs)
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
-        h = self.entry.combine(x, shared)
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        h = self.entry(x, Precomputed(given))
         kept: list[Tensor] = []
         for block, widen in zip(self.down, self.widen, strict=True):
             h = block(h)

@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.subnet import Subnet, SubnetFactory, add_share
+from invgraph.core.given import add_rows
+from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import require_size, require_spatial, start
 from invgraph.nets.transformer import Block, LayerNorm
@@ -36,15 +37,15 @@ class _ViT(Subnet):
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)), LayerNorm(width))
         self.last = start(nn.Linear(width, patch_size(self.out_shape, patch)), zero=True)
 
-    def share(self, cs: Tensors) -> Tensors:
+    def precompute(self, cs: Tensors) -> Tensors:
         total: Tensor = self.position
         for layer, c in zip(self.conditions, cs, strict=True):
             total = total + layer(c.unsqueeze(1) if c.ndim == 2 else to_patches(c, self.patch))
         return (total,) if cs else ()
 
-    def combine(self, x: Tensor, shared: Tensors) -> Tensor:
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
         h = cast(Tensor, self.data(to_patches(x, self.patch)))
-        h = add_share(h, shared[0]) if shared else h + self.position
+        h = add_rows(h, given[0]) if given else h + self.position
         return from_patches(cast(Tensor, self.last(self.blocks(h))), self.out_shape, self.patch)
 
 

@@ -48,7 +48,7 @@ def _divided(s: Tensor, alpha: float) -> Tensor:
     return s if alpha == 1 else s / alpha
 
 
-def through_clamp(
+def soft_clamp_backward(
     slopes: Tensor, s: Tensor, bent: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
 ) -> Tensor:
     """Gradients with respect to ``s``, from those with respect to ``bent``, its soft clamp."""

@@ -5,58 +5,65 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from invgraph.core.invertible import Invertible
-from invgraph.core.vjp import Gradients, Slopes, added, again, leaf, pull, undo
+from invgraph.core.invertible import Invertible, call_checked
+from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp
 from invgraph.errors import NumericsError
-from invgraph.graph.bound import features
-from invgraph.graph.graph import Graph, Step, held
-from invgraph.reversible.plan import Stage, schedule_of
+from invgraph.graph.run import Slots, call_feature, fill, gather, run
+from invgraph.graph.schedule import Schedule, Step
+from invgraph.reversible.plan import Stage
 from invgraph.shapes import Tensors
 
 
 class Backward:
-    """One backward pass: values and slopes (gradients) of the slots, rebuilt against the direction of the call.
+    """One backward pass: values of the slots and their gradients, rebuilt against the direction of the call.
 
     Arguments:
-        graph: the graph.
-        inverse: whether it was its inverse that was called.
-        cs: the call's conditions.
-        gradients: where those of parameters are added.
-        tolerance: how far a rebuilt value may be from a kept one, relative to the largest; None: it is not checked.
+        schedule: The direction of the call.
+        opposite: The other direction.
+        layers: The layers of the graph, in order.
+        cs: The conditions of the call.
+        parameters: Where the gradients of parameters are added.
+        tolerance: Maximum error of a rebuilt value, relative to the largest kept one; None: not checked.
     """
 
-    def __init__(self, graph: Graph, inverse: bool, cs: Tensors, gradients: Gradients, tolerance: float | None) -> None:
-        self.graph, self.inverse, self.gradients, self.tolerance = graph, inverse, gradients, tolerance
-        self.layers = tuple(graph.layers.values())
-        self.values: list[Tensor | None] = [None] * graph.slots
-        self.slopes: list[Tensor | None] = [None] * graph.slots
-        self.features: dict[Step, tuple[Tensors, Tensors]] = {}
+    def __init__(
+        self,
+        schedule: Schedule,
+        opposite: Schedule,
+        layers: Sequence[nn.Module],
+        cs: Tensors,
+        parameters: ParameterGrads,
+        tolerance: float | None,
+    ) -> None:
+        self.schedule, self.opposite, self.layers = schedule, opposite, layers
+        self.parameters, self.tolerance = parameters, tolerance
         self.frozen = {slot for slot, c in enumerate(cs) if not c.requires_grad}
-        self.cs = tuple(c.detach() for c in cs)
-        self.values[: len(cs)] = self.cs
+        self.cs = tuple([c.detach() for c in cs])
+        self.values: Slots = fill(opposite, (None,) * len(opposite.starts), self.cs)  # type: ignore[arg-type]
+        self.grads: Slots = [None] * schedule.slots
+        self.features: dict[Step, tuple[Tensors, Tensors]] = {}
 
-    def walk(
+    def run(
         self,
         stages: Sequence[Stage],
         outputs: Tensors,
-        slopes: Tensors,
+        grad_outputs: Tensors,
         starts: Tensors,
         anchored: Mapping[Step, Tensors],
     ) -> list[Tensor | None]:
-        """Gradients of the call's values; those of parameters are in ``gradients``, of conditions in ``slopes``.
+        """Return the gradients of the call's values; those of its conditions are in ``grads`` then.
 
         Arguments:
-            stages: what to do, from :func:`~invgraph.reversible.plan.plan`.
-            outputs: what the call returned.
-            slopes: gradients of the outputs and of the log-determinant.
-            starts: the values of the call.
-            anchored: inputs of steps that were kept.
+            stages: What to do, from :func:`~invgraph.reversible.plan.plan`.
+            outputs: What the call returned.
+            grad_outputs: The gradients of the outputs and of the log-determinant.
+            starts: The values of the call.
+            anchored: Inputs of steps that were kept.
         """
-        schedule = schedule_of(self.graph, self.inverse)
-        for slot, value, slope in zip(schedule.ends, outputs, slopes, strict=False):
-            self.values[slot], self.slopes[slot] = value.detach(), slope
+        for slot, value, grad in zip(self.schedule.ends, outputs, grad_outputs, strict=False):
+            self.values[slot], self.grads[slot] = value.detach(), grad
         for kind, step in stages:
             if kind == "feature":
                 self._feature(step)
@@ -65,108 +72,107 @@ class Backward:
             elif kind == "rebuild":
                 self._rebuild(step)
             else:
-                self._undo(step, slopes[-1], known=kind == "again")
-            if kind in ("undo", "rebuild") and step in anchored:
+                self._layer(step, grad_outputs[-1], inputs_known=kind == "again")
+            if anchored and kind in ("undo", "rebuild") and step in anchored:
                 self._compare(step.inputs, anchored[step], starts)
-                self._put(step.inputs, tuple(value.detach() for value in anchored[step]))
-        self._compare(schedule.starts, starts, starts)
-        return [self.slopes[slot] for slot in schedule.starts]
+                self._put(step.inputs, tuple([value.detach() for value in anchored[step]]))
+        self._compare(self.schedule.starts, starts, starts)
+        return [self.grads[slot] for slot in self.schedule.starts]
 
-    def _undo(self, step: Step, slope_log_det: Tensor, known: bool) -> None:
-        """A node's gradients; its inputs too, unless they are known already."""
+    def _layer(self, step: Step, log_det_grad: Tensor, inputs_known: bool) -> None:
+        """Find the gradients of a node; its inputs too, unless they are known already."""
         layer = self.layers[step.layer]
         assert isinstance(layer, Invertible)
-        given = tuple(
-            value if slot in self.frozen else leaf(value)
-            for slot, value in zip(step.conditions, held(self.values, step.conditions), strict=True)
-        )
-        slopes = (*(self.slopes[slot] for slot in step.outputs), slope_log_det)
-        run = again if known else undo
-        values = held(self.values, step.inputs if known else step.outputs)
+        cs = tuple([self._condition(slot) for slot in step.conditions])
+        grad_outputs = (*gather(self.grads, step.outputs), log_det_grad)
+        values = gather(self.values, step.inputs if inputs_known else step.outputs)
         # Nothing needs the outputs any more: every reader of a value comes before its maker.
         self._put(step.outputs, (None,) * len(step.outputs))
-        done = run(layer, values, given, slopes, self.gradients, inverse=self.inverse)
-        self._put(step.inputs, done.values)
-        self._add(step.inputs, done.slopes)
-        self._add(step.conditions, done.conditions)
+        backward = layer._vjp_from_inputs if inputs_known else layer._vjp_from_outputs
+        found = backward(values, cs, grad_outputs, self.parameters, inverse=self.schedule.inverse)
+        self._put(step.inputs, found.inputs)
+        self._add(step.inputs, found.input_grads)
+        self._add(step.conditions, found.condition_grads)
+
+    def _condition(self, slot: int) -> Tensor:
+        value = self.values[slot]
+        assert value is not None
+        return value if slot in self.frozen else as_leaf(value)
 
     def _rebuild(self, step: Step) -> None:
-        """A node's inputs alone, before its turn, because another node is conditioned on them."""
+        """Find a node's inputs alone, before its turn, because another node is conditioned on them."""
         layer = self.layers[step.layer]
         assert isinstance(layer, Invertible)
-        ys, cs = held(self.values, step.outputs), held(self.values, step.conditions)
-        xs, _ = layer(ys, cs) if self.inverse else layer.inverse(ys, cs)
+        ys, cs = gather(self.values, step.outputs), gather(self.values, step.conditions)
+        xs, _ = call_checked(layer, ys, cs, inverse=self.opposite.inverse)
         for slot, value in zip(step.inputs, xs, strict=True):
             self.values[slot] = value
 
     def _feature(self, step: Step) -> None:
-        """A conditioning network, with its activations kept until every node that reads it is done."""
-        leaves = tuple(leaf(value) for value in held(self.values, step.conditions))
+        """Run a conditioning network; its activations are kept until every node that reads it is done."""
+        leaves = tuple([as_leaf(value) for value in gather(self.values, step.conditions)])
         with torch.enable_grad():
-            outputs = features(self.layers[step.layer](*leaves), leaves[0].dtype)
+            outputs = call_feature(self.layers[step.layer], leaves, leaves[0].dtype)
         self.features[step] = (leaves, outputs)
         for slot, value in zip(step.outputs, outputs, strict=True):
             self.values[slot] = value.detach()
 
     def _feature_gradient(self, step: Step) -> None:
         leaves, outputs = self.features.pop(step)
-        parameters = self.gradients.wanted(self.layers[step.layer])
-        found = pull(outputs, [self.slopes[slot] for slot in step.outputs], (*leaves, *parameters))
+        parameters = self.parameters.needed(self.layers[step.layer])
+        found = vjp(outputs, gather(self.grads, step.outputs), (*leaves, *parameters))
         self._put(step.outputs, (None,) * len(step.outputs))
         self._add(step.conditions, found[: len(leaves)])
-        self.gradients.add(parameters, found[len(leaves) :])
+        self.parameters.add(parameters, found[len(leaves) :])
 
     def _put(self, slots: tuple[int, ...], values: Sequence[Tensor | None]) -> None:
         for slot, value in zip(slots, values, strict=True):
             self.values[slot] = value
             if value is None:
-                self.slopes[slot] = None
+                self.grads[slot] = None
 
-    def _add(self, slots: tuple[int, ...], slopes: Slopes) -> None:
-        for slot, slope in zip(slots, slopes, strict=True):
-            self.slopes[slot] = added(self.slopes[slot], slope)
+    def _add(self, slots: tuple[int, ...], grads: Grads) -> None:
+        for slot, grad in zip(slots, grads, strict=True):
+            self.grads[slot] = add_grads(self.grads[slot], grad)
 
     def _compare(self, slots: tuple[int, ...], kept: Tensors, starts: Tensors) -> None:
         if self.tolerance is None:
             return
-        for value, exact in zip(held(self.values, slots), kept, strict=True):
+        for value, exact in zip(gather(self.values, slots), kept, strict=True):
             error = _error(value, exact)
             if not error <= self.tolerance:
-                name = _worst(self.graph, starts, self.cs, self.inverse)
+                worst = _least_precise(self.schedule, self.opposite, self.layers, starts, self.cs)
                 given = f"rebuilt values that differ by {error:.1e} of the largest (tolerance {self.tolerance:.0e})"
-                advice = f"{name} loses most precision: lower its clamp, set anchors, or train in float64"
+                advice = f"{worst} loses most precision: lower its clamp, set anchors, or train in float64"
                 raise NumericsError("reversible", given, advice)
 
 
 def _error(value: Tensor, exact: Tensor) -> float:
-    """The largest difference, relative to the largest number; NaN where either has one."""
+    """Return the largest difference, relative to the largest number; NaN where either has one."""
     if exact.numel() == 0:
         return 0.0
     return float((value - exact).abs().max() / exact.abs().max().clamp_min(1.0))
 
 
-def _worst(graph: Graph, values: Tensors, cs: Tensors, inverse: bool) -> str:
-    """The node in which the error of the rebuilt values grows most."""
-    exact = _all_slots(graph, tuple(v.detach() for v in values), cs, inverse)
-    rebuilt = _all_slots(graph, held(exact, schedule_of(graph, inverse).ends), cs, not inverse)
+def _least_precise(
+    schedule: Schedule, opposite: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors
+) -> str:
+    """Return the node in which the error of the rebuilt values grows most."""
+    exact = _all_slots(schedule, layers, tuple([v.detach() for v in values]), cs)
+    rebuilt = _all_slots(opposite, layers, gather(exact, schedule.ends), cs)
     tiny = torch.finfo(values[0].dtype).eps
 
     def error(slots: tuple[int, ...]) -> float:
-        errors = [_error(a, b) for a, b in zip(held(rebuilt, slots), held(exact, slots), strict=True)]
+        errors = [_error(a, b) for a, b in zip(gather(rebuilt, slots), gather(exact, slots), strict=True)]
         return max((e if e == e else float("inf") for e in errors), default=0.0)
 
-    named = list(graph.layers.items())
-    steps = [step for step in schedule_of(graph, inverse).steps if not step.feature]
-    label, layer = named[max(steps, key=lambda step: error(step.inputs) / (error(step.outputs) + tiny)).layer]
-    return f"node {label!r} ({type(layer).__name__})"
+    steps = [step for step in schedule.steps if not step.feature]
+    worst = max(steps, key=lambda step: error(step.inputs) / (error(step.outputs) + tiny)).layer
+    return f"node {schedule.names[worst]!r} ({type(layers[worst]).__name__})"
 
 
-def _all_slots(graph: Graph, values: Tensors, cs: Tensors, inverse: bool) -> list[Tensor | None]:
-    """What every slot holds on the way through the graph."""
-    schedule = schedule_of(graph, inverse)
-    slots = graph._start(schedule, values, cs)
-    log_det = values[0].new_zeros(values[0].shape[0])
-    layers = tuple(graph.layers.values())
-    for step in schedule.steps:
-        log_det = graph._advance(step._replace(idle=()), layers[step.layer], slots, log_det, inverse)
+def _all_slots(schedule: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors) -> Slots:
+    """Return the values of every slot on the way through the graph."""
+    slots = fill(schedule, values, cs)
+    run(schedule.keep_everything(), layers, slots)
     return slots

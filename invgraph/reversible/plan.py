@@ -4,32 +4,31 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from invgraph.graph.graph import Graph, Schedule, Step
+from invgraph.graph.schedule import Schedule, Step
 
 
 class Stage(NamedTuple):
-    """One thing that the backward pass does: see :func:`plan`."""
+    """One thing that the backward pass does: see :func:`plan`.
+
+    Attributes:
+        kind: "undo", "rebuild", "again", "feature" or "feature gradient".
+        step: The node.
+    """
 
     kind: str
     step: Step
 
 
-def schedule_of(graph: Graph, inverse: bool) -> Schedule:
-    """The steps of a direction."""
-    return graph.inverse_schedule if inverse else graph.forward_schedule
-
-
-def plan(graph: Graph, inverse: bool) -> tuple[Stage, ...]:
-    """What backward does, in order.
+def plan(schedule: Schedule) -> tuple[Stage, ...]:
+    """Return what the backward pass of a direction does, in order.
 
     Gradients go against the call's schedule: every reader of a value before its maker. A node conditioned on a value
     inside the graph needs that value before the node that made it is undone: then the value's reader is rebuilt early
     ("rebuild"), and its own gradient follows later from its known inputs ("again").
     """
-    schedule = schedule_of(graph, inverse)
     reader = {slot: step for step in schedule.steps if not step.feature for slot in step.inputs}
     feature = {slot: step for step in schedule.steps if step.feature for slot in step.outputs}
-    known = {*range(len(graph.cond_shapes)), *schedule.ends}
+    known = {*range(len(schedule.conditions.shapes)), *schedule.ends}
     stages: list[Stage] = []
     early: set[Step] = set()
     for step in reversed(schedule.steps):

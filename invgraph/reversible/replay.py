@@ -1,14 +1,15 @@
-"""Running a forward pass again: under the same autocast, with the statistics left alone, and no random numbers."""
+"""What a backward pass needs to repeat the forward pass: autocast, parameters, statistics left alone, no randomness."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor, nn
 
-from invgraph.graph.graph import Graph
+from invgraph.torch_internals import batch_norms, tensor_stores
 
 
 class Autocast(NamedTuple):
@@ -24,29 +25,61 @@ class Autocast(NamedTuple):
             return cls("cpu", False, torch.bfloat16)
         return cls(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
 
-    def again(self) -> torch.autocast:
+    def restore(self) -> torch.autocast:
         # Without the cache: it would hand weights that were cast without gradient to the run with gradient.
         return torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
 
 
 def random_states(reference: Tensor) -> tuple[Tensor, ...]:
-    """The states of the global generators that a node may draw from."""
+    """Return the states of the global generators that a node may draw from."""
     states = [torch.get_rng_state()]
     if reference.device.type == "cuda":
         states.append(torch.cuda.get_rng_state(reference.device))
     return tuple(states)
 
 
-class FrozenStatistics:
-    """Batch norm's running statistics were updated by the forward call; running again leaves them alone."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.norms = [m for m in graph.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
-
-    def __enter__(self) -> None:
-        for norm in self.norms:
-            norm.track_running_stats = False
-
-    def __exit__(self, *_: object) -> None:
-        for norm in self.norms:
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Leave batch norm's running statistics alone: the forward call has updated them already."""
+    norms = [norm for norm in batch_norms(module) if norm.training and norm.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
             norm.track_running_stats = True
+
+
+def trainable(module: nn.Module) -> tuple[Tensor, ...]:
+    """Return a module's tensors that need a gradient, each once, as they are now."""
+    found = {id(tensor): tensor for store in tensor_stores(module) for tensor in store.values() if tensor is not None}
+    return tuple([tensor for tensor in found.values() if tensor.requires_grad])
+
+
+Place = tuple[dict[str, Any], str, int]
+"""A store of a module, the name of a tensor in it, and which of the call's parameters that is."""
+
+
+def places_of(module: nn.Module, parameters: Sequence[Tensor]) -> list[Place]:
+    """Return where a module keeps these parameters; a tied one has several places."""
+    index = {id(parameter): number for number, parameter in enumerate(parameters)}
+    return [
+        (store, name, index[id(tensor)])
+        for store in tensor_stores(module)
+        for name, tensor in store.items()
+        if id(tensor) in index
+    ]
+
+
+@contextmanager
+def parameters_of_the_call(places: Sequence[Place], parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Put the forward call's parameters back in their places: ``functional_call`` has taken them away since."""
+    changed = [(store, name, store[name]) for store, name, k in places if store[name] is not parameters[k]]
+    for store, name, k in places if changed else ():
+        store[name] = parameters[k]
+    try:
+        yield
+    finally:
+        for store, name, old in changed:
+            store[name] = old

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
-from invgraph.core.invertible import Invertible, Result
-from invgraph.core.vjp import Gradients
+from invgraph.core.given import Precomputed
+from invgraph.core.invertible import Invertible, Result, call_checked
+from invgraph.core.ports import Ports
+from invgraph.core.vjp import ParameterGrads
 from invgraph.errors import ArgumentError, GraphError, NumericsError
-from invgraph.graph.bound import Bound
-from invgraph.graph.graph import Graph, Step, held, require_graph
+from invgraph.fused.dispatch import needs_grad
+from invgraph.graph.bound import BoundGraph
+from invgraph.graph.graph import Graph, require_graph
+from invgraph.graph.run import Slots, gather
+from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.backward import Backward
-from invgraph.reversible.plan import plan, schedule_of
-from invgraph.reversible.replay import Autocast, FrozenStatistics, random_states
-from invgraph.shapes import Ports, Shape, Structured, Tensors
+from invgraph.reversible.plan import Stage, plan
+from invgraph.reversible.replay import (
+    Autocast,
+    frozen_statistics,
+    parameters_of_the_call,
+    places_of,
+    random_states,
+    trainable,
+)
+from invgraph.shapes import Shape, Structured, Tensors
 
 _WHERE = "reversible"
 
@@ -37,9 +49,11 @@ class Reversible(Invertible):
         if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
             raise GraphError(_WHERE, f"tolerance={tolerance!r}", "tolerance must be a positive number or None")
         self.graph = graph
-        self.anchors = anchors
         self.tolerance = tolerance
-        self.plans = tuple(plan(graph, inverse) for inverse in (False, True))
+        self.directions = (
+            Direction(graph.forward_schedule, graph.inverse_schedule, anchors),
+            Direction(graph.inverse_schedule, graph.forward_schedule, anchors),
+        )
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -54,22 +68,25 @@ class Reversible(Invertible):
     def _conditions(self) -> Ports:
         return self.graph._conditions()
 
-    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return self._apply_function(xs, cs, inverse=False)
+    def precompute(self, cs: Tensors) -> Any:
+        return self.graph.precompute(cs)
 
-    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return self._apply_function(ys, cs, inverse=True)
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        return self._run(self.directions[0], xs, given)
 
-    def bind(self, conditions: Structured, *, gradients: bool = False) -> Bound:
-        """As :meth:`invgraph.Graph.bind`; samples of a bound graph are not what needs constant memory."""
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        return self._run(self.directions[1], ys, given)
+
+    def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
+        """Bind the graph itself, as :meth:`invgraph.Graph.bind` does: samples don't need constant memory."""
         return self.graph.bind(conditions, gradients=gradients)
 
-    def _apply_function(self, values: Tensors, cs: Tensors, inverse: bool) -> Result:
-        trained = tuple(p for p in self.graph.parameters() if p.requires_grad)
-        if not torch.is_grad_enabled() or not any(t.requires_grad for t in (*values, *cs, *trained)):
-            return self.graph._inverse(values, cs) if inverse else self.graph._forward(values, cs)
-        count = (len(values), len(cs))
-        *outputs, log_det = _Walk.apply(self, inverse, count, *values, *cs, *trained)  # type: ignore[no-untyped-call]
+    def _run(self, direction: Direction, values: Tensors, given: Any) -> Result:
+        parameters = trainable(self.graph)
+        if isinstance(given, Precomputed) or not needs_grad(*values, *given, *parameters):
+            return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
+        call = Call(self.graph, direction, self.tolerance, len(values), len(given))
+        *outputs, log_det = _Reversible.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
         return tuple(outputs), log_det
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
@@ -118,54 +135,95 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
     return Reversible(graph, anchors, tolerance)
 
 
-class _Walk(torch.autograd.Function):
+class Direction:
+    """One direction of a graph, and how its backward pass goes.
+
+    Arguments:
+        schedule: The direction.
+        opposite: The other one.
+        anchors: Keep the inputs of every k-th node; None: of no node.
+    """
+
+    def __init__(self, schedule: Schedule, opposite: Schedule, anchors: int | None) -> None:
+        self.schedule, self.opposite = schedule, opposite
+        self.stages: tuple[Stage, ...] = plan(schedule)
+        every = len(schedule.steps) + 1 if anchors is None else anchors
+        self.anchors = {
+            step for index, step in enumerate(schedule.steps) if index and index % every == 0 and not step.feature
+        }
+
+    def run(self, graph: Graph, values: Tensors, cs: Tensors) -> tuple[Tensors, Tensor, dict[Step, Tensors]]:
+        """Run the graph; return outputs, log-determinant, and the inputs of the anchors."""
+        kept: dict[Step, Tensors] = {}
+
+        def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
+            if step in self.anchors:
+                kept[step] = gather(slots, step.inputs)
+
+        before = keep if self.anchors else None
+        outputs, log_det = graph._run(self.schedule, values, cs, before)
+        return outputs, log_det, kept
+
+
+class Call(NamedTuple):
+    """One call of the runner without its tensors: first the values, then the conditions, then the parameters."""
+
+    graph: Graph
+    direction: Direction
+    tolerance: float | None
+    values: int
+    conditions: int
+
+
+class _Reversible(torch.autograd.Function):
     """The whole graph as one function: parameters are arguments, so that hooks on them (DDP) see their gradients."""
 
     @staticmethod
-    def forward(
-        ctx: Any, runner: Reversible, inverse: bool, count: tuple[int, int], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
-        values, cs = tensors[: count[0]], tensors[count[0] : sum(count)]
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
         ctx.autocast = Autocast.current(values[0].device.type)
         random = random_states(values[0])
-        with ctx.autocast.again():
-            outputs, log_det, kept = _run(runner, values, cs, inverse)
-        if not all(torch.equal(a, b) for a, b in zip(random, random_states(values[0]), strict=True)):
+        with ctx.autocast.restore():
+            outputs, log_det, kept = call.direction.run(call.graph, values, cs)
+        if not all(map(torch.equal, random, random_states(values[0]))):
             advice = "dropout can't be run again with the same numbers: call .eval() on it, or train the plain graph"
             raise GraphError(_WHERE, "a node that draws random numbers", advice)
-        ctx.runner, ctx.inverse, ctx.count = runner, inverse, count
-        ctx.parameters, ctx.arguments = tensors[sum(count) :], len(tensors)
+        ctx.call, ctx.anchors = call, list(kept)
         # A call may return an argument as it is; a function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.save_for_backward(*outputs, *tensors, *kept)
+        ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
+        ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
+        ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
             advice = "second derivatives need stored activations: use the plain graph where create_graph=True"
             raise GraphError(_WHERE, "a double backward", advice)
-        saved = _unpack(ctx)
-        values, conditions = ctx.count
-        ends = len(slopes) - 1
-        outputs, arguments, kept = saved[:ends], saved[ends : ends + ctx.arguments], saved[ends + ctx.arguments :]
-        wanted = [p for p, need in zip(ctx.parameters, ctx.needs_input_grad[3 + sum(ctx.count) :], strict=True) if need]
-        runner, inverse = ctx.runner, ctx.inverse
-        given_conditions = arguments[values : values + conditions]
-        back = Backward(runner.graph, inverse, given_conditions, Gradients(wanted), runner.tolerance)
-        with ctx.autocast.again(), FrozenStatistics(runner.graph), torch.no_grad():
-            found = back.walk(
-                runner.plans[inverse], outputs, slopes, arguments[:values], _anchored(runner, inverse, kept)
-            )
-        given = back.slopes[:conditions]
-        trained = [
-            back.gradients.of(p) if need else None
-            for p, need in zip(ctx.parameters, ctx.needs_input_grad[3 + sum(ctx.count) :], strict=True)
-        ]
-        return (None, None, None, *found, *given, *trained)
+        call: Call = ctx.call
+        outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
+        values, cs, parameters = _split(tensors, call.values, call.conditions)
+        needed = ctx.needs_input_grad[1 + call.values + call.conditions :]
+        grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
+        layers, direction = tuple(call.graph.layers.values()), call.direction
+        back = Backward(direction.schedule, direction.opposite, layers, cs, grads, call.tolerance)
+        anchored: dict[Step, Tensors] = {}
+        for step in ctx.anchors:
+            anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
+        with (
+            ctx.autocast.restore(), frozen_statistics(call.graph), torch.no_grad(),
+            parameters_of_the_call(ctx.places, parameters),
+        ):  # fmt: skip
+            value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
+        return None, *value_grads, *back.grads[: call.conditions], *map(grads.of, parameters)
 
 
-def _unpack(ctx: Any) -> Tensors:
+def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
+    return tensors[:first], tensors[first : first + second], tensors[first + second :]
+
+
+def _saved(ctx: Any) -> Tensors:
     try:
         saved: Tensors = ctx.saved_tensors
     except RuntimeError as error:
@@ -174,31 +232,3 @@ def _unpack(ctx: Any) -> Tensors:
         advice = "an output, input, condition or parameter was changed in place before backward: change a copy"
         raise NumericsError(_WHERE, "saved values that are no longer there", advice) from error
     return saved
-
-
-def _run(runner: Reversible, values: Tensors, cs: Tensors, inverse: bool) -> tuple[Tensors, Tensor, tuple[Tensor, ...]]:
-    """The graph without gradients; outputs, log-determinant, and what the anchors keep."""
-    graph = runner.graph
-    schedule = schedule_of(graph, inverse)
-    slots = graph._start(schedule, values, cs)
-    log_det = values[0].new_zeros(values[0].shape[0])
-    layers = tuple(graph.layers.values())
-    kept: list[Tensor] = []
-    for index, step in enumerate(schedule.steps):
-        if _is_anchor(runner, index, step):
-            kept.extend(held(slots, step.inputs))
-        log_det = graph._advance(step, layers[step.layer], slots, log_det, inverse)
-    return held(slots, schedule.ends), log_det, tuple(kept)
-
-
-def _is_anchor(runner: Reversible, index: int, step: Step) -> bool:
-    return runner.anchors is not None and index % runner.anchors == 0 and index > 0 and not step.feature
-
-
-def _anchored(runner: Reversible, inverse: bool, kept: Tensors) -> dict[Step, Tensors]:
-    """What was kept, by the step whose inputs it is."""
-    found: dict[Step, Tensors] = {}
-    for index, step in enumerate(schedule_of(runner.graph, inverse).steps):
-        if _is_anchor(runner, index, step):
-            found[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
-    return found

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from invgraph.core.invertible import Inverse, Invertible, Nested
+from invgraph.core.invertible import Invertible
+from invgraph.core.wrappers import Inverse
 from invgraph.graph.graph import Graph
 from invgraph.numerics.seeding import generator, normal
 from invgraph.shapes import Tensors, numel
@@ -24,9 +25,9 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
         with torch.no_grad():
             xs, _ = subject.directions[0].run()
         module = module.module
-    graph = module.module if isinstance(module, Nested) else module
-    if not isinstance(graph, Graph):
+    if not isinstance(module, Graph):
         return []
+    graph = module
     named = {layer: name for name, layer in _layers(graph, "")}
     found: dict[nn.Module, tuple[Tensors, Tensors, Tensors]] = {}
 
@@ -48,8 +49,8 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
 def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
     """Invertible nodes with their names, ``outer.inner`` in nested graphs, inner ones first."""
     for name, layer in graph.layers.items():
-        if isinstance(layer, Nested) and isinstance(layer.module, Graph):
-            yield from _layers(layer.module, f"{prefix}{name}.")
+        if isinstance(layer, Graph):
+            yield from _layers(layer, f"{prefix}{name}.")
         if isinstance(layer, Invertible):
             yield f"{prefix}{name}", layer
 
@@ -70,8 +71,7 @@ def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
     else:
         amplification = _estimated(subject.directions[1])
     exact = max(round_trip(direction) for direction in subject.directions)
-    kind = type(module.module if isinstance(module, Nested) else module).__name__
-    return NodeReport(name, kind, dims, exact, error, amplification)
+    return NodeReport(name, type(module).__name__, dims, exact, error, amplification)
 
 
 def _log_det_error(subject: Subject, direction: Direction) -> float:

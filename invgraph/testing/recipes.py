@@ -9,7 +9,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.invertible import Inverse, Invertible
+from invgraph.core.invertible import Invertible
+from invgraph.core.wrappers import Inverse
 from invgraph.layers.actnorm import ActNorm
 from invgraph.layers.all_in_one import AllInOne
 from invgraph.layers.autoregressive import Autoregressive

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from invgraph.core.invertible import Invertible, Result, flat_call
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ports import Ports
 from invgraph.errors import ArgumentError, ContractError
 from invgraph.shapes import Tensors
 
@@ -66,10 +67,15 @@ class Subject:
     limits: Tolerances
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return flat_call(self.module, self.module._inputs(), self.module._conditions(), xs, cs)
+        return self._call(self.module, self.module._inputs(), xs, cs)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return flat_call(self.module.inverse, self.module._outputs(), self.module._conditions(), ys, cs)
+        return self._call(self.module.inverse, self.module._outputs(), ys, cs)
+
+    def _call(self, direction: Callable[..., Any], source: Ports, values: Tensors, cs: Tensors) -> Result:
+        """Call a direction in the structure that the module declares, with tuples in and out."""
+        outputs, log_det = direction(source.pack(values), self.module._conditions().pack(cs))
+        return (outputs if isinstance(outputs, tuple) else (outputs,)), log_det
 
     @property
     def directions(self) -> tuple[Direction, Direction]:

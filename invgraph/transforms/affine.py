@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from invgraph.fused.affine import scale_and_shift
-from invgraph.numerics.soft_clamp import Activation, require_clamp
+from invgraph.fused.affine import AffineKernel
+from invgraph.numerics.reductions import per_sample
+from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
 from invgraph.transforms.transform import Transform
 
 
@@ -48,10 +50,21 @@ class Affine(Transform):
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._map(x, params, inverse=False)
+        return self.kernel(inverse=False).run(x, params)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._map(y, params, inverse=True)
+        return self.kernel(inverse=True).run(y, params)
 
-    def _map(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        return scale_and_shift(x, params, self.clamp, self.activation, inverse)
+    def kernel(self, inverse: bool) -> AffineKernel:
+        """Return one direction, with its gradient derived by hand."""
+        return AffineKernel(self._unscale if inverse else self._scale, self.clamp, self.activation, inverse)
+
+    def _scale(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        raw, t = params.unbind(1)
+        s = soft_clamp(raw, self.clamp, self.activation)
+        return torch.addcmul(t, x, torch.exp(s)), per_sample(s)
+
+    def _unscale(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        raw, t = params.unbind(1)
+        s = soft_clamp(raw, self.clamp, self.activation)
+        return (y - t) / torch.exp(s), -per_sample(s)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
 from invgraph.transforms.spline import require_bound, require_floor
-from invgraph.transforms.transform import Transform, per_sample
+from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
-from invgraph.transforms.transform import Transform, per_sample
+from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)

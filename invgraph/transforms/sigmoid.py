@@ -12,7 +12,8 @@ from torch.nn.functional import logsigmoid
 from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.domain import require_domain
-from invgraph.transforms.transform import Transform, per_sample
+from invgraph.numerics.reductions import per_sample
+from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from invgraph.arguments import require_flag
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import soft_clamp
-from invgraph.transforms.transform import Transform, per_sample
+from invgraph.transforms.transform import Transform
 
 Unit = tuple[Tensor, Tensor]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeAlias
 
 from torch import Tensor
+
+Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""One direction of a transform: result and log-determinant per sample, from data and parameters."""
 
 
 class Transform(ABC):
@@ -34,8 +38,3 @@ class Transform(ABC):
     @abstractmethod
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
-
-
-def per_sample(terms: Tensor) -> Tensor:
-    """Sum over everything but the batch."""
-    return terms.flatten(1).sum(1)

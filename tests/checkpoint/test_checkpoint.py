@@ -19,6 +19,7 @@ import torch
 from cases import CASES, Case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from torch import Tensor, nn
 from training import Run, digest, make_flow
 
@@ -296,8 +297,8 @@ DIFFERENCES = {
               "+ node 'block'.subnets.0.0.module.0: Linear(in_features=5, out_features=9, bias=True)"),
     "class": ("- node 'mix': Permute((4,) -> (4,)) of x", "+ node 'mix': Orthogonal((4,) -> (4,)) of x"),
     "more": ("+ node 'norm': ActNorm((4,) -> (4,)) of mix", "- node 'block': Coupling(", "of mix | c", "of norm | c"),
-    "name": ("- node 'block': Coupling(", "+ node 'renamed': Coupling(", "- node 'nested': Nested((4,) -> (4,)) of "
-             "block", "+ node 'nested': Nested((4,) -> (4,)) of renamed"),
+    "name": ("- node 'block': Coupling(", "+ node 'renamed': Coupling(", "- node 'nested': Graph(inner (4,) -> k (4,)) of "
+             "block", "+ node 'nested': Graph(inner (4,) -> k (4,)) of renamed"),
     "wiring": ("+ node 'a': Flatten((4,) -> (4,)) of block", "of a", "+ the whole: Graph([x (4,), y (2, 2)] -> "
                "[nested (4,), b (4,)] | c (3,))"),
     "nested": ("- node 'nested'.module.layers.turn: Permute", "+ node 'nested'.module.layers.turn: Orthogonal"),
@@ -353,6 +354,30 @@ def test_without_strict_the_tensors_alone_must_agree(path: Path) -> None:
     assert digest(other) == digest(saved)
     with pytest.raises(ig.CheckpointError, match="renamed"):
         ig.load(path, declared("name"), strict=False)
+
+
+def nested_in_the_first_format() -> ig.Graph:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    a, d = ig.InputNode(2, name="a"), ig.ConditionNode(3, name="d")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}
+    inner = ig.Graph(a, ig.Node(a, ig.Coupling, args, conditions=d, name="inner"), d)
+    left, right = ig.Node(x, ig.Split, {"sizes": (2, 2)}, name="split")
+    nested = ig.Node(left, inner, conditions=c, name="nested")
+    return ig.Graph(x, ig.Node((nested, right), ig.Concat, name="concat"), c)
+
+
+def test_a_nested_graph_of_an_early_checkpoint_loads() -> None:
+    """A nested graph was held in a wrapper, so that its tensors had ``module.`` in their names."""
+    file = Path(__file__).parent / "data" / "nested_in_the_first_format.safetensors"
+    graph = nested_in_the_first_format()
+    expected = torch.tensor(ig.load(file, graph).metadata["z"])
+    assert torch.equal(graph(torch.ones(1, 4), torch.ones(1, 3))[0], expected)
+    with safe_open(file, "pt") as stored:
+        state = {name.removeprefix("model."): stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    assert any(".module." in name for name in state)
+    by_torch = nested_in_the_first_format()
+    by_torch.load_state_dict(state)
+    assert torch.equal(by_torch(torch.ones(1, 4), torch.ones(1, 3))[0], expected)
 
 
 def test_a_flow_is_not_its_graph(path: Path) -> None:

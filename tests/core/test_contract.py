@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, Case
+from flat import Flat
 from measures import equal, gap, jacobian
 from torch import Tensor
 
 import invgraph as ig
-from invgraph.core.invertible import Nested
 
 CHECKS = {
     "a": "declared output shapes are the real ones",
@@ -390,7 +390,7 @@ def test_opting_out_is_by_letter_and_says_why() -> None:
 
 def test_a_graph_declared_alone_takes_tensors() -> None:
     built = [case.build() for case in CASES if case.make and case.make.__name__ == "single_graph"]
-    assert [isinstance(module, Nested) for module in built] == [True]
+    assert [isinstance(module, Flat) for module in built] == [True]
     z, log_det = built[0].module(torch.zeros(2, 4, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64))
     assert z.shape == (2, 4)
     assert log_det.shape == (2,)

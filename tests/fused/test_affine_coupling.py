@@ -1,4 +1,4 @@
-"""Affine couplings of fully connected networks, whose gradient is written by hand: the same as any coupling's."""
+"""Affine couplings of fully connected networks, whose gradient is derived by hand: the same as without kernels."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def run(layer: ig.Coupling, inverse: bool, x: Tensor, *cs: Tensor) -> tuple[Tens
     return y, log_det
 
 
-def walk(layer: ig.Coupling, inverse: bool, x: Tensor, *cs: Tensor) -> tuple[Tensor, Tensor]:
-    """By the way that couplings of all transforms and subnets take."""
-    (y,), log_det = layer._walk(x, cs, None, inverse)
-    return y, log_det
+def readable(layer: ig.Coupling, inverse: bool, x: Tensor, *cs: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the layer without kernels."""
+    with ig.fused(False):
+        return run(layer, inverse, x, *cs)
 
 
 def gradients(outputs: tuple[Tensor, Tensor], leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -56,11 +56,11 @@ def gradients(outputs: tuple[Tensor, Tensor], leaves: tuple[Tensor, ...]) -> tup
 @pytest.mark.parametrize("inverse", [False, True])
 @pytest.mark.parametrize("conditions", CONDITIONS)
 @pytest.mark.parametrize("args", LAYERS)
-def test_results_and_gradients_are_those_of_the_way_for_all(args: Any, conditions: Any, inverse: bool) -> None:
+def test_results_and_gradients_are_those_without_kernels(args: Any, conditions: Any, inverse: bool) -> None:
     layer = coupling(conditions, **args)
     given = values(layer)
-    assert layer._dense(given[0]) is not None
-    own, exact = run(layer, inverse, *given), walk(layer, inverse, *given)
+    assert layer._kernel(given[0]) is not None
+    own, exact = run(layer, inverse, *given), readable(layer, inverse, *given)
     with torch.no_grad():
         unrecorded = run(layer, inverse, *given)
     for one, other, third in zip(own, exact, unrecorded, strict=True):
@@ -92,7 +92,7 @@ def test_a_gradient_is_computed_for_what_asks_for_one_alone(place: int) -> None:
         value.requires_grad_(index == place)
     y, log_det = run(layer, False, *leaves[:2])
     (found,) = gradients((y, log_det), (leaves[place],))
-    exact = gradients(walk(layer, False, *leaves[:2]), (leaves[place],))[0]
+    exact = gradients(readable(layer, False, *leaves[:2]), (leaves[place],))[0]
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13)
 
 
@@ -106,7 +106,7 @@ def test_parameters_put_in_for_one_call_count_in_later_derivatives_too() -> None
     with torch.no_grad():
         for name, p in layer.named_parameters():
             p.copy_(others[name])
-    exact, _ = walk(layer, False, x, c)
+    exact, _ = readable(layer, False, x, c)
     (slope,) = torch.autograd.grad(exact.square().sum(), x, create_graph=True)
     for one, other in zip(again, torch.autograd.grad(slope.square().sum(), list(layer.parameters())), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
@@ -140,16 +140,16 @@ def test_surgery_is_seen() -> None:
     net = layer.subnets[0][0]
     before, _ = run(layer, False, x)
     parametrizations.weight_norm(net.layers[1])
-    assert layer._dense(x) is None
+    assert layer._kernel(x) is None
     torch.testing.assert_close(run(layer, False, x)[0], before)
     layer = coupling(())
     layer.subnets[0][0].layers[1] = nn.Sequential(layer.subnets[0][0].layers[1], nn.Tanh())
-    assert layer._dense(x) is None
+    assert layer._kernel(x) is None
     assert not torch.allclose(run(layer, False, x)[0], before)
     for bias in (True, False):
         layer.subnets[0][0].layers[1] = nn.Linear(4, 4, bias=bias).double()
-        assert (layer._dense(x) is not None) == bias
-        torch.testing.assert_close(run(layer, False, x), walk(layer, False, x))
+        assert (layer._kernel(x) is not None) == bias
+        torch.testing.assert_close(run(layer, False, x), readable(layer, False, x))
 
 
 def test_data_that_are_laid_out_otherwise_come_out_right() -> None:
@@ -158,7 +158,7 @@ def test_data_that_are_laid_out_otherwise_come_out_right() -> None:
     turned = x.detach().t().contiguous().t().requires_grad_()
     wide = torch.cat((x, x), 1).detach()[:, ::2].requires_grad_()
     for other in (turned, wide):
-        own, exact = run(layer, False, other, c), walk(layer, False, other, c)
+        own, exact = run(layer, False, other, c), readable(layer, False, other, c)
         torch.testing.assert_close(own, exact, rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(gradients(own, (other,)), gradients(exact, (other,)), rtol=1e-12, atol=1e-13)
 
@@ -230,12 +230,12 @@ class _Marked(Tensor):
     """A tensor of another type, as distributed and quantized ones are."""
 
 
-def test_parameters_of_other_types_take_the_way_for_all() -> None:
+def test_parameters_of_other_types_get_no_kernel() -> None:
     layer = coupling(())
     (x,) = values(layer)
     before, _ = run(layer, False, x)
     linear = layer.subnets[0][0].layers[1]
     linear.weight = nn.Parameter(linear.weight.detach().as_subclass(_Marked))
     assert type(linear.weight) is not nn.Parameter
-    assert layer._dense(x) is None
+    assert layer._kernel(x) is None
     torch.testing.assert_close(run(layer, False, x)[0].as_subclass(Tensor), before)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from invgraph.fused.convolution import shifted_sum
 from invgraph.nets import convolution
-from invgraph.nets.convolution import CONVOLUTIONS, shifted_sum
+from invgraph.nets.convolution import CONVOLUTIONS
 
 KINDS = [(rank, kernel, out) for rank in (1, 2, 3) for kernel in (1, 3, 5) for out in (1, 2, 7)]
 

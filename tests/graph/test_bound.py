@@ -11,7 +11,7 @@ from small_graphs import both, build, crossed_graph, deep_graph
 from torch import Tensor, nn
 
 import invgraph as ig
-from invgraph.graph.bound import Bound
+from invgraph.graph.bound import Binding
 
 CONDITIONAL = [case for case in CASES if case.cond_shapes]
 
@@ -45,11 +45,11 @@ def test_layers(case: Case) -> None:
 def test_many_samples_go_through_in_parts(
     make: Callable[[], ig.Graph], inverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invgraph.graph.bound._NUMBERS", 100)
+    monkeypatch.setattr("invgraph.graph.bound._ELEMENTS", 100)
     graph = build(make)
     walks = []
-    walk = Bound._walk
-    monkeypatch.setattr(Bound, "_walk", lambda *given: walks.append(len(given[2][0])) or walk(*given))
+    run = Binding.run
+    monkeypatch.setattr(Binding, "run", lambda *given: walks.append(len(given[3][0])) or run(*given))
     for ours, theirs in zip(*both(graph, inverse, 50, 2), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-10)
     assert len(walks) > 1
@@ -57,7 +57,7 @@ def test_many_samples_go_through_in_parts(
 
 
 def test_parts_are_not_made_where_a_batch_has_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invgraph.graph.bound._NUMBERS", 1)
+    monkeypatch.setattr("invgraph.graph.bound._ELEMENTS", 1)
 
     def subnet(channels_in: int, channels_out: int) -> nn.Module:
         return nn.Sequential(nn.Linear(channels_in, 8), nn.BatchNorm1d(8), nn.Linear(8, channels_out))

@@ -173,7 +173,7 @@ def test_split_and_concat_are_slices() -> None:
 def test_actnorm_normalises_the_batch_it_starts_from() -> None:
     x = draw([(3, 4)], 50)[0] * 4 + 7
     layer = ig.ActNorm((3, 4)).double()
-    layer.initialize(x)
+    layer.initialize((x,))
     (y,), log_det = layer((x,))
     assert gap((y.mean((0, 2)),), (torch.zeros(3, dtype=x.dtype),)) <= 1e-12
     assert gap((y.std((0, 2), correction=0),), (torch.ones(3, dtype=x.dtype),)) <= 1e-12

@@ -49,13 +49,13 @@ def test_the_last_layer_starts_at_zero(factory: SubnetFactory, shape: tuple[int,
 def test_the_conditions_share_is_theirs_alone(factory: SubnetFactory, shape: tuple[int, ...]) -> None:
     net, x, cs = built(factory, shape)
     randomize(net)
-    shared = net.share(cs)
+    shared = net.prepare(cs)
     assert torch.equal(net.combine(x, shared), net(x, cs))
     changed = net(x, (cs[0] + 1, cs[1]))
     assert not torch.allclose(net(x, cs), changed)
     assert not torch.allclose(net(x, cs), net(x, (cs[0], cs[1] + 1)))
     # The shares of few rows serve any number of samples, sample by sample.
-    rows = net.reuse(torch.cat((x, x + 1)), shared)
+    rows = net(torch.cat((x, x + 1)), shared)
     assert torch.allclose(rows, torch.cat((net(x, cs), net(x + 1, cs))), atol=1e-13)
     assert net.broadcasts
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import pytest
 import torch
+from flat import flat
 from torch import Tensor, nn
 
 import invgraph as ig
-from invgraph.core.invertible import as_layer
 from invgraph.shapes import Tensors
 from invgraph.testing import randomize
 
@@ -96,7 +96,7 @@ class Case:
         xs, cs = _draw(module.in_shapes, self.domain, 8, dtype, 99), _draw(module.cond_shapes, None, 8, dtype, 98)
         if isinstance(module, (ig.ActNorm, ig.Graph)):  # what can't be called before; the rest is as it was drawn
             module.initialize(module._inputs().pack(xs), module._conditions().pack(cs))
-        return as_layer(randomize(module, seed=seed + 1))
+        return flat(randomize(module, seed=seed + 1))
 
     def data(self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0) -> tuple[Tensors, Tensors]:
         """Inputs and conditions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from flat import flat as as_layer
 from torch import Tensor
 
 import invgraph as ig
@@ -44,7 +45,6 @@ def draw(shapes: Any, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.
 
 def flat(graph: ig.Graph) -> tuple[Any, Any]:
     """The two directions of a graph, with tuples for every side whatever structure it was declared with."""
-    from invgraph.core.invertible import as_layer
 
     layer = as_layer(graph)
     return layer, layer.inverse

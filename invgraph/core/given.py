@@ -1,0 +1,31 @@
+"""What a layer is given besides its data: conditions, or what was computed from them beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class Precomputed(tuple[Any, ...]):
+    """What :meth:`~invgraph.Invertible.precompute` returned: a bound graph hands it over in place of conditions."""
+
+    __slots__ = ()
+
+
+def pick(given: Any, index: int) -> Any:
+    """Return one part of what was precomputed; conditions are handed on whole."""
+    return given[index] if isinstance(given, Precomputed) else given
+
+
+def add_rows(h: Tensor, addend: Tensor, *, in_place: bool = False) -> Tensor:
+    """Return ``h + addend``, where each row of the addend serves several samples; it is broadcast, never repeated.
+
+    Arguments:
+        h: Values of shape ``(n * B, ...)``, sample by sample.
+        addend: Values of shape ``(B, ...)``, or one row.
+        in_place: True if ``h`` is the caller's to overwrite.
+    """
+    samples = h if addend.shape[0] in (1, h.shape[0]) else h.unflatten(0, (-1, addend.shape[0]))
+    total = samples.add_(addend) if in_place and h.dtype == addend.dtype else samples + addend
+    return total if samples is h else total.flatten(0, 1)

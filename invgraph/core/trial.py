@@ -1,0 +1,82 @@
+"""A trial without data: the shapes that a network returns, or a clear refusal where it is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from invgraph.errors import GraphError
+from invgraph.shapes import Shape, batched
+from invgraph.torch_internals import tensor_stores
+
+
+def trial_input(shape: Shape) -> Tensor:
+    """Return a tensor without data: a batch of two of this shape."""
+    return torch.empty(2, *shape, device="meta")
+
+
+def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = None) -> Any:
+    """Run a module on tensors without data, and return its result; the module stays as it is.
+
+    Arguments:
+        where: The layer or node, for errors.
+        module: The network.
+        arguments: What it is called with: meta tensors, or tuples of them.
+        kind: What errors call the network. Default: the name of its class.
+
+    Raises:
+        GraphError: The module is lazy, or refuses the shapes.
+    """
+    kind = type(module).__name__ if kind is None else kind
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            given = f"{kind} with the lazy {name.removeprefix('module.')}"
+            advice = "lazy modules have no shapes yet: call it once first, or write nn.Linear(in, out)"
+            raise GraphError(where, given, advice)
+    with torch.no_grad(), torch.device("meta"), _without_data(module):
+        try:
+            return module(*arguments)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            shapes = ", ".join(_describe(argument) for argument in arguments)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            plain = _plain_tensors(module) if "meta" in reason else ""
+            reason += f" It holds the plain tensor {plain}: make it a buffer, by register_buffer" if plain else ""
+            raise GraphError(where, f"{kind} tried on {shapes}", f"it fails: {reason}") from error
+
+
+@contextmanager
+def _without_data(module: nn.Module) -> Iterator[None]:
+    """Put meta tensors in place of a module's parameters and buffers, and back; a module may stand in it twice."""
+    stores = list(tensor_stores(module))
+    before = [dict(store) for store in stores]
+    metas: dict[int, Tensor] = {}  # tied tensors stay tied
+    try:
+        for store in stores:
+            for name, tensor in store.items():
+                if tensor is not None:
+                    store[name] = metas.setdefault(id(tensor), tensor.detach().to("meta"))
+        yield
+    finally:
+        for store, saved in zip(stores, before, strict=True):
+            store.clear()
+            store.update(saved)
+
+
+def _plain_tensors(module: nn.Module) -> str:
+    """Return the names of tensors that are attributes of a module, and neither its parameters nor its buffers."""
+    attributes = ((path, name, value) for path, part in module.named_modules() for name, value in vars(part).items())
+    found = (f"{path}.{name}" for path, name, value in attributes if isinstance(value, Tensor))
+    return ", ".join(repr(name.removeprefix("module").removeprefix(".")) for name in found)
+
+
+def _describe(argument: object) -> str:
+    if isinstance(argument, Tensor):
+        return batched(tuple(argument.shape[1:]))
+    if isinstance(argument, tuple):
+        return ", ".join(_describe(entry) for entry in argument) or "no conditions"
+    return repr(argument)

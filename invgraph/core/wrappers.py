@@ -1,0 +1,73 @@
+"""A layer or graph with its two directions swapped."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from invgraph.core.invertible import Invertible, Result, call_checked, require_invertible
+from invgraph.core.ports import Ports
+from invgraph.shapes import Shape, Tensors
+
+
+@final
+class Inverse(Invertible):
+    """A module with its two directions swapped.
+
+    It is a module itself, with the parameters of the one that it holds: hand it to ``DistributedDataParallel``,
+    ``torch.compile`` or ``torch.export`` when the inverse is what trains or is exported.
+
+    .. math:: y = f^{-1}(x; c)
+
+    Shape:
+        The module's, the other way: from its outputs to its inputs.
+
+    Log-det:
+        That of the module's inverse, nats per sample.
+
+    Arguments:
+        module: A layer or a graph.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> upsample = ig.Inverse(ig.Haar((3, 8, 8)))
+        >>> (x,), log_det = upsample((torch.zeros(2, 12, 4, 4),))
+        >>> x.shape
+        torch.Size([2, 3, 8, 8])
+    """
+
+    conditional = True
+    arity = None
+
+    def __init__(self, module: Invertible) -> None:
+        module = require_invertible(module, "Inverse")
+        super().__init__(module.out_shapes, module.cond_shapes)
+        self.module = module
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        return self.module.in_shapes
+
+    def precompute(self, cs: Tensors) -> Any:
+        return self.module.precompute(cs)
+
+    def _forward(self, xs: Tensors, given: Any) -> Result:
+        return call_checked(self.module, xs, given, inverse=True)
+
+    def _inverse(self, ys: Tensors, given: Any) -> Result:
+        return call_checked(self.module, ys, given, inverse=False)
+
+    def _initialize(self, xs: Tensors, cs: Tensors) -> None:
+        """Set what depends on data that enter here, at the module's outputs."""
+        self.module._initialize_inverse(xs, cs)
+
+    def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
+        self.module._initialize(ys, cs)
+
+    def _inputs(self) -> Ports:
+        return self.module._outputs().named("input")
+
+    def _outputs(self) -> Ports:
+        return self.module._inputs().named("output")
+
+    def _conditions(self) -> Ports:
+        return self.module._conditions()
