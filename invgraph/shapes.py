@@ -82,17 +82,19 @@ def floating_tensor(module: nn.Module) -> Tensor | None:
     Its dtype and device are those that the module expects of its data.
     """
     # Asked at every call of every layer: one loop over the dictionaries costs a tenth of module.parameters().
-    waiting = [module]
+    waiting: list[nn.Module | None] = [module]
     buffer: Tensor | None = None
     while waiting:
         part = waiting.pop()
+        if part is None:
+            continue
         for parameter in part._parameters.values():
             if parameter is not None and parameter.is_floating_point():
                 return parameter
         for value in part._buffers.values() if buffer is None else ():
             if value is not None and value.is_floating_point():
                 buffer = value
-        waiting.extend([child for child in part._modules.values() if child is not None][::-1])
+        waiting.extend(part._modules.values())
     return buffer
 
 

@@ -36,6 +36,10 @@ def tensor_stores(module: nn.Module) -> Iterator[dict[str, Any]]:
         yield part._buffers
 
 
+has_global_hooks = torch.nn.modules.module._has_any_global_hook
+"""True if hooks are registered that torch calls along with every module there is."""
+
+
 def has_hooks(module: nn.Module) -> bool:
     """True if anything is called along with a module: forward or backward hooks, before or after."""
     return bool(
@@ -43,21 +47,39 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
-def own_parameters(module: nn.Module) -> dict[str, nn.Parameter | None]:
-    """Return a module's own parameters by name; quicker than attributes, and empty for data-parallel replicas."""
-    parameters: dict[str, nn.Parameter | None] = module.__dict__["_parameters"]
-    return parameters
+class Snapshot:
+    """All that calling some modules depends on: classes, children, parameters, and hooks, of which there are none.
 
+    Arguments:
+        root: A module, of which every part is taken.
+    """
 
-def children(module: nn.Module) -> dict[str, nn.Module]:
-    """Return a module's children by name; quicker than attributes."""
-    found: dict[str, nn.Module] = module.__dict__["_modules"]
-    return found
+    def __init__(self, root: nn.Module) -> None:
+        parts = list(root.modules())
+        self.root = root
+        self._kinds = [(part, type(part), type(part).forward) for part in parts]
+        stores = [store for part in parts for store in (part._modules, part._parameters)]
+        self._stores = [(store, tuple(store.values())) for store in stores]
+        self._hooks = [
+            hooks
+            for part in parts
+            for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+        ]
 
-
-def is_patched(module: nn.Module) -> bool:
-    """True if an instance has a ``forward`` that is not its class's."""
-    return "forward" in module.__dict__
+    def holds(self) -> bool:
+        """True if nothing has changed since, and nothing else is called along with the modules."""
+        if any(self._hooks) or has_global_hooks():
+            return False
+        for part, kind, forward in self._kinds:
+            if type(part) is not kind or kind.forward is not forward or "forward" in part.__dict__:
+                return False
+        for store, values in self._stores:
+            if len(store) != len(values):
+                return False
+            for now, before in zip(store.values(), values, strict=True):
+                if now is not before:
+                    return False
+        return True
 
 
 def batch_norms(module: nn.Module) -> list[Any]:
@@ -94,8 +116,3 @@ def compile_region(function: Callable[..., Any]) -> Callable[..., Any]:
 def aoti_package(program: Any, path: str) -> str:
     """Compile an exported program ahead of time into a package."""
     return str(torch._inductor.aoti_compile_and_package(program, package_path=path))
-
-
-def has_global_hooks() -> bool:
-    """True if hooks are registered that torch calls along with every module there is."""
-    return bool(torch.nn.modules.module._has_any_global_hook())

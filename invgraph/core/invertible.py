@@ -188,9 +188,10 @@ class Invertible(nn.Module, ABC):
         return Ports("condition", self.cond_shapes)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy or pickle, which is not compiled, like that of any module."""
+        """Return the state of a copy or pickle: without what was compiled, or kept to be quick."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        state.pop("_compiled_inverse_impl", None)
+        for name in ("_compiled_inverse_impl", "_fused"):
+            state.pop(name, None)
         return state
 
     def extra_repr(self) -> str:

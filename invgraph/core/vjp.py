@@ -46,7 +46,7 @@ class ParameterGrads:
     def of_kernel(
         self,
         backward: Callable[..., Any],
-        tensors: Tensors,
+        parameters: Tensors,
         transform: Any,
         y: Tensor,
         cs: Tensors,
@@ -55,14 +55,13 @@ class ParameterGrads:
         """Run a kernel that rebuilds and differentiates a layer, and add the gradients of its parameters.
 
         Arguments:
-            backward: The kernel: inputs, their gradient, and those of ``tensors``.
-            tensors: The conditions, then the parameters.
+            backward: The kernel: inputs, their gradient, and those of conditions and parameters.
+            parameters: The parameters.
             transform: Handed on to the kernel.
             y: The output of the call.
             cs: The conditions.
             grad_outputs: The gradients of the output and of the log-determinant.
         """
-        parameters = tensors[len(cs) :]
         wanted = [*[c.requires_grad for c in cs], *[id(parameter) in self._found for parameter in parameters]]
         y_grad = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
         log_det_grad = y.new_zeros(y.shape[0]) if grad_outputs[1] is None else grad_outputs[1]
@@ -70,9 +69,9 @@ class ParameterGrads:
         self.add(parameters, found[len(cs) :])
         return LayerGrads((x,), (x_grad,), found[: len(cs)])
 
-    def of(self, parameter: Tensor) -> Tensor | None:
-        """Return the gradient of a parameter; None if it needs none, or nothing depends on it."""
-        return self._found.get(id(parameter))
+    def of(self, parameters: Tensors) -> list[Tensor | None]:
+        """Return the gradients of parameters; None for one that needs none, or that nothing depends on."""
+        return [self._found.get(id(parameter)) for parameter in parameters]
 
 
 def add_grads(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -115,7 +114,7 @@ def vjp_from_inputs(
         grad_outputs: The gradients of the outputs and of the log-determinant.
         grads: Where the gradients of the parameters are added.
     """
-    leaves = tuple(as_leaf(x) for x in xs)
+    leaves = tuple([as_leaf(x) for x in xs])
     with torch.enable_grad():
         outputs, log_det = call(leaves, cs)
     found = vjp((*outputs, log_det), grad_outputs, (*leaves, *cs, *parameters))

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from invgraph.fused.dispatch import differentiate, is_eager, is_first_order, needs_grad
-from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import Activation, soft_clamp, soft_clamp_backward
 
 Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -30,9 +29,8 @@ class AffineKernel(NamedTuple):
     activation: Activation
     inverse: bool
 
-    @property
     def scales(self) -> int:
-        """Number of tensors that :meth:`evaluate` keeps."""
+        """Return the number of tensors that :meth:`evaluate` keeps."""
         return 1 if self.activation == "atan" else 2
 
     def run(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,8 +45,8 @@ class AffineKernel(NamedTuple):
         """Return result, log-determinant per sample, and what :meth:`backward` needs, in few passes over memory."""
         raw, t = params.unbind(1)
         s = soft_clamp(raw, self.clamp, self.activation)
-        log_det = per_sample(s)
-        scales = [s.exp_()] if self.scales == 1 else [s.exp(), s]
+        log_det = s.flatten(1).sum(1)
+        scales = [s.exp_()] if self.activation == "atan" else [s.exp(), s]
         if self.inverse:
             y, log_det = torch.sub(x, t, out=out).div_(scales[0]), log_det.neg_()
         else:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.fused.affine import AffineKernel
-from invgraph.fused.dispatch import differentiate, is_eager, is_first_order, is_plain_tensor, needs_grad
+from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
 from invgraph.fused.mlp import MLPKernel, as_mlp
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import children
+from invgraph.torch_internals import Snapshot
 
 
 class Kept(NamedTuple):
@@ -114,8 +114,8 @@ class Plan(NamedTuple):
             current[side], grad = self.transform.backward(
                 before[side], own.params, after[side], own.scales, (current[side], log_det_grad), out=out[side]
             )
-            start = self.conditions + sum(len(nets[k].tensors) for k in range(side))
-            end = start + len(net.tensors)
+            start = self.conditions + (2 * self.layers[0] + self.conditions if side else 0)
+            end = start + 2 * self.layers[side] + self.conditions
             grad, grads[start:end] = net.backward(read, cs, own.hidden, grad.flatten(1), wanted[start:end])
             current[other] = torch.addmm(current[other], grad, net.weights[0], out=out[other])
             for k in range(self.conditions):
@@ -133,14 +133,27 @@ class Plan(NamedTuple):
         return torch.split_with_sizes(x, self.sizes, 1)
 
 
-class AffineCoupling(NamedTuple):
-    """A coupling with its networks: what a layer calls in place of its own arithmetic."""
+class AffineCoupling:
+    """A coupling with its networks: what a layer calls in place of its own arithmetic.
 
-    nets: Sequence[MLPKernel]
-    sizes: list[int]
+    Arguments:
+        subnets: For each side, a list of its networks.
+        nets: The kernel of each side's network.
+        sizes: Channels of the two parts.
+    """
 
-    def run(self, transform: AffineKernel, x: Tensor, given: Any, *, bound: bool) -> tuple[Tensor, Tensor]:
-        """Return result and log-determinant per sample.
+    def __init__(self, subnets: nn.Module, nets: list[MLPKernel], sizes: list[int]) -> None:
+        self.snapshot = Snapshot(subnets)
+        self.nets, self.sizes = nets, sizes
+        self.layers = tuple([len(net.weights) for net in nets])
+        self.parameters: Tensors = sum((net.tensors() for net in nets), ())
+
+    def is_current(self, subnets: nn.Module) -> bool:
+        """True if the networks are still those that the kernel was made for, and nothing was put on them."""
+        return subnets is self.snapshot.root and self.snapshot.holds()
+
+    def run(self, transform: AffineKernel, x: Tensor, given: Any, *, bound: bool) -> tuple[Tensors, Tensor]:
+        """Return outputs and log-determinant per sample.
 
         Arguments:
             transform: The direction of the transform.
@@ -148,55 +161,43 @@ class AffineCoupling(NamedTuple):
             given: The conditions; or, if ``bound``, what each network computed from them.
             bound: True for a bound graph, which records no gradients here.
         """
+        plan = self.plan(transform, 0 if bound else len(given))
         if bound:
-            return self._plan(transform, 0).evaluate_bound(x, given, self.nets)
-        plan = self._plan(transform, len(given))
-        tensors = self.tensors(given)
-        if needs_grad(x, *tensors):
-            return _AffineCoupling.apply(plan, self.nets, x, *tensors)  # type: ignore[no-untyped-call, no-any-return]
-        return plan.evaluate(x, given, self.nets)[:2]
+            y, log_det = plan.evaluate_bound(x, given, self.nets)
+        elif needs_grad(x, *given, *self.parameters):
+            y, log_det = _AffineCoupling.apply(plan, self.nets, x, *given, *self.parameters)  # type: ignore[no-untyped-call]
+        else:
+            y, log_det, _ = plan.evaluate(x, given, self.nets)
+        return (y,), log_det
 
     def backward_from_outputs(
         self, transform: AffineKernel, y: Tensor, cs: Tensors, grad_outputs: Sequence[Tensor], wanted: Sequence[bool]
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """Return the ``x`` that ``y`` was made of, its gradient, and those of :meth:`tensors`, where wanted.
+        """Return the ``x`` that ``y`` was made of, its gradient, and those of conditions and parameters, where wanted.
 
         Each network runs once for both.
         """
         x = torch.empty_like(y)
-        return x, *self._plan(transform, len(cs)).backward(x, y, self.tensors(cs), (), grad_outputs, wanted)
+        tensors = (*cs, *self.parameters)
+        return x, *self.plan(transform, len(cs)).backward(x, y, tensors, (), grad_outputs, wanted)
 
-    def tensors(self, cs: Tensors) -> Tensors:
-        """Return the conditions, then the parameters of each side."""
-        tensors = cs
-        for net in self.nets:
-            tensors += net.tensors
-        return tensors
-
-    def _plan(self, transform: AffineKernel, conditions: int) -> Plan:
-        order = range(len(self.nets))
-        layers = tuple([len(net.weights) for net in self.nets])
-        return Plan(self.sizes, order[::-1] if transform.inverse else order, transform, layers, conditions)
+    def plan(self, transform: AffineKernel, conditions: int) -> Plan:
+        """Return what to do, apart from the tensors."""
+        order = (0, 1)[: len(self.nets)]
+        return Plan(self.sizes, order[::-1] if transform.inverse else order, transform, self.layers, conditions)
 
 
-def as_affine_coupling(subnets: nn.Module, sizes: list[int], x: Tensor) -> AffineCoupling | None:
-    """Return the kernel of a coupling, or None where it would not give what the modules give.
-
-    Arguments:
-        subnets: For each side, a list of its networks.
-        sizes: Channels of the two parts.
-        x: The data.
-    """
-    if not is_eager() or not is_plain_tensor(x):
-        return None
+def as_affine_coupling(subnets: nn.ModuleList, sizes: list[int]) -> AffineCoupling | None:
+    """Return the kernel of a coupling, or None where it would not give what the modules give."""
     nets = []
-    for side in children(subnets).values():
-        networks = tuple(children(side).values())
+    for side in subnets:
+        networks = list(side.children())
         net = as_mlp(networks[0]) if len(networks) == 1 else None
         if net is None:
             return None
         nets.append(net)
-    return AffineCoupling(nets, sizes)
+    kernel = AffineCoupling(subnets, nets, sizes)
+    return kernel if kernel.snapshot.holds() else None
 
 
 class _AffineCoupling(torch.autograd.Function):
@@ -204,7 +205,10 @@ class _AffineCoupling(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, nets: Sequence[MLPKernel], x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det, kept = plan.evaluate(x, tensors[: plan.conditions], nets)
         ctx.plan = plan
-        ctx.save_for_backward(x, y, *tensors, *(t for k in kept for t in (*k.hidden, k.params, *k.scales)))
+        saved = [x, y, *tensors]
+        for side in kept:
+            saved += (*side.hidden, side.params, *side.scales)
+        ctx.save_for_backward(*saved)
         return y, log_det
 
     @staticmethod
@@ -218,6 +222,6 @@ class _AffineCoupling(torch.autograd.Function):
         kept = []
         for side in plan.order:
             hidden = [next(saved) for _ in range(plan.layers[side] - 1)]
-            kept.append(Kept(hidden, next(saved), [next(saved) for _ in range(plan.transform.scales)]))
+            kept.append(Kept(hidden, next(saved), [next(saved) for _ in range(plan.transform.scales())]))
         x_grad, grads = plan.backward(x, y, tensors, kept, grad_outputs, wanted)
         return None, None, x_grad, *grads

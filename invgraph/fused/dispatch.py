@@ -5,19 +5,18 @@ Nothing in the library depends on this folder's kernels: with ``ig.fused(False)`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError
-from invgraph.torch_internals import has_global_hooks, has_hooks, is_batched_grad, is_patched, is_transformed
+from invgraph.torch_internals import is_batched_grad, is_transformed
 
 PLAIN = (Tensor, nn.Parameter)
 """The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
 
-_FORWARDS: dict[type[nn.Module], object] = {}
 _enabled = True
 
 
@@ -80,22 +79,12 @@ def needs_grad(*values: Tensor) -> bool:
     return False
 
 
-def is_plain_tensor(x: Tensor) -> bool:
-    """True if this is a tensor without overrides, and no operation on it will be done in another precision."""
-    device = x.device.type
-    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return type(x) in PLAIN and not cast
-
-
-def are_exactly(kind: type[nn.Module], modules: Iterable[nn.Module]) -> bool:
-    """True if calling these modules does what their class does: not subclassed, hooked, parametrized or patched."""
-    original = _FORWARDS.setdefault(kind, kind.forward)
-    if kind.forward is not original or has_global_hooks():
+def is_usable_for(x: Tensor) -> bool:
+    """True if kernels may be used for a tensor: it has no overrides, and no operation is done in another precision."""
+    if type(x) not in PLAIN or not is_eager():
         return False
-    for module in modules:  # noqa: SIM110  a generator would be a call for each module
-        if type(module) is not kind or has_hooks(module) or is_patched(module):
-            return False
-    return True
+    device = x.device.type
+    return not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
 
 
 def is_first_order(*grads: Tensor) -> bool:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invgraph.fused.dispatch import PLAIN, are_exactly
+from invgraph.fused.dispatch import PLAIN
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import own_parameters
 
 _relu_backward = torch.ops.aten.threshold_backward.default
+_linear_forward = nn.Linear.forward
 
 Linears = tuple[Iterable[nn.Module], Iterable[nn.Module]]
 """The linear layers of a network, in order, and those that read the conditions."""
@@ -39,9 +39,8 @@ class MLPKernel(NamedTuple):
     condition_weights: Tensors
     """W_c, one for each condition."""
 
-    @property
     def tensors(self) -> Tensors:
-        """All of them in one tuple, as :meth:`from_tensors` takes them."""
+        """Return all of them in one tuple, as :meth:`from_tensors` takes them."""
         return (*self.weights, *self.biases, *self.condition_weights)
 
     @classmethod
@@ -63,23 +62,20 @@ class MLPKernel(NamedTuple):
         for c, weight in zip(cs, self.condition_weights, strict=True):
             h = torch.addmm(h, c, weight.t()) if h is self.biases[0] else h.addmm_(c, weight.t())
         h = h.addmm_(x, self.weights[0].t()) if cs else torch.addmm(h, x, self.weights[0].t())
-        return self._rest(h)
-
-    def evaluate_bound(self, x: Tensor, addend: Tensor | None) -> Tensor:
-        """Return the output, given the sum of the conditions' part of the first layer, which may have fewer rows."""
-        weight, bias = self.weights[0].t(), self.biases[0]
-        h = torch.addmm(bias, x, weight)
-        if addend is not None:
-            samples = h if addend.shape[0] in (1, h.shape[0]) else h.unflatten(0, (-1, addend.shape[0]))
-            samples.add_(addend)
-        return self._rest(h)[0]
-
-    def _rest(self, h: Tensor) -> tuple[Tensor, list[Tensor]]:
         hidden: list[Tensor] = []
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             hidden.append(h.relu_())
             h = torch.addmm(bias, h, weight.t())
         return h, hidden
+
+    def evaluate_bound(self, x: Tensor, addend: Tensor) -> Tensor:
+        """Return the output, given the sum of the conditions' part of the first layer, which may have fewer rows."""
+        h = torch.addmm(self.biases[0], x, self.weights[0].t())
+        samples = h if addend.shape[0] in (1, h.shape[0]) else h.unflatten(0, (-1, addend.shape[0]))
+        samples.add_(addend)
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            h = torch.addmm(bias, h.relu_(), weight.t())
+        return h
 
     def backward(
         self, x: Tensor, cs: Tensors, hidden: Sequence[Tensor], grad: Tensor, wanted: Sequence[bool]
@@ -88,7 +84,7 @@ class MLPKernel(NamedTuple):
 
         Returns:
             The gradient of the first layer's sum, from which those of ``x`` and of the conditions are one product
-            away, and the gradients of :attr:`tensors`, where wanted.
+            away, and the gradients of :meth:`tensors`, where wanted.
         """
         layers = len(self.weights)
         grads: list[Tensor | None] = [None] * len(wanted)
@@ -108,18 +104,16 @@ class MLPKernel(NamedTuple):
 
 
 def as_mlp(network: nn.Module) -> MLPKernel | None:
-    """Return the kernel of a network, or None unless every layer of it is exactly an ``nn.Linear``."""
-    kind = type(network)
-    reader = _readers.get(kind)
-    if reader is None or not are_exactly(kind, (network,)):
+    """Return the kernel of a network, or None unless every layer of it is exactly an ``nn.Linear`` with a bias."""
+    reader = _readers.get(type(network))
+    if reader is None or nn.Linear.forward is not _linear_forward:
         return None
-    layers, conditions = reader(network)
-    if not are_exactly(nn.Linear, (*layers, *conditions)):
+    layers, conditions = (list(part) for part in reader(network))
+    if any(type(layer) is not nn.Linear for layer in (*layers, *conditions)):
         return None
-    stores = [own_parameters(layer) for layer in layers]
+    stores = [dict(layer.named_parameters()) for layer in layers]  # empty in data-parallel replicas
     weights, biases = tuple([own.get("weight") for own in stores]), tuple([own.get("bias") for own in stores])
-    kernel = MLPKernel(weights, biases, tuple([own_parameters(layer).get("weight") for layer in conditions]))  # type: ignore[arg-type]
-    for tensor in kernel.tensors:
-        if type(tensor) not in PLAIN:  # None, too: a layer without bias, or a replica
-            return None
-    return kernel
+    given = tuple([dict(layer.named_parameters()).get("weight") for layer in conditions])
+    if any(type(tensor) not in PLAIN for tensor in (*weights, *biases, *given)):
+        return None
+    return MLPKernel(weights, biases, given)  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ class Binding:
 
     def run(self, schedule: Schedule, layers: Sequence[nn.Module], values: Tensors, check_finite: bool) -> Result:
         """Run a direction on several samples for each row of the conditions, sample by sample."""
-        steps = tuple(step for step in schedule.steps if not (step.feature and self.is_known(step)))
+        steps = tuple([step for step in schedule.steps if not (step.feature and self.is_known(step))])
         slots = fill(schedule, values, ())
         if check_finite:
             require_finite_start(_WHERE, schedule, slots)

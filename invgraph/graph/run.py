@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Result, call_checked
-from invgraph.core.ports import check_result, check_together
+from invgraph.core.ports import CheckedTensors, check_result, check_together
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors, floating_tensor
 from invgraph.torch_internals import compile_region, has_hooks, is_view
@@ -46,7 +46,10 @@ def run(
         layer = layers[step.layer]
         if before is not None:
             before(step, layer, slots, log_det)
-        cs = given[step.layer] if given and step.layer in given else gather(slots, step.conditions)
+        if given and step.layer in given:
+            cs = given[step.layer]
+        else:
+            cs = gather(slots, step.conditions) if step.conditions else ()
         if step.feature:
             outputs = call_feature(layer, cs, log_det.dtype)
         else:
@@ -72,7 +75,9 @@ def fill(schedule: Schedule, values: Tensors, conditions: Tensors) -> Slots:
 
 def gather(slots: Slots, places: tuple[int, ...]) -> Tensors:
     """Return the values of some slots."""
-    return tuple([slots[place] for place in places])  # type: ignore[misc]  # a schedule fills a slot before it is read
+    if len(places) == 1:
+        return (slots[places[0]],)  # type: ignore[return-value]  # a schedule fills a slot before it is read
+    return tuple([slots[place] for place in places]) if places else ()  # type: ignore[misc]
 
 
 def call_feature(network: nn.Module, cs: Tensors, dtype: torch.dtype) -> Tensors:
@@ -96,7 +101,7 @@ def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
     own = floating_tensor(layer)
     if own is not None and (own.dtype != xs[0].dtype or own.device != xs[0].device):  # cast or moved on its own
         check_together(layer.label, ((layer._outputs() if inverse else layer._inputs(), xs),), own)
-    ys, log_det = call_checked(layer, xs, given, inverse=inverse)
+    ys, log_det = layer.inverse(CheckedTensors(xs), given) if inverse else layer(CheckedTensors(xs), given)
     kind, shapes = ("input", layer.in_shapes) if inverse else ("output", layer.out_shapes)
     check_result(layer.label, kind, shapes, ys, log_det, xs[0])
     return ys, log_det

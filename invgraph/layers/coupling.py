@@ -15,6 +15,7 @@ from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
+from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
@@ -65,6 +66,8 @@ class Coupling(Invertible):
 
     conditional = True
     compile_as_region = True
+    transform: Any  # a Transform; only an Affine has a kernel
+    _fused: AffineCoupling | None = None
 
     def __init__(
         self,
@@ -102,13 +105,13 @@ class Coupling(Invertible):
     def _forward(self, xs: Tensors, given: Any) -> Result:
         kernel = self._kernel(xs[0], given)
         if kernel is not None:
-            return self._run_kernel(kernel, xs[0], given, inverse=False)
+            return kernel.run(self.transform.kernel(inverse=False), xs[0], given, bound=isinstance(given, Precomputed))
         return self._transform(xs[0], given, self.transform.forward, range(len(self.subnets)))
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         kernel = self._kernel(ys[0], given)
         if kernel is not None:
-            return self._run_kernel(kernel, ys[0], given, inverse=True)
+            return kernel.run(self.transform.kernel(inverse=True), ys[0], given, bound=isinstance(given, Precomputed))
         return self._transform(ys[0], given, self.transform.inverse, range(len(self.subnets))[::-1])
 
     def _transform(self, x: Tensor, given: Any, transform: Direction, sides: Sequence[int]) -> Result:
@@ -132,14 +135,13 @@ class Coupling(Invertible):
 
     def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
         """Return the hand-derived kernel, if it gives what the modules give (a subclass of Affine may differ)."""
-        if type(self.transform) is not Affine or (isinstance(given, Precomputed) and torch.is_grad_enabled()):
+        if type(self.transform) is not Affine or not is_usable_for(x):
             return None
-        return as_affine_coupling(self.subnets, self.sizes, x)
-
-    def _run_kernel(self, kernel: AffineCoupling, x: Tensor, given: Any, inverse: bool) -> Result:
-        transform = cast(Affine, self.transform).kernel(inverse)
-        y, log_det = kernel.run(transform, x, given, bound=isinstance(given, Precomputed))
-        return (y,), log_det
+        if isinstance(given, Precomputed) and (torch.is_grad_enabled() or not self.cond_shapes):
+            return None
+        if self._fused is None or not self._fused.is_current(self.subnets):
+            self._fused = as_affine_coupling(self.subnets, self.sizes)
+        return self._fused
 
     def _vjp_from_outputs(
         self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
@@ -147,8 +149,8 @@ class Coupling(Invertible):
         """Rebuild and differentiate in one go: each subnet runs once, because both need it at the same values."""
         kernel = self._kernel(ys[0])
         if kernel is not None:
-            transform = cast(Affine, self.transform).kernel(inverse)
-            return grads.of_kernel(kernel.backward_from_outputs, kernel.tensors(cs), transform, ys[0], cs, grad_outputs)
+            transform = self.transform.kernel(inverse)
+            return grads.of_kernel(kernel.backward_from_outputs, kernel.parameters, transform, ys[0], cs, grad_outputs)
         directions = (self.transform.forward, self.transform.inverse)
         onward, back = directions[inverse], directions[not inverse]
         sides = range(len(self.subnets))

@@ -15,7 +15,6 @@ from invgraph.fused.mlp import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import add_conditions, require_odd, require_size, start, sum_of_conditions
 from invgraph.shapes import Shape, Tensors
-from invgraph.torch_internals import children
 
 
 class _Dense(Subnet):
@@ -39,8 +38,8 @@ class _Dense(Subnet):
 
 
 def _linears(network: nn.Module) -> Linears:
-    own = children(network)
-    return children(own["layers"]).values(), children(own["conditions"]).values()
+    assert isinstance(network, _Dense)
+    return network.layers, network.conditions
 
 
 register(_Dense, _linears)

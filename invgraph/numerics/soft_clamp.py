@@ -32,20 +32,18 @@ def require_clamp(where: str, clamp: object, activation: object) -> None:
 
 def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     """The numbers of ``s``, bent so that they stay within (-alpha, alpha)."""
+    if alpha != 1:
+        s = s / alpha
     if activation == "atan":
-        bent = torch.atan(_divided(s, alpha)).mul_(2 * alpha / math.pi)
+        bent = torch.atan(s).mul_(2 * alpha / math.pi)
     elif activation == "tanh":
-        bent = torch.tanh(_divided(s, alpha))
+        bent = torch.tanh(s)
         bent = bent if alpha == 1 else bent * alpha
     else:
-        bent = (2 * torch.sigmoid(_divided(s, alpha)) - 1) * alpha
+        bent = (2 * torch.sigmoid(s) - 1) * alpha
     for watcher in _watchers:
         watcher(bent, alpha)
     return bent
-
-
-def _divided(s: Tensor, alpha: float) -> Tensor:
-    return s if alpha == 1 else s / alpha
 
 
 def soft_clamp_backward(

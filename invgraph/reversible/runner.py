@@ -216,7 +216,7 @@ class _Reversible(torch.autograd.Function):
             parameters_of_the_call(ctx.places, parameters),
         ):  # fmt: skip
             value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
-        return None, *value_grads, *back.grads[: call.conditions], *map(grads.of, parameters)
+        return None, *value_grads, *back.grads[: call.conditions], *grads.of(parameters)
 
 
 def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
