@@ -92,7 +92,7 @@ class AllInOne(Invertible):
         self.positions = math.prod(sizes)
         self.sizes = split_sizes("AllInOne", self.in_shapes[0], split)
         first, second = ((size, *sizes) for size in self.sizes)
-        out_shape: Shape = (first[0] * self.transform.numbers, *sizes)
+        out_shape: Shape = (first[0] * self.transform.params_per_element, *sizes)
         self.subnet = make_subnet("AllInOne", subnet, second, self.cond_shapes, out_shape)
         per_channel = (channels, *(1 for _ in sizes))
         self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
@@ -148,7 +148,7 @@ class AllInOne(Invertible):
         return (mix(x, matrix) if self.reverse else x,), log_det - self._log_det()
 
     def _params(self, x: Tensor, output: Tensor) -> Tensor:
-        params: Tensor = output.to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
+        params: Tensor = output.to(x.dtype).unflatten(1, (self.transform.params_per_element, self.sizes[0]))
         return params
 
     def _scaled(self, y: Tensor) -> Tensor:

@@ -86,8 +86,10 @@ class Autoregressive(Invertible):
         super().__init__(in_shapes, cond_shapes)
         if not isinstance(transform, Transform):
             raise ArgumentError("Autoregressive", f"transform={transform!r}", "expected a transform such as Affine()")
-        if not (transform.numbers and transform.pointwise):
-            problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
+        if not (transform.params_per_element and transform.pointwise):
+            problem = (
+                "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
+            )
             raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
         as_shape((hidden, layers), "Autoregressive (hidden, layers)")
         _require_tolerance(tolerance)
@@ -108,7 +110,7 @@ class Autoregressive(Invertible):
             )
         edges = [self.size * block // blocks for block in range(blocks + 1)]
         self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
-        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
+        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.params_per_element)
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -29,7 +29,7 @@ class Additive(Transform):
     """
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 1
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ class Affine(Transform):
         require_clamp("Affine", self.clamp, self.activation)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ class Bernstein(Transform):
         require_floor("Bernstein", "min_step", self.min_step, self.degree, "degree")
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return self.degree - 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class Bernstein(Transform):
 
     def _steps(self, params: Tensor) -> Tensor:
         """Differences of neighbouring coefficients: positive, of sum 1."""
-        inner = 1 - 2 / self.degree - self.min_step * self.numbers
+        inner = 1 - 2 / self.degree - self.min_step * self.params_per_element
         steps = self.min_step + inner * torch.softmax(params, dim=1)
         end = torch.full_like(steps[:, :1], 1 / self.degree)
         return torch.cat((end, steps, end), dim=1)

@@ -43,7 +43,7 @@ class LinearSpline(Spline):
     """
 
     @property
-    def _knot_numbers(self) -> int:
+    def _knot_params(self) -> int:
         return 2 * self.bins
 
     def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:

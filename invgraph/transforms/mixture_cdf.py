@@ -43,7 +43,7 @@ class MixtureCDF(Transform):
     Example:
         >>> import torch, invgraph as ig
         >>> mixture = ig.MixtureCDF(components=4)
-        >>> y, log_det = mixture.forward(torch.zeros(1, 1), torch.zeros(1, mixture.numbers, 1))
+        >>> y, log_det = mixture.forward(torch.zeros(1, 1), torch.zeros(1, mixture.params_per_element, 1))
         >>> y.abs() < 1e-6, log_det
         (tensor([[True]]), tensor([-0.1283]))
     """
@@ -60,7 +60,7 @@ class MixtureCDF(Transform):
         require_clamp("MixtureCDF", self.clamp, "atan")
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 3 * self.components + 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,18 +41,18 @@ class QuadraticSpline(Spline):
     Example:
         >>> import torch, invgraph as ig
         >>> spline = ig.QuadraticSpline(bins=4)
-        >>> y, log_det = spline.forward(torch.tensor([[0.5, 7.0]]), torch.zeros(1, spline.numbers, 2))
+        >>> y, log_det = spline.forward(torch.tensor([[0.5, 7.0]]), torch.zeros(1, spline.params_per_element, 2))
         >>> y, log_det
         (tensor([[0.5000, 7.0000]]), tensor([0.]))
     """
 
     @property
-    def _knot_numbers(self) -> int:
+    def _knot_params(self) -> int:
         return 2 * self.bins - (not self.circular)
 
     def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
         widths = partition(params[:, : self.bins], self.min_width)
-        slopes = self._slopes(params[:, self.bins : self._knot_numbers], widths)
+        slopes = self._slopes(params[:, self.bins : self._knot_params], widths)
         xs, ys = edges(widths), edges((slopes[:, :-1] + slopes[:, 1:]) / 2 * widths)
         index = locate(t, ys if inverse else xs)
         (x0, x1), (y0, y1), (v0, v1) = ends(xs, index), ends(ys, index), ends(slopes, index)

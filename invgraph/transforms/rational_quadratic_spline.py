@@ -46,7 +46,7 @@ class RationalQuadraticSpline(Spline):
     Example:
         >>> import torch, invgraph as ig
         >>> spline = ig.RationalQuadraticSpline(bins=8, bound=5.0)
-        >>> spline.numbers
+        >>> spline.params_per_element
         23
         >>> y, log_det = spline.forward(torch.tensor([[0.5, 7.0]]), torch.zeros(1, 23, 2))
         >>> y
@@ -64,7 +64,7 @@ class RationalQuadraticSpline(Spline):
             raise GraphError("RationalQuadraticSpline", given, "min_slope must lie in (0, 1)")
 
     @property
-    def _knot_numbers(self) -> int:
+    def _knot_params(self) -> int:
         return 3 * self.bins - (not self.circular)
 
     def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
@@ -72,7 +72,7 @@ class RationalQuadraticSpline(Spline):
         ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height))
         index = locate(t, ys if inverse else xs)
         (x0, x1), (y0, y1) = ends(xs, index), ends(ys, index)
-        d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_numbers]), index)
+        d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_params]), index)
         s = (y1 - y0) / (x1 - x0)
         theta = _solve((t - y0) / (y1 - y0), s, d0, d1) if inverse else (t - x0) / (x1 - x0)
         rest = 1 - theta

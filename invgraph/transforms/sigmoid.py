@@ -50,7 +50,7 @@ class Sigmoid(Transform):
         require_flag("Sigmoid", "check_domain", self.check_domain)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ class Logit(Transform):
         require_flag("Logit", "check_domain", self.check_domain)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ class Softplus(Transform):
         require_flag("Softplus", "check_domain", self.check_domain)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

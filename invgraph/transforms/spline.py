@@ -44,12 +44,12 @@ class Spline(Transform):
             require_floor(where, name, getattr(self, name), self.bins)
 
     @property
-    def numbers(self) -> int:
-        return self._knot_numbers + self.learned_bound
+    def params_per_element(self) -> int:
+        return self._knot_params + self.learned_bound
 
     @property
     @abstractmethod
-    def _knot_numbers(self) -> int:
+    def _knot_params(self) -> int:
         """How many parameters per element the knots take."""
 
     @abstractmethod

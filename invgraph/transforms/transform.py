@@ -11,12 +11,12 @@ from torch import Tensor
 class Transform(ABC):
     """An elementwise invertible map, described without parameters of its own.
 
-    A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) hands it the numbers: ``params`` of
-    shape ``(B, numbers, C, ...)`` for data of shape ``(B, C, ...)``; any size but the second may be expanded. All-zero
-    parameters give (nearly) the identity, so that a subnet whose last layer is zero starts there.
+    A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) supplies the parameters: ``params``
+    of shape ``(B, params_per_element, C, ...)`` for data of shape ``(B, C, ...)``; every axis but the second may be
+    expanded. All-zero parameters give (nearly) the identity, so a subnet whose last layer is zero starts there.
 
     Attributes:
-        numbers: how many parameters per element it takes.
+        params_per_element: Number of parameters per element.
         pointwise: whether each number depends on itself and its own parameters alone.
     """
 
@@ -24,8 +24,8 @@ class Transform(ABC):
 
     @property
     @abstractmethod
-    def numbers(self) -> int:
-        """How many parameters per element it takes."""
+    def params_per_element(self) -> int:
+        """Number of parameters per element."""
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

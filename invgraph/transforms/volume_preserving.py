@@ -47,7 +47,7 @@ class VolumePreserving(Transform):
         require_clamp("VolumePreserving", self.clamp, self.activation)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
