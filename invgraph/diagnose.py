@@ -111,8 +111,8 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
         (all)  Graph     0.0e+00   -8.318   100 %     1             2          -
     """
     graph = require_graph(graph, "diagnose")
-    require_count("diagnose", "iterations", iterations)
-    require_seed("diagnose", seed)
+    iterations = require_count("diagnose", "iterations", iterations)
+    seed = require_seed("diagnose", seed)
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
     names = {layer: name for name, layer in _layers(graph, "")}
     rows: list[NodeDiagnosis] = []

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import is_int
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -31,12 +32,12 @@ def as_shape(sizes: Sequence[object], where: str) -> Shape:
         raise GraphError(where, given, "a shape has at least one size (without the batch): write (4,) for vectors of 4")
     shape: list[int] = []
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
+        if not is_int(size):
             kind = type(size).__name__
             raise ArgumentError(where, given, f"a size must be an int, not a {kind}")
         if size <= 0:
             raise GraphError(where, given, f"sizes must be positive, got {size}; leave the batch out")
-        shape.append(size)
+        shape.append(int(size))
     return tuple(shape)
 
 
@@ -44,7 +45,7 @@ def as_shapes(shapes: object, where: str) -> tuple[Shape, ...]:
     """A tuple of shapes; one shape alone, ``(3, 8, 8)``, stands for a tuple of that one."""
     if not isinstance(shapes, Sequence) or isinstance(shapes, str):
         raise ArgumentError(where, repr(shapes), "shapes are a tuple of tuples of ints, such as ((3, 8, 8),)")
-    if any(isinstance(entry, int) for entry in shapes):
+    if any(is_int(entry) for entry in shapes):
         return (as_shape(shapes, where),)
     for entry in shapes:
         if not isinstance(entry, Sequence) or isinstance(entry, str):

@@ -107,7 +107,7 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
     """
     where = f"load({str(path)!r})"
     source = as_path(where, path)
-    require_flag(where, "strict", strict)
+    strict = require_flag(where, "strict", strict)
     if graph is not None:
         _require_module(where, graph)
     header, tensors = _verified(where, read(where, source))

@@ -7,7 +7,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.arguments import as_number
+from invgraph.errors import GraphError, NumericsError
 from invgraph.numerics.seeding import normal
 from invgraph.shapes import Shape
 
@@ -15,14 +16,13 @@ from invgraph.shapes import Shape
 def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
     """Channels of the two parts of an input of this shape; ``split`` is a fraction or the channels of the first."""
     channels = shape[0]
-    given = f"split={split!r} of {channels} channels"
-    if isinstance(split, bool) or not isinstance(split, (int, float)):
-        raise ArgumentError(where, given, "split must be a fraction in (0, 1) or a number of channels")
+    number = as_number(where, "split", split)
+    given = f"split={number} of {channels} channels"
     if channels < 2:
         raise GraphError(where, f"input of shape {shape}", "a coupling needs at least 2 channels")
-    if isinstance(split, float) and not 0 < split < 1:
-        raise GraphError(where, given, "a split that is a float must lie in (0, 1)")
-    first = int(channels * split) if isinstance(split, float) else split
+    if isinstance(number, float) and not 0 < number < 1:
+        raise GraphError(where, given, "split must be a fraction in (0, 1) or a number of channels")
+    first = int(channels * number) if isinstance(number, float) else number
     if not 0 < first < channels:
         raise GraphError(where, given, f"parts of {first} and {channels - first}: both need at least one channel")
     return [first, channels - first]

@@ -11,23 +11,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_one_of
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_choice, require_positive
 
 Activation = Literal["atan", "tanh", "sigmoid"]
 # Empty but for the moments in which `diagnose` looks at a node.
 _watchers: list[Callable[[Tensor, float], None]] = []
 
 
-def require_clamp(where: str, clamp: object, activation: object) -> None:
-    """Refuse a clamp that is not a finite positive number, and an activation that does not exist."""
-    if isinstance(clamp, bool) or not isinstance(clamp, (int, float)):
-        raise ArgumentError(where, f"clamp={clamp!r}", "clamp must be a number")
-    if not (math.isfinite(clamp) and clamp > 0):
-        raise GraphError(where, f"clamp={clamp}", "clamp must be positive and finite: |log scale| stays below it")
-    if not is_one_of(activation, get_args(Activation)):
-        names = ", ".join(repr(name) for name in get_args(Activation))
-        raise GraphError(where, f"activation={activation!r}", f"activation must be one of {names}")
+def require_clamp(where: str, clamp: object, activation: object) -> float:
+    """Return a clamp that is a positive, finite number; refuse an activation that does not exist."""
+    require_choice(where, "activation", activation, get_args(Activation))
+    return require_positive(where, "clamp", clamp)
 
 
 def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:

@@ -67,13 +67,14 @@ def check_invertible(
     """
     where = "check_invertible"
     module = require_invertible(module, where)
-    require_count(where, "batch", batch)
-    require_count(where, "max_dims", max_dims, least=0)
-    require_seed(where, seed, bits=63)
-    for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance)):
-        if error is not None:
-            require_amount(where, name, error)
-    subject = _subject(module, (inputs, outputs, conditions), batch, seed, (tolerance, log_det_tolerance))
+    batch = require_count(where, "batch", batch)
+    max_dims = require_count(where, "max_dims", max_dims, least=0)
+    seed = require_seed(where, seed, bits=63)
+    errors = tuple(
+        None if error is None else require_amount(where, name, error)
+        for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance))
+    )
+    subject = _subject(module, (inputs, outputs, conditions), batch, seed, errors)
     rows: list[NodeReport] = []
     for name, part in (*parts(subject), ("", subject)):
         for check in CHECKS.values():
@@ -87,7 +88,7 @@ def _subject(
     given: tuple[Structured | None, Structured | None, Structured | None],
     batch: int,
     seed: int,
-    errors: tuple[float | None, float | None],
+    errors: tuple[float | None, ...],
 ) -> Subject:
     """The module with the caller's data, and normal numbers in place of what was not given."""
     all_ports = (module._inputs(), module._outputs(), module._conditions())

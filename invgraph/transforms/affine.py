@@ -41,7 +41,7 @@ class Affine(Transform):
     activation: Activation = "atan"
 
     def __post_init__(self) -> None:
-        require_clamp("Affine", self.clamp, self.activation)
+        self._set(clamp=require_clamp("Affine", self.clamp, self.activation))
 
     @property
     def params_per_element(self) -> int:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.root_finding import solve_increasing
-from invgraph.transforms.spline import require_bound, require_floor
+from invgraph.transforms.spline import require_floor
 from invgraph.transforms.transform import Transform, per_sample
 
 
@@ -53,13 +53,11 @@ class Bernstein(Transform):
     min_step: float = 1e-3
 
     def __post_init__(self) -> None:
-        given = f"degree={self.degree!r}"
-        if isinstance(self.degree, bool) or not isinstance(self.degree, int):
-            raise ArgumentError("Bernstein", given, "degree must be an int")
-        if self.degree < 4:
-            raise GraphError("Bernstein", given, "degree must be at least 4: the slopes at both ends are fixed")
-        require_bound("Bernstein", self.bound)
-        require_floor("Bernstein", "min_step", self.min_step, self.degree, "degree")
+        where = "Bernstein"
+        degree = require_count(where, "degree", self.degree, least=4)  # the slopes at both ends are fixed
+        bound = require_positive(where, "bound", self.bound)
+        min_step = require_floor(where, "min_step", self.min_step, degree, "degree")
+        self._set(degree=degree, bound=bound, min_step=min_step)
 
     @property
     def params_per_element(self) -> int:

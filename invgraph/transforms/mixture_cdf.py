@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.root_finding import solve_increasing
-from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
+from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform, per_sample
 
 
@@ -52,12 +52,9 @@ class MixtureCDF(Transform):
     clamp: float = 3.0
 
     def __post_init__(self) -> None:
-        given = f"components={self.components!r}"
-        if isinstance(self.components, bool) or not isinstance(self.components, int):
-            raise ArgumentError("MixtureCDF", given, "components must be an int")
-        if self.components < 1:
-            raise GraphError("MixtureCDF", given, "a mixture needs at least 1 component")
-        require_clamp("MixtureCDF", self.clamp, "atan")
+        where = "MixtureCDF"
+        components = require_count(where, "components", self.components)
+        self._set(components=components, clamp=require_positive(where, "clamp", self.clamp))
 
     @property
     def params_per_element(self) -> int:

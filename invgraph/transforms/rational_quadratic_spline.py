@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import as_number
+from invgraph.errors import GraphError
 from invgraph.transforms.spline import Spline, Unit, edges, ends, locate, partition
 
 
@@ -57,11 +58,11 @@ class RationalQuadraticSpline(Spline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = f"min_slope={self.min_slope!r}"
-        if isinstance(self.min_slope, bool) or not isinstance(self.min_slope, (int, float)):
-            raise ArgumentError("RationalQuadraticSpline", given, "min_slope must be a number")
-        if not 0 < self.min_slope < 1:
-            raise GraphError("RationalQuadraticSpline", given, "min_slope must lie in (0, 1)")
+        where = "RationalQuadraticSpline"
+        min_slope = as_number(where, "min_slope", self.min_slope)
+        if not 0 < min_slope < 1:
+            raise GraphError(where, f"min_slope={min_slope}", "min_slope must lie in (0, 1)")
+        self._set(min_slope=min_slope)
 
     @property
     def _knot_params(self) -> int:

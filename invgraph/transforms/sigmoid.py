@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from invgraph.arguments import require_flag
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import as_number, require_flag
+from invgraph.errors import GraphError
 from invgraph.numerics.domain import require_domain
 from invgraph.transforms.transform import Transform, per_sample
 
@@ -46,8 +46,8 @@ class Sigmoid(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        _require_alpha("Sigmoid", self.alpha)
-        require_flag("Sigmoid", "check_domain", self.check_domain)
+        alpha = _require_alpha("Sigmoid", self.alpha)
+        self._set(alpha=alpha, check_domain=require_flag("Sigmoid", "check_domain", self.check_domain))
 
     @property
     def params_per_element(self) -> int:
@@ -98,8 +98,8 @@ class Logit(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        _require_alpha("Logit", self.alpha)
-        require_flag("Logit", "check_domain", self.check_domain)
+        alpha = _require_alpha("Logit", self.alpha)
+        self._set(alpha=alpha, check_domain=require_flag("Logit", "check_domain", self.check_domain))
 
     @property
     def params_per_element(self) -> int:
@@ -114,11 +114,11 @@ class Logit(Transform):
         return _sigmoid(y, self.alpha)
 
 
-def _require_alpha(where: str, alpha: object) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise ArgumentError(where, f"alpha={alpha!r}", "alpha must be a number")
-    if not 0 <= alpha < 0.5:
-        raise GraphError(where, f"alpha={alpha}", "alpha must lie in [0, 1/2): it is cut off at both ends of (0, 1)")
+def _require_alpha(where: str, alpha: object) -> float:
+    number = as_number(where, "alpha", alpha)
+    if not 0 <= number < 0.5:
+        raise GraphError(where, f"alpha={number}", "alpha must lie in [0, 1/2): it is cut off at both ends of (0, 1)")
+    return number
 
 
 def _interval(alpha: float) -> tuple[float, float]:

@@ -44,7 +44,7 @@ class Softplus(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        require_flag("Softplus", "check_domain", self.check_domain)
+        self._set(check_domain=require_flag("Softplus", "check_domain", self.check_domain))
 
     @property
     def params_per_element(self) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_flag
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_count, require_flag, require_positive
+from invgraph.errors import GraphError
 from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform, per_sample
 
@@ -33,15 +32,15 @@ class Spline(Transform):
 
     def __post_init__(self) -> None:
         where = type(self).__name__
-        for name in ("learned_bound", "circular"):
-            require_flag(where, name, getattr(self, name))
-        if isinstance(self.bins, bool) or not isinstance(self.bins, int):
-            raise ArgumentError(where, f"bins={self.bins!r}", "bins must be an int")
-        if self.bins < 1:
-            raise GraphError(where, f"bins={self.bins}", "a spline needs at least 1 bin")
-        require_bound(where, self.bound)
-        for name in ("min_width", "min_height"):
-            require_floor(where, name, getattr(self, name), self.bins)
+        bins = require_count(where, "bins", self.bins)
+        self._set(
+            bins=bins,
+            bound=require_positive(where, "bound", self.bound),
+            learned_bound=require_flag(where, "learned_bound", self.learned_bound),
+            circular=require_flag(where, "circular", self.circular),
+            min_width=require_floor(where, "min_width", self.min_width, bins),
+            min_height=require_floor(where, "min_height", self.min_height, bins),
+        )
 
     @property
     def params_per_element(self) -> int:
@@ -78,24 +77,14 @@ class Spline(Transform):
         return y, per_sample(torch.where(inside, log_slope, 0.0))
 
 
-def require_bound(where: str, bound: object) -> None:
-    """Refuse a bound that is not a positive, finite number."""
-    if isinstance(bound, bool) or not isinstance(bound, (int, float)):
-        raise ArgumentError(where, f"bound={bound!r}", "bound must be a number")
-    if not (math.isfinite(bound) and bound > 0):
-        raise GraphError(where, f"bound={bound}", "bound must be positive and finite")
-
-
-def require_floor(where: str, name: str, floor: object, count: int, what: str = "bins") -> None:
-    """Refuse a least size that is not positive, or that leaves nothing to learn of ``count`` sizes that add up to 1."""
-    given = f"{name}={floor!r}, {what}={count}"
-    if isinstance(floor, bool) or not isinstance(floor, (int, float)):
-        raise ArgumentError(where, given, f"{name} must be a number")
-    if not floor > 0:
-        raise GraphError(where, given, f"{name} must be positive: what is flat has no inverse")
-    if floor * count >= 1:
-        advice = f"{name} * {what} = {floor * count:g} must be below 1, the size of the whole: make one smaller"
+def require_floor(where: str, name: str, floor: object, count: int, count_name: str = "bins") -> float:
+    """Return a minimum size that is positive and small enough for ``count`` sizes with a sum of 1 to differ."""
+    least = require_positive(where, name, floor)
+    if least * count >= 1:
+        given = f"{name}={least}, {count_name}={count}"
+        advice = f"{name} * {count_name} = {least * count:g} must be below 1, the total size: make one of them smaller"
         raise GraphError(where, given, advice)
+    return least
 
 
 def partition(raw: Tensor, least: float) -> Tensor:

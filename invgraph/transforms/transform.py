@@ -27,6 +27,11 @@ class Transform(ABC):
     def params_per_element(self) -> int:
         """Number of parameters per element."""
 
+    def _set(self, **fields: object) -> None:
+        """Replace fields by their checked values, in ``__post_init__`` of a frozen dataclass."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """``y`` and the log-determinant per sample, shape ``(B,)``."""

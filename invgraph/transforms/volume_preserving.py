@@ -44,7 +44,7 @@ class VolumePreserving(Transform):
     activation: Activation = "atan"
 
     def __post_init__(self) -> None:
-        require_clamp("VolumePreserving", self.clamp, self.activation)
+        self._set(clamp=require_clamp("VolumePreserving", self.clamp, self.activation))
 
     @property
     def params_per_element(self) -> int:

@@ -116,7 +116,7 @@ MUTANTS = (
     Mutant("the log-det of the second side is forgotten", "layers/coupling.py",
            "log_det = more if log_det is None else log_det + more", "log_det = more", (CONTRACT, "-k", "Coupling")),
     Mutant("a coupling splits in the middle whatever it was told", "numerics/channels.py",
-           "int(channels * split) if isinstance(split, float) else split", "channels // 2", (LAYERS,)),
+           "int(channels * number) if isinstance(number, float) else number", "channels // 2", (LAYERS,)),
     Mutant("a part of no channels is allowed", "numerics/channels.py",
            "if not 0 < first < channels:", "if not 0 <= first <= channels:", (BAD,)),
     Mutant("an MLP forgets all conditions but the last", "nets/feedforward.py",

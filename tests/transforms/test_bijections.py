@@ -216,7 +216,7 @@ def test_compiles_without_a_graph_break(transform: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "args", "error", "words"),
     [
-        (ig.MixtureCDF, {"components": 0}, ig.GraphError, "at least 1 component"),
+        (ig.MixtureCDF, {"components": 0}, ig.GraphError, "components must be at least 1"),
         (ig.MixtureCDF, {"components": 2.5}, ig.ArgumentError, "components must be an int"),
         (ig.MixtureCDF, {"clamp": 0}, ig.GraphError, "clamp must be positive"),
         (ig.Bernstein, {"degree": 3}, ig.GraphError, "degree must be at least 4"),

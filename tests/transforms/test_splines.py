@@ -197,7 +197,7 @@ def test_compiles_without_a_graph_break(spline: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
-        ({"bins": 0}, ig.GraphError, "at least 1 bin"),
+        ({"bins": 0}, ig.GraphError, "bins must be at least 1"),
         ({"bins": 2.0}, ig.ArgumentError, "bins must be an int"),
         ({"bins": True}, ig.ArgumentError, "bins must be an int"),
         ({"bins": 10, "min_width": 0.1}, ig.GraphError, "min_width * bins = 1 must be below 1"),
