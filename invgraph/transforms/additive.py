@@ -1,4 +1,4 @@
-"""NICE's transform: a shift."""
+"""The additive transform of NICE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from invgraph.transforms.transform import Transform
 
 @dataclass(frozen=True)
 class Additive(Transform):
-    r"""Shift each number.
+    r"""Shift each element.
 
     .. math:: y = x + t
 

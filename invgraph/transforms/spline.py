@@ -1,4 +1,4 @@
-"""What all splines share: a box between two linear tails, or a circle, and the knots in it."""
+"""Base class of the splines, and helpers for their bins."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Unit = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Spline(Transform):
-    """A monotone spline on [-bound, bound]; outside, the identity, or the same spline again on each period.
+    """Monotone spline on [-bound, bound], continued by the identity or, if circular, periodically.
 
-    A subclass maps the unit interval onto itself: :meth:`_unit`.
+    Subclasses define :meth:`_unit`, a monotone map of the unit interval onto itself.
     """
 
     bins: int = 8
@@ -49,11 +49,11 @@ class Spline(Transform):
     @property
     @abstractmethod
     def _knot_params(self) -> int:
-        """How many parameters per element the knots take."""
+        """Number of parameters per element for the knots."""
 
     @abstractmethod
     def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
-        """The map of [0, 1] onto itself, or its inverse, with the log of its slope, element by element."""
+        """Apply the map of [0, 1] onto itself, or its inverse; return the result and the log slope, elementwise."""
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return self._map(x, params, inverse=False)
@@ -68,7 +68,7 @@ class Spline(Transform):
         period = 2 * half
         turns = torch.floor((x + half) / period) * period if self.circular else 0.0
         local = x - turns
-        # Where the spline does not hold, it is evaluated in the middle, so that no gradient through it is NaN.
+        # Outside, the spline is evaluated at its middle, so that no gradient through it is NaN.
         inside = local.abs() <= half
         u, log_slope = self._unit(torch.where(inside, local, 0.0) / period + 0.5, params, inverse)
         y = torch.where(inside, (u - 0.5) * period, local) + turns
@@ -88,21 +88,21 @@ def require_floor(where: str, name: str, floor: object, count: int, count_name: 
 
 
 def partition(raw: Tensor, least: float) -> Tensor:
-    """Sizes of bins along axis 1, each at least ``least``, that add up to 1."""
+    """Return sizes of bins along axis 1, each at least ``least``, with a sum of 1."""
     return least + (1 - least * raw.shape[1]) * torch.softmax(raw, dim=1)
 
 
 def edges(sizes: Tensor) -> Tensor:
-    """Where the bins begin and end, from exactly 0 to exactly 1."""
+    """Return the edges of the bins, from exactly 0 to exactly 1."""
     inner = sizes[:, :-1].cumsum(1)
     return torch.cat((torch.zeros_like(sizes[:, :1]), inner, torch.ones_like(sizes[:, :1])), dim=1)
 
 
 def locate(t: Tensor, knots: Tensor) -> Tensor:
-    """The bin that each number lies in, with an axis 1 of size one; a knot belongs to the bin on its right."""
+    """Return the index of each element's bin, with an axis 1 of size one; a knot belongs to the bin on its right."""
     return (t.unsqueeze(1) >= knots[:, 1:-1]).sum(1, keepdim=True)
 
 
 def ends(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """What a row of numbers at the knots is at the left and at the right end of the bins."""
+    """Return the values at the left and at the right edge of the given bins."""
     return values.gather(1, index).squeeze(1), values.gather(1, index + 1).squeeze(1)

@@ -1,4 +1,4 @@
-"""What is done to each number, apart from who decides it."""
+"""Base class of the elementwise transforms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Transform(ABC):
-    """An elementwise invertible map, described without parameters of its own.
+    """Elementwise invertible map, without parameters of its own.
 
     A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) supplies the parameters: ``params``
     of shape ``(B, params_per_element, C, ...)`` for data of shape ``(B, C, ...)``; every axis but the second may be
@@ -17,7 +17,7 @@ class Transform(ABC):
 
     Attributes:
         params_per_element: Number of parameters per element.
-        pointwise: whether each number depends on itself and its own parameters alone.
+        pointwise: True if each output element depends only on its own input element and parameters.
     """
 
     pointwise: ClassVar[bool] = True
@@ -34,13 +34,13 @@ class Transform(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` and the log-determinant per sample, shape ``(B,)``."""
+        """Return ``y`` and the log-determinant per sample, shape ``(B,)``."""
 
     @abstractmethod
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
+        """Return ``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
 
 
 def per_sample(terms: Tensor) -> Tensor:
-    """Sum over everything but the batch."""
+    """Sum over every axis but the batch."""
     return terms.flatten(1).sum(1)

@@ -229,7 +229,7 @@ MUTANTS = (
     Mutant("the quotient of a mixture's slope divides by the large side first", "transforms/mixture_cdf.py",
            "(log_cdf > log_rest).unsqueeze(dim)", "(log_cdf < log_rest).unsqueeze(dim)", (BIJECTIONS,)),
     Mutant("the bracket of a mixture's inverse is one component's", "transforms/mixture_cdf.py",
-           "return alone.amin(1), alone.amax(1)", "return alone[:, 0], alone[:, 0]", (CONTRACT, "-k", "MixtureCDF")),
+           "return roots.amin(1), roots.amax(1)", "return roots[:, 0], roots[:, 0]", (CONTRACT, "-k", "MixtureCDF")),
     Mutant("a root is found without its implicit derivative", "numerics/root_finding.py",
            "return _newton(function, _newton(function, root, target), target)", "return root",
            (CONTRACT, "-k", "MixtureCDF")),
