@@ -1,4 +1,4 @@
-"""Soft clamps: what keeps the exponential of a scale from exploding (paper, Eq. 7)."""
+"""Soft clamps, which bound log scales so that their exponentials stay moderate (paper, Eq. 7)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from invgraph.arguments import require_choice, require_positive
 
 Activation = Literal["atan", "tanh", "sigmoid"]
-# Empty but for the moments in which `diagnose` looks at a node.
+# Empty except while `diagnose` measures a node.
 _watchers: list[Callable[[Tensor, float], None]] = []
 
 
@@ -25,43 +25,43 @@ def require_clamp(where: str, clamp: object, activation: object) -> float:
 
 
 def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
-    """The numbers of ``s``, bent so that they stay within (-alpha, alpha)."""
+    """Bound ``s`` smoothly to (-alpha, alpha)."""
     if activation == "atan":
-        bent = torch.atan(_divided(s, alpha)).mul_(2 * alpha / math.pi)
+        clamped = torch.atan(_divide(s, alpha)).mul_(2 * alpha / math.pi)
     elif activation == "tanh":
-        bent = torch.tanh(_divided(s, alpha))
-        bent = bent if alpha == 1 else bent * alpha
+        clamped = torch.tanh(_divide(s, alpha))
+        clamped = clamped if alpha == 1 else clamped * alpha
     else:
-        bent = (2 * torch.sigmoid(_divided(s, alpha)) - 1) * alpha
+        clamped = (2 * torch.sigmoid(_divide(s, alpha)) - 1) * alpha
     for watcher in _watchers:
-        watcher(bent, alpha)
-    return bent
+        watcher(clamped, alpha)
+    return clamped
 
 
-def _divided(s: Tensor, alpha: float) -> Tensor:
+def _divide(s: Tensor, alpha: float) -> Tensor:
     return s if alpha == 1 else s / alpha
 
 
 def through_clamp(
-    slopes: Tensor, s: Tensor, bent: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
+    grad_output: Tensor, s: Tensor, clamped: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
 ) -> Tensor:
-    """Gradients with respect to ``s``, from those with respect to ``bent``, its soft clamp."""
+    """Return the gradient with respect to ``s`` from that with respect to its soft clamp ``clamped``."""
     if activation == "atan":
         half = math.pi / 2
-        return torch.div(slopes, torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2), out=out)
-    share = bent if alpha == 1 else bent / alpha
-    steepness = 1.0 if activation == "tanh" else 0.5
-    return torch.mul(slopes, torch.addcmul(s.new_full((), steepness), share, share, value=-steepness), out=out)
+        return torch.div(grad_output, torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2), out=out)
+    ratio = clamped if alpha == 1 else clamped / alpha
+    slope = 1.0 if activation == "tanh" else 0.5  # at s = 0
+    return torch.mul(grad_output, torch.addcmul(s.new_full((), slope), ratio, ratio, value=-slope), out=out)
 
 
 @contextmanager
 def watch_clamps(watcher: Callable[[Tensor, float], None]) -> Iterator[None]:
-    """Show the watcher every result of :func:`soft_clamp` with its bound, in this thread, while the context lasts."""
+    """Within the context, call the watcher with each result of :func:`soft_clamp` in this thread, and its bound."""
     own = threading.get_ident()
 
-    def here(bent: Tensor, alpha: float) -> None:
+    def here(clamped: Tensor, alpha: float) -> None:
         if threading.get_ident() == own:
-            watcher(bent, alpha)
+            watcher(clamped, alpha)
 
     _watchers.append(here)
     try:
