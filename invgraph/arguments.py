@@ -1,68 +1,111 @@
-"""Checks of the arguments of layers, safe for any object whatever: nothing here compares or iterates it unseen."""
+"""Checks of arguments that work for any object: no value is compared or iterated over before its type is known.
+
+Each check returns the argument as a plain Python value, so that numpy's scalars can be passed wherever Python's can and
+never end up in a module. Callers must use the returned value.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
 
+Choice = TypeVar("Choice", str, int)
+
+_EXACT = 2**53  # every int up to this one is a float
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """True for an int of Python or numpy, and False for a bool."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def require_int(where: str, name: str, value: object) -> int:
+    """Return an int of any size and sign."""
+    if not is_int(value):
+        raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be an int")
+    return int(value)
+
+
+def require_count(where: str, name: str, value: object, least: int = 1, most: int = 2**63 - 1) -> int:
+    """Return an int from ``least`` to ``most``. Default: a positive one that fits into an int64."""
+    count = require_int(where, name, value)
+    if count < least:
+        raise GraphError(where, _describe(name, count), f"{name} must be at least {least}")
+    if count > most:
+        raise GraphError(where, _describe(name, count), f"{name} must be at most {most}")
+    return count
+
 
 def require_seed(where: str, seed: object, bits: int = 64) -> int:
-    """The seed; refused if it can't seed a generator, or, with 63 bits, be held by an int64 tensor."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ArgumentError(where, f"seed={seed!r}", "seed must be an int")
-    if not -(2**63) <= seed < 2**bits:
-        # A huge int has more digits than Python prints.
-        given = f"seed={seed}" if seed.bit_length() < 1000 else f"seed of {seed.bit_length()} bits"
-        raise GraphError(where, given, f"seed must be at least -2**63 and below 2**{bits}")
-    return seed
+    """Return a seed of a ``torch.Generator``; with ``bits=63``, one that fits into an int64 tensor as well."""
+    number = require_int(where, "seed", seed)
+    if not -(2**63) <= number < 2**bits:
+        advice = f"seed must be at least -2**63 and below 2**{bits}"
+        raise GraphError(where, _describe("seed", number), advice)
+    return number
 
 
 def as_number(where: str, name: str, value: object) -> float:
-    """The number as a float; an int beyond every float is infinite."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """Return an int or a float; an int that a float can't represent exactly becomes a float, possibly infinite."""
+    if is_int(value):
+        exact = int(value)
+        if abs(exact) <= _EXACT:
+            return exact
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.inf if exact > 0 else -math.inf
+    if not isinstance(value, (float, np.floating)):
         raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be a number")
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
+    return float(value)
 
 
 def require_amount(where: str, name: str, value: object) -> float:
-    """The number; refused if it is none, not finite, or negative."""
+    """Return a finite number that is zero or positive."""
     amount = as_number(where, name, value)
-    if not (math.isfinite(amount) and amount >= 0):
-        raise ArgumentError(where, f"{name}={amount}", f"{name} must be a number >= 0, and finite")
+    if not 0 <= amount < math.inf:
+        raise GraphError(where, f"{name}={amount}", f"{name} must be finite and not negative")
     return amount
 
 
-def require_count(where: str, name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no int, or too small a one, or more than torch can count."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be an int")
-    if value < least:
-        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
-    if value >= 2**63:
-        raise GraphError(where, f"{name} of {value.bit_length()} bits", f"{name} must be below 2**63")
+def require_positive(where: str, name: str, value: object) -> float:
+    """Return a finite number above zero."""
+    number = as_number(where, name, value)
+    if not 0 < number < math.inf:
+        raise GraphError(where, f"{name}={number}", f"{name} must be positive and finite")
+    return number
 
 
-def require_flag(where: str, name: str, value: object) -> None:
-    """Refuse what is neither True nor False."""
-    if not isinstance(value, bool):
+def require_flag(where: str, name: str, value: object) -> bool:
+    """Return True or False."""
+    if not isinstance(value, (bool, np.bool_)):
         raise ArgumentError(where, f"{name}: {type(value).__name__}", f"{name} must be True or False")
+    return bool(value)
+
+
+def require_choice(where: str, name: str, value: object, choices: Sequence[Choice]) -> Choice:
+    """Return one of these strings or ints, which differ from each other."""
+    if not is_one_of(value, choices):
+        names = [repr(choice) for choice in choices]
+        advice = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
+        raise GraphError(where, f"{name}={value!r}", f"{name} must be {advice}")
+    return choices[choices.index(value)]
 
 
 def is_one_of(value: object, choices: Sequence[object]) -> bool:
-    """Whether the value is one of these strings or ints."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool) and value in choices
+    """True if the value is one of these strings or ints."""
+    return (isinstance(value, str) or is_int(value)) and value in choices
 
 
 def as_matrix(where: str, matrix: object) -> Tensor:
-    """The numbers in float64, on the CPU."""
+    """Return a float64 tensor on the CPU, without gradient."""
     if isinstance(matrix, Tensor) and matrix.is_complex():
         raise ArgumentError(where, f"matrix: {matrix.dtype}", "matrix must be real")
     try:
@@ -70,3 +113,8 @@ def as_matrix(where: str, matrix: object) -> Tensor:
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         given = f"matrix: {type(matrix).__name__}"
         raise ArgumentError(where, given, "matrix must be a tensor, or rows of numbers") from error
+
+
+def _describe(name: str, value: int) -> str:
+    """Name and value of an int; the number of bits if it has more digits than Python prints."""
+    return f"{name}={value}" if value.bit_length() < 1000 else f"{name} of {value.bit_length()} bits"

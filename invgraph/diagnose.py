@@ -114,13 +114,17 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
         (all)  Graph     0.0e+00   -8.318   100 %     1             2          -
     """
     graph = require_graph(graph, "diagnose")
-    require_count("diagnose", "iterations", iterations)
-    require_seed("diagnose", seed)
+    iterations = require_count("diagnose", "iterations", iterations)
+    seed = require_seed("diagnose", seed)
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
     rows: list[NodeDiagnosis] = []
+
+    def look(name: str, layer: Invertible, values: Tensors, conditions: Tensors) -> None:
+        rows.append(_measure(name, layer, values, conditions, iterations, seed))
+
     with torch.no_grad(), evaluating(graph):
         graph(x, c)  # checks the arguments
-        _walk(graph, xs, cs, "", lambda name, layer, *data: rows.append(_measure(name, layer, *data, iterations, seed)))
+        _walk(graph, xs, cs, "", look)
         whole = _measure("(all)", graph, xs, cs, iterations, seed)
     # What happens inside a nested graph counts once: in the row of the node that holds it.
     total = sum(abs(row.log_det) for row in rows if "." not in row.name)

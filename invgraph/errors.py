@@ -1,4 +1,4 @@
-"""The exceptions of invgraph: every error a user can cause is one of these."""
+"""Exceptions of invgraph: every error that a user can cause is one of these."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Self
 
 
 class InvgraphError(Exception):
-    """Base of all exceptions of this library, told in three lines.
+    """Base class of all errors; the message has three lines: where, what was given, what to do.
 
     Arguments:
-        where: the node and layer, or the function, that refuses.
-        given: what it was given.
-        advice: what is wrong with that, and what to do.
+        where: Node and layer, or function, that raises the error.
+        given: Description of the offending value.
+        advice: Problem with the value, and how to fix it.
     """
 
     def __init__(self, where: str, given: str, advice: str) -> None:
@@ -24,37 +24,37 @@ class InvgraphError(Exception):
         return f"{self.where}\n  given: {self.given}\n  {self.advice}"
 
     def at(self, where: str) -> Self:
-        """The same error, told from the place of the caller, e.g. the node that holds a layer."""
+        """Return the same error with the caller's location in front, such as the node that holds a layer."""
         return type(self)(f"{where}: {self.where}", self.given, self.advice)
 
 
 class GraphError(InvgraphError, ValueError):
-    """A node, layer or graph was declared with values that do not fit together."""
+    """A node, layer, graph or call was given a value out of range, or values that do not fit together."""
 
 
 class ArgumentError(InvgraphError, TypeError):
-    """A declaration was given an argument of the wrong type, an unknown one, or lacks one."""
+    """An argument has the wrong type, is unknown, or is missing."""
 
 
 class ShapeError(InvgraphError, ValueError):
-    """A call got tensors of the wrong number, shape or batch size."""
+    """A call received the wrong number of tensors, or tensors of the wrong shape or batch size."""
 
 
 class InputTypeError(InvgraphError, TypeError):
-    """A call got something other than dense floating-point tensors of the module's dtype and device."""
+    """A call received something other than dense floating-point tensors of the module's dtype and device."""
 
 
 class CheckpointError(InvgraphError, RuntimeError):
-    """A checkpoint is damaged, was made by another graph, or can't be written."""
+    """A checkpoint is damaged, belongs to another graph, or can't be written."""
 
 
 class NumericsError(InvgraphError, ArithmeticError):
-    """Numbers left the domain of a layer, or are no longer finite."""
+    """Values are outside the domain of a layer, or not finite."""
 
 
 class ContractError(InvgraphError, AssertionError):
-    """A layer breaks the contract that every layer keeps; raised by :func:`invgraph.testing.check_invertible`."""
+    """A layer violates the contract of invertible layers; raised by :func:`invgraph.testing.check_invertible`."""
 
 
 class DependencyError(InvgraphError, ImportError):
-    """Something was asked for that needs a package which is not installed."""
+    """A feature needs a package that is not installed."""

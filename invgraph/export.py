@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice
 from invgraph.checkpoint.atomic_file import as_path, require_regular
 from invgraph.core.invertible import Invertible
 from invgraph.core.modes import evaluating
@@ -38,10 +38,8 @@ class Program(nn.Module):
         super().__init__()
         if not isinstance(model, (Flow, Graph)):
             raise ArgumentError("export", type(model).__name__, "expected a Graph or a Flow")
-        if not is_one_of(what, get_args(What)):
-            raise GraphError("export", f"what={what!r}", f"what is one of {', '.join(get_args(What))}")
         self.flow = model if isinstance(model, Flow) else Flow(model)
-        self.what = what
+        self.what: What = cast("What", require_choice("export", "what", what, get_args(What)))
         graph = self.flow.graph
         self.source = graph._outputs() if what in ("sample", "inverse") else graph._inputs()
         self.target = graph._inputs() if what in ("sample", "inverse") else graph._outputs()

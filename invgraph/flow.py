@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
-from invgraph.arguments import require_amount
+from invgraph.arguments import require_amount, require_count
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
@@ -130,8 +130,7 @@ class Flow(nn.Module):
         return self._sample(n, c, temperature, generator)
 
     def _sample(self, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**31:
-            raise ArgumentError("Flow.sample", f"n={n!r}", "n must be a number of samples, an int")
+        n = require_count("Flow.sample", "n", n, least=0, most=2**31 - 1)
         temperature = require_amount("Flow.sample", "temperature", temperature)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ArgumentError(

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from invgraph.arguments import as_number, require_flag, require_seed
+from invgraph.arguments import require_amount, require_flag, require_seed
 from invgraph.core.subnet import Subnet
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError
 from invgraph.numerics.seeding import generator, normal
 
 
@@ -72,9 +72,9 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
         >>> ig.init.scaled_normal(layer, std=0.03)
     """
     where = "init.scaled_normal"
-    factor = _factor(where, "std", std)
+    factor = require_amount(where, "std", std)
     source = generator(require_seed(where, seed))
-    require_flag(where, "zero_last", zero_last)
+    zero_last = require_flag(where, "zero_last", zero_last)
     for parameter in _parameters(where, module):
         parameter.copy_(normal(parameter.shape, source).to(parameter) * factor)
     if zero_last:
@@ -107,9 +107,9 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
         >>> ig.init.xavier(layer, seed=1)
     """
     where = "init.xavier"
-    factor = _factor(where, "gain", gain)
+    factor = require_amount(where, "gain", gain)
     source = generator(require_seed(where, seed))
-    require_flag(where, "zero_last", zero_last)
+    zero_last = require_flag(where, "zero_last", zero_last)
     for parameter in _parameters(where, module):
         if parameter.ndim < 2:
             parameter.zero_()
@@ -119,13 +119,6 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
         parameter.copy_(normal(parameter.shape, source).to(parameter) * (factor * math.sqrt(2 / fans)))
     if zero_last:
         identity(module)
-
-
-def _factor(where: str, name: str, value: object) -> float:
-    factor = as_number(where, name, value)
-    if not (math.isfinite(factor) and factor >= 0):
-        raise GraphError(where, f"{name}={factor}", f"{name} must be finite and not negative")
-    return factor
 
 
 def _subnets(where: str, module: object) -> Iterator[Subnet]:

@@ -9,56 +9,57 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import is_int
 from invgraph.errors import ArgumentError, GraphError
 
 Shape: TypeAlias = tuple[int, ...]
 Tensors: TypeAlias = tuple[Tensor, ...]
 Structured: TypeAlias = Tensor | Sequence[Tensor]
-"""One tensor where one value was declared, a tuple where several were."""
+"""A tensor if one value was declared, a tuple of tensors if several were."""
 
 
 def as_shape(sizes: Sequence[object], where: str) -> Shape:
-    """The sizes as a tuple of ints.
+    """Return the sizes as a tuple of ints.
 
     Raises:
-        ArgumentError: a size is not an ``int``.
-        GraphError: there is no size, or one is not positive.
+        ArgumentError: If a size is not an int.
+        GraphError: If there are no sizes, or one is not positive.
     """
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
         raise ArgumentError(where, f"sizes: {type(sizes).__name__}", "expected a tuple of ints, such as (3, 8, 8)")
     given = f"sizes {tuple(sizes)}"
     if len(sizes) == 0:
-        raise GraphError(where, given, "a shape has at least one size (without the batch): write (4,) for vectors of 4")
+        raise GraphError(where, given, "a shape has at least one size, without the batch: write (4,) for vectors of 4")
     shape: list[int] = []
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
+        if not is_int(size):
             kind = type(size).__name__
             raise ArgumentError(where, given, f"a size must be an int, not a {kind}")
         if size <= 0:
-            raise GraphError(where, given, f"sizes must be positive, got {size}; leave the batch out")
-        shape.append(size)
+            raise GraphError(where, given, f"sizes must be positive, got {size}; do not include the batch")
+        shape.append(int(size))
     return tuple(shape)
 
 
 def as_shapes(shapes: object, where: str) -> tuple[Shape, ...]:
-    """A tuple of shapes; one shape alone, ``(3, 8, 8)``, stands for a tuple of that one."""
+    """Return a tuple of shapes; a single shape such as ``(3, 8, 8)`` becomes a tuple of one."""
     if not isinstance(shapes, Sequence) or isinstance(shapes, str):
-        raise ArgumentError(where, repr(shapes), "shapes are a tuple of tuples of ints, such as ((3, 8, 8),)")
-    if any(isinstance(entry, int) for entry in shapes):
+        raise ArgumentError(where, repr(shapes), "expected a tuple of tuples of ints, such as ((3, 8, 8),)")
+    if any(is_int(entry) for entry in shapes):
         return (as_shape(shapes, where),)
     for entry in shapes:
         if not isinstance(entry, Sequence) or isinstance(entry, str):
-            raise ArgumentError(where, repr(shapes), "shapes are a tuple of tuples of ints, such as ((3, 8, 8),)")
+            raise ArgumentError(where, repr(shapes), "expected a tuple of tuples of ints, such as ((3, 8, 8),)")
     return tuple(as_shape(entry, where) for entry in shapes)
 
 
 def numel(shapes: Sequence[Shape]) -> int:
-    """How many numbers values of these shapes hold together."""
+    """Total number of elements of values of these shapes."""
     return sum(math.prod(shape) for shape in shapes)
 
 
 def batched(shape: Shape) -> str:
-    """A shape as it is told to a user: ``(B, 3, 8, 8)``."""
+    """Format a shape with its batch axis for messages: ``(B, 3, 8, 8)``."""
     return f"(B, {', '.join(map(str, shape))})"
 
 
@@ -66,7 +67,7 @@ _AXIS_NAMES = {2: ("length",), 3: ("height", "width"), 4: ("depth", "height", "w
 
 
 def require_divisible(shape: Shape, factor: int, where: str) -> None:
-    """Refuse shapes that can't be cut into patches of this edge along every spatial axis."""
+    """Raise GraphError unless every spatial size is divisible by the factor."""
     given = f"input of shape {shape}"
     if len(shape) not in _AXIS_NAMES:
         raise GraphError(where, given, "expected a signal (C, L), an image (C, H, W) or a volume (C, D, H, W)")
@@ -99,7 +100,7 @@ def floating_tensor(module: nn.Module) -> Tensor | None:
 
 
 def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:
-    """Conditions repeated for a batch that holds several samples of each; without a copy where there is one row."""
+    """Repeat conditions for a batch with several samples of each; a single row is expanded without a copy."""
     if c.shape[0] == batch or c.shape[0] == 1:
         return c.expand(batch, *c.shape[1:])
     return c.expand(batch // c.shape[0], *c.shape).flatten(0, 1)

@@ -36,7 +36,7 @@ def tensor_stores(module: nn.Module) -> Iterator[dict[str, Any]]:
         yield part._buffers
 
 
-has_global_hooks = torch.nn.modules.module._has_any_global_hook
+has_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
 """True if hooks are registered that torch calls along with every module there is."""
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_exported_is_named() -> None:
     for example in (3, torch.zeros(2, 4), ["a"]):
         with pytest.raises(ig.ArgumentError, match="a tuple of tensors"):
             ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), example=example)  # type: ignore[arg-type]
-    with pytest.raises(ig.GraphError, match="what is one of"):
+    with pytest.raises(ig.GraphError, match="what must be one of"):
         ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), "density")  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="expected a Graph or a Flow"):
         ig.export(torch.nn.Linear(1, 1))  # type: ignore[arg-type]

@@ -338,10 +338,10 @@ def test_a_flow_is_a_module() -> None:
 
 
 MISTAKES = (
-    (lambda: linear().sample(-1), ig.ArgumentError, "n must be"),
+    (lambda: linear().sample(-1), ig.GraphError, "n must be at least 0"),
     (lambda: linear().sample(2.0), ig.ArgumentError, "n must be"),
-    (lambda: linear().sample(2, temperature=-1.0), ig.ArgumentError, "temperature must be"),
-    (lambda: linear().sample(2, temperature=float("nan")), ig.ArgumentError, "temperature must be"),
+    (lambda: linear().sample(2, temperature=-1.0), ig.GraphError, "temperature must be"),
+    (lambda: linear().sample(2, temperature=float("nan")), ig.GraphError, "temperature must be"),
     (lambda: conditional().sample(2), ig.InputTypeError, "condition 'c'"),
     (lambda: two_sided().sample(2, (torch.zeros(2, 3).double(), torch.zeros(1, 2).double())), ig.ShapeError,
      "same batch size"),
@@ -352,10 +352,10 @@ MISTAKES = (
     (lambda: linear().sample(2, generator=3), ig.ArgumentError, "torch.Generator"),
     (lambda: linear().to("meta").sample(2, generator=torch.Generator()), ig.ArgumentError, "a generator on cpu"),
     (lambda: linear().loss(torch.zeros(1, 2).double(), tau="a"), ig.ArgumentError, "tau must be a number"),
-    (lambda: linear().loss(torch.zeros(1, 2).double(), tau=-1.0), ig.ArgumentError, "tau must be a number"),
+    (lambda: linear().loss(torch.zeros(1, 2).double(), tau=-1.0), ig.GraphError, "tau must be finite and not negative"),
     (lambda: linear().denoise(torch.zeros(1, 2).double()), ig.ArgumentError, "sigma must be a number"),
-    (lambda: linear().denoise(torch.zeros(1, 2).double(), sigma=10**400), ig.ArgumentError, "sigma must be a number"),
-    (lambda: linear().denoise(torch.zeros(1, 2).double(), (), -0.1), ig.ArgumentError, "sigma must be a number"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double(), sigma=10**400), ig.GraphError, "sigma must be finite"),
+    (lambda: linear().denoise(torch.zeros(1, 2).double(), (), -0.1), ig.GraphError, "sigma must be finite"),
     (lambda: linear().denoise(torch.zeros(1, 2).double(), (), True), ig.ArgumentError, "sigma must be a number"),
     (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
      "inference_mode"),

@@ -52,7 +52,7 @@ def softplus_root(y: Tensor) -> Tensor:
 def test_rational_quadratic_spline_is_nflows(scale: float) -> None:
     spline = library("nflows.transforms.splines.rational_quadratic").unconstrained_rational_quadratic_spline
     ours = ig.RationalQuadraticSpline(bins=BINS, bound=BOUND)
-    params = normal(BATCH, ours.numbers, SIZE, seed=2, scale=scale)
+    params = normal(BATCH, ours.params_per_element, SIZE, seed=2, scale=scale)
     widths, heights, slopes = last(params).split([BINS, BINS, BINS - 1], dim=-1)
     # Ours are 1 for parameters of zero.
     slopes = slopes + math.log(math.expm1(1 - ours.min_slope))
@@ -63,7 +63,7 @@ def test_rational_quadratic_spline_is_nflows(scale: float) -> None:
 def test_quadratic_spline_is_nflows(scale: float) -> None:
     spline = library("nflows.transforms.splines.quadratic").quadratic_spline
     ours = ig.QuadraticSpline(bins=BINS, bound=BOUND)
-    params = normal(BATCH, ours.numbers, SIZE, seed=2, scale=scale)
+    params = normal(BATCH, ours.params_per_element, SIZE, seed=2, scale=scale)
     widths, heights = last(params).split([BINS, BINS - 1], dim=-1)
     # Where nflows fills in the slopes at both ends, it halves the outer bins twice, and they miss 1: we say them.
     sizes = 1e-3 + (1 - 1e-3 * BINS) * widths.softmax(-1)
@@ -133,7 +133,7 @@ FREE = {"min_width": 1e-12, "min_height": 1e-12, "min_slope": 1e-9}  # zuko has 
 def test_rational_quadratic_spline_is_zukos(scale: float) -> None:
     zuko = library("zuko")
     ours = ig.RationalQuadraticSpline(bins=BINS, bound=BOUND, **FREE)
-    raw = normal(BATCH, SIZE, ours.numbers, seed=2, scale=scale)
+    raw = normal(BATCH, SIZE, ours.params_per_element, seed=2, scale=scale)
     theirs = zuko_spline(zuko, raw)
 
     def both(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
@@ -205,9 +205,9 @@ def test_autoregressive_network_is_nflows_made() -> None:
     net = theirs.autoregressive_net
     # Their hidden units take turns in degree, ours stand in order of it; their outputs go by number, ours by parameter.
     first, second = (m.degrees.argsort(stable=True) for m in (net.initial_layer, net.blocks[0].linear))
-    outputs = torch.arange(SIZE * spline.numbers).view(SIZE, -1).t().flatten()
+    outputs = torch.arange(SIZE * spline.params_per_element).view(SIZE, -1).t().flatten()
     offset = math.log(math.expm1(1 - spline.min_slope))
-    is_slope = torch.arange(spline.numbers).repeat_interleave(SIZE) >= 2 * BINS
+    is_slope = torch.arange(spline.params_per_element).repeat_interleave(SIZE) >= 2 * BINS
     with torch.no_grad():
         layers: Any = layer.subnet.layers
         layers[0].weight.copy_(net.initial_layer.weight[first])

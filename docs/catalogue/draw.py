@@ -95,9 +95,9 @@ def transforms() -> None:
     figure, axes = plt.subplots(2, 5, figsize=(8.75, 3.7), layout="constrained")
     for axis, (transform, (low, high)) in zip(axes.flat, shown, strict=True):
         x = torch.linspace(low, high, 401, dtype=torch.float64)[:, None]
-        for seed, colour in enumerate((_ACROSS, _DOWN, "#6a8f3c") if transform.numbers else (_ACROSS,)):
+        for seed, colour in enumerate((_ACROSS, _DOWN, "#6a8f3c") if transform.params_per_element else (_ACROSS,)):
             generator = torch.Generator().manual_seed(seed)
-            params = 1.5 * torch.randn(1, transform.numbers, 1, generator=generator, dtype=torch.float64)
+            params = 1.5 * torch.randn(1, transform.params_per_element, 1, generator=generator, dtype=torch.float64)
             y, _ = transform.forward(x, params.expand(len(x), -1, -1))
             axis.plot(x[:, 0], y[:, 0], color=colour, linewidth=1)
         _finish(axis, type(transform).__name__)

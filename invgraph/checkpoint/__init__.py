@@ -1,1 +1,1 @@
-"""Checkpoints: files that are whole or refused."""
+"""Checkpoints: complete files, or an error."""

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside the old one, synced to the disk, renamed over it."""
+"""Atomic writes: a temporary file is written, synced to disk, and renamed over the old file."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from invgraph.errors import ArgumentError, CheckpointError
 _STALE_SECONDS = 3600
 _ADVICE = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of the disk is used up",
-    errno.EFBIG: "the file would be larger than allowed here",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.EFBIG: "the file would exceed the maximum size",
     errno.EACCES: "no permission to do so",
     errno.EPERM: "no permission to do so",
     errno.EROFS: "the file system is read-only",
     errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "there is a folder in place of the file",
+    errno.ENOTDIR: "a parent in the path is a file, not a folder",
+    errno.EISDIR: "the path is a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
 
 
 def as_path(where: str, path: object) -> Path:
-    """The path, with symbolic links followed, so that a link stays one when its file is replaced."""
+    """Resolve symbolic links of a path, so that replacing the file keeps the links."""
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentError(where, f"path={path!r}", "a path must be a str or a pathlib.Path")
     name = os.fspath(path)
     if not isinstance(name, str):
         raise ArgumentError(where, f"path={path!r}", "a path must be a str or a pathlib.Path")
     if not name or "\0" in name:
-        raise CheckpointError(where, f"path={name!r}", "not the name of a file")
+        raise CheckpointError(where, f"path={name!r}", "not a valid file name")
     return Path(os.path.realpath(name))
 
 
 def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
-    """Put the pieces (bytes) into the file, all or nothing: at any moment the old content or the new one is there.
+    """Write pieces of bytes to a file atomically: at any time it has either the old content or the new.
 
     Raises:
-        CheckpointError: it can't be written; the old file is as it was.
+        CheckpointError: If the file can't be written; the old one is unchanged.
     """
     require_regular(where, path, "nothing was written")
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
@@ -54,32 +54,32 @@ def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             with open(handle, "wb") as file:
-                with suppress(FileNotFoundError):  # a file that is replaced keeps its mode
+                with suppress(FileNotFoundError):  # keep the mode of the file that is replaced
                     os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:  # an interrupt too leaves nothing behind
+        except BaseException:  # including interrupts
             with suppress(OSError):
                 temporary.unlink()
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        raise _refusal(where, error, "nothing was written; an earlier file is as it was") from error
+        raise _refusal(where, error, "nothing was written, and an existing file is unchanged") from error
 
 
 def require_regular(where: str, path: Path, state: str) -> None:
-    """Refuse what exists and is no regular file: renaming over a device or a pipe takes it away from the machine.
+    """Raise CheckpointError if the path exists and is not a regular file: renaming would remove a device or a pipe.
 
     Arguments:
-        where: The function that was called, for the error.
-        path: The target, with symbolic links followed.
-        state: What is true after the refusal, such as ``"nothing was written"``.
+        where: Function named in errors.
+        path: Target, with symbolic links resolved.
+        state: State after the error, such as ``"nothing was written"``.
 
     Raises:
-        CheckpointError: The path is a folder, a device, a pipe or a socket, or can't be looked at.
+        CheckpointError: If the path is a folder, a device, a pipe or a socket, or can't be accessed.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -90,7 +90,7 @@ def require_regular(where: str, path: Path, state: str) -> None:
     if stat.S_ISDIR(mode):
         raise _refusal(where, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)), state)
     if not stat.S_ISREG(mode):
-        raise CheckpointError(where, f"{_kind(mode)}, no regular file", f"give the path of an ordinary file: {state}")
+        raise CheckpointError(where, f"{_kind(mode)}, not a regular file", f"use the path of a regular file: {state}")
 
 
 def _kind(mode: int) -> str:
@@ -104,10 +104,10 @@ def _kind(mode: int) -> str:
 
 
 def read(where: str, path: Path) -> bytes:
-    """The file's bytes.
+    """Read the bytes of a file.
 
     Raises:
-        CheckpointError: there is no such file, it is no regular one, or it can't be read.
+        CheckpointError: If the file does not exist, is not a regular one, or can't be read.
     """
     require_regular(where, path, "nothing was loaded")
     try:
@@ -118,11 +118,11 @@ def read(where: str, path: Path) -> bytes:
 
 def _refusal(where: str, error: OSError, state: str) -> CheckpointError:
     reason = error.strerror or type(error).__name__
-    return CheckpointError(where, reason, f"{_ADVICE.get(error.errno or 0, 'the system refused')}: {state}")
+    return CheckpointError(where, reason, f"{_ADVICE.get(error.errno or 0, 'the operating system refused')}: {state}")
 
 
 def _sweep(path: Path) -> None:
-    """Remove what writers that were killed an hour ago or more left behind."""
+    """Remove temporary files that are more than an hour old, left behind by killed processes."""
     left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
     with os.scandir(path.parent) as entries:
         for entry in entries:
@@ -133,7 +133,7 @@ def _sweep(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming last; file systems without folders to sync are as they are."""
+    """Sync the renaming to disk; file systems that can't sync folders are ignored."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What a checkpoint must fit: each module of a network in a line of words, and how two networks differ."""
+"""Fingerprints of networks, a line of text for each module, and the differences of two of them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from invgraph.core.ports import Ports
 from invgraph.graph.graph import Graph
 
 Fingerprint = dict[str, str]
-"""By the path of a module: its class, its arguments as ``repr`` tells them, and of a graph's node what it reads."""
+"""Line for each module, by its path: class, arguments as in ``repr``, and, for a node, the values it reads."""
 
 _SHOWN = 20
 
 
 def fingerprint(module: nn.Module) -> Fingerprint:
-    """The architecture: layers, shapes, wiring, by node name; the same in every process and on every device."""
+    """Describe layers, shapes and wiring by node name; the same in every process and on every device."""
     lines: Fingerprint = {}
     reads: dict[str, str] = {}
     for path, part in module.named_modules(remove_duplicate=False):
-        told = _told(part)
+        line = _describe(part)
         if isinstance(part, Graph):
-            told = _graph(part)
+            line = _describe_graph(part)
             reads.update(_reads(part, f"{path}.layers." if path else "layers."))
-        lines[path] = f"{told} of {reads[path]}" if path in reads else told
+        lines[path] = f"{line} of {reads[path]}" if path in reads else line
     return lines
 
 
@@ -56,7 +56,7 @@ def drop_module(name: str, prefixes: Sequence[str]) -> str:
 
 
 def tensor_lines(state: Mapping[str, object]) -> Fingerprint:
-    """Shape and dtype of each tensor of a state, by its name."""
+    """Return shape and dtype of each tensor of a state, by its name."""
     return {
         name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
         for name, tensor in state.items()
@@ -65,54 +65,55 @@ def tensor_lines(state: Mapping[str, object]) -> Fingerprint:
 
 
 def differences(saved: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """The lines of modules or tensors that are not the same: with ``-`` as in the file, with ``+`` as here.
+    """Return the lines of modules or tensors that differ: ``-`` for the file, ``+`` for the graph.
 
-    What lies inside a module that is missing or of another class is left out.
+    The content of a module that is missing or has another class is omitted.
     """
     found: list[str] = []
-    told: set[str] = set()
+    replaced: set[str] = set()
     for path in dict.fromkeys((*here, *saved)):
         before, after = saved.get(path), here.get(path)
-        if before == after or any(outer in told for outer in _outers(path)):
+        if before == after or any(outer in replaced for outer in _parents(path)):
             continue
         if before is None or after is None or before.split("(")[0] != after.split("(")[0]:
-            told.add(path)
-        found += [f"{sign} {place(path)}: {line}" for sign, line in (("-", before), ("+", after)) if line is not None]
+            replaced.add(path)
+        lines = (("-", before), ("+", after))
+        found += [f"{sign} {describe_path(path)}: {line}" for sign, line in lines if line is not None]
     return found
 
 
-def listed(lines: Sequence[str]) -> str:
-    """The lines of a difference below each other, the first twenty; - is the file, + is here."""
+def format_lines(lines: Sequence[str]) -> str:
+    """Join the first twenty lines of a list of differences, indented, each on a new line."""
     shown = [*lines[:_SHOWN], *([f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])]
     return "".join(f"\n    {line}" for line in shown)
 
 
-def place(path: str) -> str:
-    """What a difference calls a module or tensor: nodes by their names."""
+def describe_path(path: str) -> str:
+    """Describe the path of a module or tensor in messages: nodes by their names."""
     if not path:
         return "the whole"
     return re.sub(r"(?:^|(?<=\.))(?:graph\.)?layers\.([^.\d][^.]*)", r"node '\1'", path, count=1)
 
 
-def _outers(path: str) -> list[str]:
+def _parents(path: str) -> list[str]:
     parts = path.split(".") if path else []
     return [".".join(parts[:count]) for count in range(len(parts))]
 
 
-def _told(module: nn.Module) -> str:
-    # The class by its name alone: a script's own classes live in __main__ today and in a module tomorrow.
+def _describe(module: nn.Module) -> str:
+    # Without the module of the class: it changes when a class moves from a script, where it is __main__, to a package.
     return f"{type(module).__name__}({' '.join(module.extra_repr().split())})"
 
 
-def _graph(graph: Graph) -> str:
-    """What a graph takes and returns."""
-    told = f"{_ports(graph._inputs())} -> {_ports(graph._outputs())}"
+def _describe_graph(graph: Graph) -> str:
+    """Describe the inputs, outputs and conditions of a graph."""
+    values = f"{_describe_ports(graph._inputs())} -> {_describe_ports(graph._outputs())}"
     conditions = graph._conditions()
-    return f"Graph({told} | {_ports(conditions)})" if conditions.shapes else f"Graph({told})"
+    return f"Graph({values} | {_describe_ports(conditions)})" if conditions.shapes else f"Graph({values})"
 
 
 def _reads(graph: Graph, prefix: str) -> dict[str, str]:
-    """For each node, by the path of its layer, the values that it reads."""
+    """Return the values that each node reads, by the path of its layer."""
     schedule = graph.forward_schedule
     names = dict(enumerate(graph._conditions().names))
     names.update(zip(schedule.starts, graph._inputs().names, strict=True))
@@ -127,6 +128,6 @@ def _reads(graph: Graph, prefix: str) -> dict[str, str]:
     return reads
 
 
-def _ports(ports: Ports) -> str:
+def _describe_ports(ports: Ports) -> str:
     values = [f"{name} {shape}" for name, shape in zip(ports.names, ports.shapes, strict=True)]
     return values[0] if ports.bare else f"[{', '.join(values)}]"

@@ -1,4 +1,4 @@
-"""The state of the global random generators, taken and put back, for runs that resume bit for bit."""
+"""Get and set the states of the global random generators, for runs that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NAMES = ("torch", "numpy", "python")
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of torch's (CPU and every CUDA device), numpy's and Python's global generators.
+    """Return the states of the global generators of torch (CPU and every CUDA device), numpy and Python.
 
-    Give it to :func:`~invgraph.save` as part of ``training``, and what ``load`` returns to :func:`set_rng_state`.
-    A ``torch.Generator`` of your own is stored as ``generator.get_state()``.
+    Pass it to :func:`~invgraph.save` as part of ``training``, and pass what ``load`` returns to :func:`set_rng_state`.
+    To store a private ``torch.Generator``, use ``generator.get_state()``.
 
     Example:
         >>> import torch, invgraph as ig
@@ -35,17 +35,17 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put back what :func:`rng_state` took; states of CUDA devices that are not there are left out.
+    """Restore the states of the global generators; states of CUDA devices that do not exist here are ignored.
 
     Arguments:
-        state: what :func:`rng_state` returned.
+        state: States returned by :func:`rng_state`.
 
     Raises:
-        ArgumentError: something other than a mapping was given.
-        CheckpointError: a state is missing, or is not one of a generator; no generator was touched.
+        ArgumentError: If the state is not a mapping.
+        CheckpointError: If a state is missing or invalid. All generators are unchanged.
     """
     if not isinstance(state, Mapping):
-        raise ArgumentError("set_rng_state", type(state).__name__, "expected what rng_state() returned")
+        raise ArgumentError("set_rng_state", type(state).__name__, "expected the result of rng_state()")
     missing = [name for name in _NAMES if name not in state]
     if missing:
         given = f"states of {', '.join(map(str, state)) or 'nothing'}"
@@ -55,7 +55,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         _set(state)
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
         _set(before)
-        raise CheckpointError("set_rng_state", str(error), "expected what rng_state() returned") from error
+        raise CheckpointError("set_rng_state", str(error), "expected the result of rng_state()") from error
 
 
 def _set(state: Mapping[str, Any]) -> None:

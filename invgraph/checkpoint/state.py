@@ -1,4 +1,4 @@
-"""Nested state, such as an optimizer's, as JSON and tensors, and back: what a checkpoint keeps beside the graph."""
+"""Conversion of nested state, such as that of an optimizer, to JSON and tensors, and back."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch import Tensor
 from invgraph.errors import CheckpointError
 
 Json: TypeAlias = Any
-"""What ``json.dumps`` writes."""
+"""Value that ``json.dumps`` accepts."""
 
 _DICTS: dict[str, type[dict[Any, Any]]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 
 
-_DEEPEST = 100
+_MAX_DEPTH = 100
 
 
 def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, depth: int = 0) -> Json:
-    """The value as JSON; its tensors go to ``tensors``, under names that start with ``prefix``.
+    """Convert a value to JSON; its tensors are added to ``tensors``, with names that start with ``prefix``.
 
-    Numbers, strings, None, lists, tuples, dicts with any such keys, bytes, tensors and numpy's arrays and scalars come
-    back as they were.
+    Numbers, strings, None, bytes, tensors, numpy arrays and scalars, and lists, tuples and dicts of them can be
+    converted, and :func:`decode` restores them exactly.
 
     Arguments:
-        value: nested state.
-        tensors: receives the tensors.
-        prefix: of their names.
-        place: what an error calls the value, e.g. ``training``.
-        depth: of the value in what is stored.
+        value: Nested state.
+        tensors: Dict that receives the tensors.
+        prefix: Prefix of their names.
+        place: Location of the value in error messages, such as ``training``.
+        depth: Nesting depth of the value. Default: 0.
 
     Raises:
-        CheckpointError: something in it is none of these, or holds itself.
+        CheckpointError: If a value has another type, or contains itself.
     """
-    if depth > _DEEPEST:
-        given = f"{place[:80]}...: nested more than {_DEEPEST} deep"
-        raise CheckpointError("save", given, "can't be stored: does something in it hold itself?")
+    if depth > _MAX_DEPTH:
+        given = f"{place[:80]}...: nested more than {_MAX_DEPTH} deep"
+        raise CheckpointError("save", given, "can't be stored: does it contain itself?")
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
@@ -62,15 +62,15 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, d
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     given = f"{place}: a {type(value).__name__}"
-    advice = "can't be stored: give numbers, strings, tensors, in lists, tuples, dicts; of an object, its state_dict()"
+    advice = "can't be stored: use numbers, strings, tensors, in lists, tuples, dicts; for an object, its state_dict()"
     raise CheckpointError("save", given, advice)
 
 
 def decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:
-    """The value that :func:`encode` was given.
+    """Restore the value that :func:`encode` converted.
 
     Raises:
-        KeyError, TypeError, ValueError: this JSON was not made by :func:`encode`.
+        KeyError, TypeError, ValueError: If the JSON was not written by :func:`encode`.
     """
     if not isinstance(value, dict):
         return value
@@ -100,4 +100,4 @@ def _from_numpy(array: np.ndarray[Any, Any], place: str) -> Tensor:
         return torch.from_numpy(np.array(array, order="C"))
     except TypeError as error:
         given = f"{place}: a numpy array of {array.dtype}"
-        raise CheckpointError("save", given, "can't be stored: convert it to numbers that torch knows") from error
+        raise CheckpointError("save", given, "can't be stored: convert it to a dtype that torch supports") from error

@@ -89,8 +89,8 @@ class Invertible(nn.Module, ABC):
         """Return what :meth:`precompute` makes of the conditions, unless that is what was given."""
         return given if isinstance(given, Precomputed) else self.precompute(given)
 
-    @final
-    def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:  # type: ignore[override]
+    @final  # type: ignore[misc]
+    def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
         """Return outputs and log-determinant, from inputs and conditions."""
         if type(xs) is CheckedTensors:  # a graph calls, and checks what comes out
             return self._forward(xs, cs)

@@ -94,7 +94,7 @@ class AllInOne(Invertible):
         self.positions = math.prod(sizes)
         self.sizes = split_sizes("AllInOne", self.in_shapes[0], split)
         first, second = ((size, *sizes) for size in self.sizes)
-        out_shape: Shape = (first[0] * self.transform.numbers, *sizes)
+        out_shape: Shape = (first[0] * self.transform.params_per_element, *sizes)
         self.subnet = make_subnet("AllInOne", subnet, second, self.cond_shapes, out_shape)
         per_channel = (channels, *(1 for _ in sizes))
         self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
@@ -135,7 +135,8 @@ class AllInOne(Invertible):
 
     def _params(self, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of the part that is transformed, given the other part."""
-        return self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.numbers, self.sizes[0]))
+        params: Tensor = self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.params_per_element, self.sizes[0]))
+        return params
 
     def _scaled(self, y: Tensor) -> Tensor:
         return y + self.shift if self.log_scale is None else torch.addcmul(self.shift, y, self.log_scale.exp())

@@ -88,8 +88,10 @@ class Autoregressive(Invertible):
         super().__init__(in_shapes, cond_shapes)
         if not isinstance(transform, Transform):
             raise ArgumentError("Autoregressive", f"transform={transform!r}", "expected a transform such as Affine()")
-        if not (transform.numbers and transform.pointwise):
-            problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
+        if not (transform.params_per_element and transform.pointwise):
+            problem = (
+                "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
+            )
             raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
         as_shape((hidden, layers), "Autoregressive (hidden, layers)")
         _require_tolerance(tolerance)
@@ -110,7 +112,7 @@ class Autoregressive(Invertible):
             )
         edges = [self.size * block // blocks for block in range(blocks + 1)]
         self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
-        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.numbers)
+        self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.params_per_element)
 
     def precompute(self, cs: Tensors) -> Precomputed:
         return self.subnet.prepare(cs)
@@ -224,8 +226,9 @@ class _Masked(Subnet):
         h, last = self._hidden(x, given), self.layers[-1]
         if type(last) is Linear and not has_hooks(last):
             return last.rows(h, places, self.numbers)
-        outputs = self._call(len(self.layers) - 1, h)
-        return outputs.unflatten(1, (self.numbers, -1))[:, :, places].flatten(1)
+        outputs: Tensor = self._call(len(self.layers) - 1, h)
+        part: Tensor = outputs.unflatten(1, (self.numbers, -1))[:, :, places].flatten(1)
+        return part
 
     def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
         h = self._call(0, x)

@@ -95,8 +95,8 @@ class Coupling(Invertible):
         self.subnets = nn.ModuleList(self._subnets(subnet, read, written, separate) for read, written in readers)
 
     def _subnets(self, factory: object, read: Shape, written: Shape, separate: bool) -> nn.ModuleList:
-        copies = self.transform.numbers if separate else 1
-        out_shape = (written[0] * self.transform.numbers // copies, *written[1:])
+        copies = self.transform.params_per_element if separate else 1
+        out_shape = (written[0] * self.transform.params_per_element // copies, *written[1:])
         return nn.ModuleList(make_subnet("Coupling", factory, read, self.cond_shapes, out_shape) for _ in range(copies))
 
     def precompute(self, cs: Tensors) -> Precomputed:

@@ -65,13 +65,17 @@ class Elementwise(Invertible):
         shape = self.in_shapes[0]
         if subnet is None:
             # A transform without numbers of its own leaves nothing to learn: no empty parameter.
-            learned = nn.Parameter(torch.zeros(transform.numbers, *shape)) if transform.numbers else None
+            learned = (
+                nn.Parameter(torch.zeros(transform.params_per_element, *shape))
+                if transform.params_per_element
+                else None
+            )
             self.params: nn.Parameter | None = learned
             self.subnet = None
         else:
             self.lead = leading(self.cond_shapes)
             first, *others = lead_first(self.cond_shapes, self.lead)
-            out_shape = (transform.numbers * shape[0], *(shape[1:] if len(first) > 1 else ()))
+            out_shape = (transform.params_per_element * shape[0], *(shape[1:] if len(first) > 1 else ()))
             self.params = None
             self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
 
@@ -89,7 +93,7 @@ class Elementwise(Invertible):
             return Precomputed()
         first, *others = lead_first(cs, self.lead)
         params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
-        return Precomputed((params.unflatten(1, (self.transform.numbers, self.in_shapes[0][0])),))
+        return Precomputed((params.unflatten(1, (self.transform.params_per_element, self.in_shapes[0][0])),))
 
     def _params(self, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of every element of every sample."""
@@ -99,7 +103,7 @@ class Elementwise(Invertible):
             return x.new_empty(x.shape[0], 0, *x.shape[1:])
         (params,) = self._precomputed(given)
         spread = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
-        return spread.expand(x.shape[0], self.transform.numbers, *x.shape[1:])
+        return spread.expand(x.shape[0], self.transform.params_per_element, *x.shape[1:])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"

@@ -90,7 +90,7 @@ class MaskedCoupling(Invertible):
         self.register_buffer("mask", settled(kept), persistent=False)
         self.register_buffer("order", settled(order), persistent=False)
         self.register_buffer("restore", settled(order.argsort()), persistent=False)
-        out_shape = (shape[0] * transform.numbers, *shape[1:])
+        out_shape = (shape[0] * transform.params_per_element, *shape[1:])
         self.subnets = nn.ModuleList(
             make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)
         )
@@ -115,7 +115,7 @@ class MaskedCoupling(Invertible):
         """Transform the elements of one part given the other; side 1 swaps the two."""
         kept = torch.where(self.mask.logical_not() if side else self.mask, x, 0.0)
         output = self.subnets[side](kept, pick(given, side)).to(x.dtype)
-        params = output.unflatten(1, (self.transform.numbers, x.shape[1])).flatten(2)[:, :, self.order]
+        params = output.unflatten(1, (self.transform.params_per_element, x.shape[1])).flatten(2)[:, :, self.order]
         values = x.flatten(1)[:, self.order]
         part = slice(None, self.count) if side else slice(self.count, None)
         changed, log_det = transform(values[:, part], params[:, :, part])

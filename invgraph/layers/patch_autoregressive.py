@@ -93,7 +93,7 @@ class PatchAutoregressive(Invertible):
         self.position = nn.Parameter(torch.empty(self.tokens, width))
         self.blocks = nn.ModuleList(Block(width, heads, causal=True) for _ in range(depth))
         self.norm = LayerNorm(width)
-        self.last = nn.Linear(width, transform.numbers * size)
+        self.last = nn.Linear(width, transform.params_per_element * size)
         self._start()
 
     def _start(self) -> None:
@@ -148,7 +148,7 @@ class PatchAutoregressive(Invertible):
 
     def _numbers(self, h: Tensor, dtype: torch.dtype) -> Tensor:
         """Parameters for the numbers of all tokens in h, ``(B, numbers, tokens * numbers in a patch)``."""
-        params: Tensor = self.last(self.norm(h)).to(dtype).unflatten(2, (self.transform.numbers, -1))
+        params: Tensor = self.last(self.norm(h)).to(dtype).unflatten(2, (self.transform.params_per_element, -1))
         return params.transpose(1, 2).flatten(2)
 
     def extra_repr(self) -> str:
@@ -159,8 +159,10 @@ def _check_arguments(transform: object, **sizes: object) -> None:
     where = "PatchAutoregressive"
     if not isinstance(transform, Transform):
         raise ArgumentError(where, f"transform={transform!r}", "expected a transform such as Affine()")
-    if not (transform.numbers and transform.pointwise):
-        problem = "ties the numbers of a sample to each other" if transform.numbers else "takes no parameters"
+    if not (transform.params_per_element and transform.pointwise):
+        problem = (
+            "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
+        )
         raise GraphError(where, f"transform={transform!r}", f"this transform {problem}: take another")
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int):

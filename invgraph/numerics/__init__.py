@@ -1,1 +1,1 @@
-"""Arithmetic that several layers share."""
+"""Numerical building blocks shared by several layers."""

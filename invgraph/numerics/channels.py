@@ -1,4 +1,4 @@
-"""What several layers do along the channels: split them in two, mix them by a matrix, measure them."""
+"""Operations along the channels: split sizes, mixing by a matrix, moments, rotations."""
 
 from __future__ import annotations
 
@@ -7,29 +7,39 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.arguments import as_number
+from invgraph.errors import GraphError, NumericsError
 from invgraph.numerics.seeding import normal
 from invgraph.shapes import Shape
 
 
 def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
-    """Channels of the two parts of an input of this shape; ``split`` is a fraction or the channels of the first."""
+    """Return the channels of both parts of an input of this shape.
+
+    Arguments:
+        where: Layer named in errors.
+        shape: Shape of the input, without the batch.
+        split: Fraction of the channels that go to the first part, or their number.
+
+    Raises:
+        ArgumentError: If ``split`` is not a number.
+        GraphError: If a part would have no channel.
+    """
     channels = shape[0]
-    given = f"split={split!r} of {channels} channels"
-    if isinstance(split, bool) or not isinstance(split, (int, float)):
-        raise ArgumentError(where, given, "split must be a fraction in (0, 1) or a number of channels")
+    number = as_number(where, "split", split)
+    given = f"split={number} of {channels} channels"
     if channels < 2:
         raise GraphError(where, f"input of shape {shape}", "a coupling needs at least 2 channels")
-    if isinstance(split, float) and not 0 < split < 1:
-        raise GraphError(where, given, "a split that is a float must lie in (0, 1)")
-    first = int(channels * split) if isinstance(split, float) else split
+    if isinstance(number, float) and not 0 < number < 1:
+        raise GraphError(where, given, "split must be a fraction in (0, 1) or a number of channels")
+    first = int(channels * number) if isinstance(number, float) else number
     if not 0 < first < channels:
-        raise GraphError(where, given, f"parts of {first} and {channels - first}: both need at least one channel")
+        raise GraphError(where, given, f"parts of {first} and {channels - first}: each needs at least one channel")
     return [first, channels - first]
 
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:
-    """``matrix @ x`` at every position, in the data's dtype even under autocast."""
+    """Return ``matrix @ x`` at every position, in the dtype of the data even under autocast."""
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # meta tensors have no autocast
         if x.ndim == 2:
             return x @ matrix.t()
@@ -38,10 +48,10 @@ def mix(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of a batch, for layers that start by normalising one.
+    """Return mean and standard deviation of each channel of a batch, for data-dependent initialization.
 
     Raises:
-        NumericsError: a channel has a single number, or is constant, so that it has no scale.
+        NumericsError: If a channel has a single element or is constant, so that it has no scale.
     """
     per_channel = x.transpose(0, 1).flatten(1)
     given = f"batch of shape {tuple(x.shape)}"
@@ -55,22 +65,22 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_rotation(channels: int, seed: int) -> Tensor:
-    """An orthogonal matrix in float64, uniform over the group, from a generator of its own."""
+    """Return a float64 orthogonal matrix, drawn uniformly from the orthogonal group with a private generator."""
     q, r = torch.linalg.qr(normal((channels, channels), seed))
-    # The signs of R's diagonal make Q uniform (Mezzadri), and the same whatever LAPACK does.
+    # The signs of R's diagonal make Q uniform (Mezzadri) and independent of the LAPACK build.
     rotation: Tensor = q * r.diagonal().sign()
     return rotation
 
 
 def nearest_rotation(matrix: Tensor) -> Tensor:
-    """The orthogonal matrix next to one that is orthogonal up to the rounding of a narrower dtype."""
+    """Return the orthogonal matrix nearest to one that is orthogonal up to rounding of a narrower dtype."""
     q = matrix.to("cpu", torch.float64)
-    for _ in range(4):  # Newton and Schulz: towards the nearest orthogonal matrix, quadratically
+    for _ in range(4):  # Newton-Schulz iteration: converges quadratically to the nearest orthogonal matrix
         q = q @ (3 * torch.eye(len(q), dtype=q.dtype, device=q.device) - q.t() @ q) / 2
     rounded: Tensor = q.to(matrix)
     return rounded
 
 
 def widened(before: torch.dtype, after: torch.dtype) -> bool:
-    """Whether a cast went to a finer dtype, so that what was exact no longer is."""
+    """True if a cast went to a dtype of higher precision, so that rounded constants need to be computed again."""
     return torch.finfo(after).eps < torch.finfo(before).eps

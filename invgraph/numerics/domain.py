@@ -1,4 +1,4 @@
-"""The explicit check of a transform's domain."""
+"""Explicit check of the domain of a transform."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from invgraph.errors import NumericsError
 
 
 def require_domain(name: str, x: Tensor, low: float, high: float) -> None:
-    """Refuse numbers outside the open interval; NaN is no number, and passes.
+    """Raise NumericsError for values outside the open interval; NaN passes.
 
-    This looks at the data: transforms call it only where they were asked to (``check_domain=True``).
+    The check depends on the data, so transforms run it only on request (``check_domain=True``).
     """
     if bool(((x <= low) | (x >= high)).any()):
         finite = x[~x.isnan()]
         least, most = torch.aminmax(finite)
         ends = [f"min {least:g}"] if least <= low else []
         ends += [f"max {most:g}"] if most >= high else []
-        given = f"numbers outside the domain of '{name}': {', '.join(ends)}"
-        raise NumericsError(name, given, f"it takes numbers between {low:g} and {high:g}, without these two")
+        given = f"values outside the domain of '{name}': {', '.join(ends)}"
+        raise NumericsError(name, given, f"values must lie strictly between {low:g} and {high:g}")

@@ -1,4 +1,4 @@
-"""What learned linear layers share: rotations from any square matrix, and a dtype in which to factorise."""
+"""Linear algebra of the learned linear layers: rotations from square matrices, dtypes for LAPACK."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ Chart = Literal["exp", "cayley"]
 
 
 def own_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Keep autocast away: linear maps of data stay in the data's dtype."""
+    """Disable autocast, so that linear maps of data keep the dtype of the data."""
     # Meta tensors have no autocast.
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def widen(x: Tensor) -> Tensor:
-    """The tensor in a dtype that LAPACK knows: half precision in single, all else as it is."""
+    """Return the tensor in a dtype that LAPACK supports: half precision becomes float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def random_square(size: int, seed: int) -> Tensor:
-    """A normal matrix whose :func:`rotation` turns by angles of order one; a generator of its own draws it."""
+    """Return a normal matrix whose :func:`rotation` turns by angles of order one, drawn with a private generator."""
     return settled(normal((size, size), seed) / math.sqrt(size))
 
 
 def rotation(square: Tensor, chart: Chart) -> Tensor:
-    """An orthogonal matrix of determinant 1, from the antisymmetric part of any square matrix.
+    """Return an orthogonal matrix of determinant 1, from the antisymmetric part A of a square matrix.
 
-    ``"exp"``: the matrix exponential, which reaches every rotation; ``"cayley"``: (1 + A)^-1 (1 - A), which reaches all
-    but those that turn by half a circle, at a third of the cost.
+    ``"exp"`` is the matrix exponential, which reaches every rotation; ``"cayley"`` is (1 + A)^-1 (1 - A), which reaches
+    all rotations but those by half a turn, at a third of the cost.
     """
     with own_precision(square):
         wide = widen(square)

@@ -1,4 +1,4 @@
-"""Vectors, signals, images and volumes as sequences of patches, and back."""
+"""Conversion of vectors, signals, images and volumes to sequences of patches and back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from invgraph.shapes import Shape
 
 
 def grid(where: str, shape: Shape, patch: int) -> tuple[int, ...]:
-    """How many patches there are along each axis; a vector is cut along its only one.
+    """Return the number of patches along each axis; a vector has one axis.
 
     Raises:
-        GraphError: a size is not divisible by the patch.
+        GraphError: If a size is not divisible by the patch.
     """
     sizes = shape[1:] or shape
     for size in sizes:
@@ -23,12 +23,12 @@ def grid(where: str, shape: Shape, patch: int) -> tuple[int, ...]:
 
 
 def patch_size(shape: Shape, patch: int) -> int:
-    """How many numbers a patch holds."""
+    """Number of elements of a patch."""
     return int(patch) if len(shape) == 1 else int(shape[0] * patch ** (len(shape) - 1))
 
 
 def to_patches(x: Tensor, patch: int) -> Tensor:
-    """``(B, C, ...)`` to ``(B, T, C * patch * ...)``, patches in row-major order; ``(B, C)`` to ``(B, T, patch)``."""
+    """Cut ``(B, C, ...)`` into ``(B, T, C * patch * ...)``, in row-major order; ``(B, C)`` into ``(B, T, patch)``."""
     if x.ndim == 2:
         pieces: Tensor = x.unflatten(1, (-1, patch))
         return pieces
@@ -42,7 +42,7 @@ def to_patches(x: Tensor, patch: int) -> Tensor:
 
 
 def from_patches(tokens: Tensor, shape: Shape, patch: int) -> Tensor:
-    """The inverse of :func:`to_patches`; ``shape`` may have another number of channels than the data cut."""
+    """Invert :func:`to_patches`; the number of channels in ``shape`` may differ from that of the original data."""
     if len(shape) == 1:
         return tokens.flatten(1)
     axes = len(shape) - 1

@@ -1,4 +1,4 @@
-"""The inverse of an increasing function that has none in closed form."""
+"""Inverses of increasing functions that have none in closed form."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ import torch
 from torch import Tensor
 
 Increasing = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Value and log slope, element by element; also for a leading axis of several points for each element."""
+"""Elementwise function that returns value and log slope; it also accepts a leading axis of several points."""
 
 _ROUNDS = 8
-_POINTS = 7  # each round finds three bits: a third of the steps to unroll and compile, at twice the sums of bisection
+_POINTS = 7  # each round finds three bits: a third of the steps of bisection to compile, at twice the arithmetic
 _POLISH = 4
-_LEAST_LOG_SLOPE = -60.0  # its exponential's inverse is still finite in float32 and bfloat16
+_LEAST_LOG_SLOPE = -60.0  # exp(60) is still finite in float32 and bfloat16
 
 
 def solve_increasing(function: Increasing, target: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Where the function takes the value ``target``, to the rounding of the dtype, known to lie in [low, high].
+    """Return the root of ``function(x) = target`` in [low, high], to the precision of the dtype.
 
-    Cutting the bracket in eight finds the place, whatever the function does in between, and Newton's steps, kept inside
-    it, the digits. A fixed number of each: nothing branches on data.
+    The bracket is divided in eight a fixed number of times, which works for any increasing function; a fixed number of
+    Newton steps, clamped to the bracket, then gives the remaining digits. Nothing branches on data.
 
-    The root is found without a graph, and two steps of Newton's with one are taken from there. By the implicit function
-    theorem the first one carries the first derivatives of the root with respect to the target and to whatever the
-    function depends on, the second one the second (and third) ones.
+    The root is found without gradient; two more Newton steps are recorded by autograd. By the implicit function
+    theorem, the first one carries the first derivatives of the root with respect to the target and everything the
+    function depends on, and the second one the second and third derivatives.
+
+    Arguments:
+        function: Increasing function.
+        target: Values of the function.
+        low: Lower bounds of the roots.
+        high: Upper bounds of the roots.
     """
     with torch.no_grad():
         low, high, goal = low.detach(), high.detach(), target.detach()
-        numbers = torch.arange(1, _POINTS + 1, dtype=low.dtype, device=low.device)
-        places = numbers.view(-1, *(1 for _ in low.shape))
+        steps = torch.arange(1, _POINTS + 1, dtype=low.dtype, device=low.device)
+        points = steps.view(-1, *(1 for _ in low.shape))
         for _ in range(_ROUNDS):
             width = (high - low) / (_POINTS + 1)
-            passed = (function(low + width * places)[0] < goal).sum(0)
-            low = low + width * passed
+            below = (function(low + width * points)[0] < goal).sum(0)
+            low = low + width * below
             high = low + width
         root = low + (high - low) / 2
         for _ in range(_POLISH):

@@ -1,4 +1,4 @@
-"""Check any layer or graph against the contract, and draw random ones: what this library tests itself with."""
+"""Tests for layers and graphs: contract checks, and hypothesis strategies for random ones."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """The strategies, which need hypothesis; the rest does not."""
+        """Import the strategies on first use: they need hypothesis, and the rest does not."""
         if name not in ("graphs", "layers", "shapes"):
             raise AttributeError(f"module 'invgraph.testing' has no attribute {name!r}")
         try:

@@ -1,4 +1,4 @@
-"""One call that holds a layer or a graph against the contract, and measures every node."""
+"""Contract check of a layer or a graph, node by node."""
 
 from __future__ import annotations
 
@@ -28,35 +28,37 @@ def check_invertible(
     log_det_tolerance: float | None = None,
     max_dims: int = 1024,
 ) -> Report:
-    """Hold a layer or a graph against the contract; of a graph, node by node.
+    """Check a layer or a graph against the contract of invertible layers; a graph is checked node by node.
 
-    Checked are: the declared shapes; finite results; that no input changes (values and version counter); the global
-    random states of torch, numpy and random; that a call gives the same twice; both round trips; log-dets that
-    cancel; the log-det against the determinant of the autograd Jacobian; independent rows, and the empty batch; a
-    finite gradient to every trainable parameter in both directions.
+    The checks cover declared shapes, finite results, unchanged inputs (values and version counters), unchanged global
+    random states of torch, numpy and random, repeatable calls, both round trips, log-dets that cancel, log-dets against
+    the determinant of the autograd Jacobian, independent samples, the empty batch, and a finite gradient for every
+    trainable parameter in both directions.
 
-    The errors that pass are absolute, for data of order one. By default, round trips and cancelling log-dets: 1e-10 in
-    float64, 1e-4 in float32; the log-det against autograd: 1e-9 and 1e-3. Other dtypes have no default.
+    Tolerances are absolute, for data of order one. By default, round trips and cancelling log-dets may be off by 1e-10
+    in float64 and 1e-4 in float32, log-dets against autograd by 1e-9 and 1e-3. Other dtypes have no default.
 
-    Freshly built subnets end in zeros, so that a new flow is nearly the identity: :func:`randomize` it first. Layers
-    that start from data (ActNorm) are initialized by the caller.
+    The last layer of a new subnet is zero, which makes a new flow nearly the identity: call :func:`randomize` first.
+    Layers that are initialized from data (ActNorm) must be initialized by the caller.
 
     Arguments:
-        module: a layer, a graph, or an ``Inverse``, in the dtype and on the device to be checked.
-        inputs: data for the forward direction, as for a call. Default: standard normal.
-        outputs: data for the inverse direction. Default: standard normal; if one of the two is given, the other is what
-            it maps to.
-        conditions: conditions for both. Default: standard normal.
-        batch: rows of the drawn data.
-        seed: of the drawn data; a generator of its own draws it.
-        tolerance: for round trips and cancelling log-dets, instead of the dtype's.
-        log_det_tolerance: for the log-det against autograd.
-        max_dims: no Jacobian is computed of nodes with more numbers per sample than this.
+        module: Layer, graph or ``Inverse``, in the dtype and on the device to be checked.
+        inputs: Data for the forward direction, as in a call. Default: standard normal, or the image of ``outputs``.
+        outputs: Data for the inverse direction. Default: standard normal, or the image of ``inputs``.
+        conditions: Conditions for both directions. Default: standard normal.
+        batch: Batch size of the drawn data. Default: 3.
+        seed: Seed of the private generator that draws the data. Default: 0.
+        tolerance: Tolerance of round trips and cancelling log-dets. Default: that of the dtype.
+        log_det_tolerance: Tolerance of log-dets against autograd. Default: that of the dtype.
+        max_dims: Maximum number of elements per sample up to which a node's Jacobian is computed. Default: 1024.
+
+    Returns:
+        One row of measurements for each node, and one for the whole.
 
     Raises:
-        ContractError: a check failed; the message names the node and the check.
-        ArgumentError: an argument has the wrong type.
-        GraphError: a count or seed out of its range.
+        ContractError: If a check fails; the message names the node and the check.
+        ArgumentError: If an argument has the wrong type.
+        GraphError: If a count, seed or tolerance is out of range.
 
     Example:
         >>> import invgraph as ig
@@ -67,19 +69,20 @@ def check_invertible(
     """
     where = "check_invertible"
     module = require_invertible(module, where)
-    require_count(where, "batch", batch)
-    require_count(where, "max_dims", max_dims, least=0)
-    require_seed(where, seed, bits=63)
-    for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance)):
-        if error is not None:
-            require_amount(where, name, error)
-    subject = _subject(module, (inputs, outputs, conditions), batch, seed, (tolerance, log_det_tolerance))
+    batch = require_count(where, "batch", batch)
+    max_dims = require_count(where, "max_dims", max_dims, least=0)
+    seed = require_seed(where, seed, bits=63)
+    errors = tuple(
+        None if error is None else require_amount(where, name, error)
+        for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance))
+    )
+    subject = _subject(module, (inputs, outputs, conditions), batch, seed, errors)
     rows: list[NodeReport] = []
     for name, part in (*parts(subject), ("", subject)):
         for check in CHECKS.values():
             check(part)
         rows.append(measure(name or "(all)", part, max_dims))
-    return Report(tuple(rows), (*CHECKS, "log-dets of the Jacobian"))
+    return Report(tuple(rows), (*CHECKS, "log-dets against autograd"))
 
 
 def _subject(
@@ -87,9 +90,9 @@ def _subject(
     given: tuple[Structured | None, Structured | None, Structured | None],
     batch: int,
     seed: int,
-    errors: tuple[float | None, float | None],
+    errors: tuple[float | None, ...],
 ) -> Subject:
-    """The module with the caller's data, and normal numbers in place of what was not given."""
+    """Return the module with the caller's data, or standard normal data where none was given."""
     all_ports = (module._inputs(), module._outputs(), module._conditions())
     known = [None if v is None else p.unpack(module.label, v) for p, v in zip(all_ports, given, strict=True)]
     tensors = [tensor for side in known if side for tensor in side]
@@ -97,7 +100,7 @@ def _subject(
     if reference is None:
         reference = tensors[0] if tensors else torch.empty(0, dtype=torch.float64)
     rows = len(tensors[0]) if tensors else batch
-    # Copies, so that what a faulty layer does to its inputs does not reach the caller's tensors.
+    # Copies, so that a faulty layer that changes its inputs does not change the caller's tensors.
     xs, ys, cs = (
         draw(ports.shapes, rows, reference, seed + place)
         if side is None

@@ -1,4 +1,4 @@
-"""What is measured of each node: round trip, log-det against autograd, amplification; and how nodes get their data."""
+"""Measurements of each node: round trip, log-det against autograd, amplification."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from invgraph.testing.subject import Direction, Subject, gap, jacobian
 
 
 def parts(subject: Subject) -> list[tuple[str, Subject]]:
-    """The nodes of a graph, nested ones too, each with the data that reach it in a forward run."""
+    """Return the nodes of a graph and its nested graphs, each with the data it receives in a forward pass."""
     module, xs = subject.module, subject.xs
     if isinstance(module, Inverse):
         with torch.no_grad():
@@ -31,12 +31,12 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
     named = {layer: name for name, layer in _layers(graph, "")}
     found: dict[nn.Module, tuple[Tensors, Tensors, Tensors]] = {}
 
-    def catch(layer: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+    def record(layer: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
         values, conditions = arguments
         copies = (tuple(t.detach().clone() for t in side) for side in (values, result[0], conditions))
         found[layer] = (*copies,)  # type: ignore[assignment]
 
-    hooks = [layer.register_forward_hook(catch) for layer in named]
+    hooks = [layer.register_forward_hook(record) for layer in named]
     try:
         with torch.no_grad():
             graph(graph._inputs().pack(xs), graph._conditions().pack(subject.cs))
@@ -47,7 +47,7 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
 
 
 def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
-    """Invertible nodes with their names, ``outer.inner`` in nested graphs, inner ones first."""
+    """Iterate over the invertible nodes and their names, ``outer.inner`` in nested graphs, inner ones first."""
     for name, layer in graph.layers.items():
         if isinstance(layer, Graph):
             yield from _layers(layer, f"{prefix}{name}.")
@@ -56,10 +56,10 @@ def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
 
 
 def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
-    """The row of a node.
+    """Return the row of a node.
 
     Raises:
-        ContractError: a log-det is not that of the Jacobian.
+        ContractError: If a log-det is not that of the Jacobian.
     """
     module = subject.module
     dims = numel(module.in_shapes)
@@ -69,7 +69,7 @@ def measure(name: str, subject: Subject, max_dims: int) -> NodeReport:
         singular = torch.linalg.svdvals(jacobian(subject.directions[0]).detach().double())
         amplification = (1 / singular.min()).item()
     else:
-        amplification = _estimated(subject.directions[1])
+        amplification = _estimate_amplification(subject.directions[1])
     exact = max(round_trip(direction) for direction in subject.directions)
     return NodeReport(name, type(module).__name__, dims, exact, error, amplification)
 
@@ -80,14 +80,14 @@ def _log_det_error(subject: Subject, direction: Direction) -> float:
     exact = torch.linalg.slogdet(jacobian(direction).detach().double()).logabsdet
     error = gap((log_det.double(),), (exact,))
     if not error <= subject.limits.log_det:
-        given = f"{direction.told}: log_det {log_det[0].item():.6g}, by autograd {exact[0].item():.6g}"
+        given = f"{direction.label}: log_det {log_det[0].item():.6g}, by autograd {exact[0].item():.6g}"
         raise subject.fail(given, f"they differ by {error:.1e}, more than {subject.limits.log_det:.0e}")
     return error
 
 
 @torch.no_grad()
-def _estimated(inverse: Direction, directions: int = 4) -> float:
-    """How much the inverse stretches small random errors of its inputs: a bound from below."""
+def _estimate_amplification(inverse: Direction, directions: int = 4) -> float:
+    """Return a lower bound on how much the inverse amplifies small errors of its inputs, from random ones."""
     values, conditions = inverse.values, inverse.conditions
     source = generator(0)
     exact, _ = inverse.run()

@@ -1,4 +1,4 @@
-"""A random graph written down as a list of operations, so that it can be declared in more than one way."""
+"""Random graphs as lists of operations, which can be declared in more than one way."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node, Val
 from invgraph.shapes import Shape
 
 INPUT, CONDITION = -1, -2
-"""What makes a value that no operation makes."""
+"""Markers in place of an operation, for values that are inputs or conditions."""
 
 
 class Ref(NamedTuple):
-    """A value: the number of the operation that makes it (or INPUT, CONDITION), and which of its outputs it is."""
+    """Reference to a value: index of its operation (or INPUT, CONDITION), and of the output of that operation."""
 
     maker: int
     output: int
@@ -27,7 +27,7 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True)
 class Op:
-    """One node: its layer, feature network or inner program, and the values it reads."""
+    """Node: its layer, feature network or nested program, and the values it reads."""
 
     module: nn.Module | None
     sources: tuple[Ref, ...]
@@ -35,16 +35,17 @@ class Op:
     inner: Program | None = None
 
     @property
-    def feature(self) -> bool:
-        """Whether it computes a feature of conditions."""
+    def is_feature(self) -> bool:
+        """True if the node computes a feature of conditions."""
         return not self.sources
 
 
 @dataclass(frozen=True)
 class Program:
-    """A graph: the shapes it starts from, its operations, and what it returns.
+    """Graph: shapes of its inputs and conditions, operations, and outputs.
 
-    ``single`` says of inputs, outputs and conditions whether one value is declared alone, as in ``Graph(x, y, c)``.
+    ``single`` has a flag each for inputs, outputs and conditions: if True, a side with one value is declared as that
+    value instead of a tuple, as in ``Graph(x, y, c)``.
     """
 
     inputs: tuple[Shape, ...]
@@ -60,21 +61,21 @@ class Program:
         name: Callable[[str], str | None] = str,
         inline: bool = False,
     ) -> Graph:
-        """The graph, with copies of the layers.
+        """Build the graph, with copies of the layers.
 
         Arguments:
-            order: in which order the operations are declared; default: as written.
-            name: makes a node's name from its place, e.g. ``op3``, or ``op3_op0`` within a nested graph.
-            inline: declare the nodes of nested graphs in the graph itself.
+            order: Order in which the operations are declared. Default: that of ``ops``.
+            name: Function that maps a node's position, such as ``op3``, or ``op3_op0`` in a nested graph, to its name.
+            inline: If True, declare the nodes of nested graphs in the graph itself. Default: False.
         """
-        sides = (("x", self.inputs, InputNode), ("c", self.conditions, ConditionNode))
+        kinds = (("x", self.inputs, InputNode), ("c", self.conditions, ConditionNode))
         ins, given = (
             [node(*shape, name=name(f"{letter}{index}")).outputs[0] for index, shape in enumerate(shapes)]
-            for letter, shapes, node in sides
+            for letter, shapes, node in kinds
         )
         outs = self._nodes(ins, given, "", order, name, inline)
-        chosen = zip((ins, outs, given), self.single, strict=True)
-        x, y, c = (side[0] if alone and len(side) == 1 else tuple(side) for side, alone in chosen)
+        sides = zip((ins, outs, given), self.single, strict=True)
+        x, y, c = (side[0] if single and len(side) == 1 else tuple(side) for side, single in sides)
         return Graph(x, y, c)
 
     def _nodes(
@@ -86,14 +87,14 @@ class Program:
         name: Callable[[str], str | None],
         inline: bool,
     ) -> list[Value]:
-        """Declare the nodes, and return the outputs."""
+        """Declare the nodes and return the outputs."""
         values = {Ref(INPUT, index): value for index, value in enumerate(ins)}
         values |= {Ref(CONDITION, index): value for index, value in enumerate(given)}
         for number in order if order is not None else range(len(self.ops)):
             op, place = self.ops[number], f"{prefix}op{number}"
             sources, conditions = ([values[ref] for ref in refs] for refs in (op.sources, op.conditions))
             made: Sequence[Value]
-            if op.feature:
+            if op.is_feature:
                 made = FeatureNode(conditions, copy.deepcopy(op.module), name=name(place)).outputs
             elif op.inner is not None and inline:
                 made = op.inner._nodes(sources, conditions, f"{place}_", None, name, inline)
@@ -105,7 +106,7 @@ class Program:
 
 
 def out_shapes(op: Op, shapes: dict[Ref, Shape]) -> tuple[Shape, ...]:
-    """The shapes of what an operation makes."""
+    """Return the shapes of the outputs of an operation."""
     if op.inner is not None:
         inner = op.inner.declare()
         return inner.out_shapes

@@ -1,4 +1,4 @@
-"""Data and parameters for checks, drawn from a generator of their own."""
+"""Random data and parameters for checks, from private generators."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ M = TypeVar("M", bound=nn.Module)
 def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
     """Add noise to every parameter of the module, and return it.
 
-    Freshly built subnets end in a layer of zeros, so that a coupling starts as the identity: a check of the identity
-    shows little. The noise is divided by the root of a weight's fan-in, so that a network's outputs stay of the order
-    of ``scale`` whatever its width.
+    The last layer of a new subnet is zero, so that couplings start as the identity, and checking the identity reveals
+    little. The noise on a weight is divided by the square root of its fan-in, so that the outputs of a network are of
+    the order of ``scale`` for any width.
 
     Arguments:
-        module: a layer, a graph, or any module; it is changed in place.
-        seed: of the noise; a generator of its own draws it.
-        scale: standard deviation of the noise on biases.
+        module: Layer, graph or any other module; changed in place.
+        seed: Seed of the private generator that draws the noise. Default: 0.
+        scale: Standard deviation of the noise on biases. Default: 0.3.
+
+    Returns:
+        The module.
 
     Raises:
-        ArgumentError: an argument has the wrong type.
-        GraphError: the seed does not fit into 64 bits.
+        ArgumentError: If an argument has the wrong type.
+        GraphError: If the seed does not fit into 64 bits, or the scale is negative or not finite.
 
     Example:
         >>> import invgraph as ig
@@ -42,7 +45,7 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
     """
     where = "testing.randomize"
     if not isinstance(module, nn.Module):
-        raise ArgumentError(where, type(module).__name__, "expected a layer, a graph, or any module, already built")
+        raise ArgumentError(where, type(module).__name__, "expected an nn.Module instance, such as a layer or a graph")
     factor = require_amount(where, "scale", scale)
     source = generator(require_seed(where, seed))
     for parameter in module.parameters():
@@ -53,6 +56,6 @@ def randomize(module: M, seed: int = 0, scale: float = 0.3) -> M:
 
 
 def draw(shapes: tuple[Shape, ...], batch: int, like: Tensor, seed: int) -> Tensors:
-    """Standard normal tensors of these shapes, of the dtype and on the device of ``like``."""
+    """Draw standard normal tensors of these shapes, with the dtype and device of ``like``."""
     source = generator(seed)
     return tuple(normal((batch, *shape), source).to(like) for shape in shapes)

@@ -1,4 +1,4 @@
-"""Which layers fit a shape, with arguments; and how one is built with random parameters."""
+"""Layers that fit a shape, with their arguments, and a builder that gives them random parameters."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ from invgraph.transforms.transform import Transform
 from invgraph.transforms.volume_preserving import VolumePreserving
 
 Recipe: TypeAlias = tuple[Callable[..., Invertible], Mapping[str, Any]]
-"""A class, or function, called with ``in_shapes, cond_shapes`` and these keyword arguments."""
+"""A class or function to call with ``in_shapes, cond_shapes``, and its keyword arguments."""
 
-# Errors of rounding grow by each layer's largest slope, and a graph multiplies those of its nodes: bounds on what one
-# layer may stretch keep sixteen of them in a row within what float64 can undo to ten digits.
+# A layer amplifies rounding errors by its largest slope, and a graph multiplies the slopes of its nodes. The slopes are
+# bounded so that a chain of sixteen layers still has a round trip error of 1e-10 in float64.
 _TRANSFORMS: tuple[Transform, ...] = (
     Affine(clamp=1.0),
     Additive(),
@@ -61,16 +61,16 @@ _TRANSFORMS: tuple[Transform, ...] = (
     MixtureCDF(components=2, clamp=0.5),
     Bernstein(degree=5, min_step=0.1),
 )
-_ROWS = 32  # that a layer starts from; the deviation of a few would be far from the one of the data
-_FEW = 8  # numbers at most, for layers whose inverse or log-det takes a step for each
+_SAMPLES = 32  # samples for data-dependent initialization; fewer would estimate the standard deviation poorly
+_MAX_SEQUENTIAL = 8  # maximum number of elements for layers whose inverse or log-det takes a step for each
 
 
 def recipes(shape: Shape, cond_shapes: tuple[Shape, ...]) -> tuple[Recipe, ...]:
-    """Layers with one input of this shape, under these conditions; the first ones are the simplest.
+    """Return the layers with one input of this shape and these conditions, the simplest ones first.
 
-    All that are exact to rounding on any numbers, whatever the conditions are. Left out are the transforms between
-    numbers and an interval (Sigmoid, Logit, Softplus), GaussianMixture (its condition chooses one of its components),
-    Dequantize (it takes integers) and ContinuousFlow (exact to its solver's error).
+    These are all layers that are exact up to rounding for any data and conditions. Excluded are transforms to or from
+    an interval (Sigmoid, Logit, Softplus), GaussianMixture (its condition selects a component), Dequantize (it takes
+    integers) and ContinuousFlow (it has the error of its solver).
     """
     found = [] if cond_shapes else [*unconditional(shape)]
     for transform in _TRANSFORMS:
@@ -79,30 +79,30 @@ def recipes(shape: Shape, cond_shapes: tuple[Shape, ...]) -> tuple[Recipe, ...]:
 
 
 def _structures(transform: Transform, shape: Shape, cond_shapes: tuple[Shape, ...]) -> Iterator[Recipe]:
-    """The structures that fit, around one transform."""
+    """Iterate over the structures of one transform that fit."""
     args = {"transform": transform, "subnet": _subnet(shape)}
     if shape[0] > 1:
         yield from ((Coupling, {**args, "sides": sides}) for sides in (1, 2))
         yield (inverted, {"layer": Coupling, **args})
-    if _alike(cond_shapes):
+    if _are_compatible(cond_shapes):
         yield (Elementwise, {"transform": transform, "subnet": _reader(cond_shapes)})
     if max(shape[1:], default=shape[0]) > 1:
         yield (MaskedCoupling, args)
-    if transform.pointwise and 1 < math.prod(shape) <= _FEW:
+    if transform.pointwise and 1 < math.prod(shape) <= _MAX_SEQUENTIAL:
         yield (Autoregressive, {"transform": transform, "hidden": 6})
 
 
 def _blocks(shape: Shape, cond_shapes: tuple[Shape, ...]) -> Iterator[Recipe]:
-    """Layers that are neither a structure around a transform nor unconditional."""
+    """Iterate over conditional layers that are not a structure around a transform."""
     channels, *sizes = shape
     if channels > 1:
         yield (AllInOne, {"transform": Affine(clamp=1.0), "subnet": _subnet(shape), "seed": channels})
         yield (AllInOne, {"subnet": _subnet(shape), "transform": Additive(), "householder": 2, "reverse": True})
-    if cond_shapes and _alike(cond_shapes):
+    if cond_shapes and _are_compatible(cond_shapes):
         yield (Householder, {"reflections": 2, "subnet": _reader(cond_shapes)})
     if cond_shapes and all(len(other) == 1 for other in cond_shapes):
         yield (LowRankLinear, {"rank": 1, "subnet": _reader(cond_shapes), "clamp": 1.0})
-    if math.prod(shape) <= _FEW:
+    if math.prod(shape) <= _MAX_SEQUENTIAL:
         yield (Residual, {"hidden": 4, "layers": 1, "lipschitz": 0.5})
     cut = sizes or [channels]
     if all(size % 2 == 0 for size in cut) and max(cut) > 2:  # patches of edge 2, and at least two of them
@@ -110,13 +110,13 @@ def _blocks(shape: Shape, cond_shapes: tuple[Shape, ...]) -> Iterator[Recipe]:
 
 
 def unconditional(shape: Shape) -> tuple[Recipe, ...]:
-    """Of these, the ones that move numbers about or mix channels by fixed or learned matrices."""
+    """Return the recipes without conditions: reshapes, permutations, and fixed or learned linear maps."""
     channels, *sizes = shape
     found: list[Recipe] = [(Permute, {"seed": channels}), (Orthogonal, {"seed": channels}), (mixed, {}), (ActNorm, {})]
     if channels > 1:
         found += [(Split, {"sizes": (1, channels - 1)}), (Reshape, {"shape": (1, *shape)})] if len(shape) < 4 else []
     found += [(LearnedScaling, {"per_channel": bool(sizes)}), (OrthogonalLinear, {"chart": "cayley"})]
-    # The triangular factors of a large rotation are worse conditioned than itself.
+    # The triangular factors of a large rotation are worse conditioned than the rotation.
     found += [(Conv1x1, {"seed": channels, "orthogonal": channels > 4}), (Householder, {"reflections": 3})]
     found += [(LowRankLinear, {"rank": min(channels, 2), "clamp": 1.0}), (DCT, {})]
     if not sizes:
@@ -131,8 +131,8 @@ def unconditional(shape: Shape) -> tuple[Recipe, ...]:
     return tuple(found)
 
 
-def _alike(cond_shapes: tuple[Shape, ...]) -> bool:
-    """Whether a subnet that reads the first condition can read the others beside it."""
+def _are_compatible(cond_shapes: tuple[Shape, ...]) -> bool:
+    """True if a subnet that reads the first condition can also read the others."""
     return all(len(other) == 1 or other[1:] == cond_shapes[0][1:] for other in cond_shapes[1:])
 
 
@@ -145,18 +145,18 @@ def _subnet(shape: Shape) -> object:
 
 
 def inverted(in_shapes: Any, cond_shapes: Any, *, layer: type[Invertible], **args: Any) -> Invertible:
-    """The inverse of a layer that keeps the shape."""
+    """Return the inverse of a layer that keeps the shape."""
     return Inverse(layer(in_shapes, cond_shapes, **args))
 
 
 def enlarged(in_shapes: tuple[Shape, ...], cond_shapes: Any, *, layer: type[Invertible]) -> Invertible:
-    """The inverse of a downsampling."""
+    """Return the inverse of a downsampling layer."""
     channels, *sizes = in_shapes[0]
     return Inverse(layer((channels // 2 ** len(sizes), *(2 * size for size in sizes))))
 
 
 def mixed(in_shapes: tuple[Shape, ...], cond_shapes: Any) -> Invertible:
-    """A matrix with singular values between 0.7 and 1.4."""
+    """Return a fixed linear layer with singular values between 0.7 and 1.4."""
     size = in_shapes[0][0]
     left, right = (Orthogonal((size,), seed=seed).double().get_buffer("matrix") for seed in (1, 2))
     return FixedLinear(
@@ -167,30 +167,30 @@ def mixed(in_shapes: tuple[Shape, ...], cond_shapes: Any) -> Invertible:
 def build(
     recipe: Recipe, in_shapes: tuple[Shape, ...], cond_shapes: tuple[Shape, ...], seed: int, dtype: torch.dtype
 ) -> Invertible:
-    """The layer with random parameters, started from data where it does."""
+    """Build a layer with random parameters, initialized from random data if it needs data."""
     maker, args = recipe
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         layer: Invertible = maker(in_shapes, cond_shapes, **args).to(dtype)
     like = torch.empty(0, dtype=dtype)
-    layer._initialize(draw(in_shapes, _ROWS, like, seed), draw(cond_shapes, _ROWS, like, seed + 1))
+    layer._initialize(draw(in_shapes, _SAMPLES, like, seed), draw(cond_shapes, _SAMPLES, like, seed + 1))
     return randomize(layer, seed)
 
 
 class Pooled(nn.Module):
-    """A feature network for tests: everything it reads, flattened, through one layer of two units."""
+    """Feature network for tests: all inputs, flattened, through a linear layer with two outputs."""
 
     def __init__(self, shapes: tuple[Shape, ...]) -> None:
         super().__init__()
         self.linear = nn.Linear(sum(map(math.prod, shapes)), 2)
 
     def forward(self, *values: Tensor) -> Tensor:
-        """The features, ``(B, 2)``."""
+        """Return the features, shape ``(B, 2)``."""
         return torch.tanh(cast(Tensor, self.linear(torch.cat([value.flatten(1) for value in values], dim=1))))
 
 
 def small_network(shapes: tuple[Shape, ...], seed: int, dtype: torch.dtype) -> nn.Module:
-    """A feature network of values of these shapes."""
+    """Build a feature network for values of these shapes."""
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return Pooled(shapes).to(dtype)

@@ -1,4 +1,4 @@
-"""What a check found, node by node, as a table."""
+"""Results of a check, node by node, as a table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from typing import NamedTuple
 
 
 class NodeReport(NamedTuple):
-    """One node: how exact it is, and how much it amplifies what the others leave inexact.
+    """Measurements of one node.
 
-    ``log_det_error`` is None where the node is too large for its Jacobian to be computed; ``amplification`` is then an
-    estimate from below.
+    Attributes:
+        name: Name of the node, ``outer.inner`` in nested graphs.
+        layer: Class of its layer.
+        dims: Number of elements per sample.
+        round_trip: Largest absolute error of a round trip, in either direction.
+        log_det_error: Largest absolute error of the log-det against autograd; None if the node is too large for its
+            Jacobian to be computed.
+        amplification: Largest factor by which the inverse amplifies an error of its input; a lower bound if the
+            Jacobian is not computed.
     """
 
     name: str
@@ -21,11 +28,11 @@ class NodeReport(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What :func:`check_invertible` found: a row for each node, the last one for the whole.
+    """Result of :func:`check_invertible`: a row for each node, and a last one for the whole.
 
     Attributes:
-        nodes: the rows; of a layer, a single one.
-        checks: what was checked, in words.
+        nodes: Rows; a single one for a layer.
+        checks: Names of the checks that passed.
     """
 
     nodes: tuple[NodeReport, ...]
@@ -33,16 +40,16 @@ class Report(NamedTuple):
 
     @property
     def whole(self) -> NodeReport:
-        """The row of the module itself."""
+        """Row of the module itself."""
         return self.nodes[-1]
 
     def __str__(self) -> str:
         rows = [("node", "layer", "dims", "round trip", "log-det error", "amplification")]
         rows += [_cells(node) for node in self.nodes]
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, f"kept: {'; '.join(self.checks)}"])
+        return "\n".join([*lines, f"passed: {'; '.join(self.checks)}"])
 
 
 def _cells(node: NodeReport) -> tuple[str, str, str, str, str, str]:
@@ -50,8 +57,8 @@ def _cells(node: NodeReport) -> tuple[str, str, str, str, str, str]:
     return node.name, node.layer, str(node.dims), f"{node.round_trip:.1e}", error, f"{node.amplification:.1f}"
 
 
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
+def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Align names to the left and numbers to the right."""
     return [
         cell.ljust(width) if column < 2 else cell.rjust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))

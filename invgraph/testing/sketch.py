@@ -1,4 +1,4 @@
-"""Which values a graph under construction still has to transform, and which ones a new node may be conditioned on."""
+"""Random graphs under construction: values still to be transformed, and valid conditions for new nodes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from invgraph.testing.program import CONDITION, INPUT, Op, Program, Ref, out_sha
 
 
 class Sketch:
-    """A program that grows operation by operation and is a valid graph at every moment.
+    """Program that grows operation by operation and is a valid graph at every step.
 
     Arguments:
-        inputs: shapes of the inputs.
-        conditions: shapes of the conditions.
+        inputs: Shapes of the inputs.
+        conditions: Shapes of the conditions.
     """
 
     def __init__(self, inputs: tuple[Shape, ...], conditions: tuple[Shape, ...]) -> None:
@@ -23,15 +23,15 @@ class Sketch:
         given = {Ref(CONDITION, index): shape for index, shape in enumerate(conditions)}
         self.shapes |= given
         self.needs: dict[Ref, frozenset[Ref]] = dict.fromkeys(given, frozenset())
-        """Of each condition and feature, the transformed values that it is computed from."""
+        """Transformed values from which each condition and feature is computed."""
 
     def add(self, op: Op) -> tuple[Ref, ...]:
-        """One more operation; the values it makes."""
+        """Append an operation and return its outputs."""
         number = len(self.ops)
         made = {Ref(number, index): shape for index, shape in enumerate(out_shapes(op, self.shapes))}
         self.ops.append(op)
         self.shapes |= made
-        if op.feature:
+        if op.is_feature:
             read = frozenset().union(*(self.inner(ref) for ref in op.conditions))
             self.needs |= dict.fromkeys(made, read)
         else:
@@ -40,17 +40,17 @@ class Sketch:
         return tuple(made)
 
     def inner(self, ref: Ref) -> frozenset[Ref]:
-        """The transformed values that a condition, a feature, or such a value itself, depends on."""
+        """Return the transformed values on which a value depends; a transformed value depends on itself."""
         return self.needs.get(ref, frozenset((ref,)))
 
     def allowed(self, sources: tuple[Ref, ...]) -> list[Ref]:
-        """What a node that transforms these sources may be conditioned on without a circle in the inverse."""
+        """Return the valid conditions of a node with these sources: those that cause no cycle in the inverse."""
         return [ref for ref in self.shapes if all(self._known_before(value, sources) for value in self.inner(ref))]
 
     def _known_before(self, value: Ref, sources: tuple[Ref, ...]) -> bool:
-        """Whether the inverse knows the value before it inverts a node that transforms the sources.
+        """True if the inverse can compute the value before it inverts a node that transforms the sources.
 
-        It does if whatever the inverse of the value's consumer waits for is not one of the sources.
+        This holds if nothing that the inverse of the value's consumer needs, directly or indirectly, is a source.
         """
         if value in sources:
             return False
@@ -68,9 +68,9 @@ class Sketch:
             waiting += more
         return True
 
-    def idle(self) -> list[Ref]:
-        """Conditions that no layer reads, be it through features."""
-        waiting = [ref for op in self.ops if not op.feature for ref in op.conditions]
+    def unused(self) -> list[Ref]:
+        """Return the conditions that no layer reads, not even through features."""
+        waiting = [ref for op in self.ops if not op.is_feature for ref in op.conditions]
         read = set(waiting)
         while waiting:
             ref = waiting.pop()
@@ -81,5 +81,5 @@ class Sketch:
         return [ref for ref in self.needs if ref.maker == CONDITION and ref not in read]
 
     def program(self, single: tuple[bool, bool, bool]) -> Program:
-        """The graph as it stands."""
+        """Return the current graph."""
         return Program(self.inputs, self.conditions, tuple(self.ops), tuple(self.live), single)

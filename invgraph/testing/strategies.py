@@ -26,11 +26,11 @@ Range: TypeAlias = int | tuple[int, int]
 
 
 def shapes(min_axes: int = 1, max_axes: int = 4) -> st.SearchStrategy[Shape]:
-    """Shapes of vectors, signals, images and volumes with at most 64 numbers.
+    """Shapes of vectors, signals, images and volumes with at most 96 elements.
 
     Arguments:
-        min_axes: 1 for vectors, 2 for signals, 3 for images, 4 for volumes.
-        max_axes: as ``min_axes``.
+        min_axes: Minimum number of axes: 1 for vectors, 2 for signals, 3 for images, 4 for volumes. Default: 1.
+        max_axes: Maximum number of axes. Default: 4.
 
     Example:
         >>> from hypothesis import find
@@ -42,7 +42,7 @@ def shapes(min_axes: int = 1, max_axes: int = 4) -> st.SearchStrategy[Shape]:
 
 
 def _sizes(axes: int) -> st.SearchStrategy[Shape]:
-    """Channels, then sizes that are often even, so that they can be halved."""
+    """Return channels, then sizes that are often even, so that they can be halved."""
     channels, size = (st.integers(1, 6), st.sampled_from((1, 2, 4, 3))) if axes < 4 else (st.integers(1, 3), st.just(2))
     return st.tuples(channels, *(size for _ in range(axes - 1)))
 
@@ -53,16 +53,16 @@ def layers(
     *,
     dtype: torch.dtype = torch.float64,
 ) -> st.SearchStrategy[Invertible]:
-    """Layers of this library with one input and random parameters: all that fit and are exact to rounding on any data.
+    """Layers with one input and random parameters: all that fit and are exact up to rounding for any data.
 
-    They are well conditioned, so that sixteen in a row still come back within 1e-10. Not drawn are ``Sigmoid``,
-    ``Logit`` and ``Softplus`` (they map to or from an interval), ``GaussianMixture`` (its condition chooses a
-    component), ``Dequantize`` and ``ContinuousFlow``; ``Autoregressive`` and ``Residual`` only for few numbers.
+    They are well conditioned: a chain of sixteen has a round trip error below 1e-10. ``Sigmoid``, ``Logit`` and
+    ``Softplus`` (to or from an interval), ``GaussianMixture`` (its condition selects a component), ``Dequantize`` and
+    ``ContinuousFlow`` are never drawn; ``Autoregressive`` and ``Residual`` only for few elements.
 
     Arguments:
-        shape: of the input; default: drawn.
-        cond_shapes: of the conditions, vectors or of the input's spatial size; default: none to two are drawn.
-        dtype: of the parameters.
+        shape: Shape of the input. Default: drawn.
+        cond_shapes: Shapes of the conditions: vectors, or of the spatial size of the input. Default: up to two, drawn.
+        dtype: Dtype of the parameters. Default: float64.
 
     Example:
         >>> import hypothesis, invgraph as ig
@@ -94,17 +94,18 @@ def graphs(
     also: Sequence[Recipe] = (),
     dtype: torch.dtype = torch.float64,
 ) -> st.SearchStrategy[Graph]:
-    """Valid conditional graphs with random parameters: splits, concats, features, inner conditions, nested graphs.
+    """Valid conditional graphs with random parameters, including splits, concats, features and nested graphs.
 
-    Their layers are those of :func:`layers`.
+    Their layers are those of :func:`layers`, conditioned on conditions, features and inner values.
 
     Arguments:
-        max_nodes: about how many nodes; a few more where outputs must be joined or a condition is left over.
-        inputs: how many, a number or a range.
-        outputs: how many, a number or a range.
-        conditions: how many, a number or a range.
-        also: layers of your own to be mixed in, as pairs ``(class, args)``, wherever their class accepts the shapes.
-        dtype: of the parameters.
+        max_nodes: Approximate maximum number of nodes; a few more may be needed to join outputs or use all conditions.
+            Default: 8.
+        inputs: Number of inputs, or its range. Default: 1 to 2.
+        outputs: Number of outputs, or its range. Default: 1 to 3.
+        conditions: Number of conditions, or its range. Default: 0 to 2.
+        also: Additional layers, as pairs ``(class, args)``; used for all shapes that the class accepts.
+        dtype: Dtype of the parameters. Default: float64.
 
     Example:
         >>> import hypothesis, invgraph as ig
@@ -130,11 +131,11 @@ def programs(
     also: tuple[Recipe, ...] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Program:
-    """As :func:`graphs`, before they are declared."""
+    """Programs of the graphs that :func:`graphs` declares."""
     counts = [draw(st.integers(*_range(side))) for side in (inputs, conditions)]
     ins, given = (tuple(draw(shapes()) for _ in range(count)) for count in counts)
     fewest, most = _range(outputs)
-    if numel(ins) < fewest:  # an output holds at least one number
+    if numel(ins) < fewest:  # an output has at least one element
         ins = ((fewest,), *ins[1:])
     return draw(bodies(ins, given, max_nodes, (fewest, most), also, dtype, True))
 
@@ -150,7 +151,7 @@ def bodies(
     dtype: torch.dtype,
     nesting: bool,
 ) -> Program:
-    """Programs between given inputs and conditions."""
+    """Programs with the given inputs and conditions."""
     sketch = Sketch(inputs, conditions)
     growth = _Growth(draw, sketch, also, dtype)
     for _ in range(draw(st.integers(min(2, max_nodes), max_nodes))):
@@ -174,18 +175,18 @@ def bodies(
 
 
 class _Growth:
-    """The ways in which a sketch grows."""
+    """Steps by which a sketch grows."""
 
     def __init__(self, draw: Draw, sketch: Sketch, also: tuple[Recipe, ...], dtype: torch.dtype) -> None:
         self.draw, self.sketch, self.also, self.dtype = draw, sketch, also, dtype
 
     def layer(self) -> None:
-        """A layer with one input, under none to two conditions."""
+        """Add a layer with one input and up to two conditions."""
         source = self._live()
         conditions = self._conditions((source,), most=2)
         shape, cond_shapes = self.sketch.shapes[source], self._shapes(conditions)
         known = recipes(shape, cond_shapes)
-        if not cond_shapes and self.draw(st.booleans()):  # as often shapes and linear maps as transforms
+        if not cond_shapes and self.draw(st.booleans()):  # half of the time a reshape or a linear map
             known = unconditional(shape)
         recipe = self.draw(st.sampled_from((*known, *self.also)))
         try:
@@ -197,7 +198,7 @@ class _Growth:
         self.sketch.add(Op(module, (source,), conditions))
 
     def join(self) -> None:
-        """Two values into one: along an axis where they differ in nothing else, as vectors otherwise."""
+        """Concatenate two values along the channels if all other sizes agree, and as vectors otherwise."""
         pair = tuple(self.draw(st.permutations(self.sketch.live))[:2])
         first, second = self._shapes(pair)
         if len(first) != len(second) or first[1:] != second[1:]:
@@ -205,20 +206,20 @@ class _Growth:
         self.sketch.add(Op(self._build((Concat, {}), self._shapes(pair), ()), pair))
 
     def divide(self) -> None:
-        """The largest value into two."""
+        """Split the largest value in two."""
         source = self._flat(max(self.sketch.live, key=lambda ref: math.prod(self.sketch.shapes[ref])))
         (size,) = self.sketch.shapes[source]
         module = self._build((Split, {"sizes": (1, size - 1)}), self._shapes((source,)), ())
         self.sketch.add(Op(module, (source,)))
 
     def feature(self) -> None:
-        """A network of conditions, features and inner values."""
+        """Add a network that reads conditions, features and inner values."""
         known = list(self.sketch.shapes)
         count = self.draw(st.integers(1, min(2, len(known))))
         self._feature(tuple(self.draw(st.permutations(known))[:count]))
 
     def nested(self) -> None:
-        """A graph as a layer."""
+        """Add a nested graph."""
         count = self.draw(st.integers(1, min(2, len(self.sketch.live))))
         sources = tuple(self.draw(st.permutations(self.sketch.live))[:count])
         allowed = self.sketch.allowed(sources)
@@ -228,8 +229,8 @@ class _Growth:
         self.sketch.add(Op(None, sources, conditions, inner))
 
     def use_conditions(self) -> None:
-        """A layer for each condition that nothing reads yet: a graph refuses conditions that are idle."""
-        for condition in self.sketch.idle():
+        """Add a layer for each unused condition, because a graph raises an error for those."""
+        for condition in self.sketch.unused():
             source = self._live()
             conditions = (self._fitting(condition, source),)
             shapes = self._shapes((source, *conditions))
@@ -248,7 +249,7 @@ class _Growth:
         return tuple(sorted(fitting, key=lambda ref: -len(self.sketch.shapes[ref])))  # maps first, for Elementwise
 
     def _fitting(self, ref: Ref, source: Ref) -> Ref:
-        """A condition that suits the source: itself, or a feature of it that is a vector."""
+        """Return a condition that fits the source: the value itself, or a vector feature of it."""
         shape, size = self.sketch.shapes[ref], self.sketch.shapes[source]
         return ref if len(shape) == 1 or shape[1:] == size[1:] else self._feature((ref,))
 

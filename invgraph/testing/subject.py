@@ -1,4 +1,4 @@
-"""A module under test, with data for both directions, and what is measured on it."""
+"""Module under test, with data for both directions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from invgraph.shapes import Tensors
 
 
 class Tolerances(NamedTuple):
-    """The largest absolute errors that pass."""
+    """Largest absolute errors that pass."""
 
     round_trip: float
     log_det: float
@@ -26,38 +26,38 @@ TOLERANCES = {torch.float64: Tolerances(1e-10, 1e-9), torch.float32: Tolerances(
 
 
 def tolerances(dtype: torch.dtype, round_trip: float | None, log_det: float | None) -> Tolerances:
-    """Those of the dtype, or the caller's."""
+    """Return the caller's tolerances, or those of the dtype."""
     if dtype not in TOLERANCES and (round_trip is None or log_det is None):
-        advice = "float64 and float32 have tolerances of their own: give tolerance= and log_det_tolerance="
+        advice = "only float64 and float32 have default tolerances: give tolerance= and log_det_tolerance="
         raise ArgumentError("check_invertible", f"a module in {dtype}", advice)
     own = TOLERANCES.get(dtype, Tolerances(0.0, 0.0))
     return Tolerances(own.round_trip if round_trip is None else round_trip, own.log_det if log_det is None else log_det)
 
 
 class Direction(NamedTuple):
-    """One direction of a module, with data to call it with."""
+    """Direction of a module, ``"forward"`` or ``"inverse"``, with the opposite one and the data of a call."""
 
-    told: str
+    label: str
     call: Callable[[Tensors, Tensors], Result]
     back: Callable[[Tensors, Tensors], Result]
     values: Tensors
     conditions: Tensors
 
     def run(self) -> Result:
-        """Call it with its data."""
+        """Call the direction with its data."""
         return self.call(self.values, self.conditions)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A module with inputs, outputs and conditions, all flat tuples.
+    """Module with inputs, outputs and conditions, all flat tuples.
 
     Arguments:
-        module: a layer or a graph.
-        xs: inputs for the forward direction.
-        ys: outputs for the inverse direction, drawn by themselves.
-        cs: conditions for both.
-        limits: what passes.
+        module: Layer or graph.
+        xs: Data for the forward direction.
+        ys: Data for the inverse direction, drawn independently of ``xs``.
+        cs: Conditions for both directions.
+        limits: Tolerances.
     """
 
     module: Invertible
@@ -79,36 +79,36 @@ class Subject:
 
     @property
     def directions(self) -> tuple[Direction, Direction]:
-        """Forward and inverse."""
+        """Forward and inverse direction."""
         return (
             Direction("forward", self._forward, self._inverse, self.xs, self.cs),
             Direction("inverse", self._inverse, self._forward, self.ys, self.cs),
         )
 
     def fail(self, given: str, advice: str) -> ContractError:
-        """The error of a check, told from this module."""
+        """Return the error of a failed check of this module."""
         return ContractError(self.module.label, given, advice)
 
 
 def gap(left: Tensors, right: Tensors) -> float:
-    """The largest difference; NaN if there is one."""
+    """Return the largest absolute difference, or NaN if there is one."""
     gaps = [(a.detach() - b.detach()).abs().max() for a, b in zip(left, right, strict=True) if a.numel()]
     return torch.stack(gaps).max().item() if gaps else 0.0
 
 
 def jacobian(direction: Direction) -> Tensor:
-    """The Jacobian of each row, shape ``(B, D, D)``.
+    """Return the Jacobian of each sample, shape ``(B, D, D)``.
 
-    The rows of a batch are independent, so that the derivatives of the sum over the batch are those of each row.
+    Samples are independent, so the derivatives of the sum over the batch are those of each sample.
     """
     sizes = [value[0].numel() for value in direction.values]
 
-    def total(joined: Tensor) -> Tensor:
-        parts = joined.split(sizes, dim=1)
+    def total(flat: Tensor) -> Tensor:
+        parts = flat.split(sizes, dim=1)
         values = tuple(part.view_as(value) for part, value in zip(parts, direction.values, strict=True))
         outputs, _ = direction.call(values, direction.conditions)
         return torch.cat([output.flatten(1) for output in outputs], dim=1).sum(0)
 
-    joined = torch.cat([value.flatten(1) for value in direction.values], dim=1)
-    matrix: Tensor = torch.func.jacrev(total)(joined)
+    flat = torch.cat([value.flatten(1) for value in direction.values], dim=1)
+    matrix: Tensor = torch.func.jacrev(total)(flat)
     return matrix.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""NICE's transform: a shift."""
+"""The additive transform of NICE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from invgraph.transforms.transform import Transform
 
 @dataclass(frozen=True)
 class Additive(Transform):
-    r"""Shift each number.
+    r"""Shift each element.
 
     .. math:: y = x + t
 
@@ -29,7 +29,7 @@ class Additive(Transform):
     """
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 1
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,17 +15,17 @@ from invgraph.transforms.transform import Transform
 
 @dataclass(frozen=True)
 class Affine(Transform):
-    r"""Scale and shift each number, with a softly clamped log scale (paper, Eqs. 1, 2 and 7).
+    r"""Scale and shift each element, with a softly clamped log scale (paper, Eqs. 1, 2 and 7).
 
     .. math:: y = x \exp(s_\text{clamp}) + t, \qquad s_\text{clamp} = \frac{2 \alpha}{\pi} \arctan\frac{s}{\alpha}
 
     Log-det:
-        The sum of :math:`s_\text{clamp}` over the elements, nats per sample.
+        The sum of :math:`s_\text{clamp}` over the elements, in nats per sample.
 
     Arguments:
-        clamp: alpha, the bound of the log scale.
-        activation: ``"atan"`` (the paper's); ``"tanh"``: alpha tanh(s / alpha); or ``"sigmoid"``:
-            alpha (2 sigmoid(s / alpha) - 1).
+        clamp: Bound alpha of the log scale. Default: 1.9.
+        activation: Soft clamp: ``"atan"``, as in the paper (default); ``"tanh"``: alpha tanh(s / alpha); or
+            ``"sigmoid"``: alpha (2 sigmoid(s / alpha) - 1).
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,
@@ -43,10 +43,10 @@ class Affine(Transform):
     activation: Activation = "atan"
 
     def __post_init__(self) -> None:
-        require_clamp("Affine", self.clamp, self.activation)
+        self._set(clamp=require_clamp("Affine", self.clamp, self.activation))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Monotone polynomials in Bernstein's form."""
+"""Monotone polynomials in Bernstein form."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
-from invgraph.transforms.spline import require_bound, require_floor
+from invgraph.transforms.spline import require_floor
 from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)
 class Bernstein(Transform):
-    r"""Map [-bound, bound] onto itself by one increasing polynomial: smooth, unlike a spline, and without knots.
+    r"""Map [-bound, bound] onto itself by one increasing polynomial, which is smooth and has no knots.
 
     .. math:: u = \sum_{k=0}^n \theta_k \binom{n}{k} t^k (1 - t)^{n - k}, \qquad
         t = \frac{x + \text{bound}}{2 \, \text{bound}}, \quad y = (2 u - 1) \, \text{bound}
 
-    with coefficients that increase from 0 to 1. The first and the last step are 1/n each, so that the slope is 1 at
-    both ends, where the identity follows. The inverse is found by cutting the interval, and Newton's steps to the
-    rounding of the dtype; its gradient comes from the implicit function theorem.
+    with coefficients that increase from 0 to 1. The first and the last increment are 1/n, so the slope is 1 at both
+    ends, where the identity takes over. The inverse is found by bracketing and Newton's method, to the precision of the
+    dtype; its gradient comes from the implicit function theorem.
 
     Log-det:
-        The sum of the log slopes, nats per sample.
+        The sum of the log slopes, in nats per sample.
 
     Arguments:
-        degree: n, at least 4; a transform takes n - 2 parameters per element.
-        bound: outside [-bound, bound] the transform is the identity.
-        min_step: least difference of neighbouring coefficients, as a share of their whole way.
+        degree: Degree n of the polynomial, at least 4; the transform takes n - 2 parameters per element. Default: 12.
+        bound: Half-width of the interval; outside [-bound, bound] the transform is the identity. Default: 3.
+        min_step: Minimum difference of neighbouring coefficients, which range from 0 to 1. Default: 0.001.
 
     Raises:
-        GraphError: the degree is too low, the steps leave nothing to learn, or the bound is not positive.
+        GraphError: If the degree is below 4, ``min_step * degree`` is 1 or more, or an argument is not positive.
 
     References:
         S. Ramasinghe et al., "Robust normalizing flows using Bernstein-type polynomials", 2021,
@@ -54,42 +54,40 @@ class Bernstein(Transform):
     min_step: float = 1e-3
 
     def __post_init__(self) -> None:
-        given = f"degree={self.degree!r}"
-        if isinstance(self.degree, bool) or not isinstance(self.degree, int):
-            raise ArgumentError("Bernstein", given, "degree must be an int")
-        if self.degree < 4:
-            raise GraphError("Bernstein", given, "degree must be at least 4: the slopes at both ends are fixed")
-        require_bound("Bernstein", self.bound)
-        require_floor("Bernstein", "min_step", self.min_step, self.degree, "degree")
+        where = "Bernstein"
+        degree = require_count(where, "degree", self.degree, least=4)  # the slopes at both ends are fixed
+        bound = require_positive(where, "bound", self.bound)
+        min_step = require_floor(where, "min_step", self.min_step, degree, "degree")
+        self._set(degree=degree, bound=bound, min_step=min_step)
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return self.degree - 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         polynomial = _Polynomial(self._steps(params))
         inside = x.abs() <= self.bound
-        u, log_slope = polynomial(self._share(x, inside))
-        return self._outside(x, inside, u), per_sample(torch.where(inside, log_slope, 0.0))
+        u, log_slope = polynomial(self._to_unit(x, inside))
+        return self._from_unit(x, inside, u), per_sample(torch.where(inside, log_slope, 0.0))
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         polynomial = _Polynomial(self._steps(params))
         inside = y.abs() <= self.bound
-        target = self._share(y, inside)
+        target = self._to_unit(y, inside)
         t = solve_increasing(polynomial, target, torch.zeros_like(target), torch.ones_like(target))
-        # The last digit of a root at an end may lie beyond it.
+        # Rounding may put a root at an end slightly outside the interval.
         log_slope = polynomial(t.clamp(0.0, 1.0))[1]
-        return self._outside(y, inside, t), -per_sample(torch.where(inside, log_slope, 0.0))
+        return self._from_unit(y, inside, t), -per_sample(torch.where(inside, log_slope, 0.0))
 
-    def _share(self, x: Tensor, inside: Tensor) -> Tensor:
+    def _to_unit(self, x: Tensor, inside: Tensor) -> Tensor:
         return torch.where(inside, x, 0.0) / (2 * self.bound) + 0.5
 
-    def _outside(self, x: Tensor, inside: Tensor, u: Tensor) -> Tensor:
+    def _from_unit(self, x: Tensor, inside: Tensor, u: Tensor) -> Tensor:
         return torch.where(inside, (u - 0.5) * (2 * self.bound), x)
 
     def _steps(self, params: Tensor) -> Tensor:
-        """Differences of neighbouring coefficients: positive, of sum 1."""
-        inner = 1 - 2 / self.degree - self.min_step * self.numbers
+        """Differences of neighbouring coefficients, which are positive and sum to 1."""
+        inner = 1 - 2 / self.degree - self.min_step * self.params_per_element
         steps = self.min_step + inner * torch.softmax(params, dim=1)
         end = torch.full_like(steps[:, :1], 1 / self.degree)
         return torch.cat((end, steps, end), dim=1)
@@ -97,17 +95,17 @@ class Bernstein(Transform):
 
 @dataclass  # not frozen: torch 2.8 can't compile how a frozen one sets its fields
 class _Polynomial:
-    """The polynomial on the unit interval, given by the steps of its coefficients, ``(B, degree, ...)``."""
+    """Polynomial on the unit interval, from the increments of its coefficients, ``(B, degree, ...)``."""
 
     steps: Tensor
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and log slope at t, of the shape of the data, or with more axes before it.
+        """Return value and log slope at t, which has the shape of the data or further leading axes.
 
-        By de Casteljau's scheme: sums of positive terms, so that nothing cancels.
+        De Casteljau's algorithm only adds positive terms, so nothing cancels.
         """
         degree = self.steps.shape[1]
-        dim = t.ndim - self.steps.ndim + 2  # where the coefficients stand
+        dim = t.ndim - self.steps.ndim + 2  # axis of the coefficients
         t = t.unsqueeze(dim)
         rest = 1 - t
         zero = torch.zeros_like(self.steps[:, :1])

@@ -1,4 +1,4 @@
-"""The transform of Flow++: the distribution function of a mixture of logistics."""
+"""The transform of Flow++: the CDF of a mixture of logistic distributions."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
-from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
+from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform
 
 
 @dataclass(frozen=True)
 class MixtureCDF(Transform):
-    r"""Send each number through the distribution function of a mixture of logistics, a logit, a scale and a shift.
+    r"""Apply the CDF of a mixture of logistic distributions, then a logit, a scale and a shift.
 
     .. math:: y = e^a \operatorname{logit}\left(\sum_k \pi_k \, \sigma\left(\frac{x - \mu_k}{s_k}\right)\right) + b
 
-    The inverse is found by cutting exact bounds, and Newton's steps to the rounding of the dtype; its
-    gradient comes from the implicit function theorem.
+    The inverse is found by bracketing and Newton's method, to the precision of the dtype; its gradient comes from the
+    implicit function theorem. For parameters of zero the means are evenly spaced in [-1, 1], because components that
+    start equal would stay equal; y is then within log cosh 1 = 0.44 of x.
 
     Log-det:
-        The sum of the log slopes, nats per sample, computed from logarithms of densities: finite far outside.
+        The sum of the log slopes, in nats per sample; computed from log densities, so it stays finite in the tails.
 
     Arguments:
-        components: number of logistics K; a transform takes 3 K + 2 parameters per element.
-        clamp: bound of the absolute value of a and of each :math:`\log s_k`.
-
-    For parameters of zero the means lie evenly in [-1, 1], so that the components can part (equal ones never would):
-    y is then within log cosh 1 = 0.44 of x.
+        components: Number K of logistic components; the transform takes 3 K + 2 parameters per element. Default: 8.
+        clamp: Bound of the absolute value of a and of each :math:`\log s_k`. Default: 3.
 
     Raises:
-        GraphError: no components, or a clamp that is not positive.
+        GraphError: If there are no components, or the clamp is not positive.
 
     References:
         J. Ho et al., "Flow++: Improving Flow-Based Generative Models with Variational Dequantization and Architecture
@@ -44,7 +42,7 @@ class MixtureCDF(Transform):
     Example:
         >>> import torch, invgraph as ig
         >>> mixture = ig.MixtureCDF(components=4)
-        >>> y, log_det = mixture.forward(torch.zeros(1, 1), torch.zeros(1, mixture.numbers, 1))
+        >>> y, log_det = mixture.forward(torch.zeros(1, 1), torch.zeros(1, mixture.params_per_element, 1))
         >>> y.abs() < 1e-6, log_det
         (tensor([[True]]), tensor([-0.1283]))
     """
@@ -53,15 +51,12 @@ class MixtureCDF(Transform):
     clamp: float = 3.0
 
     def __post_init__(self) -> None:
-        given = f"components={self.components!r}"
-        if isinstance(self.components, bool) or not isinstance(self.components, int):
-            raise ArgumentError("MixtureCDF", given, "components must be an int")
-        if self.components < 1:
-            raise GraphError("MixtureCDF", given, "a mixture needs at least 1 component")
-        require_clamp("MixtureCDF", self.clamp, "atan")
+        where = "MixtureCDF"
+        components = require_count(where, "components", self.components)
+        self._set(components=components, clamp=require_positive(where, "clamp", self.clamp))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 3 * self.components + 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,22 +84,22 @@ class MixtureCDF(Transform):
 
 @dataclass  # not frozen: torch 2.8 can't compile how a frozen one sets its fields
 class _Mixture:
-    """The logit of the distribution function; each field ``(B, components, ...)``."""
+    """Logit of the CDF; each field has shape ``(B, components, ...)``."""
 
     log_weights: Tensor
     means: Tensor
     log_scales: Tensor
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Value and log slope at x, of the shape of the data, or with more axes before it."""
-        dim = x.ndim - self.means.ndim + 2  # where the components stand
+        """Return value and log slope at x, which has the shape of the data or further leading axes."""
+        dim = x.ndim - self.means.ndim + 2  # axis of the components
         u = (x.unsqueeze(dim) - self.means) * torch.exp(-self.log_scales)
         log_below, log_above = logsigmoid(u), logsigmoid(-u)
         below, above = self.log_weights + log_below, self.log_weights + log_above
         log_cdf = torch.logsumexp(below, dim=dim)
         log_rest = torch.logsumexp(above, dim=dim)
-        # density / (cdf * rest), where the small one of the two divides first: far out both logarithms of a quotient
-        # are huge, and their difference is lost.
+        # density / (cdf * rest), divided by the smaller factor first: in the tails the logs of both are huge, and
+        # a difference taken last would be lost to rounding.
         shares = torch.where(
             (log_cdf > log_rest).unsqueeze(dim),
             torch.log_softmax(above, dim=dim) + log_below - log_cdf.unsqueeze(dim),
@@ -113,6 +108,6 @@ class _Mixture:
         return log_cdf - log_rest, torch.logsumexp(shares - self.log_scales, dim=dim)
 
     def bracket(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds on where the value is taken: where the lowest and the highest component alone would take it."""
-        alone = self.means + value.unsqueeze(1) * torch.exp(self.log_scales)
-        return alone.amin(1), alone.amax(1)
+        """Return bounds on the root: the lowest and the highest root of a single component."""
+        roots = self.means + value.unsqueeze(1) * torch.exp(self.log_scales)
+        return roots.amin(1), roots.amax(1)

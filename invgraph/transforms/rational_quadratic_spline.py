@@ -1,4 +1,4 @@
-"""Piecewise rational quadratic bijections: neural spline flows."""
+"""Monotone rational quadratic splines (neural spline flows)."""
 
 from __future__ import annotations
 
@@ -9,34 +9,37 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import as_number
+from invgraph.errors import GraphError
 from invgraph.transforms.spline import Spline, Unit, edges, ends, locate, partition
 
 
 @dataclass(frozen=True)
 class RationalQuadraticSpline(Spline):
-    r"""Map [-bound, bound] onto itself by monotone rational quadratic pieces with learned knots and slopes.
+    r"""Map [-bound, bound] onto itself by a monotone rational quadratic spline with learned knots and slopes.
 
     .. math:: y = y_k + \frac{h_k \left(s_k \theta^2 + d_k \theta (1 - \theta)\right)}
         {s_k + (d_k + d_{k+1} - 2 s_k) \theta (1 - \theta)}, \qquad
         \theta = (x - x_k) / w_k, \quad s_k = h_k / w_k
 
-    with the slope :math:`d_k` at knot k, and :math:`d = 1` at both ends, so that the linear tails follow smoothly.
+    with slope :math:`d_k` at knot k, and :math:`d = 1` at both ends, so that the linear tails continue smoothly.
 
     Log-det:
-        The sum of the log slopes, nats per sample; continuous.
+        The sum of the log slopes, in nats per sample; continuous.
 
     Arguments:
-        bins: number of pieces K; a transform takes 3 K - 1 parameters per element, 3 K if circular.
-        bound: outside [-bound, bound] the transform is the identity.
-        learned_bound: one more parameter per element scales the bound, by a factor between 1/e and e.
-        circular: the numbers are angles: instead of linear tails, f(x + 2 bound) = f(x) + 2 bound, smooth there too.
-        min_width: least share of the interval that a piece takes of x.
-        min_height: least share of the interval that a piece takes of y.
-        min_slope: least slope at a knot, below 1.
+        bins: Number K of pieces; the transform takes 3 K - 1 parameters per element, 3 K if circular. Default: 8.
+        bound: Half-width of the interval; outside [-bound, bound] the transform is the identity. Default: 3.
+        learned_bound: If True, one more parameter per element scales the bound, by a factor between 1/e and e. Default:
+            False.
+        circular: If True, elements are angles: instead of linear tails, f(x + 2 bound) = f(x) + 2 bound, which is
+            smooth as well. Default: False.
+        min_width: Minimum width of a piece, as a fraction of the interval. Default: 0.001.
+        min_height: Minimum height of a piece, as a fraction of the interval. Default: 0.001.
+        min_slope: Minimum slope at a knot, in (0, 1). Default: 0.001.
 
     Raises:
-        GraphError: no bins, least sizes that leave nothing to learn, a bound that is not positive.
+        GraphError: If there are no bins, minimum sizes add up to 1 or more, or an argument is not positive.
 
     References:
         C. Durkan, A. Bekasov, I. Murray, G. Papamakarios, "Neural Spline Flows", 2019,
@@ -46,7 +49,7 @@ class RationalQuadraticSpline(Spline):
     Example:
         >>> import torch, invgraph as ig
         >>> spline = ig.RationalQuadraticSpline(bins=8, bound=5.0)
-        >>> spline.numbers
+        >>> spline.params_per_element
         23
         >>> y, log_det = spline.forward(torch.tensor([[0.5, 7.0]]), torch.zeros(1, 23, 2))
         >>> y
@@ -57,14 +60,14 @@ class RationalQuadraticSpline(Spline):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = f"min_slope={self.min_slope!r}"
-        if isinstance(self.min_slope, bool) or not isinstance(self.min_slope, (int, float)):
-            raise ArgumentError("RationalQuadraticSpline", given, "min_slope must be a number")
-        if not 0 < self.min_slope < 1:
-            raise GraphError("RationalQuadraticSpline", given, "min_slope must lie in (0, 1)")
+        where = "RationalQuadraticSpline"
+        min_slope = as_number(where, "min_slope", self.min_slope)
+        if not 0 < min_slope < 1:
+            raise GraphError(where, f"min_slope={min_slope}", "min_slope must lie in (0, 1)")
+        self._set(min_slope=min_slope)
 
     @property
-    def _knot_numbers(self) -> int:
+    def _knot_params(self) -> int:
         return 3 * self.bins - (not self.circular)
 
     def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
@@ -72,7 +75,7 @@ class RationalQuadraticSpline(Spline):
         ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height))
         index = locate(t, ys if inverse else xs)
         (x0, x1), (y0, y1) = ends(xs, index), ends(ys, index)
-        d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_numbers]), index)
+        d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_params]), index)
         s = (y1 - y0) / (x1 - x0)
         theta = _solve((t - y0) / (y1 - y0), s, d0, d1) if inverse else (t - x0) / (x1 - x0)
         rest = 1 - theta
@@ -85,7 +88,7 @@ class RationalQuadraticSpline(Spline):
         return y0 + (y1 - y0) * (s * theta.square() + d0 * both) / denominator, log_slope
 
     def _slopes(self, raw: Tensor) -> Tensor:
-        """Slopes at all knots; 1 for parameters of zero."""
+        """Slopes at all knots; parameters of zero give 1."""
         inner = self.min_slope + softplus(raw + math.log(math.expm1(1 - self.min_slope)))
         if self.circular:
             return torch.cat((inner, inner[:, :1]), dim=1)
@@ -93,15 +96,15 @@ class RationalQuadraticSpline(Spline):
         return torch.cat((one, inner, one), dim=1)
 
 
-def _solve(share: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
-    """Theta, where the piece has climbed this share of its height.
+def _solve(ratio: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+    """Return theta at this fraction of the height of a piece.
 
-    The usual quadratic formula, with its discriminant written as the sum of two squares and its denominator as a sum
-    of positive terms, so that neither cancels, whatever the slopes are.
+    This is the quadratic formula with its discriminant as a sum of two squares and its denominator as a sum of positive
+    terms, so that neither cancels for any slopes.
     """
-    m = d0 - share * (d0 + d1)
-    q = 4 * s.square() * share * (1 - share)
+    m = d0 - ratio * (d0 + d1)
+    q = 4 * s.square() * ratio * (1 - ratio)
     root = torch.sqrt(m.square() + q)
     rising = m >= 0
     rest = torch.where(rising, m + root, q / torch.where(rising, 1.0, root - m))
-    return 2 * s * share / (2 * s * share + rest)
+    return 2 * s * ratio / (2 * s * ratio + rest)

@@ -1,4 +1,4 @@
-"""Between all real numbers and an interval: the sigmoid, and the logit that undoes it."""
+"""The sigmoid and its inverse, the logit."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from invgraph.arguments import require_flag
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import as_number, require_flag
+from invgraph.errors import GraphError
 from invgraph.numerics.domain import require_domain
 from invgraph.numerics.reductions import per_sample
 from invgraph.transforms.transform import Transform
@@ -22,19 +22,20 @@ class Sigmoid(Transform):
 
     .. math:: y = \frac{\sigma(x) - \alpha}{1 - 2 \alpha}, \qquad \sigma(x) = \frac{1}{1 + e^{-x}}
 
-    It takes no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
+    It has no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
 
     Log-det:
-        The sum of :math:`\log \sigma(x) + \log \sigma(-x) - \log(1 - 2 \alpha)`, nats per sample.
+        The sum of :math:`\log \sigma(x) + \log \sigma(-x) - \log(1 - 2 \alpha)`, in nats per sample.
 
     Arguments:
-        alpha: widens the interval to (-alpha, 1 + alpha) / (1 - 2 alpha), so that all of [0, 1] has finite logits.
-        check_domain: raise :class:`~invgraph.errors.NumericsError` where the inverse gets numbers outside the interval
-            (a debugging aid: it looks at the data, so that it can't be compiled or mapped by vmap). Otherwise these
-            numbers come out as NaN.
+        alpha: Widening of the interval to (-alpha, 1 - alpha) / (1 - 2 alpha), which gives all of [0, 1] finite logits.
+            Default: 0.
+        check_domain: If True, the inverse raises :class:`~invgraph.errors.NumericsError` for values outside the
+            interval. This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If
+            False (default), such values become NaN.
 
     Raises:
-        GraphError: alpha is not in [0, 1/2).
+        GraphError: If alpha is not in [0, 1/2).
 
     Example:
         >>> import torch, invgraph as ig
@@ -47,11 +48,11 @@ class Sigmoid(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        _require_alpha("Sigmoid", self.alpha)
-        require_flag("Sigmoid", "check_domain", self.check_domain)
+        alpha = _require_alpha("Sigmoid", self.alpha)
+        self._set(alpha=alpha, check_domain=require_flag("Sigmoid", "check_domain", self.check_domain))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,24 +66,24 @@ class Sigmoid(Transform):
 
 @dataclass(frozen=True)
 class Logit(Transform):
-    r"""Map numbers in (0, 1), such as the brightness of pixels, to all real numbers.
+    r"""Map values in (0, 1), such as pixel intensities, to all real numbers.
 
     .. math:: y = \log \frac{p}{1 - p}, \qquad p = \alpha + (1 - 2 \alpha) x
 
-    It takes no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
+    It has no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
 
     Log-det:
-        The sum of :math:`\log(1 - 2 \alpha) - \log p - \log(1 - p)`, nats per sample.
+        The sum of :math:`\log(1 - 2 \alpha) - \log p - \log(1 - p)`, in nats per sample.
 
     Arguments:
-        alpha: keeps p away from 0 and 1 for x in [0, 1] (RealNVP's images: 0.05). With 0, x = 0 and x = 1 come out
-            infinite.
-        check_domain: raise :class:`~invgraph.errors.NumericsError` where x lies outside the domain (a debugging aid:
-            it looks at the data, so that it can't be compiled or mapped by vmap). Otherwise these numbers come out as
-            NaN.
+        alpha: Margin that keeps p away from 0 and 1 for x in [0, 1]; 0.05 for the images of RealNVP. Default: 0, which
+            makes x = 0 and x = 1 infinite.
+        check_domain: If True, forward raises :class:`~invgraph.errors.NumericsError` for values outside the domain.
+            This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If False
+            (default), such values become NaN.
 
     Raises:
-        GraphError: alpha is not in [0, 1/2).
+        GraphError: If alpha is not in [0, 1/2).
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,
@@ -99,11 +100,11 @@ class Logit(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        _require_alpha("Logit", self.alpha)
-        require_flag("Logit", "check_domain", self.check_domain)
+        alpha = _require_alpha("Logit", self.alpha)
+        self._set(alpha=alpha, check_domain=require_flag("Logit", "check_domain", self.check_domain))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,11 +116,11 @@ class Logit(Transform):
         return _sigmoid(y, self.alpha)
 
 
-def _require_alpha(where: str, alpha: object) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise ArgumentError(where, f"alpha={alpha!r}", "alpha must be a number")
-    if not 0 <= alpha < 0.5:
-        raise GraphError(where, f"alpha={alpha}", "alpha must lie in [0, 1/2): it is cut off at both ends of (0, 1)")
+def _require_alpha(where: str, alpha: object) -> float:
+    number = as_number(where, "alpha", alpha)
+    if not 0 <= number < 0.5:
+        raise GraphError(where, f"alpha={number}", "alpha must lie in [0, 1/2): it is cut off at both ends of (0, 1)")
+    return number
 
 
 def _interval(alpha: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""All real numbers to positive ones."""
+"""The softplus, which maps all real numbers to positive ones."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from invgraph.transforms.transform import Transform
 
 @dataclass(frozen=True)
 class Softplus(Transform):
-    r"""Map all real numbers to positive ones; large numbers stay nearly as they are.
+    r"""Map all real numbers to positive ones, close to the identity for large values.
 
     .. math:: y = \log(1 + e^x)
 
-    It takes no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
+    It has no parameters: use it in :class:`~invgraph.Elementwise` without a subnet.
 
     Log-det:
-        The sum of :math:`\log \sigma(x)`, nats per sample.
+        The sum of :math:`\log \sigma(x)`, in nats per sample.
 
     Arguments:
-        check_domain: raise :class:`~invgraph.errors.NumericsError` where the inverse gets numbers that are not positive
-            (a debugging aid: it looks at the data, so that it can't be compiled or mapped by vmap). Otherwise these
-            numbers come out as NaN.
+        check_domain: If True, the inverse raises :class:`~invgraph.errors.NumericsError` for values that are not
+            positive. This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If
+            False (default), such values become NaN.
 
     References:
         C. Dugas et al., "Incorporating Second-Order Functional Knowledge for Better Option Pricing", 2000,
@@ -45,14 +45,14 @@ class Softplus(Transform):
     check_domain: bool = False
 
     def __post_init__(self) -> None:
-        require_flag("Softplus", "check_domain", self.check_domain)
+        self._set(check_domain=require_flag("Softplus", "check_domain", self.check_domain))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 0
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        # torch's own softplus is the identity above 20, which is off by 2e-9 in float64.
+        # torch's softplus is the identity above 20, with an error of 2e-9 in float64.
         return -logsigmoid(-x), per_sample(logsigmoid(x))
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What is done to each number, apart from who decides it."""
+"""Base class of the elementwise transforms."""
 
 from __future__ import annotations
 
@@ -13,28 +13,33 @@ Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Transform(ABC):
-    """An elementwise invertible map, described without parameters of its own.
+    """Elementwise invertible map, without parameters of its own.
 
-    A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) hands it the numbers: ``params`` of
-    shape ``(B, numbers, C, ...)`` for data of shape ``(B, C, ...)``; any size but the second may be expanded. All-zero
-    parameters give (nearly) the identity, so that a subnet whose last layer is zero starts there.
+    A structure (:class:`~invgraph.Coupling`, :class:`~invgraph.Elementwise`, ...) supplies the parameters: ``params``
+    of shape ``(B, params_per_element, C, ...)`` for data of shape ``(B, C, ...)``; every axis but the second may be
+    expanded. All-zero parameters give (nearly) the identity, so a subnet whose last layer is zero starts there.
 
     Attributes:
-        numbers: how many parameters per element it takes.
-        pointwise: whether each number depends on itself and its own parameters alone.
+        params_per_element: Number of parameters per element.
+        pointwise: True if each output element depends only on its own input element and parameters.
     """
 
     pointwise: ClassVar[bool] = True
 
     @property
     @abstractmethod
-    def numbers(self) -> int:
-        """How many parameters per element it takes."""
+    def params_per_element(self) -> int:
+        """Number of parameters per element."""
+
+    def _set(self, **fields: object) -> None:
+        """Replace fields by their checked values, in ``__post_init__`` of a frozen dataclass."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     @abstractmethod
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` and the log-determinant per sample, shape ``(B,)``."""
+        """Return ``y`` and the log-determinant per sample, shape ``(B,)``."""
 
     @abstractmethod
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
+        """Return ``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""

@@ -1,4 +1,4 @@
-"""GIN's transform: affine, with scales that cancel."""
+"""The volume-preserving affine transform of GIN."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from invgraph.transforms.transform import Transform
 
 @dataclass(frozen=True)
 class VolumePreserving(Transform):
-    r"""Scale and shift each number, with log scales that sum to zero over the sample (GIN).
+    r"""Scale and shift each element, with log scales that sum to zero over the sample (GIN).
 
     .. math:: y = x \exp(s_\text{clamp} - \bar s_\text{clamp}) + t
 
@@ -24,8 +24,8 @@ class VolumePreserving(Transform):
         0.
 
     Arguments:
-        clamp: alpha, the bound of the log scale before the mean is taken off.
-        activation: as for :class:`~invgraph.Affine`.
+        clamp: Bound alpha of the log scale before the mean is subtracted. Default: 1.9.
+        activation: Soft clamp; see :class:`~invgraph.Affine`. Default: ``"atan"``.
 
     References:
         P. Sorrenson, C. Rother, U. Koethe, "Disentanglement by Nonlinear ICA with General Incompressible-flow
@@ -38,16 +38,16 @@ class VolumePreserving(Transform):
         (tensor([[2., 2.]]), tensor([0.]))
     """
 
-    pointwise: ClassVar[bool] = False  # the mean couples all numbers of a sample
+    pointwise: ClassVar[bool] = False  # the mean couples all elements of a sample
 
     clamp: float = 1.9
     activation: Activation = "atan"
 
     def __post_init__(self) -> None:
-        require_clamp("VolumePreserving", self.clamp, self.activation)
+        self._set(clamp=require_clamp("VolumePreserving", self.clamp, self.activation))
 
     @property
-    def numbers(self) -> int:
+    def params_per_element(self) -> int:
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:

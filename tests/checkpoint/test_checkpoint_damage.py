@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from places import ROOT, SUPPORT
 from torch import nn
 from training import digest, make_flow
 
@@ -131,7 +132,7 @@ def test_no_pickle_runs_under_any_name(tmp_path: Path) -> None:
     count = 0
     for file in bombs(tmp_path, trace):
         words = refused(file, small())
-        assert file.name.startswith(("npy", "after")) or "never opened here, because it could run anything" in words
+        assert file.name.startswith(("npy", "after")) or "never opened here, because it can run arbitrary code" in words
         count += 1
     blob = ig.load(tmp_path / "inside").training["blob"]
     assert isinstance(blob, bytes), "a pickle in the state stays bytes"
@@ -176,14 +177,14 @@ GOOD = {"format": 1, "version": "9", "torch": "2", "architecture": {}, "metadata
 )
 def test_a_forged_header_is_refused(path: Path, header: Any) -> None:
     forged(path, header)
-    assert "a header that save did not write" in refused(path, small())
+    assert "a header that was not written by save" in refused(path, small())
 
 
 def test_a_deep_header_is_refused(path: Path) -> None:
     content = safetensors.torch.save({}, {"invgraph": '{"sha256":"' + "0" * 64 + '","a":' + "[" * 200_000})
     start = content.index(_MARK) + len(_MARK)
     path.write_bytes(content[:start] + hashlib.sha256(content).hexdigest().encode() + content[start + 64 :])
-    assert "a header that save did not write" in refused(path)
+    assert "a header that was not written by save" in refused(path)
 
 
 def test_a_later_format_says_upgrade(path: Path) -> None:
@@ -194,11 +195,11 @@ def test_a_later_format_says_upgrade(path: Path) -> None:
 
 def test_foreign_files_are_named(path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, path)
-    assert "a safetensors file without invgraph's header" in refused(path)
+    assert "a safetensors file without the header of invgraph" in refused(path)
     path.write_bytes(b"")
     assert "an empty file" in refused(path)
     path.write_bytes(b"hello, world: this is a text")
-    assert "not a checkpoint, or its start is damaged" in refused(path)
+    assert "not a checkpoint, or damaged at its start" in refused(path)
 
 
 # Disks
@@ -209,7 +210,7 @@ def test_a_missing_file_or_folder(tmp_path: Path) -> None:
     with pytest.raises(ig.CheckpointError, match="there is no such file or folder: nothing was written"):
         ig.save(tmp_path / "no" / "model", small())
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ig.CheckpointError, match="a part of the path is a file, not a folder"):
+    with pytest.raises(ig.CheckpointError, match="a parent in the path is a file, not a folder"):
         ig.save(tmp_path / "file" / "model", small())
     with pytest.raises(ig.CheckpointError, match="the name is too long"):
         ig.save(tmp_path / ("x" * 250), small())
@@ -217,9 +218,9 @@ def test_a_missing_file_or_folder(tmp_path: Path) -> None:
 
 def test_a_folder_in_place_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    with pytest.raises(ig.CheckpointError, match="there is a folder in place of the file: nothing was written"):
+    with pytest.raises(ig.CheckpointError, match="the path is a folder: nothing was written"):
         ig.save(tmp_path / "model", small())
-    assert "there is a folder in place of the file: nothing was loaded" in refused(tmp_path / "model")
+    assert "the path is a folder: nothing was loaded" in refused(tmp_path / "model")
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
@@ -239,7 +240,9 @@ def test_a_file_over_the_allowed_size(path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        kept(path, "File too large\n  the file would be larger than allowed here: nothing was written; an earlier file")
+        kept(
+            path, "File too large\n  the file would exceed the maximum size: nothing was written, and an existing file"
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     ig.load(path, small())
@@ -268,12 +271,11 @@ print([name for name in os.listdir(sys.argv[1]) if name.startswith(".")])
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real one, a tmpfs of 512 KiB in a name space of its own, where the system allows that; else a feigned one."""
-    here = Path(__file__).parent
     command = f"mount -t tmpfs -o size=512k none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path}"
     allowed = shutil.which("unshare") and subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path],
                                                          capture_output=True, check=False).returncode == 0  # fmt: skip
     if allowed:
-        environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+        environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{ROOT}"}
         run = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment,
                              check=True)  # fmt: skip
         assert run.stdout.count("No space left on device\n  the disk is full: nothing was written") == 2, run.stdout
@@ -345,8 +347,7 @@ for step in range(40):
 
 def test_two_writers_at_once(path: Path) -> None:
     """Whoever reads sees the whole of one writer's file; nothing else is left behind."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{ROOT}"}
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(k)], env=environment) for k in (1, 2)]
     flow = make_flow(hidden=32)
     seen: dict[int, int] = {}

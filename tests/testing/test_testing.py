@@ -134,8 +134,8 @@ FAULTS = (
     (DrawsFromNumpy, ("global generator of numpy", "inverse")),
     (DrawsFromRandom, ("global generator of random",)),
     (Counts, ("the results differ",)),
-    (MixesRows, ("rows must not see each other",)),
-    (Detached, ("parameter 'log_scale'", "no gradient reaches it inverse")),
+    (MixesRows, ("samples must be independent",)),
+    (Detached, ("parameter 'log_scale'", "no gradient in the inverse direction")),
     (NotFinite, ("parameter 'log_scale'", "not finite")),
     (OnTheMeta, ("declared (B, 4)",)),
 )

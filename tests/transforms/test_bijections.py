@@ -23,7 +23,9 @@ def none(x: Tensor) -> Tensor:
 
 def numbers(transform: Any, batch: int, size: int, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    return (torch.randn(batch, transform.numbers, size, generator=generator, dtype=torch.float64) * scale).to(dtype)
+    return (
+        torch.randn(batch, transform.params_per_element, size, generator=generator, dtype=torch.float64) * scale
+    ).to(dtype)
 
 
 def extremes(dtype: torch.dtype) -> Tensor:
@@ -149,7 +151,7 @@ def test_roots_at_extreme_numbers(transform: Any, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("transform", ROOTS, ids=str)
 def test_roots_are_found_to_the_rounding_of_the_dtype(transform: Any) -> None:
     y = torch.linspace(-9, 9, 301, dtype=torch.float64).unsqueeze(0)
-    params = numbers(transform, 1, 1, scale=1.0).expand(1, transform.numbers, 301)
+    params = numbers(transform, 1, 1, scale=1.0).expand(1, transform.params_per_element, 301)
     for dtype, ulps in ((torch.float64, 64), (torch.float32, 64)):
         x, _ = transform.inverse(y.to(dtype), params.to(dtype))
         back, _ = transform.forward(x, params.to(dtype))
@@ -177,7 +179,7 @@ def test_non_finite_numbers_pass_through(transform: Any, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("transform", ROOTS, ids=str)
 def test_parameters_of_zero_are_nearly_the_identity(transform: Any) -> None:
     x = torch.linspace(-20, 20, 401, dtype=torch.float64).unsqueeze(0)
-    y, _ = transform.forward(x, torch.zeros(1, transform.numbers, 401, dtype=torch.float64))
+    y, _ = transform.forward(x, torch.zeros(1, transform.params_per_element, 401, dtype=torch.float64))
     exact = isinstance(transform, ig.Bernstein) or transform.components == 1
     assert (y - x).abs().max().item() <= (1e-13 if exact else math.log(math.cosh(1.0)))
 
@@ -214,7 +216,7 @@ def test_compiles_without_a_graph_break(transform: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "args", "error", "words"),
     [
-        (ig.MixtureCDF, {"components": 0}, ig.GraphError, "at least 1 component"),
+        (ig.MixtureCDF, {"components": 0}, ig.GraphError, "components must be at least 1"),
         (ig.MixtureCDF, {"components": 2.5}, ig.ArgumentError, "components must be an int"),
         (ig.MixtureCDF, {"clamp": 0}, ig.GraphError, "clamp must be positive"),
         (ig.Bernstein, {"degree": 3}, ig.GraphError, "degree must be at least 4"),

@@ -1,0 +1,180 @@
+"""The argument checks: which values each one accepts, the plain Python value it returns, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invgraph as ig
+from invgraph import arguments
+from invgraph.checkpoint.fingerprint import fingerprint
+from invgraph.shapes import as_shape, as_shapes
+
+Check = Callable[[object], object]
+
+
+def count(value: object) -> int:
+    return arguments.require_count("here", "n", value)
+
+
+def seed(value: object) -> int:
+    return arguments.require_seed("here", value)
+
+
+def number(value: object) -> float:
+    return arguments.as_number("here", "n", value)
+
+
+def amount(value: object) -> float:
+    return arguments.require_amount("here", "n", value)
+
+
+def positive(value: object) -> float:
+    return arguments.require_positive("here", "n", value)
+
+
+def flag(value: object) -> bool:
+    return arguments.require_flag("here", "n", value)
+
+
+def side(value: object) -> int:
+    return arguments.require_choice("here", "n", value, (1, 2))
+
+
+def mode(value: object) -> str:
+    return arguments.require_choice("here", "n", value, ("exact", "estimate"))
+
+
+ACCEPTED: list[tuple[Check, object, object]] = [
+    (count, 1, 1),
+    (count, 2**63 - 1, 2**63 - 1),
+    (count, np.int64(3), 3),
+    (count, np.uint8(3), 3),
+    (seed, -(2**63), -(2**63)),
+    (seed, np.uint64(2**64 - 1), 2**64 - 1),
+    (number, 2, 2),
+    (number, -1.5, -1.5),
+    (number, np.int32(2), 2),
+    (number, np.float64(0.1), 0.1),
+    (number, np.float32(0.5), 0.5),
+    (number, np.float16(0.5), 0.5),
+    (number, 2**53, 2**53),
+    (number, 10**20, 1e20),
+    (number, 10**400, math.inf),
+    (number, -(10**400), -math.inf),
+    (amount, 0, 0),
+    (amount, np.float32(2), 2.0),
+    (positive, 5e-324, 5e-324),
+    (positive, np.int8(2), 2),
+    (flag, True, True),
+    (flag, np.bool_(False), False),
+    (side, np.int64(2), 2),
+    (mode, np.str_("exact"), "exact"),
+]
+
+
+@pytest.mark.parametrize(("check", "value", "expected"), ACCEPTED, ids=itertools.count())
+def test_a_check_returns_the_plain_python_value(check: Check, value: object, expected: object) -> None:
+    found = check(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+REFUSED: list[tuple[Check, object, type[ig.InvgraphError], str]] = [
+    (count, True, ig.ArgumentError, "n must be an int"),
+    (count, np.bool_(True), ig.ArgumentError, "n must be an int"),
+    (count, 1.0, ig.ArgumentError, "given: n: float"),
+    (count, np.float64(1), ig.ArgumentError, "n must be an int"),
+    (count, torch.tensor(1), ig.ArgumentError, "given: n: Tensor"),
+    (count, np.array(1), ig.ArgumentError, "given: n: ndarray"),
+    (count, 0, ig.GraphError, "n must be at least 1"),
+    (count, 2**63, ig.GraphError, f"n must be at most {2**63 - 1}"),
+    (count, -(10**9999), ig.GraphError, "n of 33216 bits"),
+    (seed, 2**64, ig.GraphError, "seed must be at least -2**63 and below 2**64"),
+    (seed, 10**9999, ig.GraphError, "seed of 33216 bits"),
+    (seed, None, ig.ArgumentError, "seed must be an int"),
+    (number, False, ig.ArgumentError, "n must be a number"),
+    (number, "1", ig.ArgumentError, "given: n: str"),
+    (number, 1j, ig.ArgumentError, "given: n: complex"),
+    (number, torch.ones(2), ig.ArgumentError, "given: n: Tensor"),
+    (amount, -1, ig.GraphError, "n must be finite and not negative"),
+    (amount, math.nan, ig.GraphError, "n must be finite and not negative"),
+    (amount, 10**400, ig.GraphError, "given: n=inf"),
+    (positive, 0, ig.GraphError, "n must be positive and finite"),
+    (positive, math.inf, ig.GraphError, "n must be positive and finite"),
+    (positive, np.float32(math.nan), ig.GraphError, "n must be positive and finite"),
+    (flag, 1, ig.ArgumentError, "n must be True or False"),
+    (flag, None, ig.ArgumentError, "given: n: NoneType"),
+    (side, 3, ig.GraphError, "n must be 1 or 2"),
+    (side, True, ig.GraphError, "n must be 1 or 2"),
+    (mode, torch.ones(2), ig.GraphError, "n must be 'exact' or 'estimate'"),
+]
+
+
+@pytest.mark.parametrize(("check", "value", "error", "words"), REFUSED, ids=itertools.count())
+def test_a_check_refuses_other_values_in_three_lines(
+    check: Check, value: object, error: type[ig.InvgraphError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        check(value)
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_sizes_may_be_ints_of_numpy() -> None:
+    assert as_shape((np.int64(3), 8), "here") == (3, 8)
+    assert as_shapes((np.int64(3), np.int32(8)), "here") == ((3, 8),)
+    assert all(type(size) is int for size in as_shape((np.int64(3), np.uint8(8)), "here"))
+    with pytest.raises(ig.ArgumentError, match="not a bool"):
+        as_shape((np.bool_(True),), "here")
+
+
+TRANSFORMS: list[tuple[type[ig.Transform], dict[str, Any]]] = [
+    (ig.Affine, {"clamp": 2.0}),
+    (ig.VolumePreserving, {"clamp": 1.5}),
+    (ig.MixtureCDF, {"components": 2, "clamp": 1.0}),
+    (ig.Bernstein, {"degree": 5, "bound": 2.0, "min_step": 0.125}),
+    (ig.LinearSpline, {"bins": 3, "bound": 2.0, "learned_bound": True, "circular": False, "min_width": 0.125}),
+    (ig.RationalQuadraticSpline, {"bins": 3, "min_height": 0.125, "min_slope": 0.25}),
+    (ig.Sigmoid, {"alpha": 0.25, "check_domain": True}),
+    (ig.Logit, {"alpha": 0.25, "check_domain": False}),
+    (ig.Softplus, {"check_domain": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "args"), TRANSFORMS, ids=[kind.__name__ for kind, _ in TRANSFORMS])
+def test_a_transform_of_numpy_scalars_is_the_same_as_of_python_numbers(
+    kind: type[ig.Transform], args: dict[str, Any]
+) -> None:
+    scalars = {name: np.array(value)[()] for name, value in args.items()}
+    assert all(isinstance(value, np.generic) for value in scalars.values())
+    assert repr(kind(**scalars)) == repr(kind(**args))
+    layers = [ig.Elementwise((4,), transform=kind(**some)) for some in (scalars, args)]
+    assert fingerprint(layers[0]) == fingerprint(layers[1])
+
+
+def test_an_int_stays_an_int_so_that_old_fingerprints_still_match() -> None:
+    assert repr(ig.Affine(clamp=2)) == "Affine(clamp=2, activation='atan')"
+
+
+def test_functions_take_numpy_scalars() -> None:
+    x = ig.InputNode(np.int64(4), name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Orthogonal, {"seed": 1}))
+    flow = ig.Flow(graph)
+    data = torch.zeros(2, 4)
+    assert flow.sample(np.int64(3), temperature=np.float32(0.5)).shape == (3, 4)
+    assert torch.equal(flow.loss(data, tau=np.float64(0.1)), flow.loss(data, tau=0.1))
+    assert flow.denoise(data, sigma=np.float32(0.5)).shape == (2, 4)
+    assert ig.diagnose(graph, data, iterations=np.int64(2), seed=np.int64(1)).nodes
+    assert ig.testing.check_invertible(graph, batch=np.int64(2), seed=np.int32(1)).nodes
+    ig.init.scaled_normal(graph, np.float32(0.1), seed=np.int64(1), zero_last=np.bool_(True))
+    ig.init.xavier(graph, np.float32(0.1), seed=np.int64(1), zero_last=np.bool_(True))
+    ig.testing.randomize(graph, seed=np.int64(1), scale=np.float32(0.1))
+    first, _ = ig.Coupling((4,), transform=ig.Additive(), subnet=ig.nets.MLP(4), split=np.int64(1)).sizes
+    assert type(first) is int
