@@ -1,4 +1,4 @@
-"""Draw ``images/two_moons.png`` from the code of quickstart.rst: ``python docs/pictures.py``."""
+"""Draw ``images/two_moons.png`` with the code of quickstart.rst; run it with ``python docs/pictures.py``."""
 
 from __future__ import annotations
 
