@@ -1,4 +1,4 @@
-"""Sphinx's configuration: ``make docs`` and ``make doctest``."""
+"""Configuration of Sphinx, for ``make docs`` and ``make doctest``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "reference",
 ]
-exclude_patterns = ["_build", "*_results.rst"]  # tables of figures that other pages include
+exclude_patterns = ["_build", "*_results.rst"]  # included by other pages
 templates_path = ["_templates"]
 default_role = "code"
 highlight_language = "python"

@@ -1,4 +1,4 @@
-"""Draw ``images/two_moons.png`` from the code of quickstart.rst: ``python docs/pictures.py``."""
+"""Draw ``images/two_moons.png`` with the code of quickstart.rst; run it with ``python docs/pictures.py``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COLOURS = ("#2962a8", "#c8502d")
 
 
 def quickstart() -> dict[str, Any]:
-    """The names that the visible code of the page defines, up to where it saves its model."""
+    """Return the names that the visible code of the page defines, up to the section that saves the model."""
     page = (_HERE / "quickstart.rst").read_text(encoding="utf-8")
-    blocks = re.findall(r"\.\. testcode::\n\n((?:    .*\n|\n)+)", page.split("Keep it\n")[0])
+    blocks = re.findall(r"\.\. testcode::\n\n((?:    .*\n|\n)+)", page.split("Save and load\n")[0])
     names: dict[str, Any] = {}
     for block in blocks:
         exec(textwrap.dedent(block), names)
@@ -27,7 +27,7 @@ def quickstart() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Data, samples of the trained flow, and the density of both moons together."""
+    """Draw the data, samples of the trained flow, and the density of both moons together."""
     torch.manual_seed(0)
     names = quickstart()
     flow: ig.Flow = names["flow"]

@@ -1,4 +1,4 @@
-"""The API reference, from what ``invgraph`` exports: a new layer stands in it without a line written for it."""
+"""The API reference, generated from what ``invgraph`` exports, so that a new layer appears in it by itself."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import invgraph.testing
 _Lines = list[str]
 
 _GROUPS = {
-    "declare": ("Nodes and graphs", ("node", "graph", "invertible")),
-    "layers": ("Layers", ("modules",)),
+    "declare": ("Nodes and graphs", ("graph", "core.invertible", "core.wrappers")),
+    "layers": ("Layers", ("layers",)),
     "transforms": ("Transforms", ("transforms",)),
-    "nets": ("Subnets", ("nets", "subnet")),
-    "testing": ("Testing layers of your own", ("testing",)),
+    "nets": ("Subnets", ("nets", "core.subnet")),
+    "testing": ("Testing your own layers", ("testing",)),
     "errors": ("Errors", ("errors",)),
 }
 _LAZY = {"invgraph.testing": ("graphs", "layers", "shapes")}
@@ -24,7 +24,7 @@ _OTHERS = ("tools", "Densities, runners, checkpoints and tools")
 
 
 def write(folder: Path) -> None:
-    """A page with a table for each group of names; autosummary makes a page of each name in them."""
+    """Write a page with a table for each group of names; autosummary makes a page for each name in it."""
     groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
     modules = {"": invgraph, "init.": invgraph.init, "nets.": invgraph.nets, "testing.": invgraph.testing}
     for prefix, module in modules.items():
@@ -46,21 +46,24 @@ def write(folder: Path) -> None:
 
 
 def _update(path: Path, text: str) -> None:
-    """Write only what changed, so that a build reads no page twice."""
+    """Write a file only if it changed, so that Sphinx does not read it again."""
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
 
 def _group(home: str) -> str:
-    first = home.removeprefix("invgraph.").split(".")[0]
-    return next((key for key, (_, homes) in _GROUPS.items() if first in homes), _OTHERS[0])
+    """Return the group of the names that a module defines."""
+    for key, (_, rooms) in _GROUPS.items():
+        if any(f"{home}.".startswith(f"invgraph.{room}.") for room in rooms):
+            return key
+    return _OTHERS[0]
 
 
 def _readable(app: object, what: str, name: str, obj: object, options: object, lines: _Lines) -> None:
-    """Say in reStructuredText what our docstrings say in plain text.
+    """Turn the plain text of our docstrings into reStructuredText.
 
-    The section ``Log-det:`` becomes a rubric (napoleon's headings can't have a hyphen), and the bars of a determinant
-    are not those of a substitution.
+    The section ``Log-det:`` becomes a rubric, because headings of napoleon can't contain a hyphen, and the bars of a
+    determinant are escaped, because they would start a substitution.
     """
     lines[:] = [line.replace("|det J|", r"\|det J\|") for line in lines]
     if "Log-det:" in lines:
@@ -73,14 +76,14 @@ def _readable(app: object, what: str, name: str, obj: object, options: object, l
 
 
 def _without_undocumented(app: object, what: str, name: str, obj: object, skip: bool, options: object) -> bool | None:
-    """Members that only fill in the contract say nothing that their base does not say."""
+    """Skip members without a docstring: they only implement what their base class documents."""
     if getattr(obj, "__doc__", None) is None:
         return True
     return None
 
 
 def setup(app: sphinx.application.Sphinx) -> dict[str, bool]:
-    """Sphinx's hook."""
+    """Register the hooks; Sphinx calls this."""
     app.connect("autodoc-process-docstring", _readable, priority=400)
     app.connect("autodoc-skip-member", _without_undocumented)
     return {"parallel_read_safe": True}

@@ -1,4 +1,4 @@
-"""Draw the pictures of the catalogue into ``images/``: ``python docs/catalogue/draw.py``."""
+"""Draw the pictures of the catalogue into ``images/``; run it with ``python docs/catalogue/draw.py``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Panel = tuple[str, Callable[[Tensor], Tensor]]
 
 
 def layer(cls: Any, *, scale: float = 1.2, seed: int = 0, **args: Any) -> Callable[[Tensor], Tensor]:
-    """A layer on vectors of two numbers with random weights, as a function."""
+    """Return a layer on vectors of two elements, with random weights, as a function."""
     torch.manual_seed(seed)
     module = randomize(cls((2,), **args), seed=seed + 1, scale=scale).double()
 
@@ -33,7 +33,7 @@ def layer(cls: Any, *, scale: float = 1.2, seed: int = 0, **args: Any) -> Callab
 
 
 def lines() -> list[tuple[str, Tensor]]:
-    """Each line of a square grid, as a colour and its points."""
+    """Return the lines of a square grid, each as a color and its points."""
     along, ticks = torch.linspace(-2, 2, 201, dtype=torch.float64), torch.linspace(-2, 2, 13, dtype=torch.float64)
     across = [(_ACROSS, torch.stack((along, tick.expand(201)), dim=1)) for tick in ticks]
     down = [(_DOWN, torch.stack((tick.expand(201), along), dim=1)) for tick in ticks]
@@ -41,7 +41,7 @@ def lines() -> list[tuple[str, Tensor]]:
 
 
 def grids(name: str, panels: Sequence[Panel]) -> None:
-    """What each map makes of a grid."""
+    """Draw a grid and its image under each map."""
     count = len(panels) + 1
     figure, axes = plt.subplots(1, count, figsize=(1.75 * count, 2.0), layout="constrained")
     for axis, (title, run) in zip(axes, [("a grid", lambda x: x), *panels], strict=True):
@@ -64,7 +64,7 @@ def _save(figure: Any, name: str) -> None:
 
 
 def structures() -> None:
-    """Who is transformed given whom."""
+    """Draw a grid under each structure."""
     affine = ig.Affine(clamp=1.0)
     grids(
         "structures",
@@ -79,7 +79,7 @@ def structures() -> None:
 
 
 def transforms() -> None:
-    """Each transform as a curve, for three draws of its parameters."""
+    """Draw each transform as a curve, for three draws of its parameters."""
     shown: list[tuple[ig.Transform, tuple[float, float]]] = [
         (ig.Additive(), (-4, 4)),
         (ig.Affine(clamp=1.0), (-4, 4)),
@@ -105,7 +105,7 @@ def transforms() -> None:
 
 
 def linear() -> None:
-    """Linear maps of two channels."""
+    """Draw a grid under linear maps of two channels."""
     grids(
         "linear",
         [
@@ -120,7 +120,7 @@ def linear() -> None:
 
 
 def continuous() -> None:
-    """Maps that no coupling makes: every number depends on every number."""
+    """Draw a grid under maps in which every output depends on every input."""
     grids(
         "continuous",
         [
@@ -144,7 +144,7 @@ def _stack(cls: Any, count: int, **args: Any) -> Callable[[Tensor], Tensor]:
 
 
 def others() -> None:
-    """Scales, mixtures, noise on integers."""
+    """Draw a grid under scalings, samples of a mixture, and integers with noise."""
     batch = torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     norm = ig.ActNorm((2,)).double()
     norm.initialize(batch * torch.tensor([2.0, 0.5], dtype=torch.float64) + 1)
@@ -170,7 +170,7 @@ def others() -> None:
 
 
 def shapes() -> None:
-    """What becomes of an image; channels as tiles."""
+    """Draw an image and the channels that each layer makes of it, as tiles."""
     across, up = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="xy")
     disc = torch.sigmoid(30 * (0.6 - (across**2 + up**2).sqrt()))
     image = (0.25 * across + 0.5 + 0.4 * disc + 0.15 * torch.sin(12 * up) * (1 - disc))[None, None]
@@ -197,7 +197,7 @@ def shapes() -> None:
 
 
 def nets() -> None:
-    """Which inputs the output in the middle depends on."""
+    """Draw which inputs the central output of each subnet depends on."""
     shown: list[tuple[str, Any]] = [
         ("ConvNet", ig.nets.ConvNet(hidden=8)),
         ("ResidualConvNet", ig.nets.ResidualConvNet(hidden=8)),

@@ -1,0 +1,71 @@
+"""The code of the documentation can be pasted from the top of a page, and fits into it."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import doctest
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
+PAGES = [page for page in PAGES if not {"_build", "generated"} & set(page.parts)]
+WIDTH = 84
+"""A page cuts longer lines of code."""
+
+BLOCK = re.compile(r"^( *)\.\. (?:testcode|code-block)::(?: (\w+))?\n((?:\1 +.*\n|\n)+)", re.M)
+PROMPT = re.compile(r"(?:^ *>>> .*\n(?:^ *\S.*\n)*)+", re.M)
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of each visible block of code, in the order of the page."""
+    text = page.read_text(encoding="utf-8") + "\n"
+    found = []
+    for match in BLOCK.finditer(text):
+        lines = match[3].splitlines()
+        if not any(line.strip() == ":hide:" for line in lines):
+            code = "\n".join(line for line in lines if not re.match(r" *:\w+:", line))
+            found.append((match.start(), match[2] or "python", textwrap.dedent(code)))
+    for match in PROMPT.finditer(text):
+        code = "".join(example.source for example in doctest.DocTestParser().get_examples(match[0]))
+        found.append((match.start(), "python", code))
+    return [(language, code) for _, language, code in sorted(found)]
+
+
+def names(code: str) -> tuple[set[str], set[str]]:
+    """Return the names that a block reads, and those that it defines."""
+    read, defined = set(), set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else defined).add(node.id)
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            defined.add(node.name)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            defined |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return read, defined
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_visible_code_defines_the_names_it_uses(page: Path) -> None:
+    known = set(vars(builtins))
+    for language, code in blocks(page):
+        if language == "python":
+            read, defined = names(code)
+            known |= defined
+            assert read <= known, f"not defined above: {sorted(read - known)}\n{code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_lines_of_code_fit_into_a_page(page: Path) -> None:
+    wide = [line for _, code in blocks(page) for line in code.splitlines() if len(line) > WIDTH]
+    assert wide == []
+
+
+def test_pages_with_code_are_found() -> None:
+    assert sum(bool(blocks(page)) for page in PAGES) >= 15
