@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from places import ROOT, SUPPORT
 from torch import nn
 from training import digest, make_flow
 
@@ -268,12 +269,11 @@ print([name for name in os.listdir(sys.argv[1]) if name.startswith(".")])
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real one, a tmpfs of 512 KiB in a name space of its own, where the system allows that; else a feigned one."""
-    here = Path(__file__).parent
     command = f"mount -t tmpfs -o size=512k none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path}"
     allowed = shutil.which("unshare") and subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", tmp_path],
                                                          capture_output=True, check=False).returncode == 0  # fmt: skip
     if allowed:
-        environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+        environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{ROOT}"}
         run = subprocess.run(["unshare", "-rm", "sh", "-c", command], capture_output=True, text=True, env=environment,
                              check=True)  # fmt: skip
         assert run.stdout.count("No space left on device\n  the disk is full: nothing was written") == 2, run.stdout
@@ -345,8 +345,7 @@ for step in range(40):
 
 def test_two_writers_at_once(path: Path) -> None:
     """Whoever reads sees the whole of one writer's file; nothing else is left behind."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
+    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{ROOT}"}
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(k)], env=environment) for k in (1, 2)]
     flow = make_flow(hidden=32)
     seen: dict[int, int] = {}
