@@ -94,7 +94,7 @@ def settled(count: int, **more: Any) -> settings:
 
 
 def keeps_the_contract(program: Program) -> None:
-    """b, c, d and e of the contract; and the table prints."""
+    """Check round trips and log-dets in both directions, and that the graph prints."""
     graph = program.declare()
     forward, inverse = flat(graph)
     xs, latents, cs = draw(graph.in_shapes, seed=1), draw(graph.out_shapes, seed=2), draw(graph.cond_shapes, seed=3)
