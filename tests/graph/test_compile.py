@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, each_kind
+from cases import Case, each_kind, each_part
 from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -52,7 +52,7 @@ def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, .
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", each_kind())
+@pytest.mark.parametrize("case", each_part())
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case, torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")

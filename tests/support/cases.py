@@ -80,6 +80,11 @@ class Case:
         return "-".join(parts)
 
     @property
+    def parts(self) -> set[object]:
+        """Layer, transform, subnet and function that make the case, each by itself."""
+        return {self.cls, type(self.args.get("transform")), *self._subnet(), self.make}
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """Layer, transform and subnet of the case, without their arguments and shapes."""
         return self.cls, type(self.args.get("transform")), *self._subnet(), self.make
@@ -357,6 +362,20 @@ CASES: tuple[Case, ...] = (
     Case(ig.Graph, {}, make=single_graph),
     Case(ig.Graph, {}, make=wide_graph),
 )
+
+
+def each_part() -> list[Any]:
+    """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
+
+    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow.
+    """
+    seen: set[object] = set()
+    fast = []
+    for case in sorted(CASES, key=lambda case: case.cls is not ig.Elementwise):
+        if not case.parts <= seen:
+            fast.append(case)
+        seen |= case.parts
+    return [pytest.param(case, id=case.id, marks=() if case in fast else pytest.mark.slow) for case in CASES]
 
 
 def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
