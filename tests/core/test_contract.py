@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from cases import CASES, Case
-from measures import equal, gap, jacobian
+from measures import draw, equal, gap, jacobian
 from torch import Tensor
 
 import invgraph as ig
@@ -31,7 +31,7 @@ CHECKS = {
     "pure": "no tensor of the caller changes, and no result changes later",
     "layouts": "non-contiguous, channels-last and expanded inputs give the same results",
     "rows": "the rows of a batch are independent; batches of 0, 1 and 3 work",
-    "gradients": "gradcheck passes; every parameter gets a finite gradient in both directions",
+    "gradients": "gradients equal difference quotients; every parameter gets a finite one in both directions",
     "repeatable": "two calls, and two modules built alike, give bit-equal results",
     "copies": "state_dict, pickle and deepcopy keep everything",
     "moves": "double(), to('meta') and bfloat16 move everything",
@@ -190,19 +190,61 @@ def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
         assert other.shape == (0,)
 
 
+def gradcheck(call: Any, xs: tuple[Tensor, ...], cs: tuple[Tensor, ...], parameters: tuple[Tensor, ...] = ()) -> bool:
+    """Compare autograd's gradients of inputs, conditions and these parameters, each by itself, with differences."""
+    inputs = tuple(t.clone().requires_grad_() for t in (*xs, *cs))
+
+    def function(*tensors: Tensor) -> Any:
+        ys, log_det = call(tensors[: len(xs)], tensors[len(xs) : len(inputs)])
+        return (*ys, log_det) if log_det.requires_grad else ys
+
+    return torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
+
+
 @every("gradients", "float64")
-def test_gradcheck(case: Case, dtype: torch.dtype) -> None:
+def test_gradcheck_of_inputs_and_conditions(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
-    parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
     for call, xs, cs in directions(case, module, dtype):
-        inputs = tuple(t.clone().requires_grad_() for t in (*xs, *cs))
+        assert gradcheck(call, xs, cs)
 
-        def function(*tensors: Tensor, call: Any = call, count: int = len(xs), end: int = len(inputs)) -> Any:
-            ys, log_det = call(tensors[:count], tensors[count:end])
-            return (*ys, log_det) if log_det.requires_grad else ys
 
-        # The parameters are arguments too, so that their gradients are compared with finite differences.
-        assert torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
+@pytest.mark.slow
+@every("gradients", "float64")
+def test_gradcheck_of_each_parameter(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        assert gradcheck(call, xs, cs, tuple(p for p in module.parameters() if p.requires_grad))
+
+
+def weighted(ys: tuple[Tensor, ...], log_det: Tensor) -> Tensor:
+    """Sum over all outputs with random weights, the same in every call."""
+    weights = draw([t.shape[1:] for t in (*ys, log_det)], len(log_det), seed=1, dtype=log_det.dtype)
+    return torch.stack([(w * t).sum() for w, t in zip(weights, (*ys, log_det), strict=True)]).sum()
+
+
+@every("gradients", "float64")
+def test_gradients_of_all_parameters_together(case: Case, dtype: torch.dtype) -> None:
+    """Along one random direction, by a difference quotient, to 1e-7: one element that is wrong by 1 % shows."""
+    module = case.build(dtype)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        return
+    starts = [p.detach().clone() for p in parameters]
+    steps = [1e-6 * draw([p.shape], 1, seed=2)[0][0] for p in parameters]
+    for call, xs, cs in directions(case, module, dtype):
+        inputs = tuple(tuple(t.clone().requires_grad_() for t in ts) for ts in (xs, cs))
+        gradients = torch.autograd.grad(weighted(*call(*inputs)), parameters)
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, start, step in zip(parameters, starts, steps, strict=True):
+                    p.copy_(start + sign * step)
+            ends.append(weighted(*call(*inputs)).item())
+        with torch.no_grad():
+            for p, start in zip(parameters, starts, strict=True):
+                p.copy_(start)
+        changes = torch.cat([(g * step).flatten() for g, step in zip(gradients, steps, strict=True)])
+        assert abs((ends[0] - ends[1]) / 2 - changes.sum().item()) <= 1e-7 * changes.abs().sum().clamp_min(1e-6).item()
 
 
 @every("gradients")
@@ -226,7 +268,7 @@ def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
         assert equal(call(xs, cs), call(xs, cs))
-    again = case.build(dtype)
+    again = case.build_anew(dtype)
     for (call, xs, cs), (other, _, _) in zip(
         directions(case, module, dtype), directions(case, again, dtype), strict=True
     ):

@@ -20,6 +20,7 @@ Keep cases small (at most about 64 elements per sample): the full Jacobian of ea
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import FunctionType
@@ -52,6 +53,10 @@ VARIES = {
     "log_dets_cancel": "the density of the noise depends on the integers",
     "extreme": "an integer itself means noise of zero, the edge of the open interval from which noise is drawn",
 }
+
+
+_BUILT: dict[tuple[int, torch.dtype, int], tuple[Case, ig.Invertible]] = {}
+"""Modules by the id of their case, dtype and seed; with the case, so that no other object gets its id."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,17 @@ class Case:
         return [subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__]
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
-        """Return the module with random parameters (new modules are often the identity), with tuples in and out."""
+        """Return the module with random parameters (new modules are often the identity), with tuples in and out.
+
+        The result is a copy of a module that is built once per dtype and seed: copying takes a tenth of the time.
+        """
+        key = (id(self), dtype, seed)
+        if key not in _BUILT:
+            _BUILT[key] = self, self.build_anew(dtype, seed)
+        return copy.deepcopy(_BUILT[key][1])
+
+    def build_anew(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
+        """Return the module of ``build``, but not copied from an earlier one."""
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)
             module = self.make() if self.make else self.cls(self.in_shapes, self.cond_shapes, **self.args)
