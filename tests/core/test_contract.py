@@ -1,4 +1,7 @@
-"""Every check of the contract on every case of the table, in float64 and float32; ``CHECKS`` lists them."""
+"""Every check of the contract on every case of the table; ``CHECKS`` lists the checks.
+
+All run in float64. In float32 the fast suite has those that rounding can break, and the slow one has the others.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,19 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
-def every(check: str, *dtypes: str) -> Callable[[Any], Any]:
-    """Run a test on every case that does not opt out of the check, in these dtypes (default: both)."""
+def every(check: str, *dtypes: str, slow: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Run a test on every case that does not opt out of the check, in these dtypes (default: both).
+
+    Those of the dtypes that are named ``slow`` run in the slow suite only: there the check is one of structure, which
+    rounding does not change.
+    """
     assert check in CHECKS
     cases = [case for case in CASES if check not in case.without]
-    names = dtypes or tuple(DTYPES)
-    pairs = [pytest.param(case, DTYPES[name], id=f"{case.id}-{name}") for case in cases for name in names]
+    pairs = [
+        pytest.param(case, DTYPES[name], id=f"{case.id}-{name}", marks=pytest.mark.slow if name in slow else ())
+        for case in cases
+        for name in dtypes or DTYPES
+    ]
     return pytest.mark.parametrize(("case", "dtype"), pairs)
 
 
@@ -66,7 +76,7 @@ def directions(case: Case, module: Any, dtype: torch.dtype, **kwargs: int) -> An
     )
 
 
-@every("shapes")
+@every("shapes", slow=("float32",))
 def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for (call, xs, cs), shapes in zip(
@@ -126,7 +136,7 @@ def test_log_dets_cancel(case: Case, dtype: torch.dtype) -> None:
     assert gap((there,), (-forward(xs, ds)[1],)) <= round_trip(case, dtype)
 
 
-@every("log_det_form")
+@every("log_det_form", slow=("float32",))
 def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -136,7 +146,7 @@ def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
         assert log_det.device == xs[0].device
 
 
-@every("pure")
+@every("pure", slow=("float32",))
 def test_no_tensor_of_the_caller_changes(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -161,7 +171,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
-@every("layouts")
+@every("layouts", slow=("float32",))
 def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
@@ -176,7 +186,7 @@ def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
         assert gap((*first, its), (*zs, other)) <= close
 
 
-@every("rows")
+@every("rows", slow=("float32",))
 def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
@@ -263,7 +273,7 @@ def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) 
             assert bool(gradient.any()), name
 
 
-@every("repeatable")
+@every("repeatable", slow=("float32",))
 def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -275,7 +285,7 @@ def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
         assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("copies")
+@every("copies", slow=("float32",))
 def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     loaded = case.build(dtype, seed=7)
@@ -314,7 +324,7 @@ def test_bfloat16_runs(case: Case, dtype: torch.dtype) -> None:
         assert all(bool(y.isfinite().all()) for y in (*ys, log_det))
 
 
-@every("global_state")
+@every("global_state", slow=("float32",))
 def test_global_random_states_stay_untouched(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     calls = directions(case, module, dtype)
@@ -331,7 +341,7 @@ def random_states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), pickle.dumps(np.random.get_state()), random.getstate()
 
 
-@every("train_equals_eval")
+@every("train_equals_eval", slow=("float32",))
 def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     twin = copy.deepcopy(module).eval()
@@ -342,7 +352,7 @@ def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
         assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("vmap")
+@every("vmap", slow=("float32",))
 def test_vmap(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
