@@ -24,7 +24,7 @@ doctest:  ## every example of the docs and the docstrings
 	sphinx-build -W --keep-going -q -b doctest docs docs/_build/doctest
 
 mutants:  ## plant bugs and count those that the tests catch
-	python tests/support/mutants.py
+	python -m tests.support.mutants
 
 bench:  ## pip install -c constraints.txt -e ".[bench]" first
 	python -m tests.benchmarks

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, Case, each_kind
+from cases import CASES, Case, each_kind, each_part
 from small_graphs import build, deep_graph
 from torch import Tensor
 
@@ -68,7 +68,7 @@ def in_a_graph(case: Case) -> ig.Graph:
     return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
 
 
-@pytest.mark.parametrize("case", each_kind())
+@pytest.mark.parametrize("case", each_part())
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case)
     xs, cs = case.data(graph, torch.float32, batch=3)

@@ -197,7 +197,7 @@ def test_no_float32_hides_in_a_float64_layer(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_no_constant_was_rounded_to_float32(case: Case) -> None:
     """Numbers that float32 can hold exactly would show where float64 constants were made from float32 ones."""
-    if "k" in case.without:
+    if "repeatable" in case.without:
         return
     module = case.build(torch.float64).eval()
     xs, cs = case.data(module, torch.float64)
@@ -205,6 +205,6 @@ def test_no_constant_was_rounded_to_float32(case: Case) -> None:
         ys, log_det = module(xs, cs)
         back, inverse_log_det = module.inverse(ys, cs)
     rounding = max(case.tolerance, 1e-10)
-    if "b" not in case.without:
+    if "round_trip" not in case.without:
         assert max((a - b).abs().max().item() for a, b in zip(back, xs, strict=True)) <= rounding
         assert (log_det + inverse_log_det).abs().max().item() <= 10 * rounding

@@ -135,7 +135,9 @@ class AllInOne(Invertible):
 
     def _params(self, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of the part that is transformed, given the other part."""
-        params: Tensor = self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.params_per_element, self.sizes[0]))
+        params: Tensor = (
+            self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.params_per_element, self.sizes[0]))
+        )
         return params
 
     def _scaled(self, y: Tensor) -> Tensor:

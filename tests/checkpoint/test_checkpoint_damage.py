@@ -13,17 +13,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import safetensors.torch
 import torch
 from places import ROOT, SUPPORT
 from torch import nn
-from training import digest, make_flow
+from training import digest, make_flow, write_often
 
 import invgraph as ig
 from invgraph.checkpoint.checkpoint import _MARK
@@ -333,30 +336,22 @@ def test_an_interrupt_while_writing_leaves_the_old_file_alone(path: Path, monkey
     assert path.read_bytes() == before
 
 
-WRITER = """
-import sys, torch, invgraph as ig
-from training import make_flow
-torch.manual_seed(int(sys.argv[2]))
-flow = make_flow(hidden=32)
-for parameter in flow.parameters():
-    torch.nn.init.constant_(parameter, float(sys.argv[2]))
-for step in range(40):
-    ig.save(sys.argv[1], flow, metadata={"writer": int(sys.argv[2]), "step": step})
-"""
-
-
 def test_two_writers_at_once(path: Path) -> None:
     """Whoever reads sees the whole of one writer's file; nothing else is left behind."""
-    environment = {**os.environ, "PYTHONPATH": f"{SUPPORT}{os.pathsep}{ROOT}"}
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(k)], env=environment) for k in (1, 2)]
     flow = make_flow(hidden=32)
     seen: dict[int, int] = {}
-    while any(writer.poll() is None for writer in writers):
+    ended: list[processes.Ended] = []
+    writers = threading.Thread(target=lambda: ended.extend(processes.run(write_often, [(path, 1), (path, 2)])))
+    writers.start()
+    while writers.is_alive():
         if path.exists():
             metadata = ig.load(path, flow).metadata
             numbers = {float(value) for parameter in flow.parameters() for value in parameter.detach().flatten()[:3]}
             assert numbers == {float(metadata["writer"])}
             seen[metadata["writer"]] = seen.get(metadata["writer"], 0) + 1
-    assert [writer.returncode for writer in writers] == [0, 0]
+        else:
+            time.sleep(0.01)
+    writers.join()
+    assert [one.code for one in ended] == [0, 0], ended
     assert list(path.parent.iterdir()) == [path]
     print(f"files read while two wrote: {seen}")

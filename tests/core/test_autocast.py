@@ -21,7 +21,7 @@ class Seen(nn.Linear):
         return y
 
 
-def trained(depth: int, steps: int = 60) -> tuple[ig.Graph, Tensor, Tensor]:
+def trained(depth: int, steps: int) -> tuple[ig.Graph, Tensor, Tensor]:
     """A model after some training on correlated data, its data and conditions."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=()):
@@ -43,7 +43,7 @@ def trained(depth: int, steps: int = 60) -> tuple[ig.Graph, Tensor, Tensor]:
 
 
 def test_the_round_trip_of_a_trained_deep_model() -> None:
-    graph, x, c = trained(24)
+    graph, x, c = trained(24, steps=25)
     start = deep_graph(24, width=16)(x, c)[0].square().mean()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         z, log_det = graph(x, c)

@@ -1,4 +1,7 @@
-"""Every check of the contract on every case of the table, in float64 and float32. The letters are explained below."""
+"""Every check of the contract on every case of the table; ``CHECKS`` lists the checks.
+
+All run in float64. In float32 the fast suite has those that rounding can break, and the slow one has the others.
+"""
 
 from __future__ import annotations
 
@@ -16,41 +19,48 @@ import pytest
 import torch
 from cases import CASES, Case
 from flat import Flat
-from measures import equal, gap, jacobian
+from measures import draw, equal, gap, jacobian
 from torch import Tensor
 
 import invgraph as ig
 
 CHECKS = {
-    "a": "declared output shapes are the real ones",
-    "b": "forward then inverse",
-    "c": "inverse then forward",
-    "d": "log-det against the autograd Jacobian",
-    "e": "the two directions' log-dets cancel",
-    "f": "log-det is (B,), of the data's dtype and device",
-    "g": "no tensor of the caller changes",
-    "h": "non-contiguous, channels-last and expanded inputs give the same",
-    "i": "rows of a batch are independent; batches of 0, 1 and 3",
-    "j": "gradcheck; every parameter gets a finite gradient in both directions",
-    "k": "twice gives bit-equal results",
-    "l": "state_dict, pickle, deepcopy",
-    "m": "double() and to('meta') move everything",
-    "n": "the global random states stay untouched",
-    "o": "training mode equals evaluation",
-    "p": "vmap",
-    "q": "huge and tiny numbers, knots and edges of the domain, and the numbers next to them, give no NaN",
-    "r": "without gradients the numbers are the same, up to rounding",
+    "shapes": "outputs have the declared shapes and the data's dtype and device",
+    "round_trip": "forward, then inverse, gives the inputs",
+    "inverse_round_trip": "inverse, then forward, gives the outputs",
+    "log_det": "the log-det is that of the autograd Jacobian",
+    "log_dets_cancel": "the log-dets of the two directions cancel",
+    "log_det_form": "the log-det has shape (B,) and the data's dtype and device",
+    "pure": "no tensor of the caller changes, and no result changes later",
+    "layouts": "non-contiguous, channels-last and expanded inputs give the same results",
+    "rows": "the rows of a batch are independent; batches of 0, 1 and 3 work",
+    "gradients": "gradients equal difference quotients; every parameter gets a finite one in both directions",
+    "repeatable": "two calls, and two modules built alike, give bit-equal results",
+    "copies": "state_dict, pickle and deepcopy keep everything",
+    "moves": "double(), to('meta') and bfloat16 move everything",
+    "global_state": "the global random states stay untouched",
+    "train_equals_eval": "training mode gives the results of evaluation",
+    "vmap": "torch.vmap gives the results of a batch",
+    "extreme": "huge and tiny numbers, knots, edges of the domain and their neighbours give no NaN",
+    "no_grad": "without gradients the results are the same up to rounding",
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
-def every(letter: str, *dtypes: str) -> Callable[[Any], Any]:
-    """Run a test on every case that does not opt out of the check, in these dtypes (default: both)."""
-    assert letter in CHECKS
-    cases = [case for case in CASES if letter not in case.without]
-    names = dtypes or tuple(DTYPES)
-    pairs = [pytest.param(case, DTYPES[name], id=f"{case.id}-{name}") for case in cases for name in names]
+def every(check: str, *dtypes: str, slow: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Run a test on every case that does not opt out of the check, in these dtypes (default: both).
+
+    Those of the dtypes that are named ``slow`` run in the slow suite only: there the check is one of structure, which
+    rounding does not change.
+    """
+    assert check in CHECKS
+    cases = [case for case in CASES if check not in case.without]
+    pairs = [
+        pytest.param(case, DTYPES[name], id=f"{case.id}-{name}", marks=pytest.mark.slow if name in slow else ())
+        for case in cases
+        for name in dtypes or DTYPES
+    ]
     return pytest.mark.parametrize(("case", "dtype"), pairs)
 
 
@@ -66,7 +76,7 @@ def directions(case: Case, module: Any, dtype: torch.dtype, **kwargs: int) -> An
     )
 
 
-@every("a")
+@every("shapes", slow=("float32",))
 def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for (call, xs, cs), shapes in zip(
@@ -79,7 +89,7 @@ def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
     assert sum(x[0].numel() for x in xs) == sum(y[0].numel() for y in ys)
 
 
-@every("b")
+@every("round_trip")
 def test_forward_then_inverse(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     xs, cs = case.data(module, dtype, batch=16)
@@ -87,7 +97,7 @@ def test_forward_then_inverse(case: Case, dtype: torch.dtype) -> None:
     assert gap(back, xs) <= round_trip(case, dtype)
 
 
-@every("c")
+@every("inverse_round_trip")
 def test_inverse_then_forward(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     ys, cs = case.latents(module, dtype, batch=16)
@@ -95,7 +105,7 @@ def test_inverse_then_forward(case: Case, dtype: torch.dtype) -> None:
     assert gap(back, ys) <= round_trip(case, dtype)
 
 
-@every("d", "float64")
+@every("log_det", "float64")
 def test_log_det_is_the_jacobians(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -104,7 +114,7 @@ def test_log_det_is_the_jacobians(case: Case, dtype: torch.dtype) -> None:
         assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
 
 
-@every("d", "float32")
+@every("log_det", "float32")
 def test_log_det_in_float32_is_that_in_float64(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     results = [call(xs, cs)[1].double() for call, xs, cs in directions(case, module, dtype)]
@@ -116,7 +126,7 @@ def test_log_det_in_float32_is_that_in_float64(case: Case, dtype: torch.dtype) -
         assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
 
 
-@every("e")
+@every("log_dets_cancel")
 def test_log_dets_cancel(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     (forward, xs, cs), (inverse, latents, ds) = directions(case, module, dtype, batch=16)
@@ -126,7 +136,7 @@ def test_log_dets_cancel(case: Case, dtype: torch.dtype) -> None:
     assert gap((there,), (-forward(xs, ds)[1],)) <= round_trip(case, dtype)
 
 
-@every("f")
+@every("log_det_form", slow=("float32",))
 def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -136,7 +146,7 @@ def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
         assert log_det.device == xs[0].device
 
 
-@every("g")
+@every("pure", slow=("float32",))
 def test_no_tensor_of_the_caller_changes(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -161,7 +171,7 @@ def channels_last(x: Tensor) -> Tensor:
     return x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
-@every("h")
+@every("layouts", slow=("float32",))
 def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
@@ -176,7 +186,7 @@ def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
         assert gap((*first, its), (*zs, other)) <= close
 
 
-@every("i")
+@every("rows", slow=("float32",))
 def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
@@ -190,22 +200,64 @@ def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
         assert other.shape == (0,)
 
 
-@every("j", "float64")
-def test_gradcheck(case: Case, dtype: torch.dtype) -> None:
+def gradcheck(call: Any, xs: tuple[Tensor, ...], cs: tuple[Tensor, ...], parameters: tuple[Tensor, ...] = ()) -> bool:
+    """Compare autograd's gradients of inputs, conditions and these parameters, each by itself, with differences."""
+    inputs = tuple(t.clone().requires_grad_() for t in (*xs, *cs))
+
+    def function(*tensors: Tensor) -> Any:
+        ys, log_det = call(tensors[: len(xs)], tensors[len(xs) : len(inputs)])
+        return (*ys, log_det) if log_det.requires_grad else ys
+
+    return torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
+
+
+@every("gradients", "float64")
+def test_gradcheck_of_inputs_and_conditions(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
-    parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
     for call, xs, cs in directions(case, module, dtype):
-        inputs = tuple(t.clone().requires_grad_() for t in (*xs, *cs))
-
-        def function(*tensors: Tensor, call: Any = call, count: int = len(xs), end: int = len(inputs)) -> Any:
-            ys, log_det = call(tensors[:count], tensors[count:end])
-            return (*ys, log_det) if log_det.requires_grad else ys
-
-        # The parameters are arguments too, so that their gradients are compared with finite differences.
-        assert torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
+        assert gradcheck(call, xs, cs)
 
 
-@every("j")
+@pytest.mark.slow
+@every("gradients", "float64")
+def test_gradcheck_of_each_parameter(case: Case, dtype: torch.dtype) -> None:
+    module = case.build(dtype)
+    for call, xs, cs in directions(case, module, dtype):
+        assert gradcheck(call, xs, cs, tuple(p for p in module.parameters() if p.requires_grad))
+
+
+def weighted(ys: tuple[Tensor, ...], log_det: Tensor) -> Tensor:
+    """Sum over all outputs with random weights, the same in every call."""
+    weights = draw([t.shape[1:] for t in (*ys, log_det)], len(log_det), seed=1, dtype=log_det.dtype)
+    return torch.stack([(w * t).sum() for w, t in zip(weights, (*ys, log_det), strict=True)]).sum()
+
+
+@every("gradients", "float64")
+def test_gradients_of_all_parameters_together(case: Case, dtype: torch.dtype) -> None:
+    """Along one random direction, by a difference quotient, to 1e-7: one element that is wrong by 1 % shows."""
+    module = case.build(dtype)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        return
+    starts = [p.detach().clone() for p in parameters]
+    steps = [1e-6 * draw([p.shape], 1, seed=2)[0][0] for p in parameters]
+    for call, xs, cs in directions(case, module, dtype):
+        inputs = tuple(tuple(t.clone().requires_grad_() for t in ts) for ts in (xs, cs))
+        gradients = torch.autograd.grad(weighted(*call(*inputs)), parameters)
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, start, step in zip(parameters, starts, steps, strict=True):
+                    p.copy_(start + sign * step)
+            ends.append(weighted(*call(*inputs)).item())
+        with torch.no_grad():
+            for p, start in zip(parameters, starts, strict=True):
+                p.copy_(start)
+        changes = torch.cat([(g * step).flatten() for g, step in zip(gradients, steps, strict=True)])
+        assert abs((ends[0] - ends[1]) / 2 - changes.sum().item()) <= 1e-7 * changes.abs().sum().clamp_min(1e-6).item()
+
+
+@every("gradients")
 def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -221,19 +273,19 @@ def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) 
             assert bool(gradient.any()), name
 
 
-@every("k")
+@every("repeatable", slow=("float32",))
 def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
         assert equal(call(xs, cs), call(xs, cs))
-    again = case.build(dtype)
+    again = case.build_anew(dtype)
     for (call, xs, cs), (other, _, _) in zip(
         directions(case, module, dtype), directions(case, again, dtype), strict=True
     ):
         assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("l")
+@every("copies", slow=("float32",))
 def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     loaded = case.build(dtype, seed=7)
@@ -246,7 +298,7 @@ def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
             assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("m", "float32")
+@every("moves", "float32")
 def test_double_and_meta_move_everything(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype).double()
     xs, cs = case.data(module, torch.float64)
@@ -263,7 +315,7 @@ def test_double_and_meta_move_everything(case: Case, dtype: torch.dtype) -> None
         assert all(y.is_meta and y.dtype == torch.float64 for y in (*ys, log_det))
 
 
-@every("m", "float32")
+@every("moves", "float32")
 def test_bfloat16_runs(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype).to(torch.bfloat16)
     for call, xs, cs in directions(case, module, torch.bfloat16):
@@ -272,7 +324,7 @@ def test_bfloat16_runs(case: Case, dtype: torch.dtype) -> None:
         assert all(bool(y.isfinite().all()) for y in (*ys, log_det))
 
 
-@every("n")
+@every("global_state", slow=("float32",))
 def test_global_random_states_stay_untouched(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     calls = directions(case, module, dtype)
@@ -289,7 +341,7 @@ def random_states() -> tuple[Any, ...]:
     return torch.get_rng_state().tolist(), pickle.dumps(np.random.get_state()), random.getstate()
 
 
-@every("o")
+@every("train_equals_eval", slow=("float32",))
 def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     twin = copy.deepcopy(module).eval()
@@ -300,7 +352,7 @@ def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
         assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("p")
+@every("vmap", slow=("float32",))
 def test_vmap(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
@@ -330,7 +382,7 @@ def extremes(interval: tuple[float, float] | None, shapes: Any, dtype: torch.dty
     return tuple(filled(math.prod(shape)).unflatten(1, shape) for shape in shapes)
 
 
-@every("q")
+@every("extreme")
 def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
     """Nor infinities, but at the edges of a domain."""
     module = case.build(dtype).eval()
@@ -357,7 +409,7 @@ def public(kind: type) -> set[type]:
     return {value for value in named if not inspect.isabstract(value)}
 
 
-@every("r")
+@every("no_grad")
 def test_gradients_change_no_number(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -382,9 +434,9 @@ def test_case_names_differ() -> None:
     assert len(names) == len(set(names))
 
 
-def test_opting_out_is_by_letter_and_says_why() -> None:
-    for letter, reason in itertools.chain.from_iterable(case.without.items() for case in CASES):
-        assert letter in CHECKS
+def test_opting_out_names_a_check_and_says_why() -> None:
+    for check, reason in itertools.chain.from_iterable(case.without.items() for case in CASES):
+        assert check in CHECKS
         assert len(reason) > 10
 
 

@@ -1,15 +1,20 @@
-"""Several processes train what one would: torchrun with gloo, both directions, and after a rank was killed."""
+"""Several processes train what one would, with gloo, in both directions, and after a rank was killed.
+
+The fast suite forks the ranks from one process; the slow one starts them with torchrun.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import ddp_worker
+import processes
 import pytest
 import torch
 from places import ROOT, SUPPORT
@@ -30,6 +35,10 @@ def torchrun(world: int, kinds: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
+def forked(world: int, kinds: str, folder: Path) -> list[processes.Ended]:
+    return processes.run(ddp_worker.main, [(kinds, folder)] * world, processes.ranks(world))
+
+
 def gap(one: Path, other: Path) -> float:
     """The largest difference between the weights in two checkpoints."""
     graphs = []
@@ -47,21 +56,26 @@ def alone(kinds: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("world", "kinds"),
+    ("world", "kinds", "launcher"),
     [
-        (2, "forward,inverse,reversible"),
-        pytest.param(3, "forward,inverse,reversible", marks=pytest.mark.slow),
-        pytest.param(2, "fsdp,fsdp-inverse", marks=pytest.mark.slow),
+        (2, "forward,inverse,reversible", "fork"),
+        pytest.param(2, "forward,inverse,reversible", "torchrun", marks=pytest.mark.slow),
+        pytest.param(3, "forward,inverse,reversible", "torchrun", marks=pytest.mark.slow),
+        pytest.param(2, "fsdp,fsdp-inverse", "torchrun", marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_equal_one(world: int, kinds: str, tmp_path: Path) -> None:
+def test_several_processes_equal_one(world: int, kinds: str, launcher: str, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     alone(kinds, tmp_path / "one")
     torch.set_num_threads(before)
     (tmp_path / "many").mkdir()
-    run = torchrun(world, kinds, tmp_path / "many")
-    assert run.returncode == 0, run.stderr
+    if launcher == "fork":
+        ended = forked(world, kinds, tmp_path / "many")
+        assert [one.code for one in ended] == [0] * world, ended
+    else:
+        run = torchrun(world, kinds, tmp_path / "many")
+        assert run.returncode == 0, run.stderr
     for kind in kinds.split(","):
         difference = gap(tmp_path / "one" / kind, tmp_path / "many" / kind)
         print(f"{kind}, {world} processes, {ddp_worker.STEPS} steps: {difference:.1e} from one process")
@@ -70,8 +84,21 @@ def test_several_processes_equal_one(world: int, kinds: str, tmp_path: Path) -> 
         assert kind in (kinds.split(",")[0], "reversible") or moved > 1e-3, "the kinds train different things"
 
 
-def test_a_killed_rank_ends_the_job_and_other_ranks_resume(tmp_path: Path) -> None:
+def test_other_ranks_resume_after_one_was_killed(tmp_path: Path) -> None:
     """Two processes, one killed after 5 of 20 steps; three go on from the checkpoint, and end where one would."""
+    ended = forked(2, "killed", tmp_path)
+    assert ended[1].code == -signal.SIGKILL, ended
+    assert ended[0].code != 0, ended
+    assert ig.load(tmp_path / "killed").training["step"] == ddp_worker.LAST
+    shutil.copy(tmp_path / "killed", tmp_path / "resumed")
+    ended = forked(3, "resumed", tmp_path)
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    alone("forward", tmp_path / "one")
+    assert gap(tmp_path / "one" / "forward", tmp_path / "resumed") <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_torchrun_ends_when_a_rank_is_killed_and_resumes(tmp_path: Path) -> None:
     run = torchrun(2, "killed", tmp_path)
     assert run.returncode != 0
     assert "Signal 9 (SIGKILL)" in run.stderr

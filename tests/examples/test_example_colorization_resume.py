@@ -3,16 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import colorization_worker
 import numpy as np
+import processes
 import pytest
 import torch
 from colorization import fitting
 from PIL import Image
-from places import EXAMPLES, ROOT, SUPPORT
 from safetensors.torch import load_file
 
 import invgraph as ig
@@ -66,13 +64,8 @@ def assert_same_result(one, other):
     ids=["best-unlogged", "best-unsaved", "last-unlogged", "only-unsaved", "second-phase"],
 )
 def test_killed_between_the_files_of_a_look(data, tmp_path, losses, file, number):
-    command = [sys.executable, str(SUPPORT / "colorization_worker.py"), str(data), str(tmp_path / "killed")]
-    paths = [str(EXAMPLES), str(ROOT)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [*command, json.dumps(losses), file, str(number)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    (ended,) = processes.run(colorization_worker.die, [(data, tmp_path / "killed", losses, file, number)])
+    assert ended.code == -signal.SIGKILL, ended.output
     assert colorization_worker.train(data, tmp_path / "killed", losses, resume=True)
     assert colorization_worker.train(data, tmp_path / "whole", losses)
     assert_same_result(tmp_path / "killed", tmp_path / "whole")

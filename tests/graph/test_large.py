@@ -20,10 +20,10 @@ def deep(count: int) -> ig.Graph:
 
 @pytest.fixture(scope="module")
 def two_thousand() -> ig.Graph:
-    """Couplings of two channels between swaps, conditioned."""
+    """Return 2000 nodes, every tenth a conditioned coupling: torch's loading is quadratic in the number of tensors."""
     x, c = ig.InputNode(2, name="x"), ig.ConditionNode(1, name="c")
     args = {"transform": ig.Affine(clamp=0.01), "subnet": ig.nets.MLP(hidden=1), "sides": 1}
-    layers = [(ig.Coupling, args) if k % 2 else (ig.Permute, {"order": (1, 0)}) for k in range(2000)]
+    layers = [(ig.Coupling, args) if k % 10 == 9 else (ig.Permute, {"order": (1, 0)}) for k in range(2000)]
     graph = ig.Graph(x, ig.chain(x, *layers, conditions=c), c).double()
     return ig.testing.randomize(graph, scale=0.01)
 
@@ -65,7 +65,7 @@ def test_declarations_of_ten_thousand_nodes_are_let_go() -> None:
     node = ig.InputNode(2, name="x")
     h: ig.Node | ig.InputNode = node
     for _ in range(10_000):
-        h = ig.Node(h, ig.Permute)
+        h = ig.Node(h, ig.Flatten)
     del h, node
 
 

@@ -94,7 +94,7 @@ def settled(count: int, **more: Any) -> settings:
 
 
 def keeps_the_contract(program: Program) -> None:
-    """b, c, d and e of the contract; and the table prints."""
+    """Check round trips and log-dets in both directions, and that the graph prints."""
     graph = program.declare()
     forward, inverse = flat(graph)
     xs, latents, cs = draw(graph.in_shapes, seed=1), draw(graph.out_shapes, seed=2), draw(graph.cond_shapes, seed=3)
@@ -110,7 +110,7 @@ def keeps_the_contract(program: Program) -> None:
 
 
 @settled(300)
-@given(programs(max_nodes=10))
+@given(programs(max_nodes=8))
 @example(EXAMPLES[0])
 @example(EXAMPLES[1])
 @example(EXAMPLES[2])
@@ -160,10 +160,22 @@ def orders(program: Program) -> st.SearchStrategy[list[int]]:
     return order()
 
 
-@settled(100)
-@given(programs(max_nodes=8), st.data())
-@example(EXAMPLES[1], None)
-def test_order_of_declaration_and_names_change_no_value(program: Program, data: Any) -> None:
+some_or_many = pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.slow)])
+"""How many examples: few in the fast suite, more in the slow one."""
+
+
+@some_or_many
+def test_order_of_declaration_and_names_change_no_value(count: int) -> None:
+    @settled(count)
+    @given(programs(max_nodes=8), st.data())
+    @example(EXAMPLES[1], None)
+    def same(program: Program, data: Any) -> None:
+        order_and_names_change_no_value(program, data)
+
+    same()
+
+
+def order_and_names_change_no_value(program: Program, data: Any) -> None:
     order = data.draw(orders(program)) if data is not None else [0, 2, 1, 3]
     plain = program.declare()
     same_values(plain, program.declare(order=order))
@@ -171,29 +183,41 @@ def test_order_of_declaration_and_names_change_no_value(program: Program, data: 
     same_values(plain, program.declare(order=order, name=lambda place: None))
 
 
-@settled(100)
-@given(programs(max_nodes=6).filter(lambda program: any(op.inner is not None for op in program.ops)))
-@example(EXAMPLES[2])
-def test_a_nested_graph_equals_the_same_graph_inlined(program: Program) -> None:
-    nested, inlined = program.declare(), program.declare(inline=True)
-    assert not any(isinstance(module, ig.Graph) for module in inlined.layers.modules())
-    same_values(nested, inlined)
+@some_or_many
+def test_a_nested_graph_equals_the_same_graph_inlined(count: int) -> None:
+    @settled(count)
+    @given(programs(max_nodes=6).filter(lambda program: any(op.inner is not None for op in program.ops)))
+    @example(EXAMPLES[2])
+    def same(program: Program) -> None:
+        nested, inlined = program.declare(), program.declare(inline=True)
+        assert not any(isinstance(module, ig.Graph) for module in inlined.layers.modules())
+        same_values(nested, inlined)
+
+    same()
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(25, marks=pytest.mark.slow)])
+def test_random_graphs_pass_check_invertible(count: int) -> None:
+    @settled(count)
+    @given(ig.testing.graphs(max_nodes=6))
+    def passes(graph: ig.Graph) -> None:
+        report = ig.testing.check_invertible(graph)
+        assert report.whole.round_trip <= 1e-10
+
+    passes()
+
+
+@some_or_many
+def test_random_layers_pass_check_invertible(count: int) -> None:
+    @settled(count)
+    @given(ig.testing.layers())
+    def passes(module: ig.Invertible) -> None:
+        ig.testing.check_invertible(module)
+
+    passes()
 
 
 @settled(25)
-@given(ig.testing.graphs(max_nodes=6))
-def test_random_graphs_pass_check_invertible(graph: ig.Graph) -> None:
-    report = ig.testing.check_invertible(graph)
-    assert report.whole.round_trip <= 1e-10
-
-
-@settled(50)
-@given(ig.testing.layers())
-def test_random_layers_pass_check_invertible(module: ig.Invertible) -> None:
-    ig.testing.check_invertible(module)
-
-
-@settled(50)
 @given(ig.testing.graphs(inputs=2, outputs=(2, 4), conditions=1, dtype=torch.float32))
 def test_counts_and_dtype_are_those_asked_for(graph: ig.Graph) -> None:
     assert len(graph.in_shapes) == 2

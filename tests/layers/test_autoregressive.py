@@ -203,6 +203,7 @@ def test_huge_and_subnormal_numbers_come_back() -> None:
     assert torch.allclose(back, x, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow  # the fast suite compiles one of each layer: tests/graph/test_compile.py
 def test_density_compiles_without_a_graph_break_and_so_does_the_exact_inverse() -> None:
     module = layer(4, transform=SPLINE)
     x = normal(3, 4)

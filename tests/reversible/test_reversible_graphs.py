@@ -19,9 +19,23 @@ calm = settings(
 tracing = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
-@calm
+twenty = settings(calm, max_examples=20)
+
+
+@twenty
 @given(ig.testing.graphs())
 def test_reversible_gradients_are_those_of_plain_autograd(graph: ig.Graph) -> None:
+    reversible_gradients_agree(graph)
+
+
+@pytest.mark.slow
+@calm
+@given(ig.testing.graphs())
+def test_reversible_gradients_of_more_graphs(graph: ig.Graph) -> None:
+    reversible_gradients_agree(graph)
+
+
+def reversible_gradients_agree(graph: ig.Graph) -> None:
     if not list(graph.parameters()):
         return
     for inverse in (False, True):
@@ -29,9 +43,20 @@ def test_reversible_gradients_are_those_of_plain_autograd(graph: ig.Graph) -> No
         agree(graph, inverse, anchors=2)
 
 
-@calm
+@twenty
 @given(ig.testing.graphs(conditions=(1, 2)))
 def test_bound_values_are_those_of_the_graph(graph: ig.Graph) -> None:
+    bound_values_agree(graph)
+
+
+@pytest.mark.slow
+@calm
+@given(ig.testing.graphs(conditions=(1, 2)))
+def test_bound_values_of_more_graphs(graph: ig.Graph) -> None:
+    bound_values_agree(graph)
+
+
+def bound_values_agree(graph: ig.Graph) -> None:
     for inverse in (False, True):
         for sizes in ((3, 2), (4, 1)):
             for ours, theirs in zip(*both(graph, inverse, *sizes), strict=True):
@@ -39,9 +64,17 @@ def test_bound_values_are_those_of_the_graph(graph: ig.Graph) -> None:
 
 
 @tracing
+@settings(calm, max_examples=5)
+@given(ig.testing.graphs(max_nodes=4, dtype=torch.float32))
+def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
+    compiles(graph)
+
+
+@tracing
+@pytest.mark.slow
 @calm
 @given(ig.testing.graphs(dtype=torch.float32))
-def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
+def test_larger_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
     compiles(graph)
 
 

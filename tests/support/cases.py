@@ -1,4 +1,4 @@
-"""THE table of layers: one line for each case, on which every test of the contract runs (tests/core/test_contract.py).
+"""The table of layers: one line per case. Every check of the contract (tests/core/test_contract.py) runs on each.
 
 To add a layer, add a line to ``CASES``::
 
@@ -6,19 +6,21 @@ To add a layer, add a line to ``CASES``::
     Case(ig.MyLayer, {"argument": 1}, (4, 6, 6), ((3,), (2, 6, 6))), # ... and two conditions
     Case(ig.MyLayer, {}, ((4,), (2,))),                              # two inputs
 
-and, where it needs them, these fields:
+and these fields, if the layer needs them:
 
-* ``domain``, ``codomain``: the layer takes (makes) numbers in this open interval only; default: all real numbers.
-* ``tolerance``: of round trips in float64, for inverses that iterate; say why in the layer's docstring.
-* ``tolerance32``: the same in float32, where a layer amplifies rounding by its nature.
-* ``without``: checks that can't hold, by letter, each with the reason: ``{"c": "the inverse rounds"}``.
-* ``make``: a function that returns the module, for what isn't built from shapes (graphs, ``Inverse``).
+* ``domain``, ``codomain``: open interval of the layer's inputs and of its outputs; default: all real numbers.
+* ``tolerance``: largest error of a round trip in float64, for inverses that iterate; the layer's docstring says why.
+* ``tolerance32``: the same in float32, for layers that amplify rounding errors.
+* ``without``: checks that cannot hold, with the reason: ``{"inverse_round_trip": "the inverse rounds"}``. The names
+  are the keys of ``CHECKS`` in tests/core/test_contract.py.
+* ``make``: function that returns the module, for modules that are not built from shapes (graphs, ``Inverse``).
 
-Keep cases small (at most about 64 numbers a sample): each one's Jacobian is computed.
+Keep cases small (at most about 64 elements per sample): the full Jacobian of each is computed.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import FunctionType
@@ -38,17 +40,23 @@ SMALL = {"patch": 2, "width": 4, "depth": 2, "heads": 2}
 SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
 AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
-# Dequantize's inverse rounds down, and what it rounded off the forward draws anew, for each row by its place.
+# Dequantize's inverse rounds down to integers; its forward draws the fractions from the seed and the row's index.
 ROUNDS = {
-    **dict.fromkeys("bcdj", "the inverse makes integers, which it is exact for: it rounds"),
-    **dict.fromkeys("ip", "each row has noise of its own"),
-    "m": "the noise is as fine as the dtype allows",
+    **dict.fromkeys(
+        ("round_trip", "inverse_round_trip", "log_det", "gradients"), "the inverse rounds: it returns integers, exactly"
+    ),
+    **dict.fromkeys(("rows", "vmap"), "the noise of a row depends on its place in the batch"),
+    "moves": "the noise is as fine as the dtype allows",
 }
 VARIES = {
     **ROUNDS,
-    "e": "the density of the noise depends on the integers",
-    "q": "an integer's own number has noise of zero, the edge of the open interval that noise is drawn from",
+    "log_dets_cancel": "the density of the noise depends on the integers",
+    "extreme": "an integer itself means noise of zero, the edge of the open interval from which noise is drawn",
 }
+
+
+_BUILT: dict[tuple[int, torch.dtype, int], tuple[Case, ig.Invertible]] = {}
+"""Modules by the id of their case, dtype and seed; with the case, so that no other object gets its id."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """What pytest calls the case."""
+        """Name of the case in pytest."""
         transform = self.args.get("transform")
         parts = [self.cls.__name__]
         parts += [_changed(transform)] if transform else []
@@ -77,8 +85,13 @@ class Case:
         return "-".join(parts)
 
     @property
+    def parts(self) -> set[object]:
+        """Layer, transform, subnet and function that make the case, each by itself."""
+        return {self.cls, type(self.args.get("transform")), *self._subnet(), self.make}
+
+    @property
     def kind(self) -> tuple[object, ...]:
-        """Which layer, transform and subnet the case has, whatever their arguments and shapes."""
+        """Layer, transform and subnet of the case, without their arguments and shapes."""
         return self.cls, type(self.args.get("transform")), *self._subnet(), self.make
 
     def _subnet(self) -> list[str]:
@@ -88,25 +101,35 @@ class Case:
         return [subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__]
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
-        """The module with random parameters (freshly built ones are often the identity), tuples in and out."""
+        """Return the module with random parameters (new modules are often the identity), with tuples in and out.
+
+        The result is a copy of a module that is built once per dtype and seed: copying takes a tenth of the time.
+        """
+        key = (id(self), dtype, seed)
+        if key not in _BUILT:
+            _BUILT[key] = self, self.build_anew(dtype, seed)
+        return copy.deepcopy(_BUILT[key][1])
+
+    def build_anew(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
+        """Return the module of ``build``, but not copied from an earlier one."""
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)
             module = self.make() if self.make else self.cls(self.in_shapes, self.cond_shapes, **self.args)
         module = module.to(dtype)
         xs, cs = _draw(module.in_shapes, self.domain, 8, dtype, 99), _draw(module.cond_shapes, None, 8, dtype, 98)
-        if isinstance(module, (ig.ActNorm, ig.Graph)):  # what can't be called before; the rest is as it was drawn
+        if isinstance(module, (ig.ActNorm, ig.Graph)):  # they refuse to be called before that
             module.initialize(module._inputs().pack(xs), module._conditions().pack(cs))
         return flat(randomize(module, seed=seed + 1))
 
     def data(self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0) -> tuple[Tensors, Tensors]:
-        """Inputs and conditions."""
+        """Draw inputs and conditions."""
         xs = _draw(module.in_shapes, self.domain, batch, dtype, 2 * seed)
         return xs, _draw(module.cond_shapes, None, batch, dtype, 2 * seed + 1)
 
     def latents(
         self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0
     ) -> tuple[Tensors, Tensors]:
-        """Outputs, drawn by themselves, and conditions."""
+        """Draw outputs, independently of any inputs, and conditions."""
         ys = _draw(module.out_shapes, self.codomain, batch, dtype, 2 * seed)
         return ys, _draw(module.cond_shapes, None, batch, dtype, 2 * seed + 1)
 
@@ -121,7 +144,7 @@ def _draw(shapes: Any, interval: tuple[float, float] | None, batch: int, dtype: 
 
 
 def _changed(transform: Any) -> str:
-    """A transform's name with the arguments that are not its defaults."""
+    """Return a transform's name with the arguments that differ from their defaults."""
     own = (f for f in fields(transform) if getattr(transform, f.name) != f.default)
     told = ",".join(f"{f.name}={getattr(transform, f.name)}" for f in own)
     return type(transform).__name__ + (f"({told})" if told else "")
@@ -132,7 +155,7 @@ def _told(value: Any) -> str:
 
 
 def plain(channels_in: int, channels_out: int) -> nn.Module:
-    """A subnet as users write them: a plain module that gets data and conditions concatenated."""
+    """Return a subnet as users write them: a plain module that gets data and conditions concatenated."""
     return nn.Sequential(nn.Linear(channels_in, 6), nn.Tanh(), nn.Linear(6, channels_out))
 
 
@@ -158,7 +181,7 @@ def inverse_of_split() -> ig.Inverse:
 
 
 def single_graph() -> ig.Graph:
-    """One input, one output, one condition, each declared alone: a tensor each."""
+    """Return a graph of one input, output and condition, which takes and returns tensors, not tuples."""
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     h = ig.chain(x, (ig.Permute, {"seed": 1}), ig.ActNorm, (ig.Coupling, {"transform": AFFINE, "subnet": MLP}),
                  conditions=c)  # fmt: skip
@@ -166,7 +189,7 @@ def single_graph() -> ig.Graph:
 
 
 def wide_graph() -> ig.Graph:
-    """Two inputs, two outputs, two conditions, a feature node, and conditions on values inside the graph."""
+    """Return a graph with several inputs, outputs and conditions, a feature node, and conditions on inner values."""
     x, y = ig.InputNode(2, 4, 4, name="x"), ig.InputNode(3, name="y")
     c, d = ig.ConditionNode(2, name="c"), ig.ConditionNode(1, 2, 2, name="d")
     embedded = ig.FeatureNode(c, nn.Linear, {"in_features": 2, "out_features": 3}, name="embed")
@@ -356,8 +379,22 @@ CASES: tuple[Case, ...] = (
 )
 
 
+def each_part() -> list[Any]:
+    """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
+
+    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow.
+    """
+    seen: set[object] = set()
+    fast = []
+    for case in sorted(CASES, key=lambda case: case.cls is not ig.Elementwise):
+        if not case.parts <= seen:
+            fast.append(case)
+        seen |= case.parts
+    return [pytest.param(case, id=case.id, marks=() if case in fast else pytest.mark.slow) for case in CASES]
+
+
 def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
-    """The cases as parameters of a test that takes seconds for each: marks for one of each kind, and for the others."""
+    """Return the cases as parameters of a slow test, with marks for the first case of each kind and for the others."""
     seen: set[object] = set()
     parameters = []
     for case in CASES:

@@ -1,16 +1,9 @@
-"""What the tests of resumed colorization runs start as a process: a run in two phases that looks at what it is told to.
-
-    python tests/support/colorization_worker.py FOLDER RUN '{"frozen 2": 1.0, ...}' log 1
-
-kills itself where it would write the log for the first time, at ``result`` where it would write the best model.
-"""
+"""A colorization run in two phases with given validation losses, which may kill itself while it writes its files."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +45,7 @@ def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = Fal
 
 
 def killed_at(name: str, number: int) -> None:
-    """Let this process be killed when it begins to write a file for the n-th time."""
+    """Kill this process when it begins to write the log or the result for the n-th time."""
     seen = 0
     save, replace = ig.save, Path.replace
 
@@ -73,7 +66,8 @@ def killed_at(name: str, number: int) -> None:
     ig.save, Path.replace = save_or_die, replace_or_die
 
 
-if __name__ == "__main__":
+def die(data: Path, run: Path, losses: Mapping[str, float], file: str, number: int) -> None:
+    """Train until the n-th writing of the file, "log" or "result"."""
     torch.set_num_threads(1)
-    killed_at(sys.argv[4], int(sys.argv[5]))
-    train(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
+    killed_at(file, number)
+    train(data, run, losses)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -122,6 +123,29 @@ def main(kinds: str, folder: Path) -> None:
         # Together: gloo aborts, now and then, in a process whose threads still run while another one closes.
         dist.barrier()
         dist.destroy_process_group()
+
+
+def data_of_two_ranks() -> tuple[Tensor, Tensor]:
+    """Data and conditions, of which either rank takes one half."""
+    generator = torch.Generator().manual_seed(5)
+    x, c = (torch.randn(8, n, generator=generator, dtype=torch.float64) for n in (8, 3))
+    return x, c
+
+
+def reversible_gradients(folder: Path) -> None:
+    """Write the gradients of one step of a reversible graph in two processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
+    graph = build(lambda: deep_graph(3))
+    model = DistributedDataParallel(ig.reversible(graph))
+    half = slice(4 * rank, 4 * rank + 4)
+    z, log_det = model(*(value[half] for value in data_of_two_ranks()))
+    (z.square().sum(1) / 2 - log_det).mean().backward()
+    if rank == 0:
+        torch.save([p.grad for p in graph.parameters()], folder / "gradients")
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def keyed() -> dict[str, Case]:
     """The cases whose calls repeat, by their name; a number tells apart those of one name."""
     found: dict[str, Case] = {}
     for case in CASES:
-        if "k" not in case.without:
+        if "repeatable" not in case.without:
             same = sum(name.split("#")[0] == case.id for name in found)
             found[f"{case.id}#{same}" if same else case.id] = case
     return found

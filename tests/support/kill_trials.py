@@ -1,8 +1,8 @@
 """Kill a training run with SIGKILL at random moments, and show that nothing is lost.
 
 ``python tests/support/kill_trials.py --trials 50`` trains a small model that saves after every step, kills it at a
-random moment, loads what lies on the disk, and trains on to the end: the weights must be those of the run that nobody killed,
-bit for bit. Every other trial waits for a save to begin and kills within it. The last line is JSON.
+random moment, loads what lies on the disk, and trains on to the end: the weights must be those of the run that nobody
+killed, bit for bit. Every other trial waits for a save to begin and kills within it. The last line is JSON.
 """
 
 from __future__ import annotations

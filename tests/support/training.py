@@ -93,3 +93,12 @@ def digest(module: nn.Module) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def write_often(path: Path, writer: int) -> None:
+    """Save a flow whose parameters all are the writer's number, again and again."""
+    flow = make_flow(hidden=32)
+    for parameter in flow.parameters():
+        nn.init.constant_(parameter, float(writer))
+    for step in range(40):
+        ig.save(path, flow, metadata={"writer": writer, "step": step})

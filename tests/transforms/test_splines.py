@@ -183,6 +183,7 @@ def test_a_learned_bound_scales_the_spline(kind: Any) -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow  # the fast suite compiles a layer of each kind: tests/graph/test_compile.py
 @every
 def test_compiles_without_a_graph_break(spline: Any) -> None:
     x = edge_cases(torch.float32)

@@ -1,0 +1,48 @@
+"""Mistakes in graphs and their nodes."""
+
+from __future__ import annotations
+
+from .mutant import BAD_INPUT, BOUND, CONTRACT, FAULTS, INIT, NODES, RANDOM_GRAPHS, Mutant
+
+MUTANTS = (
+    Mutant("a node's log-det is dropped from the graph's", "graph/graph.py",
+           "log_det = log_det + share", "log_det = log_det + 0 * share", (CONTRACT, "-k", "Graph")),
+    Mutant("the inverse schedule ignores conditions", "graph/graph.py",
+           "for value in (*taken, *node.conditions):", "for value in taken:", (RANDOM_GRAPHS,)),
+    Mutant("a slot is let go while it is still read", "graph/graph.py",
+           "kept.update(idle)", "kept.update(sources)", (RANDOM_GRAPHS,)),
+    Mutant("outputs come back in the order of the nodes", "graph/graph.py",
+           "starts, ends = (tuple(slots[value] for value in side) for side in (wiring.inputs, wiring.outputs))",
+           "starts, ends = (tuple(sorted(slots[value] for value in side)) for side in (wiring.inputs, wiring.outputs))",
+           (RANDOM_GRAPHS,)),
+    Mutant("a value may be read twice", "graph/wiring.py",
+           "if other is not None or value in outputs:", "if False:", (BAD_INPUT,)),
+    Mutant("a dangling output is accepted", "graph/wiring.py",
+           "if value not in wiring.consumer and value not in outputs:", "if False:", (BAD_INPUT,)),
+    Mutant("nodes are ordered by address", "graph/wiring.py",
+           "key=lambda node: node.order))\n\n\ndef _names", "key=id))\n\n\ndef _names", (NODES, RANDOM_GRAPHS)),
+    Mutant("a graph in Inverse starts along the forward", "graph/graph.py",
+           "self._initialize_along(self.inverse_schedule, ys, cs, inverse=True)",
+           "self._initialize_along(self.forward_schedule, ys, cs, inverse=False)", (INIT,)),
+    Mutant("nothing of the conditions is computed once", "graph/bound.py",
+           "self.shares[step.layer] = layer.share(cs)", "pass", (BOUND,)),
+    Mutant("samples of a bound graph may have any number of rows", "graph/bound.py",
+           "value.shape[1] != self.rows or ", "", (BOUND,)),
+    Mutant("an unknown argument of a layer is not noticed", "graph/node.py",
+           "if name not in accepted and not any(", "if False and not any(", (BAD_INPUT,)),
+    Mutant("a condition may be transformed", "graph/node.py",
+           "if isinstance(value.node, (ConditionNode, FeatureNode)):", "if False:", (BAD_INPUT,)),
+    Mutant("dots in names of nodes are accepted", "graph/node.py", 'if "." in name:', "if False:", (BAD_INPUT,)),
+    Mutant("a chain gives its conditions to layers that take none", "graph/node.py",
+           "given = conditions if _takes_conditions(module, args) else ()", "given = conditions", (NODES,)),
+    Mutant("nodes can be changed", "graph/node.py",
+           'raise FrozenInstanceError(f"cannot assign to field {name!r}")', "self.__dict__[name] = value", (NODES,)),
+    Mutant("a node of several outputs stands for its first", "graph/node.py",
+           "if len(source.outputs) != 1:", "if not source.outputs:", (BAD_INPUT, NODES)),
+    Mutant("check_finite does not look", "graph/graph.py",
+           "if self.check_finite:", "if False:", (FAULTS,)),
+    Mutant("check_finite looks at the first output only", "graph/graph.py",
+           "self._require_finite(step, (*outputs, log_det))", "self._require_finite(step, outputs[:1])", (FAULTS,)),
+    Mutant("check_finite lets infinities pass", "graph/graph.py",
+           "bool(torch.isfinite(value).all())", "not bool(torch.isnan(value).any())", (FAULTS,)),
+)  # fmt: skip

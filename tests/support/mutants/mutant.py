@@ -1,0 +1,48 @@
+"""One planted mistake, and the test files that the tables name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The checkout."""
+
+CONTRACT = "tests/core/test_contract.py"
+FUSED_AFFINE, FUSED_COUPLING = "tests/fused/test_affine.py", "tests/fused/test_affine_coupling.py"
+SPLINES, BIJECTIONS = "tests/transforms/test_splines.py", "tests/transforms/test_bijections.py"
+NETS = "tests/nets/test_nets.py"
+LAYERS, LINEAR, ALL_IN_ONE = (f"tests/layers/test_{name}.py" for name in ("layers", "linear_layers", "all_in_one"))
+AUTOREGRESSIVE, PATCHES = "tests/layers/test_autoregressive.py", "tests/layers/test_patch_autoregressive.py"
+RESIDUAL, MIXTURE = "tests/layers/test_residual.py", "tests/layers/test_gaussian_mixture.py"
+CONTINUOUS = "tests/layers/test_continuous_flow.py"
+NODES, BAD_INPUT, BOUND = (f"tests/graph/test_{name}.py" for name in ("nodes", "bad_input", "bound"))
+RANDOM_GRAPHS = "tests/graph/test_random_graphs.py"
+REVERSIBLE = "tests/reversible/test_reversible.py"
+CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
+FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
+FLOW, FAULTS, DIAGNOSE, INIT = (f"tests/test_{name}.py" for name in ("flow", "faults", "diagnose", "init"))
+
+
+class Mutant(NamedTuple):
+    """A mistake: the text that it replaces in a file of the package, and pytest's arguments for the tests to run."""
+
+    label: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def problems(self) -> list[str]:
+        """Reasons why the mistake can't be planted or tested as the table says; none if all is well."""
+        path = ROOT / "invgraph" / self.file
+        found = [f"{test} does not exist" for test in self.tests if test.endswith(".py") and not (ROOT / test).exists()]
+        if not path.exists():
+            return [*found, f"invgraph/{self.file} does not exist"]
+        count = path.read_text().count(self.old)
+        return found if count == 1 else [*found, f"its text occurs {count} times in the file, not once"]
+
+    def plant(self, package: Path) -> None:
+        """Make the mistake in this copy of the package."""
+        path = package / self.file
+        path.write_text(path.read_text().replace(self.old, self.new))

@@ -1,0 +1,33 @@
+"""Mistakes in the numerical helpers."""
+
+from __future__ import annotations
+
+from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AFFINE, LAYERS, Mutant
+
+MUTANTS = (
+    Mutant("the gradient through the clamp forgets its bound", "numerics/soft_clamp.py",
+           "value=half / alpha**2", "value=half", (FUSED_AFFINE,)),
+    Mutant("the clamp is dropped", "numerics/soft_clamp.py",
+           "bent = torch.atan(_divided(s, alpha)).mul_(2 * alpha / math.pi)", "bent = s + 0", (LAYERS,)),
+    Mutant("the clamp's bound is alpha times pi / 2", "numerics/soft_clamp.py",
+           ".mul_(2 * alpha / math.pi)", ".mul_(alpha)", (LAYERS,)),
+    Mutant("a coupling splits in the middle whatever it was told", "numerics/channels.py",
+           "int(channels * split) if isinstance(split, float) else split", "channels // 2", (LAYERS,)),
+    Mutant("a part of no channels is allowed", "numerics/channels.py",
+           "if not 0 < first < channels:", "if not 0 <= first <= channels:", (BAD_INPUT,)),
+    Mutant("a root is found without its implicit derivative", "numerics/root_finding.py",
+           "return _newton(function, _newton(function, root, target), target)", "return root",
+           (CONTRACT, "-k", "MixtureCDF")),
+    Mutant("the second derivative of a root is missing", "numerics/root_finding.py",
+           "_newton(function, _newton(function, root, target), target)", "_newton(function, root, target)",
+           (BIJECTIONS,)),
+    Mutant("the lengths of a power iteration are those of the batch", "numerics/singular_value.py",
+           "[part.flatten(1).square().sum(1) for part in vector]",
+           "[part.square().sum().expand(len(part)) for part in vector]", (DIAGNOSE,)),
+    Mutant("a power iteration ends after its first step", "numerics/singular_value.py",
+           "if not bool((found > before * (1 + _STILL)).any()):", "if True:", (DIAGNOSE,)),
+    Mutant("a power iteration ends when one sample stands still", "numerics/singular_value.py",
+           "(found > before * (1 + _STILL)).any()", "(found > before * (1 + _STILL)).all()", (DIAGNOSE,)),
+    Mutant("a difference quotient is one of twice the step", "numerics/singular_value.py",
+           "(a - b) / (2 * step)", "(a - b) / step", (DIAGNOSE,)),
+)  # fmt: skip
