@@ -62,7 +62,7 @@ def test_the_time_reaches_the_field() -> None:
 
 
 def test_the_error_falls_with_the_fourth_power_of_the_steps() -> None:
-    exact = randomize(ig.ContinuousFlow((3,), subnet=SMOOTH, steps=320), scale=1.0).double()
+    exact = randomize(ig.ContinuousFlow((3,), subnet=SMOOTH, steps=160), scale=1.0).double()
     x = noise(20, 3)
     (truth,), true_log_det = exact((x,))
     errors = []

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import FunctionType
 from typing import Any
 
@@ -93,6 +93,17 @@ class Case:
     def kind(self) -> tuple[object, ...]:
         """Layer, transform and subnet of the case, without their arguments and shapes."""
         return self.cls, type(self.args.get("transform")), *self._subnet(), self.make
+
+    def shortened(self) -> Case:
+        """Return the case without repetition, for compilers: they trace each iteration and side, and all are alike."""
+        fewer: dict[str, Any] = {}
+        if self.cls is ig.Residual:
+            fewer = {"iterations": 3}
+        elif self.cls is ig.ContinuousFlow:
+            fewer = {"steps": 1}
+        elif self.cls is ig.Coupling and self._subnet():  # the subnet matters here; other cases have both sides
+            fewer = {"sides": 1}
+        return replace(self, args={**self.args, **fewer})
 
     def _subnet(self) -> list[str]:
         subnet = self.args.get("subnet")
