@@ -9,14 +9,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of, require_flag, require_seed
+from invgraph.arguments import is_one_of, require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
 from invgraph.numerics.linalg import own_precision
-from invgraph.numerics.seeding import generator, normal, settled
+from invgraph.numerics.seeding import generator, normal, settled, start_seed
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
 from invgraph.transforms.transform import Transform
@@ -48,7 +48,8 @@ class AllInOne(Invertible):
         householder: how many learned reflections R is made of besides.
         reverse: undo R before the coupling.
         scale: learn g; False keeps it at 0, so that a volume-preserving block preserves volumes.
-        seed: of the permutation and of the start of the reflections.
+        seed: Seed of the permutation and of the reflections at the start. None: a seed from the layer's place in the
+            graph, which differs from block to block; 0 outside a graph.
 
     Raises:
         GraphError: the channels can't be split so, or the subnet does not fit.
@@ -82,12 +83,13 @@ class AllInOne(Invertible):
         householder: int = 0,
         reverse: bool = False,
         scale: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         require_flag("AllInOne", "reverse", reverse)
         require_flag("AllInOne", "scale", scale)
-        _check_arguments(transform, permutation, householder, seed)
+        _check_arguments(transform, permutation, householder)
+        seed = start_seed("AllInOne", seed)
         self.transform = Affine() if transform is None else transform
         self.reverse = reverse
         channels, *sizes = self.in_shapes[0]
@@ -193,12 +195,11 @@ class AllInOne(Invertible):
         return f"{super().extra_repr()}, {self.transform}, reverse={self.reverse}"
 
 
-def _check_arguments(transform: object, permutation: object, householder: object, seed: object) -> None:
+def _check_arguments(transform: object, permutation: object, householder: object) -> None:
     if transform is not None and not isinstance(transform, Transform):
         raise ArgumentError("AllInOne", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
     if not is_one_of(permutation, ("soft", "hard")):
         raise GraphError("AllInOne", f"permutation={permutation!r}", "permutation must be 'soft' or 'hard'")
-    require_seed("AllInOne", seed)
     if isinstance(householder, bool) or not isinstance(householder, int):
         raise ArgumentError("AllInOne", f"householder={householder!r}", "householder must be an int")
     if householder < 0:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_seed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused.permutation import gather_channels
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import settled, start_seed
 from invgraph.shapes import Tensors
 
 
@@ -28,7 +27,8 @@ class Permute(Invertible):
 
     Arguments:
         in_shapes: shape of the input.
-        seed: of the random order; a generator of its own draws it, the global random state stays untouched.
+        seed: Seed of the random order; the global random state stays untouched. None: a seed from the layer's place in
+            the graph, which differs from block to block; 0 outside a graph.
         order: the order itself instead, a permutation of ``0 .. C-1``.
 
     Raises:
@@ -49,11 +49,16 @@ class Permute(Invertible):
     inverse_order: Tensor
 
     def __init__(
-        self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0, order: Sequence[int] | None = None
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        seed: int | None = None,
+        order: Sequence[int] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels = self.in_shapes[0][0]
-        require_seed("Permute", seed)
+        seed = start_seed("Permute", seed)
         if order is None:
             generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(channels, generator=generator, device="cpu")
