@@ -13,6 +13,7 @@ from invgraph.core.invertible import Invertible
 from invgraph.core.trial import trial, trial_input
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape
+from invgraph.transforms.transform import Transform
 
 Shapes: TypeAlias = tuple[Shape, ...]
 
@@ -37,11 +38,12 @@ def build_layer(
     in_shapes, cond_shapes = shapes
     kind = module if isinstance(module, type) else type(module)
     if not issubclass(kind, Invertible):
-        raise ArgumentError(
-            where, f"module={kind.__name__}", f"{kind.__name__} is not an Invertible; use it as a subnet"
-        )
+        raise _not_a_layer(where, kind)
     if inspect.isabstract(module):
-        raise ArgumentError(where, f"module={kind.__name__}", f"{kind.__name__} is abstract: give a layer of that kind")
+        lacking = " and ".join(sorted(kind.__abstractmethods__))
+        advice = f"{kind.__name__} is abstract, it lacks {lacking}: "
+        advice += "give a class that derives from it" if kind is Invertible else "define them in the class"
+        raise ArgumentError(where, f"module={kind.__name__}", advice)
     layer = build(f"{where} of {read}", module, args, shapes, seed)
     assert isinstance(layer, Invertible)
     for what, expected, got in (
@@ -54,6 +56,35 @@ def build_layer(
                 advice = f"{kind.__name__} takes no conditions"
             raise GraphError(where, f"{what} of shapes {_listed(got)}", advice)
     return layer
+
+
+def _not_a_layer(where: str, kind: type) -> ArgumentError:
+    """Return the refusal of what can't transform the values of a node, with the place where it can be used."""
+    name = kind.__name__
+    if issubclass(kind, Transform):
+        advice = f"{name} is not an Invertible but a transform: put it in Elementwise(transform={name}(...))"
+    elif issubclass(kind, nn.Module):
+        advice = f"{name} is not an Invertible; use it as a subnet of a layer such as Coupling"
+    else:
+        advice = "expected a layer: a class of layers with args, a layer already built, or a graph"
+    return ArgumentError(where, f"module={name}", advice)
+
+
+def build_network(where: str, module: object, args: object) -> nn.Module:
+    """Return the feed-forward network of a feature node, built if a class is given.
+
+    Raises:
+        ArgumentError: Not a network; or an argument is unknown, missing or of the wrong type.
+    """
+    kind = module if isinstance(module, type) else type(module)
+    if issubclass(kind, Invertible):
+        raise ArgumentError(where, kind.__name__, "expected a feed-forward nn.Module, not an Invertible")
+    if not issubclass(kind, nn.Module):
+        advice = f"a {kind.__name__} is not an nn.Module: wrap it in a module, whose forward calls it"
+        raise ArgumentError(where, f"module={getattr(module, '__name__', kind.__name__)}", advice)
+    net = build(where, module, args)
+    assert isinstance(net, nn.Module)
+    return net
 
 
 def _listed(shapes: tuple[Shape, ...]) -> str:
@@ -109,7 +140,14 @@ def feature_shapes(where: str, net: nn.Module, shapes: Shapes) -> Shapes:
     """Return the shapes of what a feature network returns, from a trial without data."""
     if not shapes:
         raise GraphError(where, "no conditions", "a feature reads at least one condition")
-    result = trial(where, net, *map(trial_input, shapes))
+    try:
+        result = trial(where, net, *map(trial_input, shapes))
+    except GraphError as error:
+        if not any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in net.modules()):
+            raise
+        advice = "nn.Embedding takes integers, and the conditions of a graph are floating-point: give one-hot labels"
+        advice += " (torch.nn.functional.one_hot) and take nn.Linear(classes, size)"
+        raise GraphError(where, error.given, advice) from error
     outputs = result if isinstance(result, (tuple, list)) else (result,)
     for output in outputs:
         if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[0] != 2:

@@ -7,6 +7,7 @@ import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.graph.construct import build, build_layer, feature_shapes
+from invgraph.graph.construct import build_layer, build_network, feature_shapes
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
@@ -177,11 +178,7 @@ class FeatureNode(Declaration):
     ) -> None:
         where = _label("feature", name, module)
         sources = _values(where, conditions, "conditions")
-        if isinstance(module, type) and issubclass(module, Invertible):
-            raise ArgumentError(where, module.__name__, "expected a feed-forward nn.Module, not an Invertible")
-        net = build(where, module, args)
-        if not isinstance(net, nn.Module) or isinstance(net, Invertible):
-            raise ArgumentError(where, type(net).__name__, "expected a feed-forward nn.Module, not an Invertible")
+        net = build_network(where, module, args)
         shapes = feature_shapes(where, net, tuple(value.shape for value in sources))
         place = _place(self.kind, _class_name(net), name, sources)
         self._freeze(name, shapes, place, conditions=sources, module=net)
@@ -279,7 +276,7 @@ def _takes_conditions(module: object, args: object) -> bool:
 
 def _label(kind: str, name: object, module: object) -> str:
     """Return what an error of a declaration calls the node: ``node 'a' (Haar)``."""
-    layer = _class_name(module)
+    layer = module.__name__ if isinstance(module, FunctionType) else _class_name(module)
     return f"{kind} {name!r} ({layer})" if isinstance(name, str) and name else f"{kind} ({layer})"
 
 

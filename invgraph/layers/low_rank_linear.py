@@ -75,7 +75,11 @@ class LowRankLinear(Invertible):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
             raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet conditions")
         if any(len(shape) > 1 for shape in self.cond_shapes):
-            raise GraphError(where, f"conditions of shapes {self.cond_shapes}", "its conditions are vectors (C,)")
+            raise GraphError(
+                where,
+                f"conditions of shapes {self.cond_shapes}",
+                "its conditions are vectors (C,): encode others in a FeatureNode",
+            )
         seed = start_seed(where, seed)
         require_clamp(where, clamp, "atan")
         channels, *sizes = self.in_shapes[0]

@@ -145,5 +145,8 @@ def _mask(shape: Shape, mask: object) -> Tensor:
         names = " or ".join(map(repr, _PATTERNS))
         raise ArgumentError("MaskedCoupling", f"mask={mask!r}", f"mask must be {names}, or a boolean tensor")
     if bool(kept.all()) or not bool(kept.any()):
-        raise GraphError("MaskedCoupling", told, "both parts need at least one element")
+        advice = "both parts need at least one element"
+        raise GraphError(
+            "MaskedCoupling", told, f"{advice}: take Elementwise for one number" if kept.numel() == 1 else advice
+        )
     return kept

@@ -38,10 +38,12 @@ class Reversible(Invertible):
 
     conditional = True
     arity = None
+    call_name = "graph"
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)
         super().__init__(graph.in_shapes, graph.cond_shapes)
+        self.label = graph.label.replace("Graph", "Reversible", 1) if graph.label.startswith("Graph") else "Reversible"
         if anchors is not None and (isinstance(anchors, bool) or not isinstance(anchors, int)):
             raise ArgumentError(_WHERE, f"anchors={anchors!r}", "anchors must be an int or None")
         if anchors is not None and anchors < 1:
