@@ -75,7 +75,7 @@ class Graph(Invertible):
         name: str | None = None,
     ) -> None:
         wiring = wire(inputs, outputs, conditions)
-        require_flag("Graph", "check_finite", check_finite)
+        check_finite = require_flag("Graph", "check_finite", check_finite)
         super().__init__(
             tuple(value.shape for value in wiring.inputs), tuple(value.shape for value in wiring.conditions)
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
 from types import FunctionType
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
+from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.construct import build_layer, build_network, feature_shapes
@@ -82,11 +82,11 @@ class Declaration:
         return iter(self.outputs)
 
     def __getitem__(self, index: int) -> Value:
-        if isinstance(index, bool) or not isinstance(index, int):
+        if not is_int(index):
             raise ArgumentError(self.told, f"index {index!r}", "an output is picked by an int")
         if not 0 <= index < len(self.outputs):
             raise GraphError(self.told, f"index {index}", f"the node has outputs 0..{len(self.outputs) - 1}")
-        return self.outputs[index]
+        return self.outputs[int(index)]
 
     @property
     def shape(self) -> Shape:
@@ -310,8 +310,7 @@ def _own_shape(where: str, shape: tuple[object, ...]) -> Shape:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         sizes = ", ".join(map(str, shape[0]))
         raise ArgumentError(where, f"the {type(shape[0]).__name__} {shape[0]}", f"write {where}({sizes})")
-    # Products of sizes that numpy knows are numpy's ints.
-    return as_shape([operator.index(size) if isinstance(size, np.integer) else size for size in shape], where)
+    return as_shape(shape, where)
 
 
 def _values(where: str, sources: object, what: str) -> tuple[Value, ...]:

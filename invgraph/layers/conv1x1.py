@@ -72,8 +72,7 @@ class Conv1x1(Invertible):
         seed = start_seed("Conv1x1", seed)
         channels, *sizes = self.in_shapes[0]
         self.positions = math.prod(sizes)
-        require_flag("Conv1x1", "orthogonal", orthogonal)
-        self.orthogonal = orthogonal
+        self.orthogonal = require_flag("Conv1x1", "orthogonal", orthogonal)
         if self.orthogonal:
             if matrix is not None:
                 advice = "a rotation starts from its seed: give the one or the other"

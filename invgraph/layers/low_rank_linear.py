@@ -81,12 +81,12 @@ class LowRankLinear(Invertible):
                 "its conditions are vectors (C,): encode others in a FeatureNode",
             )
         seed = start_seed(where, seed)
-        require_clamp(where, clamp, "atan")
+        clamp = require_clamp(where, clamp, "atan")
         channels, *sizes = self.in_shapes[0]
-        (self.rank,) = as_shape((rank,), f"{where} (rank)")
+        (rank,) = as_shape((rank,), f"{where} (rank)")
         if rank > channels:
             raise GraphError(where, f"rank={rank} for {channels} channels", "the rank is at most that of the whole")
-        self.clamp = clamp
+        self.rank, self.clamp = rank, clamp
         self.positions = math.prod(sizes)
         self.directions = nn.Parameter(settled(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))

@@ -6,9 +6,8 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import Chart, random_square, rotation
 from invgraph.numerics.seeding import start_seed
@@ -55,11 +54,8 @@ class OrthogonalLinear(Invertible):
         self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int | None = None
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if not is_one_of(chart, get_args(Chart)):
-            names = " or ".join(repr(name) for name in get_args(Chart))
-            raise GraphError("OrthogonalLinear", f"chart={chart!r}", f"chart must be {names}")
         seed = start_seed("OrthogonalLinear", seed)
-        self.chart = chart
+        self.chart = require_choice("OrthogonalLinear", "chart", chart, get_args(Chart))
         self.square = nn.Parameter(random_square(self.in_shapes[0][0], seed))
 
     def matrix(self) -> Tensor:

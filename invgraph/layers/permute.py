@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused.permutation import gather_channels
@@ -63,11 +64,12 @@ class Permute(Invertible):
             generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(channels, generator=generator, device="cpu")
         else:
-            if not isinstance(order, Sequence) or not all(type(place) is int for place in order):
+            if not isinstance(order, Sequence) or not all(map(is_int, order)):
                 raise ArgumentError("Permute", f"order: {type(order).__name__}", "order must be a tuple of ints")
-            if sorted(order) != list(range(channels)):
-                raise GraphError("Permute", f"order={list(order)}", f"not a permutation of 0..{channels - 1}")
-            chosen = torch.tensor(list(order), device="cpu")
+            places = [int(place) for place in order]
+            if sorted(places) != list(range(channels)):
+                raise GraphError("Permute", f"order={places}", f"not a permutation of 0..{channels - 1}")
+            chosen = torch.tensor(places, device="cpu")
         self.register_buffer("order", settled(chosen))
         self.register_buffer("inverse_order", settled(chosen.argsort()))
 
