@@ -84,6 +84,12 @@ if TYPE_CHECKING:
     from invgraph import testing as testing
 else:
 
+    def __dir__() -> list[str]:
+        """The public names, and none of the package's own modules."""
+        named = ((name, getattr(value, "__module__", "")) for name, value in globals().items() if name[0] != "_")
+        own = [name for name, module in named if module.startswith("invgraph")]
+        return sorted((*own, "errors", "init", "nets", "testing", "__version__"))
+
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
         if name == "testing":

@@ -116,6 +116,7 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     graph = require_graph(graph, "diagnose")
     iterations = require_count("diagnose", "iterations", iterations)
     seed = require_seed("diagnose", seed)
+    graph._conditions().require_given("diagnose", c, "diagnose(graph, {x}, {c})", graph._inputs())
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
     rows: list[NodeDiagnosis] = []
 

@@ -68,6 +68,7 @@ class Flow(nn.Module):
             x: Data, as in a call of the graph.
             c: Conditions, as in a call of the graph. Default: none.
         """
+        self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")
         z, log_det = self.graph(x, c)
         log_prob: Tensor = self._base_log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
         return log_prob
@@ -86,6 +87,7 @@ class Flow(nn.Module):
             tau: Weight of the Gaussian prior on the trained parameters, 1 / (2 sigma^2). Default: 0.
         """
         tau = require_amount("Flow.loss", "tau", tau)
+        self._require_given("Flow.loss", c, "flow.loss({x}, {c})")
         constant = 0.0 if self.base is not None else 0.5 * self.dims * math.log(2 * math.pi)
         loss = -self.log_prob(x, c).mean() - constant
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad] if tau else []
@@ -115,7 +117,7 @@ class Flow(nn.Module):
             GraphError: If ``n`` or the temperature is out of range.
             InputTypeError: If the dtype or device of the base differs from that of the graph.
         """
-        return self._sample(n, c, temperature, generator)
+        return self._sample("sample", n, c, temperature, generator)
 
     def rsample(
         self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
@@ -129,15 +131,16 @@ class Flow(nn.Module):
             if not base.has_rsample:
                 advice = "its samples have no gradients: call sample, or use a base that has rsample"
                 raise ArgumentError("Flow.rsample", f"a base {_describe(base)} without rsample", advice)
-        return self._sample(n, c, temperature, generator)
+        return self._sample("rsample", n, c, temperature, generator)
 
-    def _sample(self, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
+    def _sample(self, method: str, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
         n = require_count("Flow.sample", "n", n, least=0, most=2**31 - 1)
         temperature = require_amount("Flow.sample", "temperature", temperature)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ArgumentError(
                 "Flow.sample", f"generator={generator!r}", "generator must be a torch.Generator or None"
             )
+        self._require_given(f"Flow.{method}", c, f"flow.{method}({n}, {{c}})")
         ports = self.graph._conditions()
         conditions = ports.unpack("Flow.sample", c)
         rows = conditions[0].shape[0] if conditions else 1
@@ -177,6 +180,7 @@ class Flow(nn.Module):
         if torch.is_inference_mode_enabled():
             advice = "the gradient with respect to the data is needed: call it outside (torch.no_grad is fine)"
             raise GraphError("Flow.denoise", "a call under torch.inference_mode", advice)
+        self._require_given("Flow.denoise", c, f"flow.denoise({{x}}, {{c}}, sigma={deviation})")
         ports, given = self.graph._inputs(), self.graph._conditions()
         conditions = given.pack(tuple(map(_without_inference, given.unpack("Flow.denoise", c))))
         with torch.enable_grad():
@@ -184,6 +188,9 @@ class Flow(nn.Module):
             gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), conditions).sum(), noisy)
         clean = tuple(value.detach() + deviation * deviation * g for value, g in zip(noisy, gradients, strict=True))
         return ports.pack(clean)
+
+    def _require_given(self, where: str, c: Structured, call: str) -> None:
+        self.graph._conditions().require_given(where, c, call, self.graph._inputs())
 
     def _base_log_prob(self, zs: Tensors) -> Tensor:
         if self.base is None:

@@ -123,13 +123,12 @@ def check_conditions(where: str, x_shape: Shape, cond_shapes: tuple[Shape, ...])
     for index, shape in enumerate(cond_shapes):
         if len(shape) > 1 and shape[1:] != x_shape[1:]:
             given = f"condition {index} of shape {shape} for data of shape {x_shape}"
-            raise GraphError(
-                where, given, f"spatial sizes differ: a condition is a vector (C,) or of size (C, {_sizes(x_shape)})"
-            )
+            sizes = ", ".join(map(str, x_shape[1:]))
+            advice = f"spatial sizes differ: a condition is a vector (C,) or of shape (C, {sizes})"
+            raise GraphError(where, given, advice if sizes else _ENCODE)
 
 
-def _sizes(shape: Shape) -> str:
-    return ", ".join(map(str, shape[1:])) or "no more"
+_ENCODE = "a condition of vectors is a vector (C,) too: encode this one as a vector by a network in a FeatureNode"
 
 
 def make_subnet(
@@ -148,6 +147,17 @@ def make_subnet(
         ArgumentError: the factory is not callable, or did not make a module.
         GraphError: the network refuses the shapes, or returns another one.
     """
+    try:
+        return _make_subnet(where, factory, x_shape, cond_shapes, out_shape)
+    except GraphError as error:
+        if len(out_shape) == 1 < len(x_shape):  # it reads the conditions alone, and the data are vectors
+            raise GraphError(error.where, f"a condition of shape {x_shape} for vectors", _ENCODE) from error
+        raise
+
+
+def _make_subnet(
+    where: str, factory: object, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape
+) -> Subnet:
     if not callable(factory):
         given = f"subnet={factory!r}"
         raise ArgumentError(where, given, "subnet must be callable: f(channels_in, channels_out) -> nn.Module")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from invgraph.arguments import require_positive
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet
@@ -93,15 +94,15 @@ class Autoregressive(Invertible):
                 "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
             )
             raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
-        as_shape((hidden, layers), "Autoregressive (hidden, layers)")
-        _require_tolerance(tolerance)
+        hidden, layers = as_shape((hidden, layers), "Autoregressive (hidden, layers)")
+        tolerance = None if tolerance is None else require_positive("Autoregressive", "tolerance", tolerance)
         self.transform = transform
         self.tolerance = tolerance
         self.size = math.prod(self.in_shapes[0])
         if self.size < 2:
             advice = "one number has none before it: use Elementwise"
             raise GraphError("Autoregressive", f"input of shape {self.in_shapes[0]}", advice)
-        as_shape((blocks,), "Autoregressive (blocks)")
+        (blocks,) = as_shape((blocks,), "Autoregressive (blocks)")
         if blocks > (1 if tolerance is None else self.size):
             advice = "give a tolerance too" if tolerance is None else f"there are {self.size} numbers"
             raise GraphError("Autoregressive", f"blocks={blocks}", f"{advice}: blocks are of the iterated inverse")
@@ -254,13 +255,3 @@ def _degrees(lowest: int, size: int, width: int) -> Tensor:
     if width >= size - lowest:
         return lowest + units * (size - lowest) // width
     return lowest + units * (size - 1 - lowest) // (width - 1)
-
-
-def _require_tolerance(tolerance: object) -> None:
-    given = f"tolerance={tolerance!r}"
-    if tolerance is None:
-        return
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
-        raise ArgumentError("Autoregressive", given, "tolerance must be a number, or None for the exact inverse")
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise GraphError("Autoregressive", given, "tolerance must be positive and finite")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from invgraph.arguments import require_int
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors
 
 
@@ -39,8 +40,7 @@ class Concat(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, dim: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
         first = self.in_shapes[0] if self.in_shapes else ()
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentError("Concat", f"dim={dim!r}", "dim must be an int")
+        dim = require_int("Concat", "dim", dim)
         if len(self.in_shapes) < 2:
             raise GraphError("Concat", f"{len(self.in_shapes)} inputs", "needs at least two inputs")
         if not 0 <= dim < len(first):

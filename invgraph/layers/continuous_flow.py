@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import make_subnet
-from invgraph.errors import ArgumentError, DependencyError, GraphError
+from invgraph.errors import DependencyError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Tensors
 
@@ -88,18 +88,12 @@ class ContinuousFlow(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        for name, value in (("time", time), ("steps", steps), ("tolerance", tolerance)):
-            if isinstance(value, bool) or not isinstance(value, int if name == "steps" else (int, float)):
-                raise ArgumentError("ContinuousFlow", f"{name}={value!r}", f"{name} must be a number")
-            if not (math.isfinite(value) and value > 0):
-                raise GraphError("ContinuousFlow", f"{name}={value}", f"{name} must be positive and finite")
-        if not is_one_of(trace, ("exact", "estimate")):
-            raise GraphError("ContinuousFlow", f"trace={trace!r}", "trace must be 'exact' or 'estimate'")
-        self.time, self.steps, self.solver, self.tolerance = time, steps, solver, tolerance
-        self.exact = trace == "exact"
-        if not is_one_of(solver, ("rk4", *_ADAPTIVE)):
-            names = ", ".join(repr(name) for name in ("rk4", *_ADAPTIVE))
-            raise GraphError("ContinuousFlow", f"solver={solver!r}", f"solver must be one of {names}")
+        where = "ContinuousFlow"
+        self.time = require_positive(where, "time", time)
+        self.steps = require_count(where, "steps", steps)
+        self.tolerance = require_positive(where, "tolerance", tolerance)
+        self.exact = require_choice(where, "trace", trace, ("exact", "estimate")) == "exact"
+        self.solver = solver = require_choice(where, "solver", solver, ("rk4", *_ADAPTIVE))
         if solver != "rk4":
             _torchdiffeq(solver)
         shape = self.in_shapes[0]

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import as_matrix, require_flag, require_seed
+from invgraph.arguments import as_matrix, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import settled, start_seed
 from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
@@ -37,7 +37,8 @@ class Conv1x1(Invertible):
     Arguments:
         in_shapes: shape of the input.
         orthogonal: a learned rotation instead of any matrix.
-        seed: of the random rotation at the start; a generator of its own draws it.
+        seed: Seed of the random rotation at the start. None: a seed from the layer's place in the graph, which differs
+            from block to block; 0 outside a graph.
         matrix: the matrix at the start instead, of shape (C, C).
 
     Raises:
@@ -64,15 +65,14 @@ class Conv1x1(Invertible):
         cond_shapes: object = (),
         *,
         orthogonal: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         matrix: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_seed("Conv1x1", seed)
+        seed = start_seed("Conv1x1", seed)
         channels, *sizes = self.in_shapes[0]
         self.positions = math.prod(sizes)
-        require_flag("Conv1x1", "orthogonal", orthogonal)
-        self.orthogonal = orthogonal
+        self.orthogonal = require_flag("Conv1x1", "orthogonal", orthogonal)
         if self.orthogonal:
             if matrix is not None:
                 advice = "a rotation starts from its seed: give the one or the other"

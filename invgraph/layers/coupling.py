@@ -8,12 +8,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of, require_flag
+from invgraph.arguments import require_choice, require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import split_sizes
@@ -86,8 +86,7 @@ class Coupling(Invertible):
             raise ArgumentError(
                 "Coupling", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)"
             )
-        if not is_one_of(sides, (1, 2)):
-            raise GraphError("Coupling", f"sides={sides!r}", "sides must be 1 or 2")
+        sides = require_choice("Coupling", "sides", sides, (1, 2))
         self.transform = transform
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
         first, second = ((size, *self.in_shapes[0][1:]) for size in self.sizes)

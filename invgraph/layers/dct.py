@@ -53,15 +53,14 @@ class DCT(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, block: int | None = None) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
-        self.block = block
         self.axes = max(len(shape) - 1, 1)
-        if block is None:
+        self.block = None if block is None else as_shape((block,), "DCT (block)")[0]
+        if self.block is None:
             self.sizes = shape[1:] or shape
         else:
-            (block,) = as_shape((block,), "DCT (block)")
-            require_divisible(shape, block, "DCT")
-            self.sizes = (block,) * self.axes
-        if block == 1:
+            require_divisible(shape, self.block, "DCT")
+            self.sizes = (self.block,) * self.axes
+        if self.block == 1:
             raise GraphError("DCT", "block=1", "blocks of one number have a single frequency: take 2 or more")
         for index, size in enumerate(self.sizes):
             self.register_buffer(f"matrix_{index}", torch.empty(size, size), persistent=False)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_count
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
@@ -75,11 +76,7 @@ class Dequantize(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        if isinstance(levels, bool) or not isinstance(levels, int):
-            raise ArgumentError("Dequantize", f"levels={levels!r}", "levels must be an int")
-        if levels < 2:
-            raise GraphError("Dequantize", f"levels={levels}", "integers take at least 2 values")
-        self.levels = levels
+        self.levels = levels = require_count("Dequantize", "levels", levels, least=2)
         self.constant = math.prod(self.in_shapes[0]) * math.log(levels)
         self.noise = None if noise is None else self._checked_noise(noise)
         if noise is None and self.cond_shapes:

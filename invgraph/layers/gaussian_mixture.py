@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_count, require_seed
+from invgraph.arguments import as_number, require_count, require_seed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.numerics.seeding import normal, settled
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors
@@ -81,11 +81,12 @@ class GaussianMixture(Invertible):
         if not self.cond_shapes or len(self.cond_shapes[0]) != 1:
             advice = "the first condition chooses the component: a one-hot vector (K,)"
             raise GraphError("GaussianMixture", f"conditions of shapes {self.cond_shapes}", advice)
-        require_clamp("GaussianMixture", clamp, "atan")
-        if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not math.isfinite(spread):
-            raise ArgumentError("GaussianMixture", f"spread={spread!r}", "spread must be a finite number")
-        require_seed("GaussianMixture", seed)
-        (self.dims,), (self.components,), self.clamp = shape, self.cond_shapes[0], float(clamp)
+        self.clamp = float(require_clamp("GaussianMixture", clamp, "atan"))
+        spread = as_number("GaussianMixture", "spread", spread)
+        if not math.isfinite(spread):
+            raise GraphError("GaussianMixture", f"spread={spread}", "spread must be finite")
+        seed = require_seed("GaussianMixture", seed)
+        (self.dims,), (self.components,) = shape, self.cond_shapes[0]
         self._build(subnet, spread, seed)
 
     def _build(self, subnet: object, spread: float, seed: int) -> None:
@@ -138,8 +139,8 @@ class GaussianMixture(Invertible):
             seed: of the draw; the global random state stays untouched.
             count: how many, where there are no conditions.
         """
-        require_seed(self.label, seed, bits=63)
-        require_count(self.label, "count", count)
+        seed = require_seed(self.label, seed, bits=63)
+        count = require_count(self.label, "count", count)
         weights = self.weights(cs)
         if not cs:
             weights = weights.expand(count, -1)

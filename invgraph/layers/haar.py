@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import require_flag, require_positive
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, require_divisible
 
 
@@ -62,13 +61,10 @@ class Haar(Invertible):
         order_by_wavelet: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_flag("Haar", "order_by_wavelet", order_by_wavelet)
+        order_by_wavelet = require_flag("Haar", "order_by_wavelet", order_by_wavelet)
         shape = self.in_shapes[0]
         require_divisible(shape, 2, "Haar")
-        if isinstance(rebalance, bool) or not isinstance(rebalance, (int, float)):
-            raise ArgumentError("Haar", f"rebalance={rebalance!r}", "rebalance must be a number")
-        if not (math.isfinite(rebalance) and rebalance > 0):
-            raise GraphError("Haar", f"rebalance={rebalance}", "rebalance must be positive and finite")
+        rebalance = require_positive("Haar", "rebalance", rebalance)
         self.axes = len(shape) - 1
         self.norm = 2 ** (-self.axes / 2)  # orthogonal: a sum over n axes has 2^n terms
         self.rebalance = float(rebalance)

@@ -46,8 +46,7 @@ class LearnedScaling(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, per_channel: bool = False) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels, *sizes = self.in_shapes[0]
-        require_flag("LearnedScaling", "per_channel", per_channel)
-        self.per_channel = per_channel
+        self.per_channel = per_channel = require_flag("LearnedScaling", "per_channel", per_channel)
         self.repeats = math.prod(sizes) if per_channel else 1
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 if per_channel else size for size in sizes)))
 

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_seed
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
-from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.seeding import normal, settled, start_seed
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors, as_shape, repeat_rows
 
@@ -40,7 +39,8 @@ class LowRankLinear(Invertible):
         rank: r, at most C.
         subnet: factory ``f(channels_in, channels_out) -> nn.Module`` whose output is added to A and T.
         clamp: bound of the logarithms of T's diagonal.
-        seed: of Q at the start; a generator of its own draws it.
+        seed: Seed of Q at the start. None: a seed from the layer's place in the graph, which differs from block to
+            block; 0 outside a graph.
 
     Raises:
         GraphError: the rank exceeds the channels; a subnet without conditions, or conditions without a subnet.
@@ -67,7 +67,7 @@ class LowRankLinear(Invertible):
         rank: int,
         subnet: object = None,
         clamp: float = 1.9,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         where = "LowRankLinear"
@@ -75,14 +75,18 @@ class LowRankLinear(Invertible):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
             raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet conditions")
         if any(len(shape) > 1 for shape in self.cond_shapes):
-            raise GraphError(where, f"conditions of shapes {self.cond_shapes}", "its conditions are vectors (C,)")
-        require_seed(where, seed)
-        require_clamp(where, clamp, "atan")
+            raise GraphError(
+                where,
+                f"conditions of shapes {self.cond_shapes}",
+                "its conditions are vectors (C,): encode others in a FeatureNode",
+            )
+        seed = start_seed(where, seed)
+        clamp = require_clamp(where, clamp, "atan")
         channels, *sizes = self.in_shapes[0]
-        (self.rank,) = as_shape((rank,), f"{where} (rank)")
+        (rank,) = as_shape((rank,), f"{where} (rank)")
         if rank > channels:
             raise GraphError(where, f"rank={rank} for {channels} channels", "the rank is at most that of the whole")
-        self.clamp = clamp
+        self.rank, self.clamp = rank, clamp
         self.positions = math.prod(sizes)
         self.directions = nn.Parameter(settled(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))

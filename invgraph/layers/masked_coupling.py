@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
@@ -77,8 +77,7 @@ class MaskedCoupling(Invertible):
         super().__init__(in_shapes, cond_shapes)
         if not isinstance(transform, Transform):
             raise ArgumentError("MaskedCoupling", f"transform={transform!r}", "expected a transform such as Affine()")
-        if not is_one_of(sides, (1, 2)):
-            raise GraphError("MaskedCoupling", f"sides={sides!r}", "sides must be 1 or 2")
+        sides = require_choice("MaskedCoupling", "sides", sides, (1, 2))
         self.transform = transform
         self.pattern = mask if isinstance(mask, str) else "given"
         shape = self.in_shapes[0]
@@ -145,5 +144,8 @@ def _mask(shape: Shape, mask: object) -> Tensor:
         names = " or ".join(map(repr, _PATTERNS))
         raise ArgumentError("MaskedCoupling", f"mask={mask!r}", f"mask must be {names}, or a boolean tensor")
     if bool(kept.all()) or not bool(kept.any()):
-        raise GraphError("MaskedCoupling", told, "both parts need at least one element")
+        advice = "both parts need at least one element"
+        raise GraphError(
+            "MaskedCoupling", told, f"{advice}: take Elementwise for one number" if kept.numel() == 1 else advice
+        )
     return kept

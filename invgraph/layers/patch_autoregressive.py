@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import check_conditions
 from invgraph.errors import ArgumentError, GraphError
@@ -77,8 +77,13 @@ class PatchAutoregressive(Invertible):
         reverse: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_flag("PatchAutoregressive", "reverse", reverse)
-        _check_arguments(transform, patch=patch, width=width, depth=depth, heads=heads)
+        reverse = require_flag("PatchAutoregressive", "reverse", reverse)
+        _require_transform(transform)
+        sizes = {"patch": patch, "width": width, "depth": depth, "heads": heads}
+        patch, width, depth, heads = (require_count("PatchAutoregressive", *size) for size in sizes.items())
+        if width % heads:
+            given = f"width={width}, heads={heads}"
+            raise GraphError("PatchAutoregressive", given, "width must be a multiple of heads")
         shape = self.in_shapes[0]
         self.transform, self.patch, self.reverse = transform, patch, reverse
         self.tokens = math.prod(grid("PatchAutoregressive", shape, patch))
@@ -155,7 +160,7 @@ class PatchAutoregressive(Invertible):
         return f"{super().extra_repr()}, {self.transform}, patch={self.patch}, reverse={self.reverse}"
 
 
-def _check_arguments(transform: object, **sizes: object) -> None:
+def _require_transform(transform: object) -> None:
     where = "PatchAutoregressive"
     if not isinstance(transform, Transform):
         raise ArgumentError(where, f"transform={transform!r}", "expected a transform such as Affine()")
@@ -164,11 +169,3 @@ def _check_arguments(transform: object, **sizes: object) -> None:
             "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
         )
         raise GraphError(where, f"transform={transform!r}", f"this transform {problem}: take another")
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
-        if value < 1:
-            raise GraphError(where, f"{name}={value}", f"{name} must be at least 1")
-    width, heads = sizes["width"], sizes["heads"]
-    if isinstance(width, int) and isinstance(heads, int) and width % heads:
-        raise GraphError(where, f"width={width}, heads={heads}", "width must be a multiple of heads")

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import as_number, require_choice, require_count
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import check_conditions
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.nets.contraction import Contraction, Linearization
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator
@@ -87,24 +87,18 @@ class Residual(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        for name, value in (("hidden", hidden), ("layers", layers), ("kernel", kernel), ("terms", terms),
-                            ("iterations", iterations)):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ArgumentError("Residual", f"{name}={value!r}", f"{name} must be an int")
-            if value < 1:
-                raise GraphError("Residual", f"{name}={value}", f"{name} must be at least 1")
+        sizes = {"hidden": hidden, "layers": layers, "kernel": kernel, "terms": terms, "iterations": iterations}
+        hidden, layers, kernel, terms, iterations = (require_count("Residual", *size) for size in sizes.items())
         if kernel % 2 == 0:
             raise GraphError("Residual", f"kernel={kernel}", "kernel must be odd, to keep the spatial size")
-        if isinstance(lipschitz, bool) or not isinstance(lipschitz, (int, float)):
-            raise ArgumentError("Residual", f"lipschitz: {type(lipschitz).__name__}", "lipschitz must be a number")
+        lipschitz = as_number("Residual", "lipschitz", lipschitz)
         if not 0 < lipschitz < 1:
             raise GraphError("Residual", f"lipschitz={lipschitz}", "lipschitz must lie in (0, 1): else no inverse")
-        if not is_one_of(log_det, ("exact", "estimate")):
-            raise GraphError("Residual", f"log_det={log_det!r}", "log_det must be 'exact' or 'estimate'")
+        self.exact = require_choice("Residual", "log_det", log_det, ("exact", "estimate")) == "exact"
         shape = self.in_shapes[0]
         check_conditions("Residual", shape, self.cond_shapes)
         self.lipschitz = float(lipschitz)
-        self.exact, self.terms, self.iterations = log_det == "exact", terms, iterations
+        self.terms, self.iterations = terms, iterations
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
         self.length = _length(seed, terms)
 

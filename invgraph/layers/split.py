@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from invgraph.arguments import require_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, as_shape
@@ -42,8 +43,7 @@ class Split(Invertible):
         shape = self.in_shapes[0]
         if not isinstance(sizes, Sequence):
             raise ArgumentError("Split", f"sizes={sizes!r}", "sizes must be a tuple of ints, one for each part")
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentError("Split", f"dim={dim!r}", "dim must be an int")
+        dim = require_int("Split", "dim", dim)
         if not 0 <= dim < len(shape):
             raise GraphError("Split", f"dim={dim} of shape {shape}", f"dim must be in 0..{len(shape) - 1}, no batch")
         self.sizes = as_shape(sizes, "Split")

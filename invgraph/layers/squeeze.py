@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from invgraph.arguments import require_count
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, require_divisible
 
 
@@ -42,10 +42,7 @@ class Squeeze(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, factor: int = 2) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
-        if isinstance(factor, bool) or not isinstance(factor, int):
-            raise ArgumentError("Squeeze", f"factor={factor!r}", "factor must be an int")
-        if factor < 2:
-            raise GraphError("Squeeze", f"factor={factor}", "factor must be at least 2")
+        factor = require_count("Squeeze", "factor", factor, least=2)
         require_divisible(shape, factor, "Squeeze")
         self.factor = factor
         self.axes = len(shape) - 1

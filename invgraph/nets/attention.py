@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Affine, Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Affine, Entry, affine, check_sizes, require_spatial, start
 from invgraph.nets.transformer import Attention, LayerNorm
 from invgraph.shapes import Shape, Tensors
 
@@ -96,9 +96,7 @@ class GatedAttention(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "blocks", "heads"):
-            require_size("GatedAttention", name, getattr(self, name))
-        require_odd("GatedAttention", self.kernel)
+        check_sizes(self, "hidden", "blocks", "heads", "kernel")
         if self.hidden % self.heads:
             given = f"hidden={self.hidden}, heads={self.heads}"
             raise GraphError("GatedAttention", given, "hidden must be a multiple of heads")

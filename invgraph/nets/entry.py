@@ -6,9 +6,10 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from invgraph.arguments import require_count
 from invgraph.core.given import add_rows
-from invgraph.core.subnet import Subnet, spread_vector
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.core.subnet import Subnet, SubnetFactory, spread_vector
+from invgraph.errors import GraphError
 from invgraph.fused.in_place import is_overwritable
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.shapes import Shape, Tensors
@@ -16,19 +17,14 @@ from invgraph.shapes import Shape, Tensors
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def require_size(where: str, name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not an int of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
-    if value < least:
-        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
-
-
-def require_odd(where: str, kernel: int) -> None:
-    """Refuse kernels that can't keep the spatial size."""
-    require_size(where, "kernel", kernel)
-    if kernel % 2 == 0:
-        raise GraphError(where, f"kernel={kernel}", "kernel must be odd, to keep the spatial size")
+def check_sizes(factory: SubnetFactory, *names: str) -> None:
+    """Replace fields of a frozen factory by plain ints of at least 1; a ``kernel`` must be odd as well."""
+    where = type(factory).__name__
+    for name in names:
+        size = require_count(where, name, getattr(factory, name))
+        if name == "kernel" and size % 2 == 0:
+            raise GraphError(where, f"kernel={size}", "kernel must be odd, to keep the spatial size")
+        object.__setattr__(factory, name, size)
 
 
 def require_spatial(where: str, shape: Shape) -> None:

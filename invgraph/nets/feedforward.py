@@ -13,7 +13,7 @@ from invgraph.errors import GraphError
 from invgraph.fused.in_place import relu_after
 from invgraph.fused.mlp import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
-from invgraph.nets.entry import add_conditions, require_odd, require_size, start, sum_of_conditions
+from invgraph.nets.entry import add_conditions, check_sizes, start, sum_of_conditions
 from invgraph.shapes import Shape, Tensors
 
 
@@ -106,8 +106,7 @@ class MLP(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        require_size("MLP", "hidden", self.hidden)
-        require_size("MLP", "layers", self.layers)
+        check_sizes(self, "hidden", "layers")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
@@ -144,9 +143,7 @@ class ConvNet(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        require_size("ConvNet", "hidden", self.hidden)
-        require_size("ConvNet", "layers", self.layers)
-        require_odd("ConvNet", self.kernel)
+        check_sizes(self, "hidden", "layers", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         if not 2 <= len(x_shape) <= 4:

@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Entry, affine, check_sizes, require_spatial, start
 from invgraph.shapes import Shape, Tensors
 
 
@@ -74,8 +74,7 @@ class ResidualMLP(SubnetFactory):
     blocks: int = 2
 
     def __post_init__(self) -> None:
-        require_size("ResidualMLP", "hidden", self.hidden)
-        require_size("ResidualMLP", "blocks", self.blocks)
+        check_sizes(self, "hidden", "blocks")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
@@ -115,9 +114,7 @@ class ResidualConvNet(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "blocks"):
-            require_size("ResidualConvNet", name, getattr(self, name))
-        require_odd("ResidualConvNet", self.kernel)
+        check_sizes(self, "hidden", "blocks", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         require_spatial("ResidualConvNet", x_shape)

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Entry, affine, check_sizes, require_spatial, start
 from invgraph.nets.residual import ResidualBlock
 from invgraph.shapes import Shape, Tensors
 
@@ -87,9 +87,7 @@ class UNet(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "levels"):
-            require_size("UNet", name, getattr(self, name))
-        require_odd("UNet", self.kernel)
+        check_sizes(self, "hidden", "levels", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         require_spatial("UNet", x_shape)

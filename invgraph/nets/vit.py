@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import require_size, require_spatial, start
+from invgraph.nets.entry import check_sizes, require_spatial, start
 from invgraph.nets.transformer import Block, LayerNorm
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
@@ -83,8 +83,7 @@ class ViT(SubnetFactory):
     patch: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "patch"):
-            require_size("ViT", name, getattr(self, name))
+        check_sizes(self, "width", "depth", "heads", "patch")
         if self.width % self.heads:
             raise GraphError("ViT", f"width={self.width}, heads={self.heads}", "width must be a multiple of heads")
 

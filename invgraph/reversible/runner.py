@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.ports import Ports
 from invgraph.core.vjp import ParameterGrads
-from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph, require_graph
@@ -38,16 +39,16 @@ class Reversible(Invertible):
 
     conditional = True
     arity = None
+    call_name = "graph"
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)
         super().__init__(graph.in_shapes, graph.cond_shapes)
-        if anchors is not None and (isinstance(anchors, bool) or not isinstance(anchors, int)):
-            raise ArgumentError(_WHERE, f"anchors={anchors!r}", "anchors must be an int or None")
-        if anchors is not None and anchors < 1:
-            raise GraphError(_WHERE, f"anchors={anchors}", "an anchor every k nodes: k is at least 1")
-        if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
-            raise GraphError(_WHERE, f"tolerance={tolerance!r}", "tolerance must be a positive number or None")
+        self.label = graph.label.replace("Graph", "Reversible", 1) if graph.label.startswith("Graph") else "Reversible"
+        anchors = None if anchors is None else require_count(_WHERE, "anchors", anchors)
+        tolerance = None if tolerance is None else as_number(_WHERE, "tolerance", tolerance)
+        if tolerance is not None and not tolerance > 0:
+            raise GraphError(_WHERE, f"tolerance={tolerance}", "tolerance must be a positive number or None")
         self.graph = graph
         self.tolerance = tolerance
         self.directions = (

@@ -145,8 +145,8 @@ def test_autocast_does_not_reach_into_the_solver() -> None:
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
-        ({"steps": 0}, ig.GraphError, "steps must be positive"),
-        ({"steps": 1.5}, ig.ArgumentError, "steps must be a number"),
+        ({"steps": 0}, ig.GraphError, "steps must be at least 1"),
+        ({"steps": 1.5}, ig.ArgumentError, "steps must be an int"),
         ({"time": math.inf}, ig.GraphError, "time must be positive and finite"),
         ({"trace": "guess"}, ig.GraphError, "'exact' or 'estimate'"),
         ({"solver": "rk5"}, ig.GraphError, "one of 'rk4', 'dopri5'"),
