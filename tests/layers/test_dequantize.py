@@ -112,7 +112,7 @@ def test_a_flow_over_integers_trains_its_noise() -> None:
 @pytest.mark.parametrize(
     ("shapes", "args", "error", "words"),
     [
-        (((3,), ()), {"levels": 1}, ig.GraphError, "at least 2 values"),
+        (((3,), ()), {"levels": 1}, ig.GraphError, "levels must be at least 2"),
         (((3,), ()), {"levels": 2.0}, ig.ArgumentError, "must be an int"),
         (((3,), ((2,),)), {}, ig.GraphError, "give noise="),
         (((3,), ()), {"noise": torch.nn.Linear(3, 3)}, ig.ArgumentError, "invertible layer or graph"),
