@@ -116,7 +116,7 @@ class Residual(Stochastic):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
         with own_precision(x):
-            g, at = self.net.linearize(x, self.net.precompute(cs), self.net.bounded())
+            g, at = self.net.linearize(x, self.net.precompute(cs), self.net.bounded_weights())
             return (x + g,), self._log_det(x, at)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
@@ -124,7 +124,7 @@ class Residual(Stochastic):
             return self._solve(ys[0], cs)
 
     def _solve(self, y: Tensor, cs: Tensors) -> Result:
-        given, weights = self.net.precompute(cs), self.net.bounded()
+        given, weights = self.net.precompute(cs), self.net.bounded_weights()
         with torch.no_grad():
             x = y
             for _ in range(self.iterations):
