@@ -1,4 +1,4 @@
-"""Several values into one."""
+"""Concatenation of several values into one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Concat(Invertible):
         0.
 
     Arguments:
-        in_shapes: shapes of the inputs, equal but for the axis.
-        dim: the axis, not counting the batch: 0 is the channels.
+        in_shapes: Shapes of the inputs, equal except along the axis.
+        dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: fewer than two inputs, shapes that differ elsewhere, or no such axis.
+        GraphError: There are fewer than two inputs, their shapes differ along another axis, or there is no such axis.
 
     Example:
         >>> import torch, invgraph as ig

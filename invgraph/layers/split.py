@@ -1,4 +1,4 @@
-"""One value into several."""
+"""Splitting of one value into several."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Split(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
-        sizes: sizes of the parts; they add up to the size of the axis.
-        dim: the axis, not counting the batch: 0 is the channels.
+        in_shapes: Shape of the input.
+        sizes: Sizes of the parts, which must add up to the size of the axis.
+        dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: the sizes do not add up, or there is no such axis.
+        GraphError: The sizes do not add up, or there is no such axis.
+        ArgumentError: An argument has the wrong type.
 
     Example:
         >>> import torch, invgraph as ig

@@ -35,7 +35,7 @@ _WHERE = "reversible"
 
 @final
 class Reversible(Invertible):
-    """A graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
+    """Graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
 
     conditional = True
     arity = None
@@ -98,26 +98,29 @@ class Reversible(Invertible):
 
 
 def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> Reversible:
-    """The graph as a module with the same call and parameters that trains in constant memory.
+    """Return a module that is called like the graph and has the same parameters, but trains in constant memory.
 
-    Forward keeps the outputs, conditions and inputs only. Backward walks the graph the other way: each node's inputs
-    are rebuilt from its outputs, the node runs again with gradients, and its activations are freed before the next
-    one's. A coupling's subnets are evaluated once for both. The inverse direction trains in the same way.
+    The forward pass stores only outputs, conditions and inputs. The backward pass visits the nodes in reverse order: it
+    rebuilds the inputs of a node from its outputs, runs the node again with gradients, and frees its activations before
+    it continues. The subnets of a coupling are evaluated once for both. The inverse direction trains in the same way.
 
-    A nested graph counts as one node; a :class:`~invgraph.FeatureNode` runs again once. Batch norm's running
-    statistics are updated once. Under autocast backward uses the forward's settings.
+    A nested graph counts as one node, and a :class:`~invgraph.FeatureNode` is run once more in the backward pass. The
+    backward pass uses the autocast settings of the forward pass, and does not update the statistics of batch norms.
 
     Arguments:
-        graph: any graph; it keeps working by itself, with the same parameters.
-        anchors: also keep the inputs of every k-th node, so that rounding can't build up over more than k inverses.
-        tolerance: the largest error of a rebuilt value, relative to the largest kept number, that is let pass. It is
-            checked at every anchor and at the inputs. None: no check, and no look at the data.
+        graph: Graph to train; it can still be called itself.
+        anchors: Interval k at which the inputs of nodes are stored as well, so that rounding errors accumulate over at
+            most k nodes. Default: None, to store no such inputs.
+        tolerance: Maximum relative reconstruction error before NumericsError is raised: the error of a rebuilt value
+            divided by the largest stored element. It is checked at every anchor and at the inputs. None disables the
+            check, which reads the data. Default: 1e-2.
 
     Raises:
-        GraphError: random numbers were drawn on the way (dropout in training mode), or a second derivative was asked
-            for.
-        NumericsError: an output or condition was changed in place before backward, or a rebuilt value is further from
-            the kept one than the tolerance; the message names the node that lost most precision.
+        ArgumentError: An argument has the wrong type.
+        GraphError: ``anchors`` or ``tolerance`` is out of range; in a call, random values were drawn (dropout in
+            training mode); in the backward pass, second derivatives were requested.
+        NumericsError: An output or condition was modified in place before the backward pass, or the tolerance is
+            exceeded; the message names the node that loses most precision.
 
     References:
         A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, "The Reversible Residual Network: Backpropagation Without
@@ -137,12 +140,12 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
 
 
 class Direction:
-    """One direction of a graph, and how its backward pass goes.
+    """One direction of a graph, with the plan of its backward pass.
 
     Arguments:
-        schedule: The direction.
-        opposite: The other one.
-        anchors: Keep the inputs of every k-th node; None: of no node.
+        schedule: Schedule of the direction.
+        opposite: Schedule of the opposite direction.
+        anchors: Interval at which the inputs of nodes are stored; None to store none.
     """
 
     def __init__(self, schedule: Schedule, opposite: Schedule, anchors: int | None) -> None:
@@ -154,7 +157,7 @@ class Direction:
         }
 
     def run(self, graph: Graph, values: Tensors, cs: Tensors) -> tuple[Tensors, Tensor, dict[Step, Tensors]]:
-        """Run the graph; return outputs, log-determinant, and the inputs of the anchors."""
+        """Run the graph, and return outputs, log-determinant, and the inputs of the anchors."""
         kept: dict[Step, Tensors] = {}
 
         def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
@@ -167,7 +170,15 @@ class Direction:
 
 
 class Call(NamedTuple):
-    """One call of the runner without its tensors: first the values, then the conditions, then the parameters."""
+    """Call of the runner without its tensors, which are values, conditions and parameters, in this order.
+
+    Attributes:
+        graph: Graph to run.
+        direction: Direction of the call.
+        tolerance: Maximum relative reconstruction error; None for no check.
+        values: Number of values.
+        conditions: Number of conditions.
+    """
 
     graph: Graph
     direction: Direction
@@ -177,7 +188,7 @@ class Call(NamedTuple):
 
 
 class _Reversible(torch.autograd.Function):
-    """The whole graph as one function: parameters are arguments, so that hooks on them (DDP) see their gradients."""
+    """Whole graph as one autograd function; parameters are arguments, so that hooks on them (DDP) see their grads."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -187,10 +198,10 @@ class _Reversible(torch.autograd.Function):
         with ctx.autocast.restore():
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
         if not all(map(torch.equal, random, random_states(values[0]))):
-            advice = "dropout can't be run again with the same numbers: call .eval() on it, or train the plain graph"
+            advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError(_WHERE, "a node that draws random numbers", advice)
         ctx.call, ctx.anchors = call, list(kept)
-        # A call may return an argument as it is; a function may not.
+        # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
         ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
@@ -200,7 +211,7 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
-            advice = "second derivatives need stored activations: use the plain graph where create_graph=True"
+            advice = "second derivatives need stored activations: call the graph itself where create_graph=True"
             raise GraphError(_WHERE, "a double backward", advice)
         call: Call = ctx.call
         outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
@@ -230,6 +241,6 @@ def _saved(ctx: Any) -> Tensors:
     except RuntimeError as error:
         if "inplace" not in str(error):
             raise
-        advice = "an output, input, condition or parameter was changed in place before backward: change a copy"
-        raise NumericsError(_WHERE, "saved values that are no longer there", advice) from error
+        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
+        raise NumericsError(_WHERE, "saved tensors that were overwritten", advice) from error
     return saved
