@@ -16,8 +16,8 @@ from invgraph.core.modes import evaluating
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
-from invgraph.shapes import Tensors, floating_tensor
-from invgraph.torch_internals import aoti_package
+from invgraph.shapes import Tensors
+from invgraph.torch_internals import aoti_package, floating_tensor
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

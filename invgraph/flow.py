@@ -14,7 +14,8 @@ from invgraph.arguments import require_amount, require_count
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
-from invgraph.shapes import Shape, Structured, Tensors, floating_tensor, numel
+from invgraph.shapes import Shape, Structured, Tensors, numel
+from invgraph.torch_internals import floating_tensor
 
 Base: TypeAlias = Distribution | Sequence[object] | None
 

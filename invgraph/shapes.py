@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invgraph.arguments import is_int
 from invgraph.errors import ArgumentError, GraphError
@@ -75,28 +75,6 @@ def require_divisible(shape: Shape, factor: int, where: str) -> None:
         if size % factor:
             problem = "odd" if factor == 2 else f"not divisible by {factor}"
             raise GraphError(where, given, f"{name} {size} is {problem}: crop or pad the data first")
-
-
-def floating_tensor(module: nn.Module) -> Tensor | None:
-    """Return the first floating-point parameter, or else buffer, of a module; None if it has neither.
-
-    Its dtype and device are those that the module expects of its data.
-    """
-    # Asked at every call of every layer: one loop over the dictionaries costs a tenth of module.parameters().
-    waiting: list[nn.Module | None] = [module]
-    buffer: Tensor | None = None
-    while waiting:
-        part = waiting.pop()
-        if part is None:
-            continue
-        for parameter in part._parameters.values():
-            if parameter is not None and parameter.is_floating_point():
-                return parameter
-        for value in part._buffers.values() if buffer is None else ():
-            if value is not None and value.is_floating_point():
-                buffer = value
-        waiting.extend(part._modules.values())
-    return buffer
 
 
 def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:

@@ -30,10 +30,42 @@ def is_view(x: Tensor) -> bool:
 
 
 def tensor_stores(module: nn.Module) -> Iterator[dict[str, Any]]:
-    """Yield the dictionaries in which a module and its parts keep parameters and buffers, each once."""
+    """Yield the dictionaries in which a module and its parts keep parameters and buffers, each once.
+
+    The replicas of ``nn.DataParallel`` keep their parameters as attributes, and list them in a dictionary besides.
+    """
     for part in module.modules():
         yield part._parameters
         yield part._buffers
+        if "_former_parameters" in part.__dict__:
+            yield part.__dict__["_former_parameters"]
+
+
+def floating_tensor(module: nn.Module) -> Tensor | None:
+    """Return the first floating-point parameter, or else buffer, of a module; None if it has neither.
+
+    Its dtype and device are those that the module expects of its data.
+    """
+    # Asked at every call of every layer: one loop over the dictionaries costs a tenth of module.parameters().
+    waiting: list[nn.Module | None] = [module]
+    buffer: Tensor | None = None
+    while waiting:
+        part = waiting.pop()
+        if part is None:
+            continue
+        for parameter in part._parameters.values():
+            if parameter is not None and parameter.is_floating_point():
+                return parameter
+        for value in part._buffers.values() if buffer is None else ():
+            if value is not None and value.is_floating_point():
+                buffer = value
+        waiting.extend(part._modules.values())
+    return buffer
+
+
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor has been changed in place."""
+    return tensor._version
 
 
 has_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
@@ -45,6 +77,28 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def hook_stores(module: nn.Module) -> tuple[list[dict[int, Any]], list[dict[int, Any]]]:
+    """Return the dictionaries that hold the hooks of a module, its parts, and all modules: forward, and backward."""
+    every, parts = torch.nn.modules.module, list(module.modules())
+    forward = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+    backward = [hooks for part in parts for hooks in (part._backward_hooks, part._backward_pre_hooks)]
+    forward += [every._global_forward_hooks, every._global_forward_pre_hooks]
+    backward += [every._global_backward_hooks, every._global_backward_pre_hooks]
+    return forward, backward
+
+
+def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
+    """True if a call of a module does nothing but run this function: no hooks, adapters or patches.
+
+    Arguments:
+        module: The module.
+        forward: The ``forward`` of its class, as it was when the class was made.
+    """
+    if type(module).forward is not forward or "forward" in module.__dict__:
+        return False
+    return not has_hooks(module) and not has_global_hooks()
 
 
 class Snapshot:

@@ -14,7 +14,8 @@ from invgraph.core.given import Precomputed
 from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.shapes import Shape, Structured, Tensors, as_shapes, floating_tensor
+from invgraph.shapes import Shape, Structured, Tensors, as_shapes
+from invgraph.torch_internals import floating_tensor
 
 Result = tuple[Tensors, Tensor]
 

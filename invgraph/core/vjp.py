@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import tensor_stores
 
 Grads = Sequence[Tensor | None]
 """Gradients of the loss; None stands for zero."""
@@ -34,7 +35,8 @@ class ParameterGrads:
 
     def needed(self, module: nn.Module) -> Tensors:
         """Return those parameters of a module that need a gradient."""
-        return tuple([parameter for parameter in module.parameters() if id(parameter) in self._found])
+        found = {id(tensor): tensor for store in tensor_stores(module) for tensor in store.values()}
+        return tuple([tensor for key, tensor in found.items() if key in self._found])
 
     def add(self, parameters: Tensors, grads: Grads) -> None:
         """Add the gradients that one layer contributes."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from invgraph.fused.dispatch import is_eager
-from invgraph.torch_internals import has_global_hooks, has_hooks
+from invgraph.torch_internals import is_untouched
 
-_FRESH: dict[type[nn.Module], object] = {nn.Linear: nn.Linear.forward}
+_FRESH: dict[type[nn.Module], Callable[..., Any]] = {nn.Linear: nn.Linear.forward}
 
 
 def returns_fresh(kind: type[nn.Module]) -> type[nn.Module]:
@@ -19,10 +22,8 @@ def returns_fresh(kind: type[nn.Module]) -> type[nn.Module]:
 
 def is_overwritable(layer: nn.Module) -> bool:
     """True if the layer's result may be overwritten: no hook, adapter or caller can see it."""
-    kind = type(layer)
-    if kind not in _FRESH or not is_eager() or has_hooks(layer) or has_global_hooks():
-        return False
-    return kind.forward is _FRESH[kind] and "forward" not in layer.__dict__
+    forward = _FRESH.get(type(layer))
+    return forward is not None and is_eager() and is_untouched(layer, forward)
 
 
 def relu_after(layer: nn.Module, h: Tensor) -> Tensor:

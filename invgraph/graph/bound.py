@@ -20,8 +20,8 @@ from invgraph.fused.dispatch import is_eager
 from invgraph.graph.finite import finite_observer, require_finite_start
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
-from invgraph.shapes import Structured, Tensors, floating_tensor, repeat_rows
-from invgraph.torch_internals import batch_norms
+from invgraph.shapes import Structured, Tensors, repeat_rows
+from invgraph.torch_internals import batch_norms, floating_tensor
 
 _ELEMENTS = 1 << 16
 """Inputs of more elements than this leave a CPU's caches, and convolutions then take twice as long per element."""

@@ -7,39 +7,53 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
+from invgraph.errors import GraphError
 from invgraph.graph.run import regions
-from invgraph.torch_internals import constant_floats, inductor_modes
+from invgraph.torch_internals import constant_floats, hook_stores, inductor_modes
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
 
 
-def compiled(function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
+def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
     """Return ``torch.compile(function, **settings)``, where floats such as a clamp are treated as constants.
 
     Inside another compilation the function itself is traced instead, because these settings would not apply to it.
+
+    Arguments:
+        module: The module that the function runs.
+        function: One of its directions.
+        settings: Arguments of ``torch.compile``.
     """
     run = torch.compile(function, **_safe(settings))
-    shared = settings.get("backend", "inductor") in _SAFE_BACKENDS
+    backend = settings.get("backend", "inductor")
+    forward_hooks, backward_hooks = hook_stores(module)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        with _regions(shared), constant_floats():
+        if settings.get("fullgraph") and any(backward_hooks):
+            advice = "torch can't compile them: remove them, or compile with fullgraph=False"
+            raise GraphError("Graph.compile", "full backward hooks, on a module of the graph or on all", advice)
+        hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
+        # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
+        differentiable = backend != "eager" or not torch.is_grad_enabled()
+        with _tracing(backend in _SAFE_BACKENDS and differentiable, hooks), constant_floats():
             return run(*args, **kwargs)
 
     return call
 
 
 @contextmanager
-def _regions(wanted: bool) -> Iterator[None]:
-    before = regions.wanted
-    regions.wanted = wanted
+def _tracing(wanted: bool, hooks: str) -> Iterator[None]:
+    before = regions.wanted, regions.hooks
+    regions.wanted, regions.hooks = wanted, hooks
     try:
         yield
     finally:
-        regions.wanted = before
+        regions.wanted, regions.hooks = before
 
 
 # Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) considers that memory free once

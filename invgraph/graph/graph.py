@@ -196,8 +196,8 @@ class Graph(Invertible):
         if dynamic is not None:
             require_flag("Graph.compile", "dynamic", dynamic)
         settings: dict[str, Any] = {"fullgraph": fullgraph, "dynamic": dynamic, **options}
-        compile_calls(self, partial(compiled, settings=settings))
-        self._compiled_inverse_impl = compiled(self._inverse_impl, settings)
+        compile_calls(self, partial(compiled, self, settings=settings))
+        self._compiled_inverse_impl = compiled(self, self._inverse_impl, settings)
         return self
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Result, call_checked
 from invgraph.core.ports import CheckedTensors, check_result, check_together
 from invgraph.graph.schedule import Schedule, Step
-from invgraph.shapes import Tensors, floating_tensor
-from invgraph.torch_internals import compile_region, has_hooks, is_view
+from invgraph.shapes import Tensors
+from invgraph.torch_internals import compile_region, floating_tensor, has_hooks, is_view
 
 Slots = list[Tensor | None]
 Observer = Callable[[Step, Any, Slots, Tensor], None]
@@ -108,13 +108,19 @@ def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
 
 
 class Regions(threading.local):
-    """True while a graph is traced whose equal layers share compiled code; ``compiled.py`` sets it.
+    """How a graph is traced; ``compiled.py`` sets it.
+
+    Attributes:
+        wanted: True if equal layers share compiled code.
+        hooks: The numbers of the hooks on the graph's modules. The compiler itself does not look for new ones; reading
+            this makes it trace again when they change.
 
     A region keeps views of its arguments for the backward pass, and inductor (torch 2.13) reuses that memory unless it
     is told not to. Only ``Graph.compile`` tells it, so a graph that is compiled from outside is traced without regions.
     """
 
     wanted = False
+    hooks = ""
 
 
 regions = Regions()
@@ -123,7 +129,7 @@ regions = Regions()
 def _trace_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
     """Trace a layer without its checks, which would be a good part of what there is to trace."""
     exporting = torch.compiler.is_exporting()
-    if regions.wanted and layer.compile_as_region and not exporting and type(given) is tuple:
+    if not regions.hooks and regions.wanted and layer.compile_as_region and not exporting and type(given) is tuple:
         *ys, log_det = _region(layer, inverse, len(xs), *xs, *given)
         return tuple(ys), log_det
     ys, log_det = _direction(layer, xs, given, inverse)

@@ -12,7 +12,8 @@ from torch import Tensor
 from invgraph.core.ports import Ports
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.node import ConditionNode, Declaration, FeatureNode, InputNode, Node, Sources, Value
-from invgraph.shapes import floating_tensor, numel
+from invgraph.shapes import numel
+from invgraph.torch_internals import floating_tensor
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
 from invgraph.shapes import Tensors, as_shape, numel, repeat_rows
-from invgraph.torch_internals import has_hooks
+from invgraph.torch_internals import is_transformed, is_untouched
 from invgraph.transforms.transform import Transform, require_pointwise
 
 
@@ -220,7 +220,7 @@ class _Masked(Subnet):
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""
         h, last = self._hidden(x, given), self.layers[-1]
-        if type(last) is Linear and not has_hooks(last):
+        if type(last) is Linear and is_untouched(last, _masked_forward):
             return last.rows(h, places, self.params_per_element)
         outputs: Tensor = self._call(len(self.layers) - 1, h)
         part: Tensor = outputs.unflatten(1, (self.params_per_element, -1))[:, :, places].flatten(1)
@@ -234,14 +234,32 @@ class _Masked(Subnet):
         return torch.relu(h)
 
     def _call(self, index: int, x: Tensor) -> Tensor:
-        """Call a layer; if an adapter such as LoRA wraps it, mask the linear map that the adapter computes."""
+        """Call a layer; mask the linear map of whatever has taken its place, such as a LoRA adapter."""
         layer = self.layers[index]
-        if type(layer).forward is Linear.forward:
+        if type(layer).forward is _masked_forward and "forward" not in vars(layer):
             return layer(x)  # type: ignore[no-any-return]
         mask = self.get_buffer(f"mask_{index}")
         inputs = mask.shape[1]
         columns = layer(torch.eye(inputs + 1, inputs, dtype=x.dtype, device=x.device))  # the last row is zero
-        return linear(x, (columns[:-1] - columns[-1]).t() * mask, columns[-1])
+        weight, bias = (columns[:-1] - columns[-1]).t(), columns[-1]
+        if not (torch.compiler.is_compiling() or is_transformed() or x.is_meta):
+            _require_linear(layer, weight, bias, x)
+        return linear(x, weight * mask, bias)
+
+
+_masked_forward = Linear.forward
+
+
+@torch.no_grad()
+def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor) -> None:
+    """Refuse a layer that is not the linear map with this weight and bias: there is no weight to be masked."""
+    signs = 1 - 2 * (torch.arange(weight.shape[1], device=like.device) % 2)
+    probe = torch.stack((8 * signs, -8 * signs)).to(like.dtype)  # large, so that activations bend
+    exact = probe @ weight.to(probe).t() + bias.to(probe)
+    error = (layer(probe).to(probe) - exact).abs().max()
+    if bool(error > 0.05 * exact.abs().max() + 1e-3):
+        advice = "it must be linear in its input, to be masked: give it no activation, and set dropout to 0 or .eval()"
+        raise GraphError("Autoregressive", f"a {type(layer).__name__} in place of a linear layer", advice)
 
 
 def _degrees(lowest: int, size: int, width: int) -> Tensor:

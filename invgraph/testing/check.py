@@ -8,12 +8,13 @@ import torch
 
 from invgraph.arguments import require_amount, require_count, require_seed
 from invgraph.core.invertible import Invertible, require_invertible
-from invgraph.shapes import Structured, floating_tensor
+from invgraph.shapes import Structured
 from invgraph.testing.checks import CHECKS
 from invgraph.testing.measure import measure, parts
 from invgraph.testing.randomize import draw
 from invgraph.testing.report import NodeReport, Report
 from invgraph.testing.subject import Subject, tolerances
+from invgraph.torch_internals import floating_tensor
 
 
 def check_invertible(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invgraph.shapes import batched
 from invgraph.testing.subject import Direction, Subject, gap
+from invgraph.torch_internals import version
 
 
 def shapes(subject: Subject) -> None:
@@ -45,10 +46,10 @@ def unchanged_inputs(subject: Subject) -> None:
     """No input changes, neither its values nor its version counter."""
     for direction in subject.directions:
         given = (*direction.values, *direction.conditions)
-        before = [(tensor.clone(), tensor._version) for tensor in given]
+        before = [(tensor.clone(), version(tensor)) for tensor in given]
         direction.run()
-        for index, (tensor, (value, version)) in enumerate(zip(given, before, strict=True)):
-            if tensor._version != version or not torch.equal(tensor, value):
+        for index, (tensor, (value, count)) in enumerate(zip(given, before, strict=True)):
+            if version(tensor) != count or not torch.equal(tensor, value):
                 kinds = ["input"] * len(direction.values) + ["condition"] * len(direction.conditions)
                 place = f"{kinds[index]} {index if kinds[index] == 'input' else index - len(direction.values)}"
                 advice = f"{direction.label} changed {place} in place: use out-of-place operations"
