@@ -8,13 +8,13 @@ To add a layer, add a line to ``CASES``::
 
 and, where it needs them, these fields:
 
-* ``domain``, ``codomain``: the layer takes (makes) numbers in this open interval only; default: all real numbers.
-* ``tolerance``: of round trips in float64, for inverses that iterate; say why in the layer's docstring.
-* ``tolerance32``: the same in float32, where a layer amplifies rounding by its nature.
-* ``without``: checks that can't hold, by letter, each with the reason: ``{"c": "the inverse rounds"}``.
-* ``make``: a function that returns the module, for what isn't built from shapes (graphs, ``Inverse``).
+* ``domain``, ``codomain``: Open interval of the layer's inputs (outputs). Default: all real numbers.
+* ``tolerance``: Maximum error of round trips in float64, for iterative inverses; the layer's docstring says why.
+* ``tolerance32``: The same in float32, for layers that amplify rounding errors.
+* ``without``: Checks that can't hold, by letter, each with the reason: ``{"c": "the inverse rounds"}``.
+* ``make``: Function that returns the module, for modules that are not built from shapes (graphs, ``Inverse``).
 
-Keep cases small (at most about 64 numbers a sample): each one's Jacobian is computed.
+Keep cases small (at most about 64 elements per sample): the tests compute their Jacobians.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SMALL = {"patch": 2, "width": 4, "depth": 2, "heads": 2}
 SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
 AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
 
-# Dequantize's inverse rounds down, and what it rounded off the forward draws anew, for each row by its place.
+# Dequantize's inverse rounds down; forward then draws new noise, which depends on the position of a row in the batch.
 ROUNDS = {
     **dict.fromkeys("bcdj", "the inverse makes integers, which it is exact for: it rounds"),
     **dict.fromkeys("ip", "each row has noise of its own"),
@@ -66,19 +66,19 @@ class Case:
 
     @property
     def id(self) -> str:
-        """What pytest calls the case."""
+        """Name of the case in pytest."""
         transform = self.args.get("transform")
         parts = [self.cls.__name__]
-        parts += [_changed(transform)] if transform else []
+        parts += [_describe_transform(transform)] if transform else []
         parts += self._subnet()
-        parts += [f"{key}={_told(value)}" for key, value in self.args.items() if key not in ("transform", "subnet")]
+        parts += [f"{key}={_describe(value)}" for key, value in self.args.items() if key not in ("transform", "subnet")]
         parts += [self.make.__name__] if self.make else [str(self.in_shapes).replace(" ", "")]
         parts += [str(self.cond_shapes).replace(" ", "")] if self.cond_shapes else []
         return "-".join(parts)
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """Which layer, transform and subnet the case has, whatever their arguments and shapes."""
+        """Layer, transform and subnet of the case, without their arguments and shapes."""
         return self.cls, type(self.args.get("transform")), *self._subnet(), self.make
 
     def _subnet(self) -> list[str]:
@@ -88,25 +88,25 @@ class Case:
         return [subnet.__name__ if isinstance(subnet, FunctionType) else type(subnet).__name__]
 
     def build(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
-        """The module with random parameters (freshly built ones are often the identity), tuples in and out."""
+        """Build the module, with tuples in and out, and with random parameters, as a new one is often the identity."""
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(seed)
             module = self.make() if self.make else self.cls(self.in_shapes, self.cond_shapes, **self.args)
         module = module.to(dtype)
         xs, cs = _draw(module.in_shapes, self.domain, 8, dtype, 99), _draw(module.cond_shapes, None, 8, dtype, 98)
-        if isinstance(module, (ig.ActNorm, ig.Graph)):  # what can't be called before; the rest is as it was drawn
+        if isinstance(module, (ig.ActNorm, ig.Graph)):  # these can't be called before
             module.initialize(module._inputs().pack(xs), module._conditions().pack(cs))
         return flat(randomize(module, seed=seed + 1))
 
     def data(self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0) -> tuple[Tensors, Tensors]:
-        """Inputs and conditions."""
+        """Return random inputs and conditions."""
         xs = _draw(module.in_shapes, self.domain, batch, dtype, 2 * seed)
         return xs, _draw(module.cond_shapes, None, batch, dtype, 2 * seed + 1)
 
     def latents(
         self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0
     ) -> tuple[Tensors, Tensors]:
-        """Outputs, drawn by themselves, and conditions."""
+        """Return random outputs, not computed from inputs, and conditions."""
         ys = _draw(module.out_shapes, self.codomain, batch, dtype, 2 * seed)
         return ys, _draw(module.cond_shapes, None, batch, dtype, 2 * seed + 1)
 
@@ -120,19 +120,19 @@ def _draw(shapes: Any, interval: tuple[float, float] | None, batch: int, dtype: 
     return tuple((low + (high - low) * (0.02 + 0.96 * torch.special.ndtr(n))).to(dtype) for n in normals)
 
 
-def _changed(transform: Any) -> str:
-    """A transform's name with the arguments that are not its defaults."""
-    own = (f for f in fields(transform) if getattr(transform, f.name) != f.default)
-    told = ",".join(f"{f.name}={getattr(transform, f.name)}" for f in own)
-    return type(transform).__name__ + (f"({told})" if told else "")
+def _describe_transform(transform: Any) -> str:
+    """Return a transform's name, with the arguments that differ from their defaults."""
+    changed = (f for f in fields(transform) if getattr(transform, f.name) != f.default)
+    arguments = ",".join(f"{f.name}={getattr(transform, f.name)}" for f in changed)
+    return type(transform).__name__ + (f"({arguments})" if arguments else "")
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "given" if isinstance(value, (Tensor, list, nn.Module)) else str(value).replace(" ", "")
 
 
 def plain(channels_in: int, channels_out: int) -> nn.Module:
-    """A subnet as users write them: a plain module that gets data and conditions concatenated."""
+    """Build a subnet as users often do: a module that gets data and conditions concatenated."""
     return nn.Sequential(nn.Linear(channels_in, 6), nn.Tanh(), nn.Linear(6, channels_out))
 
 
@@ -158,7 +158,7 @@ def inverse_of_split() -> ig.Inverse:
 
 
 def single_graph() -> ig.Graph:
-    """One input, one output, one condition, each declared alone: a tensor each."""
+    """Build a graph with one input, one output and one condition, each declared alone: all are bare tensors."""
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     h = ig.chain(x, (ig.Permute, {"seed": 1}), ig.ActNorm, (ig.Coupling, {"transform": AFFINE, "subnet": MLP}),
                  conditions=c)  # fmt: skip
@@ -166,7 +166,7 @@ def single_graph() -> ig.Graph:
 
 
 def wide_graph() -> ig.Graph:
-    """Two inputs, two outputs, two conditions, a feature node, and conditions on values inside the graph."""
+    """Build a graph with two inputs, outputs and conditions, a feature node, and conditions on inner values."""
     x, y = ig.InputNode(2, 4, 4, name="x"), ig.InputNode(3, name="y")
     c, d = ig.ConditionNode(2, name="c"), ig.ConditionNode(1, 2, 2, name="d")
     embedded = ig.FeatureNode(c, nn.Linear, {"in_features": 2, "out_features": 3}, name="embed")
@@ -347,7 +347,7 @@ CASES: tuple[Case, ...] = (
     Case(ig.DCT, {}, (2, 3, 4)),
     Case(ig.DCT, {"block": 3}, (1, 3, 6)),
     Case(ig.DCT, {"block": 2}, (2, 2, 4, 2)),
-    # What holds other modules.
+    # Modules that contain others.
     Case(ig.Inverse, {}, make=inverse_of_haar),
     Case(ig.Inverse, {}, make=inverse_of_coupling),
     Case(ig.Inverse, {}, make=inverse_of_split),
@@ -357,7 +357,7 @@ CASES: tuple[Case, ...] = (
 
 
 def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
-    """The cases as parameters of a test that takes seconds for each: marks for one of each kind, and for the others."""
+    """Return the cases as parameters of a test, with different marks for the first of each kind and for the others."""
     seen: set[object] = set()
     parameters = []
     for case in CASES:

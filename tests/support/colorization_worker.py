@@ -1,8 +1,8 @@
-"""What the tests of resumed colorization runs start as a process: a run in two phases that looks at what it is told to.
+"""Process started by the tests of resumed colorization runs: a run in two phases, with given validation losses.
 
     python tests/support/colorization_worker.py FOLDER RUN '{"frozen 2": 1.0, ...}' log 1
 
-kills itself where it would write the log for the first time, at ``result`` where it would write the best model.
+kills itself when it is about to write the log for the first time; with ``result`` in place of ``log``, the best model.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from colorization.photos import open_folder, statistics
 
 import invgraph as ig
 
-LOOKS = 2  # steps between two
+LOOKS = 2  # steps between two validations
 FILES = {"log": ("frozen.json", "training.json"), "result": ("model.safetensors",)}
 
 
 def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = False) -> bool:
-    """Two phases; a look at the end of every second step sees the loss that is given for it."""
+    """Train in two phases; the validation after every second step returns the loss that is given for it."""
     fitting.LEAST = LOOKS
     stage = ""
 
@@ -51,8 +51,8 @@ def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = Fal
     return True
 
 
-def killed_at(name: str, number: int) -> None:
-    """Let this process be killed when it begins to write a file for the n-th time."""
+def kill_at(name: str, number: int) -> None:
+    """Make this process kill itself when it is about to write a file for the n-th time."""
     seen = 0
     save, replace = ig.save, Path.replace
 
@@ -75,5 +75,5 @@ def killed_at(name: str, number: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    killed_at(sys.argv[4], int(sys.argv[5]))
+    kill_at(sys.argv[4], int(sys.argv[5]))
     train(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,8 +1,8 @@
 """Kill a training run with SIGKILL at random moments, and show that nothing is lost.
 
 ``python tests/support/kill_trials.py --trials 50`` trains a small model that saves after every step, kills it at a
-random moment, loads what lies on the disk, and trains on to the end: the weights must be those of the run that nobody killed,
-bit for bit. Every other trial waits for a save to begin and kills within it. The last line is JSON.
+random moment, loads the file on disk, and finishes training: the weights must equal those of an uninterrupted run, bit
+for bit. Every other trial kills during a save. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODEL = {"blocks": 4, "hidden": 128}
 
 
 def train(path: Path, phase: mmap.mmap | None, resume: bool) -> str:
-    """Train to the end, saving after every step; the digest of the weights."""
+    """Train to the end, saving after every step, and return the digest of the weights."""
     run = Run(**MODEL)
     if resume:
         run.load(path)
@@ -44,7 +44,7 @@ def train(path: Path, phase: mmap.mmap | None, resume: bool) -> str:
 
 
 def trial(path: Path, within_save: bool, seconds: float, chance: random.Random) -> tuple[bool, int] | None:
-    """Kill a run; whether it was saving at that moment, and its last whole step; None if it ended before."""
+    """Kill a run; return True if it was saving then, and its last complete step, or None if it had ended before."""
     phase = mmap.mmap(-1, 2)
     child = os.fork()
     if child == 0:
