@@ -1,4 +1,4 @@
-"""The reversible runner: training in constant memory, by rebuilding each node's inputs from its outputs."""
+"""Reversible runner: training in constant memory, by rebuilding each node's inputs from its outputs."""
 
 from __future__ import annotations
 

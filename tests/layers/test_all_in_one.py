@@ -1,4 +1,4 @@
-"""AllInOne: what its parts do together, and what it refuses."""
+"""AllInOne: composition of its parts, and arguments that it refuses."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 class Linear(nn.Module):
-    """The field ``A x``, whatever the time."""
+    """Vector field ``A x``, independent of time."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 
 class Clock(nn.Module):
-    """The field ``t x``: the last channel is the time."""
+    """Vector field ``t x``, where the last channel is the time."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Residual: it contracts, its estimate has no bias, its inverse's gradient is the implicit function's."""
+"""Residual: contraction, unbiased estimates, and the implicit gradient of the inverse."""
 
 from __future__ import annotations
 
