@@ -134,7 +134,7 @@ def load_colorizer(path: Path | str, build: Callable[[Config], Colorizer], examp
     """
     config = ig.load(path).metadata
     if not {"preset", "kind", "statistics"} <= config.keys():
-        raise ValueError(f"{path} is no saved colorizer: it tells of {sorted(config) or 'nothing'}")
+        raise ValueError(f"{path} is not a saved colorizer: its metadata has {sorted(config) or 'no keys'}")
     other = config.get("example", example)
     if example is not None and other != example:
         raise ValueError(f"{path} is a colorizer of the {other} example, not of {example}: take {other}_cinn.py")

@@ -266,13 +266,13 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
         print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
     left_out = [name for key, name in VIEWED_BY.items() if key not in rows["truth"]]
     if left_out:
-        print(f"left out for want of a network that looks at pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
+        print(f"omitted, because there is no network that evaluates pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
               file=sys.stderr)  # fmt: skip
     return 0
 
 
 VIEWED_BY = {"frechet": "Frechet distance (--viewer)", "top5": "accuracy (--classifier)"}
-HOW_TO_VIEW = 'pip install -e ".[examples,metrics]", or give a network of your own'
+HOW_TO_VIEW = 'pip install -e ".[examples,metrics]", or pass your own network'
 
 
 def run_pictures(example: Example, options: argparse.Namespace, where: Place) -> int:
