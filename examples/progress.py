@@ -43,10 +43,10 @@ class Progress:
             f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
         )
 
-    def tell(self, words: str) -> None:
+    def write(self, message: str) -> None:
         """Print a message on a line."""
         if not self.quiet:
-            print(words, file=sys.stderr, flush=True)
+            print(message, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the line of the bar."""

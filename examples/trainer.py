@@ -208,7 +208,7 @@ def train(
     with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
         if where.world > 1 and not resume:
             run.save()
-        progress.tell("training; Ctrl-C saves and stops")
+        progress.write("training; Ctrl-C saves and stops")
         while run.step < last and not stop.asked():
             batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in batches.of_step(run.step))
             run.update(wrapped, loss, batch, progress)
