@@ -107,6 +107,39 @@ def test_layers_do_not_import_each_other() -> None:
         assert others == [], ids(path)
 
 
+PRIVATE = re.compile(
+    r"torch\._(?!_version__)|\b_C\.|_hooks\b|\._(parameters|buffers|modules|version|base|grad_fn)\b|_call_impl|_NormBase"
+    r"|_former_parameters|\._is_replica|_replicate_for_data_parallel|forward_ad\._|_conv_forward"
+    r"|\b_apply\b|_load_from_state_dict|_save_to_state_dict|_version_counter"
+)
+ALLOWED = {
+    "_load_from_state_dict": "torch has no public way to read old checkpoints, or to note that tensors were loaded",
+    "_apply": "what .double() and .to() end in: matrices that are orthogonal are made anew in a wider dtype",
+    "_conv_forward": "the one place in which a convolution's own hooks, padding and parametrizations are done with",
+    "_compiled_call_impl": "named in the comment that explains _compiled_inverse_impl",
+    "torch._inductor.aoti_load_package": "named in a docstring: what users call",
+}
+"""Private names of torch that other files use, each with the reason."""
+
+
+def test_only_one_file_touches_private_names_of_torch() -> None:
+    for path in FILES:
+        if path.name == "torch_internals.py":
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.match(r"\s*(from|import) .*torch_internals", line):
+                continue
+            for name in ALLOWED:
+                line = line.replace(name, "")
+            own = re.sub(r"\b(has_hooks|has_global_hooks|forward_hooks|backward_hooks|\.hooks)\b", "", line)
+            assert not PRIVATE.search(own), f"{ids(path)}:{number}: {own.strip()}"
+
+
+def test_private_names_that_are_allowed_are_used() -> None:
+    source = "".join(path.read_text() for path in FILES)
+    assert [name for name in ALLOWED if name not in source] == []
+
+
 def test_there_are_no_star_imports() -> None:
     assert [ids(path) for path in FILES if any(name.endswith(".*") for name in imports(path))] == []
 

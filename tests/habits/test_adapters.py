@@ -20,6 +20,13 @@ from torch import Tensor, nn
 import invgraph as ig
 from invgraph.testing import randomize
 
+pytestmark = [
+    # A hook on all modules is told that the inputs of some need no gradient.
+    pytest.mark.filterwarnings("ignore:Full backward hook is firing"),
+    # The compiler looks at every attribute of a tensor that it is given.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
+
 AFFINE, ROWS, SAMPLES = ig.Affine(clamp=1.0), 3, 2
 VECTOR, IMAGE = (4,), (2, 4, 4)
 CONDITIONS = {VECTOR: ((2,), (3,)), IMAGE: ((2,), (1, 4, 4))}
@@ -226,8 +233,6 @@ def table() -> Iterator[Any]:
             yield pytest.param(habit, name, given, id=f"{habit}-{name}{' | c' if given else ''}", marks=marks)
 
 
-# A hook on all modules is told that the inputs of some need no gradient.
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize(("habit", "name", "conditional"), list(table()))
 def test_it_counts_in_every_layer(habit: str, name: str, conditional: bool) -> None:
     check(name, conditional, HABITS[habit], RUNNERS)
@@ -271,7 +276,6 @@ def compiled_table() -> Iterator[Any]:
             yield pytest.param(habit, name, row[3][-1], id=id_, marks=() if fast else pytest.mark.slow)
 
 
-@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 @pytest.mark.parametrize(("habit", "name", "conditional"), list(compiled_table()))
 def test_it_counts_in_the_compiled_runner(habit: str, name: str, conditional: bool) -> None:
     check_compiled(habit, name, conditional)

@@ -1,0 +1,234 @@
+"""Each function that uses private names of torch does what it says: a new torch that changes them shows here."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from invgraph import torch_internals as internals
+
+
+def two_linears() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+
+
+def nothing(*_: object) -> None:
+    return None
+
+
+def test_is_transformed() -> None:
+    seen: list[bool] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(internals.is_transformed())
+        return x * 1.0
+
+    x = torch.ones(2)
+    look(x)
+    torch.vmap(look)(x)
+    torch.func.grad(lambda x: look(x).sum())(x)
+    with forward_ad.dual_level():
+        look(x)
+    look(x)
+    assert seen == [False, True, True, True, False]
+
+
+def test_is_batched_grad() -> None:
+    seen: list[bool] = []
+    x = torch.ones(2, requires_grad=True)
+    y = x * 1.0
+    y.register_hook(lambda grad: seen.append(internals.is_batched_grad(grad)))
+    torch.autograd.grad(y, x, torch.eye(2)[0], retain_graph=True)
+    torch.autograd.grad(y, x, torch.eye(2), is_grads_batched=True)
+    assert seen == [False, True]
+
+
+def test_is_view() -> None:
+    x = torch.ones(4)
+    assert internals.is_view(x[:2])
+    assert not internals.is_view(x)
+    assert not internals.is_view(x[:2].clone())
+
+
+def test_tensor_stores() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    found = {id(tensor) for store in internals.tensor_stores(net) for tensor in store.values() if tensor is not None}
+    assert found == {id(tensor) for tensor in (*net.parameters(), *net.buffers())}
+    twice = nn.Sequential(net, net)
+    assert len(list(internals.tensor_stores(twice))) == 2 * len(list(twice.modules()))
+    part = net[0]._replicate_for_data_parallel()
+    part._former_parameters = {"weight": net[0].weight}
+    assert [tensor is net[0].weight for store in internals.tensor_stores(part) for tensor in store.values()] == [True]
+
+
+def test_floating_tensor() -> None:
+    net = two_linears()
+    assert any(internals.floating_tensor(net) is parameter for parameter in net.parameters())
+    assert internals.floating_tensor(nn.ReLU()) is None
+    holder = nn.Module()
+    holder.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+    holder.register_buffer("scale", torch.ones(()))
+    assert internals.floating_tensor(holder) is holder.scale
+
+
+def test_version() -> None:
+    x = torch.ones(2)
+    before = internals.version(x)
+    x.add_(1)
+    assert internals.version(x) == before + 1
+
+
+def test_has_global_hooks() -> None:
+    assert not internals.has_global_hooks()
+    for register in ("forward_hook", "forward_pre_hook", "full_backward_hook", "full_backward_pre_hook"):
+        handle = getattr(nn.modules.module, f"register_module_{register}")(nothing)
+        assert internals.has_global_hooks(), register
+        handle.remove()
+    assert not internals.has_global_hooks()
+
+
+REGISTER = ("register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook",
+            "register_full_backward_pre_hook")  # fmt: skip
+
+
+@pytest.mark.parametrize("register", REGISTER)
+def test_has_hooks(register: str) -> None:
+    layer = nn.Linear(2, 2)
+    assert not internals.has_hooks(layer)
+    handle = getattr(layer, register)(nothing)
+    assert internals.has_hooks(layer)
+    handle.remove()
+    assert not internals.has_hooks(layer)
+
+
+@pytest.mark.parametrize("register", REGISTER)
+def test_hook_stores(register: str) -> None:
+    net = two_linears()
+    forward, backward = internals.hook_stores(net)
+    assert not any((*forward, *backward))
+    handle = getattr(net[2], register)(nothing)
+    assert (any(forward), any(backward)) == ("backward" not in register, "backward" in register)
+    handle.remove()
+    handle = getattr(nn.modules.module, register.replace("register", "register_module"))(nothing)
+    assert (any(forward), any(backward)) == ("backward" not in register, "backward" in register)
+    handle.remove()
+
+
+def changed(how: str, net: nn.Sequential) -> Any:
+    """Change the last layer; what undoes a change that outlives the network is returned."""
+    layer = net[2]
+    if how == "hook":
+        layer.register_forward_hook(nothing)
+    elif how == "global hook":
+        return nn.modules.module.register_module_forward_hook(nothing)
+    elif how == "instance":
+        layer.forward = layer.forward
+    elif how == "class":
+        layer.__class__ = type("Other", (nn.Linear,), {"forward": lambda self, x: x})
+    elif how == "parameter":
+        layer.weight = nn.Parameter(layer.weight.detach())
+    elif how == "part":
+        net[2] = nn.Linear(3, 2)
+    return None
+
+
+@pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class"])
+def test_is_untouched(how: str) -> None:
+    net = two_linears()
+    assert internals.is_untouched(net[2], nn.Linear.forward)
+    handle = changed(how, net)
+    assert not internals.is_untouched(net[2], nn.Linear.forward)
+    if handle:
+        handle.remove()
+
+
+@pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class", "parameter", "part"])
+def test_snapshot(how: str) -> None:
+    net = two_linears()
+    snapshot = internals.Snapshot(net)
+    with torch.no_grad():
+        net[0].weight.add_(1)
+    assert snapshot.holds()
+    handle = changed(how, net)
+    assert not snapshot.holds()
+    if handle:
+        handle.remove()
+
+
+def test_batch_norms() -> None:
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d)
+    net = nn.Sequential(*(kind(2) for kind in kinds), nn.LayerNorm(2))
+    assert [type(part) for part in internals.batch_norms(net)] == list(kinds)
+
+
+def test_compile_calls() -> None:
+    layer, calls = nn.Linear(2, 2), list[str]()
+    layer.register_forward_hook(lambda *_: calls.append("hook"))
+
+    def wrap(function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            calls.append("wrapped")
+            return function(*args)
+
+        return call
+
+    internals.compile_calls(layer, wrap)
+    layer(torch.ones(1, 2))
+    assert calls == ["wrapped", "hook"]
+    copy.deepcopy(layer)(torch.ones(1, 2))
+    assert calls[2:] == ["hook"]
+
+
+def test_constant_floats() -> None:
+    compilations = list[str]()
+
+    def count(graph: Any, inputs: Any) -> Any:
+        compilations.append("one")
+        return graph
+
+    def times(x: Tensor, factor: float) -> Tensor:
+        return x * factor
+
+    run = torch.compile(times, backend=count, fullgraph=True)
+    with internals.constant_floats():
+        for factor in (1.5, 2.5, 3.5):
+            assert torch.equal(run(torch.ones(2), factor), torch.full((2,), factor))
+    assert len(compilations) == 3
+
+
+def test_inductor_modes() -> None:
+    modes = internals.inductor_modes()
+    assert "triton.cudagraphs" in modes["reduce-overhead"]
+    assert "max-autotune" in modes
+
+
+def test_compile_region() -> None:
+    region = internals.compile_region(lambda x: (x + 1,))
+    assert torch.equal(region(torch.ones(2))[0], torch.full((2,), 2.0))
+    run = torch.compile(lambda x: region(region(x)[0])[0], backend="aot_eager", fullgraph=True)
+    assert torch.equal(run(torch.ones(2)), torch.full((2,), 3.0))
+
+
+@pytest.mark.slow
+def test_aoti_package(tmp_path: Path) -> None:
+    x = torch.randn(3, 2)
+    net = two_linears()
+    with torch.no_grad():
+        program = torch.export.export(net, (x,))
+        path = internals.aoti_package(program, str(tmp_path / "net.pt2"))
+        torch.testing.assert_close(torch._inductor.aoti_load_package(path)(x), net(x))
+
+
+def test_each_function_has_a_test() -> None:
+    own = [name for name, value in vars(internals).items() if getattr(value, "__module__", "") == internals.__name__]
+    named = {name.removeprefix("test_") for name, value in globals().items() if isinstance(value, FunctionType)}
+    kinds = [name for name in (*own, "has_global_hooks") if not inspect.ismodule(getattr(internals, name))]
+    assert {name.lower() for name in kinds} <= named
