@@ -38,7 +38,7 @@ def build(blocks: int = 24, hidden: int = 512) -> ig.Flow:
     image = ig.InputNode(1, 28, 28, name="image")
     digit = ig.ConditionNode(10, name="digit")
     coupling = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=hidden)}
-    h: ig.Value = ig.Node(image, ig.Flatten, name="flatten")
+    h = ig.Node(image, ig.Flatten, name="flatten")
     for k in range(blocks):
         h = ig.Node(h, ig.Permute, {"seed": k}, name=f"permute_{k}")
         h = ig.Node(h, ig.Coupling, coupling, conditions=digit, name=f"coupling_{k}")

@@ -365,7 +365,7 @@ class TestTraining:
 
 
 def adamw_by_hand(recipe):
-    """Weights and averaged weights after the recipe's steps on the toy, by the formulas of AdamW (Loshchilov, Hutter)."""
+    """Weights and averaged weights after the recipe's steps on the toy, by the formulas of AdamW."""
     flow = toy().double()
     weights = list(flow.parameters())
     first, second, averages = ([torch.zeros_like(w) for w in weights] for _ in range(3))
