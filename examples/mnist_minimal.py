@@ -48,7 +48,7 @@ def build(blocks: int = 24, hidden: int = 512) -> ig.Flow:
 def train(flow: ig.Flow, steps: int, batch: int, rate: float, device: str) -> None:
     """Maximum likelihood: the paper's Eq. 6, in nats per pixel."""
     digits = data.load("train")
-    conditions = data.one_hot(digits.labels)
+    conditions = data.condition(digits.labels)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=rate, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     for step in range(1, steps + 1):
@@ -68,7 +68,7 @@ def train(flow: ig.Flow, steps: int, batch: int, rate: float, device: str) -> No
 def draw(flow: ig.Flow, path: Path, device: str, rows: int = 8, temperature: float = 0.7) -> None:
     """Draw one latent code a row, decoded as each of the ten digits: a row keeps its style, a column its digit."""
     z = temperature * torch.randn(rows, flow.dims, generator=torch.Generator().manual_seed(0))
-    digit = torch.eye(10).repeat(rows, 1).to(device)
+    digit = data.condition(torch.arange(10).repeat(rows)).to(device)
     x, _ = flow.graph.inverse(z.repeat_interleave(10, 0).to(device), digit)
     # The model has learnt noisy pictures, so that it generates noise too: take the expected picture behind it.
     x = flow.denoise(x, digit, sigma=NOISE / data.STD)

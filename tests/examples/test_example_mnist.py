@@ -117,6 +117,14 @@ class TestData:
         pixels = torch.rand(3, 28, 28, dtype=torch.float64)
         torch.testing.assert_close(data.to_pixels(data.standardize(pixels))[:, 0], pixels, rtol=0, atol=1e-15)
 
+    def test_conditions_are_one_hot_with_mean_0_and_deviation_1(self):
+        conditions = data.condition(torch.arange(10))
+        assert conditions.argmax(1).tolist() == list(range(10))
+        assert conditions.dtype == torch.float32
+        assert conditions.unique().numel() == 2
+        torch.testing.assert_close(conditions.mean(0), torch.zeros(10), rtol=0, atol=1e-6)
+        torch.testing.assert_close(conditions.std(0, correction=0), torch.ones(10), rtol=0, atol=1e-6)
+
 
 def tiny_flow(seed=0):
     torch.manual_seed(seed)
@@ -176,7 +184,7 @@ class TestFigures:
     def test_the_loss_is_equation_6_and_nll_has_the_constant(self):
         flow = stirred(tiny_flow(), torch.float32)
         x, labels = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(6)
-        c = data.one_hot(labels)
+        c = data.condition(labels)
         z, log_det = flow.graph(x, c)
         by_hand = (0.5 * z.square().sum(1) - log_det).mean().item() / 784
         assert mnist_cinn.loss(flow, x, c).item() == pytest.approx(by_hand, abs=1e-6)

@@ -29,7 +29,7 @@ def test_it_is_the_model_of_the_full_example():
             generator = torch.Generator().manual_seed(1)
             for weight in flow.parameters():
                 weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
-    x, c = torch.randn(3, 1, 28, 28), data.one_hot(torch.arange(3))
+    x, c = torch.randn(3, 1, 28, 28), data.condition(torch.arange(3))
     torch.testing.assert_close(short.log_prob(x, c), full.log_prob(x, c))
 
 
