@@ -105,7 +105,7 @@ def train_command(args: argparse.Namespace) -> None:
             print(f"preset {args.preset}: {preset.blocks} blocks, {preset.hidden} hidden, {count:,} parameters")
             print(f"{recipe.steps:,} steps of {recipe.batch} digits on {where.device}, processes: {where.world}")
         digits = data.load("train")
-        draw = Noisy(digits.pixels, data.one_hot(digits.labels), preset.noise)
+        draw = Noisy(digits.pixels, data.condition(digits.labels), preset.noise)
         metadata = {"example": "mnist_cinn", "preset": args.preset, "noise": preset.noise,
                     "model": {"blocks": preset.blocks, "hidden": preset.hidden, "clamp": preset.clamp}}  # fmt: skip
         history = train(flow, loss, draw, len(digits.labels), recipe, where=where, checkpoint=checkpoint,

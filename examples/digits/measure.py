@@ -54,7 +54,7 @@ def bits_per_dim(nats_per_dim: float) -> float:
 def nll(flow: ig.Flow, x: Tensor, labels: Tensor, batch: int = 500) -> float:
     """Return the mean negative log-likelihood, in nats per dimension."""
     device = next(flow.parameters()).device
-    pairs = zip(x.split(batch), data.one_hot(labels).split(batch), strict=True)
+    pairs = zip(x.split(batch), data.condition(labels).split(batch), strict=True)
     log_probs = [flow.log_prob(a.to(device), c.to(device)).cpu() for a, c in pairs]
     return -torch.cat(log_probs).double().mean().item() / DIMS
 
@@ -63,13 +63,13 @@ def generate(flow: ig.Flow, each: int, temperature: float, seed: int) -> tuple[T
     """Draw ``each`` digits of every class, ``(each * 10, 1, 28, 28)``; return them and their labels."""
     device = next(flow.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    x = flow.sample(each, torch.eye(10, device=device), temperature, generator=generator)
+    x = flow.sample(each, data.condition(torch.arange(10, device=device)), temperature, generator=generator)
     return x.flatten(0, 1), torch.arange(10, device=device).repeat(each)
 
 
 def denoise(flow: ig.Flow, x: Tensor, labels: Tensor, noise: float, batch: int = 500) -> Tensor:
     """Remove the training noise, in units of the pixel range, from digits."""
-    pairs = zip(x.split(batch), data.one_hot(labels).to(x.device).split(batch), strict=True)
+    pairs = zip(x.split(batch), data.condition(labels).to(x.device).split(batch), strict=True)
     return torch.cat([flow.denoise(a, c, sigma=noise / data.STD) for a, c in pairs])
 
 
@@ -79,7 +79,7 @@ def round_trip(flow: ig.Flow, x: Tensor, labels: Tensor) -> dict[str, float]:
     errors = {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         graph = copy.deepcopy(flow.graph).to(dtype)
-        a, c = x.to(device, dtype), data.one_hot(labels).to(device, dtype)
+        a, c = x.to(device, dtype), data.condition(labels).to(device, dtype)
         with torch.no_grad():
             back, _ = graph.inverse(graph(a, c)[0], c)
         errors[name] = (back - a).abs().max().item()

@@ -58,7 +58,7 @@ def _decode(flow: ig.Flow, z: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     rows = len(z)
     labels = torch.arange(10, device=z.device).repeat(rows)
     with torch.no_grad():
-        x, _ = flow.graph.inverse(z.repeat_interleave(10, 0), data.one_hot(labels))
+        x, _ = flow.graph.inverse(z.repeat_interleave(10, 0), data.condition(labels))
     tidy = denoise(flow, x, labels, noise)
     plain, denoised = (data.to_pixels(pictures).reshape(rows, 10, 28, 28) for pictures in (x, tidy))
     return plain, denoised
@@ -86,7 +86,7 @@ def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int 
     chosen = torch.stack([torch.nonzero(test.labels == row % 10)[3 + row // 10, 0] for row in range(rows)])
     x = noisy(test.pixels[chosen], noise, torch.Generator().manual_seed(seed)).to(device)
     with torch.no_grad():
-        z, _ = flow.graph(x, data.one_hot(test.labels[chosen]).to(device))
+        z, _ = flow.graph(x, data.condition(test.labels[chosen]).to(device))
     _, tiles = _decode(flow, z, noise)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 0.345 * rows + 0.3), layout="constrained")
@@ -123,7 +123,7 @@ def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Te
     device = next(flow.parameters()).device
     test = data.load("test")
     pixels = test.pixels[:count].float() / 255
-    pairs = zip(data.standardize(pixels).split(batch), data.one_hot(test.labels[:count]).split(batch), strict=True)
+    pairs = zip(data.standardize(pixels).split(batch), data.condition(test.labels[:count]).split(batch), strict=True)
     z = torch.cat([flow.graph(x.to(device), c.to(device))[0].cpu() for x, c in pairs]).double()
     centred = z - z.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
