@@ -7,13 +7,17 @@ import json
 import pytest
 from golden import FILE, keyed, values
 
+import invgraph as ig
+
 GOLDEN = json.loads(FILE.read_text())
 CASES = keyed()
 
 
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "readable"])
 @pytest.mark.parametrize("name", [name for name in CASES if name in GOLDEN])
-def test_values_are_the_golden_ones(name: str) -> None:
-    found, wanted = values(CASES[name]), GOLDEN[name]
+def test_values_are_the_golden_ones(name: str, kernels: bool) -> None:
+    with ig.fused(kernels):
+        found, wanted = values(CASES[name]), GOLDEN[name]
     tolerance = max(CASES[name].tolerance, 1e-9)
     for direction in ("forward", "inverse"):
         assert found[direction] == pytest.approx(wanted[direction], rel=tolerance, abs=tolerance)

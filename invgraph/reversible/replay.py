@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.torch_internals import batch_norms, tensor_stores
+from invgraph.torch_internals import batch_norms, tensor_stores, version
 
 
 class Autocast(NamedTuple):
@@ -36,6 +36,25 @@ def random_states(reference: Tensor) -> tuple[Tensor, ...]:
     if reference.device.type == "cuda":
         states.append(torch.cuda.get_rng_state(reference.device))
     return tuple(states)
+
+
+def changing_part(module: nn.Module, states: Mapping[int, int]) -> str | None:
+    """Return the name of a part, other than batch norm, whose buffers a call has changed; None if there is none.
+
+    Arguments:
+        module: The module that was called.
+        states: What :func:`buffer_states` returned before the call.
+    """
+    norms = set(batch_norms(module))
+    for name, part in module.named_modules():
+        if part not in norms and any(states.get(id(b)) != version(b) for b in part.buffers(recurse=False)):
+            return f"{name} ({type(part).__name__})"
+    return None
+
+
+def buffer_states(module: nn.Module) -> dict[int, int]:
+    """Return how often each buffer of a module has been changed."""
+    return {id(buffer): version(buffer) for buffer in module.buffers()}
 
 
 @contextmanager

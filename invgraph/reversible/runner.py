@@ -22,6 +22,8 @@ from invgraph.reversible.backward import Backward
 from invgraph.reversible.plan import Stage, plan
 from invgraph.reversible.replay import (
     Autocast,
+    buffer_states,
+    changing_part,
     frozen_statistics,
     parameters_of_the_call,
     places_of,
@@ -195,8 +197,13 @@ class _Reversible(torch.autograd.Function):
         values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
         ctx.autocast = Autocast.current(values[0].device.type)
         random = random_states(values[0])
+        buffers = buffer_states(call.graph)
         with ctx.autocast.restore():
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
+        changed = changing_part(call.graph, buffers)
+        if changed is not None:
+            advice = "a second run would give something else: call .eval() on it, or train the plain graph"
+            raise GraphError(_WHERE, f"{changed}, whose buffers change at each call", advice)
         if not all(map(torch.equal, random, random_states(values[0]))):
             advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError(_WHERE, "a node that draws random numbers", advice)

@@ -297,3 +297,45 @@ def test_a_hook_put_on_a_compiled_graph_counts() -> None:
     assert not torch.allclose(graph((x,))[0][0], before)
     handle.remove()
     assert torch.allclose(graph((x,))[0][0], before)
+
+
+@pytest.mark.parametrize("habit", ["spectral_norm, old", "spectral_norm, parametrization"])
+def test_a_reversible_graph_refuses_layers_that_change_at_each_call(habit: str) -> None:
+    graph = Subject("MLP", False, HABITS[habit]).graph.train()
+    (x,), _ = draw(graph, ROWS, 0)
+    with pytest.raises(ig.errors.GraphError, match=r"layers\.coupling.*buffers change at each call(.|\n)*\.eval\(\)"):
+        ig.reversible(graph)((x,))
+    ig.reversible(graph.eval())((x,))
+
+
+@pytest.mark.parametrize("layer", ["tanh", "dropout"])
+def test_autoregressive_refuses_a_layer_that_is_not_linear(layer: str) -> None:
+    graph = copy.deepcopy(built("Autoregressive", False))
+    (x,), _ = draw(graph, ROWS, 0)
+    place = places(graph)[1]
+    extra = nn.Tanh() if layer == "tanh" else nn.Dropout(0.5)
+    place.replace(nn.Sequential(place.layer, extra))
+    with pytest.raises(ig.errors.GraphError, match=r"a Sequential in place of a linear layer(.|\n)*no activation"):
+        graph.train()((x,))
+    if layer == "dropout":
+        graph.eval()((x,))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz.*")
+@pytest.mark.parametrize("name", ["MLP", "MLP of 2 hidden layers", "ResidualMLP", "Sequential", "ViT", "Autoregressive",
+                                  "MaskedCoupling", "AllInOne", "Elementwise", "Householder"])  # fmt: skip
+def test_dynamic_quantisation_counts(name: str) -> None:
+    graph = torch.ao.quantization.quantize_dynamic(copy.deepcopy(built(name, True)).float(), {nn.Linear})
+    assert any("Quantized" in type(module).__name__ or "quantized" in type(module).__module__
+               for module in graph.modules())  # fmt: skip
+    leaves = tuple(tuple(t.detach().float() for t in ts) for ts in draw(graph, ROWS, 0))
+    with torch.no_grad():
+        for inverse in (False, True):
+            with ig.fused(False):
+                right = found(direction(graph, inverse), leaves, (), False)["values"]
+            bound = direction(graph.bind(leaves[1]), inverse)(tuple(x[None] for x in leaves[0]))
+            own = found(direction(graph, inverse), leaves, (), False)["values"]
+            again = found(direction(ig.reversible(graph), inverse), leaves, (), False)["values"]
+            for a, b, c, d in zip(right, own, again, (*bound[0], bound[1]), strict=True):
+                for other in (b, c, d.flatten(0, 1)):
+                    torch.testing.assert_close(a, other, rtol=1e-5, atol=1e-5)
