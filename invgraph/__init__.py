@@ -81,6 +81,7 @@ from invgraph.transforms.volume_preserving import VolumePreserving as VolumePres
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from invgraph import freia as freia
     from invgraph import testing as testing
 else:
 
@@ -92,7 +93,7 @@ else:
 
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
-        if name == "testing":
+        if name in ("freia", "testing"):
             import importlib
 
             return importlib.import_module(f"invgraph.{name}")
