@@ -31,13 +31,13 @@ from invgraph.export import export_aoti as export_aoti
 from invgraph.export import export_onnx as export_onnx
 from invgraph.flow import Flow as Flow
 from invgraph.fused.dispatch import fused as fused
+from invgraph.graph.chain import chain as chain
 from invgraph.graph.graph import Graph as Graph
 from invgraph.graph.node import ConditionNode as ConditionNode
 from invgraph.graph.node import FeatureNode as FeatureNode
 from invgraph.graph.node import InputNode as InputNode
 from invgraph.graph.node import Node as Node
 from invgraph.graph.node import Value as Value
-from invgraph.graph.node import chain as chain
 from invgraph.layers.actnorm import ActNorm as ActNorm
 from invgraph.layers.all_in_one import AllInOne as AllInOne
 from invgraph.layers.autoregressive import Autoregressive as Autoregressive

@@ -122,12 +122,11 @@ class Ports(NamedTuple):
         elif value.ndim != len(shape) + 1:
             advice = f"wrong number of dimensions: {value.ndim} instead of {len(shape) + 1}"
         elif len(shape) == 3 and value.shape[1:] == (*shape[1:], shape[0]):
-            advice = f"channels come first: write {self._name(index)}.permute(0, 3, 1, 2)"
+            advice = f"wrong shape: channels come first, write {self._name(index)}.permute(0, 3, 1, 2)"
         else:
             wrong = [axis for axis in range(1, value.ndim) if value.shape[axis] != shape[axis - 1]]
-            advice = ", ".join(
-                f"axis {axis} has size {value.shape[axis]} instead of {shape[axis - 1]}" for axis in wrong
-            )
+            sizes = (f"axis {axis} has size {value.shape[axis]} instead of {shape[axis - 1]}" for axis in wrong)
+            advice = f"wrong shape: {', '.join(sizes)}"
         return ShapeError(where, f"{self.label(index)}: {expected}", advice)
 
     def _not_floating(self, where: str, index: int, value: Tensor) -> InputTypeError:

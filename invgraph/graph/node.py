@@ -19,8 +19,7 @@ from invgraph.graph.construct import build_layer, build_network, feature_shapes
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
-_KEYED = ("node", "feature", "chain")
-"""What names keys of an ``nn.ModuleDict``, which keeps some to itself."""
+_KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDict, which reserves some
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,7 +67,7 @@ class Declaration:
 
     def _freeze(self, name: object, shapes: tuple[Shape, ...], place: int, **fields: object) -> None:
         values = tuple(Value(self, index, shape) for index, shape in enumerate(shapes))
-        fields.update(name=_checked_name(self.kind, name), order=next(_order), place=place)
+        fields.update(name=check_name(self.kind, name), order=next(_order), place=place)
         fields.update(shapes=shapes, outputs=values)
         self.__dict__.update(fields)
 
@@ -96,8 +95,7 @@ class Declaration:
             GraphError: it makes several; each has its own, ``node[0].shape``.
         """
         if len(self.shapes) != 1:
-            given = f"the shape of {len(self.shapes)} outputs"
-            raise GraphError(self.told, given, "each output has its own: ask node[0].shape")
+            raise GraphError(self.told, f"shape of {len(self.shapes)} outputs", "each has its own: ask node[0].shape")
         return self.shapes[0]
 
     @property
@@ -234,46 +232,6 @@ class Node(Declaration):
         self._freeze(name, layer.out_shapes, place, sources=sources, conditions=given, module=layer)
 
 
-def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str | None = None) -> Node:
-    """A node for each layer, each reading what the one before it made.
-
-    Arguments:
-        inputs: what the first layer reads.
-        layers: classes, pairs ``(class, args)``, or layers already built.
-        conditions: given to every layer that takes conditions: built ones that were built with some, and classes that
-            take them with these arguments (an ``Elementwise`` without a subnet takes none).
-        name: if given, the nodes are called ``name_0``, ``name_1``, ...
-
-    Example:
-        >>> import invgraph as ig
-        >>> x = ig.InputNode(1, 28, 28, name="image")
-        >>> h = ig.chain(x, ig.Flatten, (ig.Permute, {"seed": 1}))
-        >>> h.shapes
-        ((784,),)
-    """
-    if not layers:
-        raise ArgumentError("chain", "no layers", "a chain needs at least one layer")
-    if name is not None:
-        _checked_name("chain", name)
-    node: Sources = inputs
-    for index, layer in enumerate(layers):
-        module, args = layer if isinstance(layer, tuple) and len(layer) == 2 else (layer, None)
-        given = conditions if _takes_conditions(module, args) else ()
-        node = Node(node, module, args, conditions=given, name=None if name is None else f"{name}_{index}")
-    assert isinstance(node, Node)
-    return node
-
-
-def _takes_conditions(module: object, args: object) -> bool:
-    """Whether a layer takes conditions, as it was built, or as it would be built with these arguments."""
-    if isinstance(module, Invertible):
-        return bool(module.cond_shapes)
-    if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:
-        return False
-    needed = module.condition_argument
-    return needed is None or (isinstance(args, Mapping) and args.get(needed) is not None)
-
-
 def _label(kind: str, name: object, module: object) -> str:
     """Return what an error of a declaration calls the node: ``node 'a' (Haar)``."""
     layer = module.__name__ if isinstance(module, FunctionType) else _class_name(module)
@@ -287,11 +245,12 @@ def _class_name(module: object) -> str:
 def _place(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> int:
     """Return 63 bits that are the same in every process: of a node's kind, class or shape, name, and what it reads."""
     places = [[(value.node.place, value.index) for value in values] for values in read]
-    facts = repr((kind, what, _checked_name(kind, name), places))
+    facts = repr((kind, what, check_name(kind, name), places))
     return int.from_bytes(hashlib.sha256(facts.encode()).digest()[:8], "big") >> 1
 
 
-def _checked_name(kind: str, name: object) -> str | None:
+def check_name(kind: str, name: object) -> str | None:
+    """Return the name of a node, or of a chain; refuse what can't be one."""
     if name is None:
         return None
     where, given = kind, f"name={name!r}"
@@ -335,7 +294,6 @@ def _value(where: str, source: object, what: str) -> Value:
     if not isinstance(source, Declaration):
         raise ArgumentError(where, f"{what}: {type(source).__name__}", "expected a Node or value")
     if len(source.outputs) != 1:
-        name = source.name or "node"
-        count = len(source.outputs)
-        raise GraphError(where, f"{what}: {source!r}", f"{source.told} has {count} outputs; pick one with {name}[0]")
+        advice = f"{source.told} has {len(source.outputs)} outputs; pick one with {source.name or 'node'}[0]"
+        raise GraphError(where, f"{what}: {source!r}", advice)
     return source.outputs[0]

@@ -423,7 +423,7 @@ CALLS = (
         ("output 'conv': expected (B, 3, 8, 8)",)),
     Bad("64d", lambda: IMAGE(torch.zeros(2, 3, 8, 6), D), ShapeError, ("axis 3 has size 6 instead of 8",)),
     Bad("64e", lambda: IMAGE(torch.zeros(2, 8, 8, 3), D), ShapeError,
-        ("channels come first: write x.permute(0, 3, 1, 2)",)),
+        ("channels come first, write x.permute(0, 3, 1, 2)",)),
     Bad("64f", lambda: NAMED(torch.zeros(2, 3)), ShapeError, ("Graph 'cinn'", "expected (B, 4), got (2, 3)")),
     Bad("64c", lambda: IMAGE(torch.zeros(2, 3, 64), D), ShapeError, ("3 instead of 4",)),
     Bad("65", lambda: IMAGE(X[0], D), ShapeError, ("did you forget the batch dimension?", "x.unsqueeze(0)")),
