@@ -9,7 +9,7 @@ import torch
 from digits import data
 from PIL import Image
 
-TINY = ["--blocks", "2", "--hidden", "8", "--batch", "16", "--device", "cpu"]
+TINY = ["--blocks", "2", "--hidden", "32", "--device", "cpu"]
 
 
 def test_its_defaults_are_the_paper_s_model():
@@ -35,11 +35,11 @@ def test_it_is_the_model_of_the_full_example():
 
 def test_it_learns_and_draws(tmp_path, capsys):
     losses = {}
-    for steps in (1, 30):
+    for steps in (1, 40):
         out = tmp_path / str(steps) / "digits.png"
-        mnist_minimal.main([*TINY, "--steps", str(steps), "--rate", "1e-2", "--out", str(out)])
+        mnist_minimal.main([*TINY, "--steps", str(steps), "--out", str(out)])
         losses[steps] = float(re.search(r"test loss ([+-]\d\.\d+) nats", capsys.readouterr().out)[1])
         with Image.open(out) as image:
             image.load()
             assert image.size == (1120, 896)  # ten digits across, eight down, four times as large
-    assert losses[30] < losses[1] - 0.05
+    assert losses[40] < losses[1] - 0.1
