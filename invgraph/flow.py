@@ -227,9 +227,8 @@ class Flow(nn.Module):
         """Raise InputTypeError if dtype or device of a base differ from those of the latents."""
         for index, (own, z) in enumerate(zip(self._base_tensors, zs, strict=True)):
             if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
-                given = f"base {index}: {own.dtype} on {own.device}"
                 advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, so build it there"
-                raise InputTypeError("Flow", given, advice)
+                raise InputTypeError("Flow", f"base {index}: {own.dtype} on {own.device}", advice)
 
     def extra_repr(self) -> str:
         if self.base is None:
