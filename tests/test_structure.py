@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import count_calls
 import pytest
 
 import invgraph as ig
@@ -247,3 +248,11 @@ def test_importing_the_library_stays_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_trip_through_a_graph_takes_few_python_calls() -> None:
+    """What a reader steps through, and what small batches pay for: measured by tests/support/count_calls.py."""
+    counts = {name: trip.files.total() for name, trip in count_calls.trips().items()}
+    assert counts["graph(x, c)"] <= 110
+    assert counts["bound.inverse(z)"] <= 110
+    assert counts["reversible"] <= 250

@@ -85,11 +85,16 @@ def add_grads(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 def vjp(outputs: Sequence[Tensor], grad_outputs: Grads, leaves: Sequence[Tensor]) -> list[Tensor | None]:
     """Return the gradients of the leaves; None for a leaf that the outputs do not depend on."""
-    pairs = [(y, grad) for y, grad in zip(outputs, grad_outputs, strict=True) if grad is not None and y.requires_grad]
+    ys: list[Tensor] = []
+    grads: list[Tensor] = []
+    for y, grad in zip(outputs, grad_outputs, strict=True):
+        if grad is not None and y.requires_grad:
+            ys.append(y)
+            grads.append(grad)
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    if not pairs or not wanted:
+    if not ys or not wanted:
         return [None] * len(leaves)
-    found = iter(torch.autograd.grad([y for y, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True))
+    found = iter(torch.autograd.grad(ys, wanted, grads, allow_unused=True))
     return [next(found) if leaf.requires_grad else None for leaf in leaves]
 
 
@@ -116,7 +121,7 @@ def vjp_from_inputs(
         grad_outputs: The gradients of the outputs and of the log-determinant.
         grads: Where the gradients of the parameters are added.
     """
-    leaves = tuple([as_leaf(x) for x in xs])
+    leaves = tuple([x.detach().requires_grad_() for x in xs])
     with torch.enable_grad():
         outputs, log_det = call(leaves, cs)
     found = vjp((*outputs, log_det), grad_outputs, (*leaves, *cs, *parameters))
