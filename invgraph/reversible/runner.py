@@ -115,8 +115,8 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
             checked at every anchor and at the inputs. None: no check, and no look at the data.
 
     Raises:
-        GraphError: random numbers were drawn on the way (dropout in training mode), or a second derivative was asked
-            for.
+        GraphError: random numbers were drawn on the way (dropout in training mode), a layer other than batch norm
+            changed its buffers (spectral_norm in training mode), or a second derivative was asked for.
         NumericsError: an output or condition was changed in place before backward, or a rebuilt value is further from
             the kept one than the tolerance; the message names the node that lost most precision.
 
