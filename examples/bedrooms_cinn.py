@@ -1,9 +1,9 @@
-"""Diverse colorization with a feature pyramid trained jointly (paper, 4.3), from photographs to pictures and tables.
+"""Diverse colorization with a jointly trained feature pyramid (paper, 4.3), from photographs to pictures and tables.
 
-python examples/bedrooms_cinn.py                          # train on the photographs that come along, then all below
-python examples/bedrooms_cinn.py train --data DIR         # on a folder of your own
+python examples/bedrooms_cinn.py                          # train on the included photographs, then table and pictures
+python examples/bedrooms_cinn.py train --data DIR         # on your own folder
 python examples/bedrooms_cinn.py colorize runs/bedrooms/cinn/model.safetensors photo.jpg -n 8
-python examples/bedrooms_cinn.py table                    # metrics beside those of the baselines
+python examples/bedrooms_cinn.py table                    # metrics, with those of the baselines
 python examples/bedrooms_cinn.py pictures                 # galleries
 """
 
@@ -23,7 +23,7 @@ from torch import nn
 import invgraph as ig
 
 PRESETS = {
-    # what the paper's authors published; 3 epochs of the 3 million bedrooms of LSUN, the rate divided by 10 after each
+    # published settings of the paper; 3 epochs of the 3 million bedrooms of LSUN, the rate divided by 10 after each
     "paper": Preset(
         size=64, features=(64, 128, 128, 512), hidden=(32, 64, 128, 512), blocks=(2, 4, 4, 4), clamp=1.0,
         noise=0.005, batch=128, rate=1e-3, steps=70_000, schedule="drops",
@@ -47,12 +47,12 @@ PRESETS = {
 
 
 def bedrooms(preset: Preset, conditioning: str = "features") -> ig.Graph:
-    """The paper's small colorization model.
+    """Build the small colorization model of the paper.
 
     Arguments:
-        preset: sizes; the paper's are ``PRESETS["paper"]``.
-        conditioning: ``"features"``: a pyramid of features; ``"raw"``: lightness alone, reshaped (Fig. 16); ``"none"``:
-            nothing, the graph takes no condition.
+        preset: Sizes; those of the paper are ``PRESETS["paper"]``.
+        conditioning: ``"features"`` (default): pyramid of features; ``"raw"``: reshaped lightness (Fig. 16);
+            ``"none"``: no condition.
     """
     size = preset.size
     ab = ig.InputNode(2, size, size, name="ab")
@@ -86,7 +86,7 @@ def bedrooms(preset: Preset, conditioning: str = "features") -> ig.Graph:
 
 
 def conditions(lightness: ig.ConditionNode, preset: Preset, conditioning: str) -> list[Any]:
-    """What the blocks of each of the four stages are conditioned on."""
+    """Return the condition of the blocks in each of the four stages."""
     if conditioning == "none":
         return [(), (), (), ()]
     if conditioning == "raw":
@@ -100,7 +100,7 @@ def conditions(lightness: ig.ConditionNode, preset: Preset, conditioning: str) -
 
 
 def build(config: Config) -> Colorizer:
-    """A colorizer of any kind in the table from what was saved of it, with fresh weights."""
+    """Build a colorizer of any kind in the table from its config, with new weights."""
     preset = Preset(**config["preset"])
     kind = config["kind"]
     model: nn.Module

@@ -1,13 +1,13 @@
 """Diverse colorization with a pretrained VGG-like conditioning network and heads for each block (paper, 4.2, Fig. 8).
 
-    python examples/imagenet_cinn.py                          # on the photographs that come along, all of this:
-    python examples/pretrain_condition_net.py --data DIR      # the conditioning network's own task, first
+    python examples/imagenet_cinn.py                          # all of the following, on the included photographs:
+    python examples/pretrain_condition_net.py --data DIR      # pretrain the conditioning network
     python examples/imagenet_cinn.py train --data DIR --condition-net runs/condition_net/condition_net.safetensors
     python examples/imagenet_cinn.py colorize runs/imagenet/cinn/model.safetensors photo.jpg -n 8
     python examples/imagenet_cinn.py table
     python examples/imagenet_cinn.py pictures
 
-Training has two phases: with the pretrained conditioning network frozen, its heads and the flow alone; then all of it.
+Training has two phases: heads and flow, with the pretrained conditioning network frozen; then all weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import invgraph as ig
 
 PRESETS = {
-    # the paper's; about three days on three GTX 1080
+    # settings of the paper; about three days on three GTX 1080
     "paper": Preset(
         size=64, lightness=256, width=64, features=(64, 64, 64, 512), hidden=(32, 64, 128, 256, 512),
         blocks=(4, 6, 6, 6, 8), clamp=1.5, noise=0.05, batch=48, rate=1e-4, steps=250_000, first=30_000,
@@ -53,12 +53,12 @@ PRESETS = {
 
 
 class Head(nn.Sequential):
-    """The features as one block wants them: strided down to its resolution, to twice its width, normalised.
+    """Head that converts the features for one block: strided to its resolution, to twice its width, normalised.
 
     Arguments:
-        channels: of the features.
-        width: of the block's subnets.
-        halvings: from the features' resolution to the block's.
+        channels: Channels of the features.
+        width: Width of the subnets of the block.
+        halvings: Number of halvings from the resolution of the features to that of the block.
     """
 
     def __init__(self, channels: int, width: int, halvings: int) -> None:
@@ -70,7 +70,7 @@ class Head(nn.Sequential):
 
 
 class GlobalHead(nn.Sequential):
-    """A vector for the fully connected blocks: four strided convolutions, the average, a layer, normalised."""
+    """Head that returns a vector for the fully connected blocks: four strided convolutions, mean, linear layer."""
 
     def __init__(self, channels: int, width: int, out: int) -> None:
         layers: list[nn.Module] = []
@@ -82,12 +82,12 @@ class GlobalHead(nn.Sequential):
 
 
 def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
-    """The paper's full colorization model (Fig. 8).
+    """Build the full colorization model of the paper (Fig. 8).
 
     Arguments:
-        preset: sizes; the paper's are ``PRESETS["paper"]``.
-        conditioning: ``"features"``: the conditioning network with a head for each block; ``"raw"``: heads on the
-            lightness itself (Fig. 16); ``"none"``: the graph takes no condition.
+        preset: Sizes; those of the paper are ``PRESETS["paper"]``.
+        conditioning: ``"features"`` (default): conditioning network with a head for each block; ``"raw"``: heads on
+            the lightness (Fig. 16); ``"none"``: no condition.
     """
     size, blocks, hidden = preset.size, preset.blocks, preset.hidden
     ab = ig.InputNode(2, size, size, name="ab")
@@ -107,14 +107,14 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
         return ig.FeatureNode(features, Head(channels, hidden[stage], halvings), name=f"{name}_head")
 
     def couple(h: Any, stage: int, k: int) -> ig.Node:
-        """A conditioned block with a head of its own, and the mixing of channels after it."""
+        """Add a conditional block with a separate head, followed by a mixing of channels."""
         name = f"stage{stage}_coupling{k}"
         args = {"transform": ig.Affine(clamp=preset.clamp), "subnet": ig.nets.ConvNet(hidden[stage])}
         h = ig.Node(h, ig.Coupling, args, conditions=head(stage, h.shape[1], name), name=name)
         return ig.Node(h, ig.Orthogonal, {"seed": 10 * stage + k}, name=f"stage{stage}_mixing{k}")
 
     def refine(h: Any, stage: int) -> ig.Node:
-        """Two unconditioned 1 x 1 blocks after a reduction of the resolution."""
+        """Add two unconditional 1 x 1 blocks, after a reduction of the resolution."""
         args = {"transform": ig.Affine(clamp=preset.clamp), "subnet": ig.nets.ConvNet(hidden[stage], kernel=1)}
         for k in range(2):
             h = ig.Node(h, ig.Coupling, args, name=f"stage{stage}_refine{k}")
@@ -154,7 +154,7 @@ def imagenet(preset: Preset, conditioning: str = "features") -> ig.Graph:
 
 
 class HeadedPyramid(nn.Module):
-    """The same conditioning network for models that are no graphs: three maps and a vector, each from a head."""
+    """Conditioning network for models that are not graphs: three maps and a vector, each from a head."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__()
@@ -170,10 +170,10 @@ class HeadedPyramid(nn.Module):
 
 
 def build(config: Config) -> Colorizer:
-    """A colorizer of any kind in the table from what was saved of it, with fresh weights."""
+    """Build a colorizer of any kind in the table from its config, with new weights."""
     preset, kind = Preset(**config["preset"]), config["kind"]
     measured = Statistics(**config["statistics"])
-    # The conditioning network wants lightness as it was trained on it.
+    # The conditioning network takes lightness in the units of its training.
     units = replace(measured, offset=(50.0, *measured.offset[1:]), scale=(100.0, *measured.scale[1:]))
     model: nn.Module
     if kind in BASELINES:
@@ -186,7 +186,7 @@ def build(config: Config) -> Colorizer:
 
 
 def condition_net(colorizer: Colorizer) -> ConditionNet | None:
-    """The conditioning network in a colorizer, where it has one."""
+    """Return the conditioning network of a colorizer, or None."""
     return next((module for module in colorizer.modules() if isinstance(module, ConditionNet)), None)
 
 

@@ -1,12 +1,12 @@
-r"""The conditioning network's own task: which colour has each pixel? (Zhang, Isola, Efros, 2016; paper, 4.2)
+r"""Pretraining of the conditioning network: colour classification (Zhang, Isola, Efros, 2016; paper, 4.2).
 
     python examples/pretrain_condition_net.py --data DIR --preset medium
     python examples/imagenet_cinn.py train --data DIR --preset medium \
         --condition-net runs/condition_net/condition_net.safetensors
 
-Colours are cut into classes of ten by ten units of a and b, each pixel softly assigned to its five nearest; rare
-colours count for more. The width of the network is that of the ImageNet model's preset. Published weights of the same
-network need no pretraining: give their file to ``--condition-net``.
+Classes of colour are squares of ten by ten units of a and b. Each pixel is softly assigned to the five nearest
+classes, and rare colours have larger weights. The width of the network is that of the preset of the ImageNet model. To
+use published weights of the network instead, pass their file to ``--condition-net``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trainer import place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train, tell the error of the annealed mean, write the condition net."""
+    """Train the condition net, print its error, and write it to a file."""
     parser = argparse.ArgumentParser(
         description="Pretrain the conditioning network of the ImageNet colorization model."
     )

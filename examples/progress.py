@@ -1,4 +1,4 @@
-"""What a long run shows, and how it is stopped: a bar with rates and remaining time; Ctrl-C that lets a step end."""
+"""Progress bar with rates and remaining time, and a Ctrl-C handler that lets the current step finish."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import distributed
 
 
 class Progress:
-    """A bar on a terminal, a line now and then elsewhere.
+    """Progress bar on a terminal, an occasional line elsewhere.
 
     Arguments:
-        start: the first step, counted from 0.
-        steps: the last one.
-        batch: rows of a step.
-        quiet: show nothing.
+        start: First step, counted from 0.
+        steps: Total number of steps.
+        batch: Batch size.
+        quiet: If True, print nothing. Default: False.
     """
 
     def __init__(self, start: int, steps: int, batch: int, quiet: bool = False) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self.began = self.shown = time.monotonic()
 
     def show(self, step: int, loss: float, rate: float) -> None:
-        """Tell where the run stands after this many steps."""
+        """Show the progress after this many steps."""
         now = time.monotonic()
         if self.quiet or (now - self.shown < (0.2 if self.terminal else 20) and step != self.steps):
             return
@@ -43,35 +43,36 @@ class Progress:
             f"\r\x1b[K{line}" if self.terminal else line, end="" if self.terminal else "\n", file=sys.stderr, flush=True
         )
 
-    def tell(self, words: str) -> None:
-        """A line of its own."""
+    def write(self, message: str) -> None:
+        """Print a message on a line."""
         if not self.quiet:
-            print(words, file=sys.stderr, flush=True)
+            print(message, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """End the line of the bar."""
         if self.terminal and not self.quiet:
             print(file=sys.stderr)
 
 
-def _bar(share: float, width: int = 24) -> str:
-    full = int(share * width)
+def _bar(fraction: float, width: int = 24) -> str:
+    full = int(fraction * width)
     return f"[{'#' * full}{'.' * (width - full)}]"
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, or hours and minutes."""
+    """Format seconds as minutes and seconds, or hours and minutes."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     return f"{minutes}:{rest:02d} min" if minutes < 100 else f"{minutes // 60}:{minutes % 60:02d} h"
 
 
 class Stop:
-    """While it is entered, Ctrl-C and SIGTERM only ask to stop after the step; again, two seconds later, they stop it.
+    """Context in which Ctrl-C and SIGTERM stop the run after the current step.
 
-    One Ctrl-C under torchrun arrives twice: from the terminal, and from torchrun itself.
+    A second signal, at least two seconds later, stops it immediately. (Under torchrun, one Ctrl-C arrives twice: from
+    the terminal, and from torchrun.)
 
     Arguments:
-        device: where a group of processes, if there is one, agrees on it.
+        device: Device on which the processes of a group, if there is one, agree to stop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -97,7 +98,7 @@ class Stop:
         self.signalled = True
 
     def asked(self) -> bool:
-        """Whether any process was asked to stop: all of them then stop after the same step."""
+        """True if any process was asked to stop; all of them then stop after the same step."""
         if not distributed.is_initialized():
             return self.signalled
         flag = torch.tensor(float(self.signalled), device=self.device)

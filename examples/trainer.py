@@ -1,7 +1,7 @@
-"""A training loop in plain torch: any model, one process or several, stopped and resumed bit for bit.
+"""Training loop in plain torch: for any model, in one or several processes, with bit-for-bit resumption.
 
-Whatever is random in a step (its rows, its noise) is drawn from a seed made of the run's seed, the step and the
-process, so that a run needs no generator's state to go on where it stopped.
+All randomness of a step (rows, noise) is drawn from a seed derived from the seed of the run, the step and the process,
+so that resuming needs no generator state.
 
     torchrun --nproc-per-node 4 examples/mnist_cinn.py     # the same loop in four processes
 """
@@ -27,22 +27,23 @@ from torch.nn.parallel import DistributedDataParallel
 import invgraph as ig
 
 Later = Callable[[], tuple[Tensor, ...]]
-"""Gives a batch that others are at work on."""
+"""Returns the batch once the background workers have finished it."""
 
 Draw = Callable[[Tensor], tuple[Tensor, ...] | Later]
-"""From the numbers of some rows of the data to a batch: tensors for the loss, with what noise they need.
+"""Maps indices of rows of the data to a batch: tensors for the loss, with any noise added.
 
-Where it returns a function that gives the batch later, the next step's batch is begun before this step trains."""
+If it returns a function instead, that function returns the batch later, and the batch of the next step is started
+before this step trains."""
 
 Loss = Callable[..., Tensor]
-"""``loss(model, *batch)``, a number to be minimised. The model may be wrapped: call it, don't look inside."""
+"""``loss(model, *batch)``, a scalar to be minimized. The model may be wrapped by DDP: only call it."""
 
 
 RECORD = 50
-"""Steps between two records of the history, at most."""
+"""Maximum number of steps between two records of the history."""
 
 SAVE_SECONDS = 120
-"""Seconds between two writings of the checkpoint, at most one step more."""
+"""Seconds between two checkpoints, rounded up to a whole step."""
 
 
 class DivergedError(RuntimeError):
@@ -51,19 +52,20 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained.
+    """Hyperparameters of a training run.
 
     Arguments:
-        steps: how many.
-        batch: rows of a step, over all processes.
-        rate: the highest learning rate of AdamW.
-        warmup: steps in which the rate rises from 0.
-        schedule: after that, ``"cosine"``: down to 0; ``"drops"``: divided by ten after each third of the steps.
-        beta2: of AdamW, how slowly its mean of squared gradients moves.
-        weight_decay: of AdamW.
-        clip: largest norm of the gradient.
-        average: how slowly the averaged weights, which are the result, move; 0: no averaging.
-        autocast: run in bfloat16 what torch thinks safe.
+        steps: Number of steps.
+        batch: Batch size, summed over all processes.
+        rate: Maximum learning rate of AdamW. Default: 0.001.
+        warmup: Number of steps in which the rate rises linearly from 0. Default: 0.
+        schedule: Schedule after the warmup: ``"cosine"`` (default) decays to 0, ``"drops"`` divides the rate by ten
+            after each third of the steps.
+        beta2: Decay rate of the second moment in AdamW. Default: 0.999.
+        weight_decay: Weight decay of AdamW. Default: 0.
+        clip: Maximum norm of the gradient. Default: 10.
+        average: Decay rate of the averaged weights, which are the result; 0 (default) disables averaging.
+        autocast: If True, run operations that torch considers safe in bfloat16. Default: False.
     """
 
     steps: int
@@ -78,7 +80,7 @@ class Recipe:
     autocast: bool = False
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
@@ -89,7 +91,7 @@ class Recipe:
 
 @dataclass
 class History:
-    """What happened: a record every few steps."""
+    """History of a run, with a record every few steps."""
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -101,7 +103,7 @@ class History:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process works: its device, its number, and how many there are."""
+    """Device and rank of a process, and the number of processes."""
 
     device: torch.device
     rank: int = 0
@@ -110,10 +112,10 @@ class Place:
 
 @contextmanager
 def place(device: str | None = None) -> Iterator[Place]:
-    """The place of this process, in the group of processes if ``torchrun`` started it.
+    """Set up this process, within a process group if it was started by ``torchrun``.
 
     Arguments:
-        device: such as ``"cpu"`` or ``"cuda"``; None: a GPU where there is one.
+        device: Device such as ``"cpu"`` or ``"cuda"``. Default: a GPU if there is one.
     """
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if "WORLD_SIZE" not in os.environ:
@@ -131,7 +133,7 @@ def place(device: str | None = None) -> Iterator[Place]:
 
 @contextmanager
 def together(where: Place, checkpoint: Path) -> Iterator[None]:
-    """When another process of the group is lost, this one says from which file the run goes on, and ends."""
+    """Exit if another process of the group is lost, and print the checkpoint from which to resume."""
     try:
         yield
     except DivergedError:
@@ -142,7 +144,7 @@ def together(where: Place, checkpoint: Path) -> Iterator[None]:
         cause = str(error).strip().split("\n")[0]
         print(f"\nprocess {where.rank} of {where.world} can't go on: {cause}\n{_rescued(checkpoint)}",
               file=sys.stderr, flush=True)  # fmt: skip
-        # Told at once: torchrun soon ends this process too.
+        # Exit immediately: torchrun is about to kill this process as well.
         if isinstance(error, distributed.DistError) or "gloo" in str(error) or "peer" in str(error):
             raise SystemExit(1) from error
         raise
@@ -170,29 +172,29 @@ def train(
     metadata: dict[str, Any] | None = None,
     stop: Stop | None = None,
 ) -> History:
-    """Train the model in place; the checkpoint holds its (averaged) weights and what it takes to go on.
+    """Train a model in place; the checkpoint holds its (averaged) weights and the state from which to resume.
 
     Arguments:
-        model: already on its device.
-        loss: see :data:`Loss`.
-        draw: see :data:`Draw`; random numbers come from torch's global generator.
-        rows: how many the data have.
-        recipe: how to train.
-        where: this process's place.
-        checkpoint: the file, written every two minutes, at the end, and when Ctrl-C or SIGTERM stops the run; with
-            several processes, any of which may be lost, also before the first step.
-        seed: of everything random.
-        resume: go on from the checkpoint.
-        until: stop after this step as Ctrl-C would.
-        metadata: what a reader of the checkpoint should know.
-        stop: notes Ctrl-C also before and after this call; None: this call's own.
+        model: Model, already on its device.
+        loss: Loss function; see :data:`Loss`.
+        draw: Function that draws a batch, with the global generator of torch; see :data:`Draw`.
+        rows: Number of rows of the data.
+        recipe: Hyperparameters.
+        where: Device and rank of this process.
+        checkpoint: Path of the checkpoint, written every two minutes, at the end, and when Ctrl-C or SIGTERM stops the
+            run; with several processes also before the first step, because any of them may be lost.
+        seed: Seed of all random numbers. Default: 0.
+        resume: If True, resume from the checkpoint. Default: False.
+        until: Step after which to stop, as Ctrl-C would. Default: the last one.
+        metadata: Metadata of the checkpoint. Default: none.
+        stop: Handler of Ctrl-C that is active before and after this call as well. Default: a new one.
 
     Returns:
-        What happened; ``finished`` is False if the run was stopped before its last step.
+        History of the run; ``finished`` is False if it was stopped before its last step.
 
     Raises:
-        ValueError: the recipe doesn't fit the data, or is not the one that the checkpoint was made with.
-        DivergedError: the loss or the weights are no longer finite; the checkpoint keeps what it held.
+        ValueError: If the recipe does not fit the data, or differs from that of the checkpoint.
+        DivergedError: If the loss or the weights are no longer finite; the checkpoint is unchanged.
     """
     check_batch(recipe, rows, where)
     run = _Run(model, recipe, seed, where, checkpoint, metadata or {})
@@ -206,13 +208,13 @@ def train(
     with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
         if where.world > 1 and not resume:
             run.save()
-        progress.tell("training; Ctrl-C saves and stops")
+        progress.write("training; Ctrl-C saves and stops")
         while run.step < last and not stop.asked():
             batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in batches.of_step(run.step))
             run.update(wrapped, loss, batch, progress)
         run.save()
         if where.world > 1:
-            distributed.barrier()  # whoever reads the checkpoint after this finds this run's, whole
+            distributed.barrier()  # from here on, the checkpoint of this run is complete
     run.take_averages()
     progress.close()
     model.eval()
@@ -220,13 +222,13 @@ def train(
 
 
 def check_batch(recipe: Recipe, rows: int, where: Place) -> None:
-    """Raises ValueError where a batch has more rows than the data, or fewer than there are processes."""
+    """Raise ValueError if the batch size exceeds the rows of the data, or is below the number of processes."""
     if not where.world <= recipe.batch <= rows:
         raise ValueError(f"a batch of {recipe.batch} does not fit {rows} rows and {where.world} processes")
 
 
 class _Order:
-    """Which rows a step takes: a new random order in each epoch, whole batches only."""
+    """Rows of each step: a new random order in each epoch, full batches only."""
 
     def __init__(self, rows: int, batch: int, seed: int) -> None:
         self.rows, self.batch, self.seed = rows, batch, seed
@@ -235,13 +237,13 @@ class _Order:
     def of_step(self, step: int) -> Tensor:
         epoch, place_in_epoch = divmod(step, self.rows // self.batch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(_mixed(self.seed, epoch, -1))
+            generator = torch.Generator().manual_seed(_mix_seed(self.seed, epoch, -1))
             self._epoch, self._order = epoch, torch.randperm(self.rows, generator=generator)
         return self._order[place_in_epoch * self.batch :][: self.batch]
 
 
 class _Batches:
-    """The batch of each step; where it is given later, that of the next step is begun first."""
+    """Batch of each step; if batches are returned later, that of the next step is started first."""
 
     def __init__(self, draw: Draw, order: _Order, seed: int, where: Place, last: int) -> None:
         self.draw, self.order, self.seed, self.where, self.last = draw, order, seed, where, last
@@ -254,7 +256,7 @@ class _Batches:
         if step + 1 < self.last:
             self._begun[step + 1] = self._begin(step + 1)
         self._seed(step)
-        torch.set_rng_state(state)  # as if nothing had been drawn since
+        torch.set_rng_state(state)  # that after drawing this batch
         return drawn()
 
     def _begin(self, step: int) -> tuple[tuple[Tensor, ...] | Later, Tensor]:
@@ -263,16 +265,16 @@ class _Batches:
         return self.draw(chosen), torch.get_rng_state()
 
     def _seed(self, step: int) -> None:
-        torch.manual_seed(_mixed(self.seed, step, self.where.rank))
+        torch.manual_seed(_mix_seed(self.seed, step, self.where.rank))
 
 
-def _mixed(*numbers: int) -> int:
-    """A seed of its own for every tuple of numbers, the same in every process."""
+def _mix_seed(*numbers: int) -> int:
+    """Return a different seed for each tuple of numbers, the same in every process."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=6).digest(), "big")
 
 
 class _Run:
-    """The state of a run: what a checkpoint holds, and how a step changes it."""
+    """State of a run, its update in a step, and its checkpoint."""
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, seed: int, where: Place, path: Path, metadata: dict[str, Any]
@@ -290,7 +292,7 @@ class _Run:
         self._began = self._saved = time.monotonic()
 
     def update(self, model: nn.Module, loss: Loss, batch: tuple[Tensor, ...], progress: Progress) -> None:
-        """One step."""
+        """Take one step."""
         rate = self.recipe.rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -302,9 +304,9 @@ class _Run:
         self.optimizer.step()
         self.step += 1
         if self.averages:
-            # The average looks back over at most a share of the steps so far: its start soon counts for nothing.
-            share = max(1 - self.recipe.average, 10 / (10 + self.step))
-            torch._foreach_lerp_(self.averages, [weight.detach() for weight in self.weights], share)
+            # A larger weight in early steps, so that the initial weights are soon forgotten.
+            weight_of_new = max(1 - self.recipe.average, 10 / (10 + self.step))
+            torch._foreach_lerp_(self.averages, [weight.detach() for weight in self.weights], weight_of_new)
         self._losses.append(value.detach())
         if self.step % self.every == 0 or self.step == self.recipe.steps:
             self._record(rate, progress)
@@ -330,10 +332,10 @@ class _Run:
         return DivergedError(f"{what} before step {self.step}: lower the rate or the clamp; {kept}")
 
     def save(self) -> None:
-        """Write the checkpoint (one process does): the weights to use, and what it takes to go on.
+        """Write the checkpoint, in one process: the weights to use, and the state from which to resume.
 
         Raises:
-            DivergedError: weights are no longer finite; the file keeps what it held.
+            DivergedError: If weights are no longer finite; the file is unchanged.
         """
         kept = (*self.averages, *self.model.state_dict().values())
         if not all(bool(value.isfinite().all()) for value in kept):
@@ -361,12 +363,12 @@ class _Run:
             self._set_weights(raw)
 
     def take_averages(self) -> None:
-        """Put the averaged weights into the model: they are the result."""
+        """Copy the averaged weights, which are the result, into the model."""
         if self.averages:
             self._set_weights(self.averages)
 
     def restore(self) -> None:
-        """Go on from the checkpoint."""
+        """Restore the state from the checkpoint."""
         state = resumable(self.path, self.recipe, self.seed, self.model)
         if self.averages:
             torch._foreach_copy_(self.averages, [weight.detach() for weight in self.weights])
@@ -381,16 +383,16 @@ class _Run:
 
 
 def resumable(path: Path, recipe: Recipe, seed: int, model: nn.Module | None = None) -> dict[str, Any]:
-    """What a checkpoint holds to go on from.
+    """Load the training state of a checkpoint.
 
     Arguments:
-        path: the checkpoint.
-        recipe: how the run is to go on.
-        seed: the same.
-        model: gets the checkpoint's weights.
+        path: Path of the checkpoint.
+        recipe: Hyperparameters of the resumed run, which must equal those of the checkpoint.
+        seed: Seed of the resumed run, which must equal that of the checkpoint.
+        model: Model that receives the weights of the checkpoint. Default: none.
 
     Raises:
-        ValueError: it holds nothing to go on from, or was trained with another recipe or seed.
+        ValueError: If there is no training state, or the recipe or seed differs.
     """
     state = ig.load(path, model).training
     if state is None:

@@ -31,13 +31,13 @@ from invgraph.export import export_aoti as export_aoti
 from invgraph.export import export_onnx as export_onnx
 from invgraph.flow import Flow as Flow
 from invgraph.fused.dispatch import fused as fused
+from invgraph.graph.chain import chain as chain
 from invgraph.graph.graph import Graph as Graph
 from invgraph.graph.node import ConditionNode as ConditionNode
 from invgraph.graph.node import FeatureNode as FeatureNode
 from invgraph.graph.node import InputNode as InputNode
 from invgraph.graph.node import Node as Node
 from invgraph.graph.node import Value as Value
-from invgraph.graph.node import chain as chain
 from invgraph.layers.actnorm import ActNorm as ActNorm
 from invgraph.layers.all_in_one import AllInOne as AllInOne
 from invgraph.layers.autoregressive import Autoregressive as Autoregressive
@@ -81,12 +81,19 @@ from invgraph.transforms.volume_preserving import VolumePreserving as VolumePres
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from invgraph import freia as freia
     from invgraph import testing as testing
 else:
 
+    def __dir__() -> list[str]:
+        """The public names, and none of the package's own modules."""
+        named = ((name, getattr(value, "__module__", "")) for name, value in globals().items() if name[0] != "_")
+        own = [name for name, module in named if module.startswith("invgraph")]
+        return sorted((*own, "errors", "init", "nets", "testing", "__version__"))
+
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
-        if name == "testing":
+        if name in ("freia", "testing"):
             import importlib
 
             return importlib.import_module(f"invgraph.{name}")

@@ -1,4 +1,4 @@
-"""Where a graph loses precision: round trip, log-det, amplification and saturation of every node, as a table."""
+"""Diagnosis of precision: round trip, log-det, amplification and saturation of every node, as a table."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.numerics.soft_clamp import watch_clamps
 from invgraph.shapes import Structured, Tensors
 
-Look = Callable[[str, Invertible, Tensors, Tensors], None]
+Visit = Callable[[str, Invertible, Tensors, Tensors], None]
 _SATURATED = 0.9
 
 
 class NodeDiagnosis(NamedTuple):
-    """One node, as the given batch finds it.
+    """Measurements of one node on a batch.
 
     Attributes:
-        name: of the node, ``outer.inner`` in nested graphs.
-        layer: its class.
-        round_trip: largest absolute error of its inverse after its forward.
-        log_det: mean over the batch, nats per sample.
-        share: of the sum of all nodes' absolute log-dets, with the sign of its own.
-        gain: largest singular value of its Jacobian over the batch: how much the forward stretches an error.
-        inverse_gain: the same of the inverse, 1 / the smallest singular value.
-        saturated: share of the softly clamped numbers beyond 90 % of their bound; None where nothing is clamped.
+        name: Name of the node, ``outer.inner`` in nested graphs.
+        layer: Class of its layer.
+        round_trip: Largest absolute error of the inverse applied after the forward.
+        log_det: Mean log-determinant over the batch, in nats per sample.
+        share: Log-determinant relative to the sum of the absolute log-determinants of all nodes.
+        gain: Largest singular value of the Jacobian over the batch: the factor by which forward amplifies an error.
+        inverse_gain: Largest singular value of the Jacobian of the inverse, 1 / the smallest one of the forward.
+        saturated: Fraction of softly clamped elements beyond 90 % of their bound; None if the node has no clamp.
     """
 
     name: str
@@ -50,18 +50,18 @@ class NodeDiagnosis(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`diagnose` found: print it for a table.
+    """Result of :func:`diagnose`, which prints as a table.
 
     Attributes:
-        nodes: a row for each invertible node, in forward order; of a nested graph, itself and then its nodes.
-        whole: the row of the graph itself.
+        nodes: Row for each invertible node, in forward order; a nested graph is followed by its nodes.
+        whole: Row of the graph itself.
     """
 
     nodes: tuple[NodeDiagnosis, ...]
     whole: NodeDiagnosis
 
     def __getitem__(self, name: str) -> NodeDiagnosis:
-        """The row of a node, by its name."""
+        """Return the row of a node, by its name."""
         found = {node.name: node for node in self.nodes}
         if not isinstance(name, str) or name not in found:
             raise GraphError("Diagnosis", f"name {name!r}", f"no such node; there are {', '.join(found) or 'none'}")
@@ -69,7 +69,7 @@ class Diagnosis:
 
     @property
     def worst(self) -> NodeDiagnosis:
-        """The node with the largest error of its round trip; NaN is larger than any."""
+        """Node with the largest round trip error; NaN counts as the largest."""
         return max(self.nodes, key=lambda node: (node.round_trip != node.round_trip, node.round_trip))
 
     def __str__(self) -> str:
@@ -86,22 +86,22 @@ class Diagnosis:
 
 
 def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int = 50, seed: int = 0) -> Diagnosis:
-    """Run a graph forward once in evaluation mode, and measure each node on the values that reach it.
+    """Run a graph forward once in evaluation mode, and measure each node on the values it receives.
 
-    An error that rounding makes in one node is stretched by the gains of the nodes that follow: where round trips are
-    worse than they should be, look for large gains, and for clamps at their bounds. Gains are found by power iteration,
-    from below. Nothing of the graph changes.
+    The rounding error of one node is amplified by the gains of the nodes that follow. If round trips are inexact, look
+    for large gains, and for clamps at their bounds. Gains are estimated by power iteration, which approaches them from
+    below. The graph does not change.
 
     Arguments:
-        graph: the graph; of a flow, ``flow.graph``.
-        x: data, as the graph's forward takes them.
-        c: conditions, as the graph takes them.
-        iterations: at most so many steps of the power iteration; it ends earlier where the value stands still.
-        seed: of the vectors that it starts from; a generator of its own draws them.
+        graph: Graph; for a flow, ``flow.graph``.
+        x: Data, as in a call of the graph.
+        c: Conditions, as in a call of the graph. Default: none.
+        iterations: Maximum number of steps of the power iteration, which ends early once it has converged. Default: 50.
+        seed: Seed of the private generator that draws the initial vectors. Default: 0.
 
     Raises:
-        ArgumentError: something other than a graph was given, or an argument has the wrong type.
-        GraphError: fewer than one iteration, or a seed that does not fit.
+        ArgumentError: If ``graph`` is not a graph, or an argument has the wrong type.
+        GraphError: If ``iterations`` is not positive, or the seed does not fit into 64 bits.
 
     Example:
         >>> import torch, invgraph as ig
@@ -116,32 +116,33 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     graph = require_graph(graph, "diagnose")
     iterations = require_count("diagnose", "iterations", iterations)
     seed = require_seed("diagnose", seed)
+    graph._conditions().require_given("diagnose", c, "diagnose(graph, {x}, {c})", graph._inputs())
     xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
     rows: list[NodeDiagnosis] = []
 
-    def look(name: str, layer: Invertible, values: Tensors, conditions: Tensors) -> None:
+    def visit(name: str, layer: Invertible, values: Tensors, conditions: Tensors) -> None:
         rows.append(_measure(name, layer, values, conditions, iterations, seed))
 
     with torch.no_grad(), evaluating(graph):
         graph(x, c)  # checks the arguments
-        _walk(graph, xs, cs, "", look)
+        _visit_nodes(graph, xs, cs, "", visit)
         whole = _measure("(all)", graph, xs, cs, iterations, seed)
-    # What happens inside a nested graph counts once: in the row of the node that holds it.
+    # The nodes of a nested graph already count in the row of the nested graph.
     total = sum(abs(row.log_det) for row in rows if "." not in row.name)
     return Diagnosis(tuple(row._replace(share=row.log_det / total if total else 0.0) for row in rows), whole)
 
 
-def _walk(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, look: Look) -> None:
-    """Show every invertible node with the values that reach it, and those of nested graphs after their own node."""
+def _visit_nodes(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, visit: Visit) -> None:
+    """Call ``visit`` with every invertible node and the values it receives; a nested graph comes before its nodes."""
     schedule = graph.forward_schedule
 
     def before(step: Step, layer: nn.Module, slots: Slots, log_det: Tensor) -> None:
         if isinstance(layer, Invertible):
             name = f"{prefix}{schedule.names[step.layer]}"
             values, conditions = gather(slots, step.inputs), gather(slots, step.conditions)
-            look(name, layer, values, conditions)
+            visit(name, layer, values, conditions)
             if isinstance(layer, Graph):
-                _walk(layer, values, conditions, f"{name}.", look)
+                _visit_nodes(layer, values, conditions, f"{name}.", visit)
 
     run(schedule, tuple(graph.layers.values()), fill(schedule, xs, cs), before=before)
 
@@ -156,7 +157,7 @@ def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations:
         return call_checked(layer, values, cs, inverse=True)
 
     clamped: list[Tensor] = []
-    with watch_clamps(lambda bent, alpha: clamped.append((bent.abs() > _SATURATED * alpha).flatten())):
+    with watch_clamps(lambda value, alpha: clamped.append((value.abs() > _SATURATED * alpha).flatten())):
         ys, log_det = forward(xs)
     back, _ = inverse(ys)
     errors = [(a - b).abs().max() for a, b in zip(back, xs, strict=True) if a.numel()]

@@ -1,4 +1,4 @@
-"""Graphs as programs that run without this library: torch.export, ONNX, AOTInductor."""
+"""Export of graphs to programs that run without this library: torch.export, ONNX, AOTInductor."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ What = Literal["log_prob", "sample", "forward", "inverse"]
 
 
 class Program(nn.Module):
-    """One thing that a flow or graph does, as a module of plain tensors: what is exported.
+    """Module that computes one function of a flow or graph on separate tensors, for export.
 
     Arguments:
-        model: a flow or a graph.
-        what: ``"log_prob"`` (data, conditions), ``"sample"`` (latents, conditions) to data, or a graph's
-            ``"forward"`` or ``"inverse"``, with the log-determinant last.
+        model: Flow or graph.
+        what: Function: ``"log_prob"``, ``"sample"``, ``"forward"`` or ``"inverse"``; see :func:`export`.
     """
 
     def __init__(self, model: Flow | Graph, what: What) -> None:
@@ -56,21 +55,21 @@ class Program(nn.Module):
         return [*(kind + name for name in self.source.names), *self.given.names], outputs
 
     def forward(self, *tensors: Tensor) -> Tensor | Tensors:
-        """The result, from data (or latents) and conditions, one after the other."""
+        """Return the result for data (or latents) followed by conditions."""
         count = len(self.source.shapes)
         values, conditions = self.source.pack(tensors[:count]), self.given.pack(tensors[count:])
         if self.what == "log_prob":
             return self.flow.log_prob(values, conditions)
         graph = self.flow.graph
-        backwards = self.what in ("sample", "inverse")
-        results, log_det = graph.inverse(values, conditions) if backwards else graph(values, conditions)
+        inverse = self.what in ("sample", "inverse")
+        results, log_det = graph.inverse(values, conditions) if inverse else graph(values, conditions)
         results = results if isinstance(results, tuple) else (results,)
         if self.what == "sample":
             return cast("Tensor | Tensors", results[0] if len(results) == 1 else results)
         return (*results, log_det)
 
     def arguments(self, example: object) -> Tensors:
-        """What to trace with: the example, or zeros."""
+        """Return the tensors to trace with: the example, or zeros."""
         if example is None:
             return self.example()
         if not isinstance(example, (tuple, list)) or not all(isinstance(value, Tensor) for value in example):
@@ -78,27 +77,30 @@ class Program(nn.Module):
         return tuple(example)
 
     def example(self, batch: int = 3) -> Tensors:
-        """Zeros of the right shapes, dtype and device."""
+        """Return zeros of the right shapes, dtype and device."""
         reference = floating_tensor(self.flow)
         reference = torch.empty(0) if reference is None else reference
         return tuple(reference.new_zeros(batch, *shape) for shape in (*self.source.shapes, *self.given.shapes))
 
 
 def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Tensor] | None = None) -> ExportedProgram:
-    """A ``torch.export`` program of the model in evaluation mode, for any batch size; the model stays as it is.
+    """Export a model in evaluation mode with ``torch.export``, for any batch size; the model does not change.
 
-    Save it with ``torch.export.save``; ``program.module()(x, c)`` runs it. For ONNX: :func:`export_onnx`; for a
-    compiled package: :func:`export_aoti`.
+    Save the program with ``torch.export.save``, and run it with ``program.module()(x, c)``. See also
+    :func:`export_onnx` and, for a compiled package, :func:`export_aoti`.
 
     Arguments:
-        model: a flow, or a graph (its flow has a standard normal base).
-        what: ``"log_prob"``: log-density from data and conditions; ``"sample"``: data from latents (draw them from the
-            base, times a temperature) and conditions; ``"forward"``, ``"inverse"``: the graph's directions with their
-            log-determinants.
-        example: data (or latents) and conditions to trace with, a batch of at least two. Default: zeros.
+        model: Flow, or graph, which gets a standard normal base density.
+        what: Function to export. ``"log_prob"`` (default): log-density from data and conditions; ``"sample"``: data
+            from latents, which the caller draws from the base and scales by a temperature, and conditions;
+            ``"forward"``, ``"inverse"``: the directions of the graph, with the log-determinant last.
+        example: Data (or latents) and conditions to trace with, with a batch size of at least two. Default: zeros.
+
+    Returns:
+        The exported program.
 
     Raises:
-        GraphError: a layer can't be exported; the message names it.
+        GraphError: If a layer can't be exported; the message names it.
 
     Example:
         >>> import torch, invgraph as ig
@@ -110,23 +112,23 @@ def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Te
         torch.Size([5])
     """
     program = Program(model, what)
-    return _traced(program, program.arguments(example))
+    return _trace(program, program.arguments(example))
 
 
 def export_onnx(
     model: Flow | Graph, path: str | Path, what: What = "log_prob", *, example: Sequence[Tensor] | None = None
 ) -> None:
-    """Write an ONNX file, for any batch size; needs the ``onnx`` extra (onnx, onnxscript).
+    """Export a model to an ONNX file, for any batch size; needs the ``onnx`` extra (onnx, onnxscript).
 
     Arguments:
-        model: a flow or a graph.
-        path: of the file.
-        what: as for :func:`export`.
-        example: as for :func:`export`.
+        model: Flow or graph.
+        path: Path of the file.
+        what: Function to export; see :func:`export`. Default: ``"log_prob"``.
+        example: Tensors to trace with; see :func:`export`. Default: zeros.
 
     Raises:
-        DependencyError: a package of the extra is missing.
-        GraphError: a layer can't be exported; the message names it.
+        DependencyError: If a package of the extra is not installed.
+        GraphError: If a layer can't be exported; the message names it.
 
     Example:
         >>> import invgraph as ig
@@ -136,15 +138,15 @@ def export_onnx(
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise DependencyError("export_onnx", "no package onnxscript", "pip install 'invgraph[onnx]'") from error
+        raise DependencyError("export_onnx", "onnxscript is not installed", "pip install 'invgraph[onnx]'") from error
     program = Program(model, what)
-    exported = _traced(program, program.arguments(example))
+    exported = _trace(program, program.arguments(example))
     inputs, outputs = program.names
     try:
         written = _onnx(exported, input_names=inputs, output_names=outputs)
-    except Exception as error:  # the exporter has no one class of errors; ours says which layer
+    except Exception as error:  # the exporter raises errors of many classes; ours names the layer
         with torch.no_grad(), evaluating(program):
-            raise _refusal(program, "ONNX", error, then=_onnx) from error
+            raise _explain(program, "ONNX", error, then=_onnx) from error
     assert written is not None
     written.save(str(path))
 
@@ -152,21 +154,21 @@ def export_onnx(
 def export_aoti(
     model: Flow | Graph, path: str | Path, what: What = "log_prob", *, example: Sequence[Tensor] | None = None
 ) -> str:
-    """Write an AOTInductor package (``.pt2``), compiled machine code for any batch size; needs a C++ compiler.
+    """Export a model to an AOTInductor package (``.pt2``) of machine code, for any batch size; needs a C++ compiler.
 
-    ``torch._inductor.aoti_load_package(path)`` runs it.
+    Load it with ``torch._inductor.aoti_load_package(path)``.
 
     Arguments:
-        model: a flow or a graph.
-        path: of the package.
-        what: as for :func:`export`.
-        example: as for :func:`export`.
+        model: Flow or graph.
+        path: Path of the package.
+        what: Function to export; see :func:`export`. Default: ``"log_prob"``.
+        example: Tensors to trace with; see :func:`export`. Default: zeros.
 
     Returns:
-        The path.
+        Path of the package.
 
     Raises:
-        GraphError: a layer can't be exported; the message names it.
+        GraphError: If a layer can't be exported; the message names it.
 
     Example:
         >>> import invgraph as ig
@@ -174,7 +176,7 @@ def export_aoti(
     """
     _require_path(path)
     program = Program(model, what)
-    exported = _traced(program, program.arguments(example))
+    exported = _trace(program, program.arguments(example))
     return aoti_package(exported, str(path))
 
 
@@ -184,12 +186,12 @@ def _require_path(path: object) -> None:
     require_regular("export", as_path("export", path), "nothing was written")
 
 
-def _traced(program: nn.Module, arguments: Tensors) -> ExportedProgram:
+def _trace(program: nn.Module, arguments: Tensors) -> ExportedProgram:
     with torch.no_grad(), evaluating(program):
         try:
             return _program(program, arguments)
-        except Exception as error:  # torch raises of many kinds here; ours says which layer
-            raise _refusal(program, "torch.export", error) from error
+        except Exception as error:  # torch raises errors of many classes here; ours names the layer
+            raise _explain(program, "torch.export", error) from error
 
 
 def _program(module: nn.Module, arguments: Tensors) -> ExportedProgram:
@@ -201,38 +203,38 @@ def _onnx(exported: ExportedProgram, **names: Any) -> torch.onnx.ONNXProgram | N
     return torch.onnx.export(exported, (), dynamo=True, verbose=False, optimize=True, **names)
 
 
-def _refusal(
+def _explain(
     program: Any, tool: str, error: Exception, then: Callable[[ExportedProgram], object] = lambda exported: None
 ) -> GraphError:
-    """Names the first layer that can't be exported by itself, and what the tool does with the program then."""
+    """Return an error that names the first layer that can't be exported on its own, if there is one."""
     for name, layer in program.flow.graph.layers.items():
         if not isinstance(layer, Invertible):
             continue
         try:
-            then(_alone(layer, program.what in ("sample", "inverse")))
+            then(_export_layer(layer, program.what in ("sample", "inverse")))
         except Exception as own:
-            told = f"node {name!r} ({type(layer).__name__})"
-            return GraphError(told, f"export with {tool}", f"this layer can't be exported: {_reason(own)}")
-    return GraphError("export", f"export with {tool}", f"it fails: {_reason(error)}")
+            where = f"node {name!r} ({type(layer).__name__})"
+            return GraphError(where, f"export with {tool}", f"this layer can't be exported: {_reason(own)}")
+    return GraphError("export", f"export with {tool}", f"the export failed: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what all else was raised from."""
+    """Return the first line of the innermost cause of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _alone(layer: Invertible, inverse: bool) -> ExportedProgram:
+def _export_layer(layer: Invertible, inverse: bool) -> ExportedProgram:
     reference = floating_tensor(layer)
     reference = torch.empty(0) if reference is None else reference
     shapes = layer.out_shapes if inverse else layer.in_shapes
     values, given = ([reference.new_zeros(3, *s) for s in side] for side in (shapes, layer.cond_shapes))
-    return _program(_Alone(layer, inverse, len(values)), (*values, *given))
+    return _program(_Layer(layer, inverse, len(values)), (*values, *given))
 
 
-class _Alone(nn.Module):
-    """One direction of a layer on plain tensors."""
+class _Layer(nn.Module):
+    """One direction of a layer on separate tensors."""
 
     def __init__(self, layer: Invertible, inverse: bool, count: int) -> None:
         super().__init__()

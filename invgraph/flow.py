@@ -1,4 +1,4 @@
-"""A graph and a base density: likelihoods, samples, the paper's loss, and a step of denoising."""
+"""Densities from a graph and a base density: log-likelihoods, samples, the loss of the paper, denoising."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Base: TypeAlias = Distribution | Sequence[object] | None
 
 
 class Flow(nn.Module):
-    r"""A conditional density: a graph that maps data to latents, and the density of the latents.
+    r"""Conditional density, given by a graph that maps data to latents and a density of the latents.
 
     .. math:: \log p(x | c) = \log p_Z(f(x; c)) + \log |\det \partial f / \partial x|
 
     Arguments:
-        graph: maps data to latents; or ``reversible(graph)``, to train it in constant memory.
-        base: density of the latents, from ``torch.distributions``: one, or one for each output of the graph, each over
-            a whole output (its batch and event shape together are the output's shape). Default: standard normal. Its
-            tensors are no parameters of the flow: they are neither trained, moved nor saved with it.
+        graph: Graph that maps data to latents, or ``reversible(graph)`` to train it in constant memory.
+        base: Density of the latents: a ``torch.distributions.Distribution``, or one for each output of the graph, whose
+            batch and event shape together equal the shape of the output. Default: standard normal. Its tensors are not
+            part of the flow: they are not trained, moved or saved with it.
 
     Raises:
-        GraphError: a base density has another shape than its output.
-        ArgumentError: something other than a graph or distributions was given.
+        GraphError: If the shape of a base density differs from that of its output.
+        ArgumentError: If ``graph`` is not a graph, or ``base`` not a distribution.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019, Eqs. 4 to 6,
@@ -54,39 +54,41 @@ class Flow(nn.Module):
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.graph = graph
-        self.base = _bases(base, graph.out_shapes)
-        self._base_tensors = tuple(map(_floating, self.base or ()))
+        self.base = _as_bases(base, graph.out_shapes)
+        self._base_tensors = tuple(map(_floating_tensor, self.base or ()))
         self.dims = numel(graph.in_shapes)
 
     def forward(self, x: Structured, c: Structured = ()) -> Tensor:
-        """:meth:`log_prob`, so that DDP, compile and export see the density."""
+        """Return :meth:`log_prob`, so that DDP, compile and export work on the density."""
         return self.log_prob(x, c)
 
     def log_prob(self, x: Structured, c: Structured = ()) -> Tensor:
-        """Log-density of each sample, shape ``(B,)``, nats.
+        """Return the log-density of each sample, shape ``(B,)``, in nats.
 
         Arguments:
-            x: data, as the graph's forward takes it.
-            c: conditions, as the graph takes them.
+            x: Data, as in a call of the graph.
+            c: Conditions, as in a call of the graph. Default: none.
         """
+        self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")
         z, log_det = self.graph(x, c)
         log_prob: Tensor = self._base_log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
         return log_prob
 
     def loss(self, x: Structured, c: Structured = (), tau: float = 0.0) -> Tensor:
-        r"""The paper's loss (Eq. 6), in nats per sample, to be minimised.
+        r"""Return the loss of the paper (Eq. 6), in nats per sample, to be minimized.
 
         .. math:: E\left[\tfrac12 \|f(x; c)\|^2 - \log |J|\right] + \tau \|\theta\|^2
 
-        for a standard normal base; for another one the first term is its negative log-density. The normal's constant
-        ``dims / 2 * log(2 pi)`` is left out, as in the paper. Divide by ``dims`` for nats per dimension.
+        for a standard normal base, without its constant ``dims / 2 * log(2 pi)``, as in the paper; for any other base,
+        the first term is its negative log-density. Divide by ``dims`` for nats per dimension.
 
         Arguments:
-            x: data.
-            c: conditions.
-            tau: weight of the Gaussian prior over the trained parameters, 1 / (2 sigma^2).
+            x: Data.
+            c: Conditions. Default: none.
+            tau: Weight of the Gaussian prior on the trained parameters, 1 / (2 sigma^2). Default: 0.
         """
         tau = require_amount("Flow.loss", "tau", tau)
+        self._require_given("Flow.loss", c, "flow.loss({x}, {c})")
         constant = 0.0 if self.base is not None else 0.5 * self.dims * math.log(2 * math.pi)
         loss = -self.log_prob(x, c).mean() - constant
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad] if tau else []
@@ -99,44 +101,47 @@ class Flow(nn.Module):
     def sample(
         self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Any:
-        """``n`` samples for each condition, without gradient.
+        """Draw ``n`` samples for each condition, without gradient.
 
         Arguments:
-            n: how many.
-            c: conditions of batch B; ``()`` where the graph takes none.
-            temperature: factor on the deviation of the latents from the base's mean.
-            generator: source of randomness; None: torch's global one. A base of your own draws from the global one.
+            n: Number of samples.
+            c: Conditions with batch size B. Default: none.
+            temperature: Factor that scales the deviation of the latents from the mean of the base. Default: 1.
+            generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
+                torch, which a base given by the user always uses.
 
         Returns:
-            Shape ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
+            Samples ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
 
         Raises:
-            ArgumentError: an argument has the wrong type or is out of its range.
-            InputTypeError: the base is of another dtype or on another device than the graph.
+            ArgumentError: If an argument has the wrong type, or does not fit the base.
+            GraphError: If ``n`` or the temperature is out of range.
+            InputTypeError: If the dtype or device of the base differs from that of the graph.
         """
-        return self._sample(n, c, temperature, generator)
+        return self._sample("sample", n, c, temperature, generator)
 
     def rsample(
         self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Any:
-        """As :meth:`sample`, with gradients with respect to parameters and conditions.
+        """Draw samples like :meth:`sample`, with gradients with respect to parameters and conditions.
 
         Raises:
-            ArgumentError: besides, a base density has no ``rsample``: its samples have no gradients.
+            ArgumentError: Also if a base density has no ``rsample``, because its samples have no gradients.
         """
         for base in self.base or ():
             if not base.has_rsample:
-                advice = "its samples have no gradients: call sample, or take a base that has rsample"
-                raise ArgumentError("Flow.rsample", f"a base {_told(base)} without rsample", advice)
-        return self._sample(n, c, temperature, generator)
+                advice = "its samples have no gradients: call sample, or use a base that has rsample"
+                raise ArgumentError("Flow.rsample", f"a base {_describe(base)} without rsample", advice)
+        return self._sample("rsample", n, c, temperature, generator)
 
-    def _sample(self, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
+    def _sample(self, method: str, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
         n = require_count("Flow.sample", "n", n, least=0, most=2**31 - 1)
         temperature = require_amount("Flow.sample", "temperature", temperature)
         if generator is not None and not isinstance(generator, torch.Generator):
             raise ArgumentError(
                 "Flow.sample", f"generator={generator!r}", "generator must be a torch.Generator or None"
             )
+        self._require_given(f"Flow.{method}", c, f"flow.{method}({n}, {{c}})")
         ports = self.graph._conditions()
         conditions = ports.unpack("Flow.sample", c)
         rows = conditions[0].shape[0] if conditions else 1
@@ -151,21 +156,21 @@ class Flow(nn.Module):
         return bound.inverse(target.pack(tuple(value.unflatten(0, (n, rows)) for value in z)))[0]
 
     def denoise(self, x: Structured, c: Structured = (), sigma: float | None = None) -> Any:
-        r"""The expected clean data behind data with Gaussian noise: one step of Tweedie's formula.
+        r"""Return the expected clean data, given data with Gaussian noise, by Tweedie's formula.
 
         .. math:: E[x_\text{clean} | x, c] = x + \sigma^2 \nabla_x \log p(x | c)
 
-        A model trained on data with noise of standard deviation ``sigma`` generates noisy data: this takes the noise
-        off again.
+        A model trained on data with noise of standard deviation ``sigma`` generates noisy data. This removes the noise.
 
         Arguments:
-            x: data, or samples.
-            c: conditions.
-            sigma: standard deviation of the training noise, in the units of x; it has no default.
+            x: Data or samples.
+            c: Conditions. Default: none.
+            sigma: Standard deviation of the training noise, in units of x. Required.
 
         Raises:
-            ArgumentError: sigma is missing, or no finite number that is not negative.
-            GraphError: it is called under ``torch.inference_mode``, where there are no gradients.
+            ArgumentError: If ``sigma`` is missing or not a number.
+            GraphError: If ``sigma`` is negative or not finite, or gradients are unavailable because of
+                ``torch.inference_mode``.
 
         References:
             B. Efron, "Tweedie's Formula and Selection Bias", 2011, https://doi.org/10.1198/jasa.2011.tm11181; S. Zhai
@@ -174,22 +179,26 @@ class Flow(nn.Module):
         """
         deviation = require_amount("Flow.denoise", "sigma", sigma)
         if torch.is_inference_mode_enabled():
-            advice = "it needs a gradient with respect to the data: call it outside (torch.no_grad does no harm)"
+            advice = "the gradient with respect to the data is needed: call it outside (torch.no_grad is fine)"
             raise GraphError("Flow.denoise", "a call under torch.inference_mode", advice)
+        self._require_given("Flow.denoise", c, f"flow.denoise({{x}}, {{c}}, sigma={deviation})")
         ports, given = self.graph._inputs(), self.graph._conditions()
-        conditions = given.pack(tuple(map(_recordable, given.unpack("Flow.denoise", c))))
+        conditions = given.pack(tuple(map(_without_inference, given.unpack("Flow.denoise", c))))
         with torch.enable_grad():
-            noisy = tuple(_recordable(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
+            noisy = tuple(_without_inference(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
             gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), conditions).sum(), noisy)
         clean = tuple(value.detach() + deviation * deviation * g for value, g in zip(noisy, gradients, strict=True))
         return ports.pack(clean)
+
+    def _require_given(self, where: str, c: Structured, call: str) -> None:
+        self.graph._conditions().require_given(where, c, call, self.graph._inputs())
 
     def _base_log_prob(self, zs: Tensors) -> Tensor:
         if self.base is None:
             square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
             return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
         self._check_bases(zs)
-        parts = [_rowwise(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
+        parts = [_sum_rows(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
         return torch.stack(parts).sum(0)
 
     def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
@@ -199,13 +208,14 @@ class Flow(nn.Module):
             reference = conditions[0]
         if self.base is not None:
             if generator is not None:
-                raise ArgumentError("Flow.sample", "a generator", "torch.distributions draw from the global one only")
+                advice = "torch.distributions only draw from the global generator"
+                raise ArgumentError("Flow.sample", "a generator", advice)
             if reference is not None:
                 self._check_bases((reference,) * len(self.base))
-            return tuple(_tempered(base, count, temperature) for base in self.base)
+            return tuple(_draw_scaled(base, count, temperature) for base in self.base)
         reference = torch.empty(0) if reference is None else reference
         if generator is not None and generator.device.type != reference.device.type:
-            advice = f"the samples are drawn on {reference.device}: take a generator of that device"
+            advice = f"the samples are drawn on {reference.device}: use a generator on that device"
             raise ArgumentError("Flow.sample", f"a generator on {generator.device}", advice)
         return tuple(
             torch.randn(count, *shape, generator=generator, dtype=reference.dtype, device=reference.device)
@@ -214,29 +224,28 @@ class Flow(nn.Module):
         )
 
     def _check_bases(self, zs: Tensors) -> None:
-        """Refuse a base of another dtype or device than the latents."""
+        """Raise InputTypeError if dtype or device of a base differ from those of the latents."""
         for index, (own, z) in enumerate(zip(self._base_tensors, zs, strict=True)):
             if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
-                given = f"base {index}: {own.dtype} on {own.device}"
-                advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, build it from such"
-                raise InputTypeError("Flow", given, advice)
+                advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, so build it there"
+                raise InputTypeError("Flow", f"base {index}: {own.dtype} on {own.device}", advice)
 
     def extra_repr(self) -> str:
         if self.base is None:
             return ""
-        return f"base={', '.join(f'{_told(base)} {_shape(base)}' for base in self.base)}"
+        return f"base={', '.join(f'{_describe(base)} {_shape(base)}' for base in self.base)}"
 
 
-def _rowwise(terms: Tensor) -> Tensor:
+def _sum_rows(terms: Tensor) -> Tensor:
     return terms.flatten(1).sum(1) if terms.ndim > 1 else terms
 
 
-def _recordable(value: Tensor) -> Tensor:
-    """The tensor, as autograd can save it: what inference mode made can't be."""
+def _without_inference(value: Tensor) -> Tensor:
+    """Return a tensor that autograd can save: inference tensors are cloned."""
     return value.clone() if value.is_inference() else value
 
 
-def _tempered(base: Distribution, count: int, temperature: float) -> Tensor:
+def _draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
     draw = base.rsample if base.has_rsample else base.sample
     z: Tensor = draw(torch.Size((count,)))
     if temperature == 1:
@@ -244,32 +253,33 @@ def _tempered(base: Distribution, count: int, temperature: float) -> Tensor:
     try:
         mean = base.mean
     except NotImplementedError as error:
-        advice = "this base knows no mean, from which a temperature scales the deviation: leave it at 1"
-        raise ArgumentError("Flow.sample", f"temperature={temperature} with a base {_told(base)}", advice) from error
+        advice = "this base has no mean, around which a temperature scales the latents: leave it at 1"
+        given = f"temperature={temperature} with a base {_describe(base)}"
+        raise ArgumentError("Flow.sample", given, advice) from error
     return mean + temperature * (z - mean)
 
 
-def _told(base: Distribution) -> str:
-    """Which distribution, without its numbers: they may be trained, and differ from device to device."""
+def _describe(base: Distribution) -> str:
+    """Name the distribution, without its parameters: they may be trained, and differ between devices."""
     inner = base.base_dist if isinstance(base, (Independent, TransformedDistribution)) else None
-    return type(base).__name__ + ("" if inner is None else f"({_told(inner)})")
+    return type(base).__name__ + ("" if inner is None else f"({_describe(inner)})")
 
 
 def _shape(base: Distribution) -> Shape:
     return tuple(base.batch_shape + base.event_shape)
 
 
-def _floating(base: Distribution) -> Tensor | None:
-    """A tensor that tells the dtype and device of the distribution's numbers; None where it holds none."""
+def _floating_tensor(base: Distribution) -> Tensor | None:
+    """Return a floating-point tensor that represents the dtype and device of a distribution, or None."""
     for value in vars(base).values():
-        found = _floating(value) if isinstance(value, Distribution) else value
+        found = _floating_tensor(value) if isinstance(value, Distribution) else value
         if isinstance(found, Tensor) and found.is_floating_point():
             return found
     return None
 
 
-def _bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
-    """One distribution for each output, or None for the standard normal."""
+def _as_bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
+    """Return one distribution for each output, or None for the standard normal."""
     if base is None:
         return None
     if not isinstance(base, (Distribution, list, tuple)):

@@ -1,8 +1,8 @@
-"""How the subnets of a model start: as the identity, with the paper's normal weights, with Xavier's.
+"""Initialization of subnets: as the identity, with the normal weights of the paper, or with Xavier weights.
 
-Layers are built with Xavier's weights and a last layer of zeros, so that models start as (nearly) the identity. These
-functions set other starts, or this one for subnets of the user's own. Random numbers come from a generator with the
-given seed, whatever the device; the global random state stays untouched.
+Built-in subnets have Xavier weights and a last layer of zeros, so that models start (nearly) as the identity. These
+functions initialize them in other ways, or other subnets in this way. Random numbers come from a private generator with
+the given seed, equal on every device; the global random state does not change.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from invgraph.numerics.seeding import generator, normal
 def identity(module: nn.Module) -> None:
     """Set the last layer of every subnet to zero, so that couplings start as the identity (paper, 3.4).
 
-    Of a subnet that is a plain module, the last layer is its last submodule that has parameters.
+    If a subnet is not a built-in one, its last layer is the last submodule that has parameters.
 
     Arguments:
-        module: a layer or a graph; changed in place.
+        module: Layer or graph; changed in place.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -53,14 +53,14 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
     """Draw every parameter of every subnet from a normal distribution, as the paper's published code does.
 
     Arguments:
-        module: a layer or a graph; changed in place.
-        std: standard deviation: 0.03 in the paper's MNIST model, 0.01 and 0.02 in others.
-        seed: of a generator of its own.
-        zero_last: set the last layers to zero afterwards (:func:`identity`).
+        module: Layer or graph; changed in place.
+        std: Standard deviation. The MNIST model of the paper uses 0.03 (default), other models 0.01 and 0.02.
+        seed: Seed of the private generator. Default: 0.
+        zero_last: If True (default), set the last layers to zero afterwards (:func:`identity`).
 
     Raises:
-        GraphError: ``std`` is negative or not finite.
-        ArgumentError: an argument has the wrong type.
+        GraphError: If ``std`` is negative or not finite, or the seed does not fit into 64 bits.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -83,19 +83,19 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
 
 @torch.no_grad()
 def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bool = True) -> None:
-    """Draw the weights of every subnet from Xavier's normal distribution, and set all biases to zero.
+    """Draw the weights of every subnet from the Xavier normal distribution, and set all biases to zero.
 
-    A parameter with fewer than two axes counts as a bias. Norms keep their start.
+    A parameter with fewer than two axes counts as a bias. Normalization layers do not change.
 
     Arguments:
-        module: a layer or a graph; changed in place.
-        gain: factor on the standard deviation.
-        seed: of a generator of its own.
-        zero_last: set the last layers to zero afterwards (:func:`identity`).
+        module: Layer or graph; changed in place.
+        gain: Factor that scales the standard deviation. Default: 1.
+        seed: Seed of the private generator. Default: 0.
+        zero_last: If True (default), set the last layers to zero afterwards (:func:`identity`).
 
     Raises:
-        GraphError: ``gain`` is negative or not finite.
-        ArgumentError: an argument has the wrong type.
+        GraphError: If ``gain`` is negative or not finite, or the seed does not fit into 64 bits.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
@@ -123,12 +123,12 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
 
 def _subnets(where: str, module: object) -> Iterator[Subnet]:
     if not isinstance(module, nn.Module):
-        raise ArgumentError(where, type(module).__name__, "expected a layer or a graph, already built")
+        raise ArgumentError(where, type(module).__name__, "expected a layer or a graph that is already built")
     return (net for net in module.modules() if isinstance(net, Subnet))
 
 
 def _parameters(where: str, module: object) -> Iterator[nn.Parameter]:
-    """Those that the subnets' linear layers and convolutions hold, each once; norms keep their start."""
+    """Iterate over the parameters of the subnets, each once, except those of normalization layers."""
     seen: set[int] = set()
     for net in _subnets(where, module):
         for child in net.modules():

@@ -59,7 +59,7 @@ def floating_tensor(module: nn.Module) -> Tensor | None:
         for value in part._buffers.values() if buffer is None else ():
             if value is not None and value.is_floating_point():
                 buffer = value
-        waiting.extend(part._modules.values())
+        waiting.extend(list(part._modules.values())[::-1])
     return buffer
 
 

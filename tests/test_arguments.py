@@ -178,3 +178,100 @@ def test_functions_take_numpy_scalars() -> None:
     ig.testing.randomize(graph, seed=np.int64(1), scale=np.float32(0.1))
     first, _ = ig.Coupling((4,), transform=ig.Additive(), subnet=ig.nets.MLP(4), split=np.int64(1)).sizes
     assert type(first) is int
+
+
+LAYERS: list[tuple[type[ig.Invertible], tuple[int, ...], dict[str, Any]]] = [
+    (ig.AllInOne, (4,), {"split": 1, "householder": 2, "reverse": True, "scale": False, "permutation": "hard"}),
+    (ig.Autoregressive, (4,), {"hidden": 4, "layers": 2, "tolerance": 0.5, "blocks": 2}),
+    (
+        ig.ContinuousFlow,
+        (4,),
+        {"steps": 2, "time": 0.5, "tolerance": 0.5, "trace": "estimate", "solver": "rk4", "seed": 3},
+    ),
+    (ig.Conv1x1, (4,), {"orthogonal": True, "seed": 3}),
+    (ig.Coupling, (4,), {"split": 0.25, "sides": 1, "separate": True}),
+    (ig.DCT, (4, 4, 4), {"block": 2}),
+    (ig.Dequantize, (4,), {"levels": 8, "seed": 3}),
+    (ig.Haar, (4, 4, 4), {"rebalance": 0.5, "order_by_wavelet": True}),
+    (ig.Householder, (4,), {"reflections": 2, "seed": 3}),
+    (ig.LearnedScaling, (4, 4, 4), {"per_channel": True}),
+    (ig.LowRankLinear, (4,), {"rank": 1, "clamp": 0.5, "seed": 3}),
+    (ig.MaskedCoupling, (4,), {"sides": 1}),
+    (ig.Orthogonal, (4,), {"seed": 3}),
+    (ig.OrthogonalLinear, (4,), {"seed": 3, "chart": "cayley"}),
+    (ig.PatchAutoregressive, (4, 4, 4), {"patch": 2, "width": 8, "depth": 1, "heads": 2, "reverse": True}),
+    (ig.Permute, (4,), {"seed": 3}),
+    (ig.Residual, (4,), {"hidden": 4, "layers": 1, "kernel": 3, "lipschitz": 0.5, "terms": 2, "iterations": 20}),
+    (ig.Squeeze, (4, 4, 4), {"factor": 2}),
+]
+NEEDED: dict[type[ig.Invertible], dict[str, Any]] = {
+    ig.AllInOne: {"subnet": ig.nets.MLP(4)},
+    ig.Autoregressive: {"transform": ig.Affine()},
+    ig.ContinuousFlow: {"subnet": ig.nets.ResidualMLP(4)},
+    ig.Coupling: {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)},
+    ig.MaskedCoupling: {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)},
+    ig.PatchAutoregressive: {"transform": ig.Affine()},
+}
+
+
+def scalars(args: dict[str, Any]) -> dict[str, Any]:
+    return {name: np.array(value)[()] for name, value in args.items()}
+
+
+@pytest.mark.parametrize(("kind", "shape", "args"), LAYERS, ids=[kind.__name__ for kind, _, _ in LAYERS])
+def test_a_layer_of_numpy_scalars_is_the_same_as_of_python_numbers(
+    kind: type[ig.Invertible], shape: tuple[int, ...], args: dict[str, Any]
+) -> None:
+    layers = []
+    for some in (scalars(args), args):
+        torch.default_generator.manual_seed(0)
+        layers.append(kind(shape, **NEEDED.get(kind, {}), **some))
+    assert fingerprint(layers[0]) == fingerprint(layers[1])
+    assert all(torch.equal(*pair) for pair in zip(*(layer.state_dict().values() for layer in layers), strict=True))
+    assert not [name for name, value in vars(layers[0]).items() if isinstance(value, np.generic)]
+
+
+def test_sizes_and_orders_are_plain_ints() -> None:
+    one, two, four = np.array([1, 2, 4])
+    split = ig.Split((3, 4), sizes=(one, two), dim=np.int64(0))
+    assert fingerprint(split) == fingerprint(ig.Split((3, 4), sizes=(1, 2)))
+    assert fingerprint(ig.Reshape((4,), shape=(one, four))) == fingerprint(ig.Reshape((4,), shape=(1, 4)))
+    assert ig.Permute((3,), order=tuple(np.array([2, 0, 1]))).order.tolist() == [2, 0, 1]
+    assert ig.Concat(((3, 4), (3, 4)), dim=one).out_shapes == ((3, 8),)
+    mixture = ig.GaussianMixture((2,), ((3,),), clamp=np.float32(0.5), spread=np.float64(2), seed=one)
+    assert fingerprint(mixture) == fingerprint(ig.GaussianMixture((2,), ((3,),), clamp=0.5, spread=2.0, seed=1))
+
+
+FACTORIES: list[tuple[type[ig.SubnetFactory], dict[str, Any]]] = [
+    (ig.nets.MLP, {"hidden": 4, "layers": 2}),
+    (ig.nets.ConvNet, {"hidden": 4, "layers": 2, "kernel": 3}),
+    (ig.nets.ResidualMLP, {"hidden": 4, "blocks": 2}),
+    (ig.nets.ResidualConvNet, {"hidden": 4, "blocks": 2, "kernel": 3}),
+    (ig.nets.UNet, {"hidden": 4, "levels": 2, "kernel": 3}),
+    (ig.nets.GatedAttention, {"hidden": 4, "blocks": 2, "heads": 2, "kernel": 3}),
+    (ig.nets.ViT, {"width": 8, "depth": 2, "heads": 2, "patch": 2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "args"), FACTORIES, ids=[kind.__name__ for kind, _ in FACTORIES])
+def test_a_factory_of_numpy_scalars_is_the_same_as_of_python_numbers(
+    kind: type[ig.SubnetFactory], args: dict[str, Any]
+) -> None:
+    assert repr(kind(**scalars(args))) == repr(kind(**args))
+    for name in args:
+        with pytest.raises(ig.ArgumentError, match=f"{name} must be an int"):
+            kind(**{**args, name: 1.5})
+        with pytest.raises(ig.GraphError, match=f"{name} must be at least 1"):
+            kind(**{**args, name: np.int64(0)})
+
+
+def test_nodes_and_runners_take_numpy_scalars() -> None:
+    x = ig.InputNode(np.int64(4), name="x")
+    assert x.shape == (4,)
+    split = ig.Node(x, ig.Split, {"sizes": (1, 3)})
+    assert split[np.int64(1)] is split[1]
+    with pytest.raises(ig.ArgumentError, match="picked by an int"):
+        split[np.bool_(True)]
+    graph = ig.Graph(x, list(split), check_finite=np.bool_(True))
+    assert type(graph.check_finite) is bool
+    assert ig.reversible(graph, anchors=np.int64(1), tolerance=np.float32(0.5)).tolerance == 0.5

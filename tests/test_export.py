@@ -70,7 +70,7 @@ def in_a_graph(case: Case) -> ig.Graph:
 
 @pytest.mark.parametrize("case", each_part())
 def test_every_layer_exports_or_is_named(case: Case) -> None:
-    graph = in_a_graph(case)
+    graph = in_a_graph(case.shortened())
     xs, cs = case.data(graph, torch.float32, batch=3)
     if case.cls.__name__ in UNEXPORTABLE:
         with pytest.raises(ig.GraphError, match="'layer'"):

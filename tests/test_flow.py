@@ -360,7 +360,7 @@ MISTAKES = (
     (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
      "inference_mode"),
     (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform())).sample(2, temperature=0.5),
-     ig.ArgumentError, "knows no mean"),
+     ig.ArgumentError, "has no mean"),
     (lambda: ig.Flow(nn.Linear(2, 2)), ig.ArgumentError, "expected a Graph"),
 )  # fmt: skip
 

@@ -296,7 +296,7 @@ def test_dequantization_is_initialized_by_itself() -> None:
 def test_what_initialize_gets_is_checked_as_in_a_call() -> None:
     block = ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8))
     for arguments, error, words in (
-        (((noise(8, 4),),), ig.ShapeError, "missing condition"),
+        (((noise(8, 4),),), ig.ShapeError, "condition 0 is missing: call layer.initialize((x,), (c,))"),
         (((noise(8, 4),), (noise(8, 3), noise(8, 3))), ig.ShapeError, "surplus condition"),
         (((noise(8, 5),), (noise(8, 3),)), ig.ShapeError, "wrong shape"),
         (((noise(8, 4),), (noise(7, 3),)), ig.ShapeError, "same batch size"),

@@ -24,6 +24,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # floors: begin
 FLOORS = {
+    "freia": "FrEIA's names, keys and numbers on this engine: framework, modules, contract, runner, affine, install",
     "testing": "the checks of the contract and hypothesis strategies: public",
     "export": "programs, ONNX files and compiled packages of a graph",
     "diagnose, init": "what a user does with a graph besides",

@@ -1,1 +1,1 @@
-"""What the two colorization examples share: photographs, colour spaces, metrics, baselines, pictures, commands."""
+"""Code shared by the colorization examples: photographs, colour spaces, metrics, baselines, pictures, commands."""

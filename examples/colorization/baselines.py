@@ -1,7 +1,7 @@
-"""What the flow is measured against: regression, variational autoencoder, adversarial network.
+"""Baselines for the flow: regression, variational autoencoder, adversarial network.
 
-Each is conditioned by a network like the flow's own, which returns maps at full, half and quarter resolution and a
-vector, and has the two methods of :class:`invgraph.Flow` that training and pictures use: ``loss`` and ``sample``.
+Each has a conditioning network like that of the flow, which returns maps at full, half and quarter resolution and a
+vector, and the two methods of :class:`invgraph.Flow` that training and pictures use: ``loss`` and ``sample``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from colorization.pyramid import Widths
 
 
 class Decoder(nn.Module):
-    """Colours from features, coarse to fine, each resolution reading its map.
+    """Decoder from features to colours, from coarse to fine; each resolution reads its map.
 
     Arguments:
-        widths: channels of the maps and of the vector.
-        extra: length of a latent vector, 0 for none.
+        widths: Channels of the maps and of the vector.
+        extra: Length of a latent vector. Default: 0, for none.
     """
 
     def __init__(self, widths: Widths, extra: int = 0) -> None:
@@ -45,14 +45,14 @@ class Decoder(nn.Module):
 
 
 class Regression(nn.Module):
-    """The mean colour, by least squares: the "CNN" of the paper's Table 1. All its samples are the same."""
+    """Least-squares regression of the mean colour, the "CNN" of Table 1 of the paper; all its samples are equal."""
 
     def __init__(self, conditioner: nn.Module, widths: Widths) -> None:
         super().__init__()
         self.conditioner, self.decoder = conditioner, Decoder(widths)
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
-        """Mean square error, scaled to nats of a normal distribution with deviation one."""
+        """Return the mean squared error, scaled to nats of a normal distribution with standard deviation one."""
         square: Tensor = (self.decoder(self.conditioner(c)) - x).square().mean()
         return 0.5 * x[0].numel() * square
 
@@ -60,18 +60,18 @@ class Regression(nn.Module):
     def sample(
         self, n: int, c: Tensor, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The guess, ``n`` times."""
+        """Return the prediction ``n`` times."""
         guess: Tensor = self.decoder(self.conditioner(c))
         return guess.expand(n, *guess.shape)
 
 
 class ConditionalVAE(nn.Module):
-    """A conditional variational autoencoder; samples are the decoder's means.
+    """Conditional variational autoencoder, which samples the means of the decoder.
 
     Arguments:
-        conditioner: the conditioning network.
-        widths: channels of what it returns.
-        latent: length of the latent vector.
+        conditioner: Conditioning network.
+        widths: Channels of its maps and its vector.
+        latent: Length of the latent vector. Default: 64.
 
     References:
         K. Sohn, H. Lee, X. Yan, "Learning Structured Output Representation using Deep Conditional Generative Models",
@@ -90,7 +90,7 @@ class ConditionalVAE(nn.Module):
         self.log_deviation = nn.Parameter(torch.zeros(2))  # of a and b, learned
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
-        """Negative evidence lower bound without the normal's constant, nats per sample."""
+        """Return the negative evidence lower bound without the constant of the normal, in nats per sample."""
         maps = self.conditioner(c)
         mean, log_variance = self._encode(x, maps).chunk(2, dim=1)
         z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
@@ -112,22 +112,22 @@ class ConditionalVAE(nn.Module):
     def sample(
         self, n: int, c: Tensor, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``n`` colorizations of each, (n, B, 2, h, w)."""
-        return _sampled(self.decoder, self.conditioner(c), self.latent, n, temperature, generator)
+        """Draw ``n`` colorizations for each condition, (n, B, 2, h, w)."""
+        return _decode_samples(self.decoder, self.conditioner(c), self.latent, n, temperature, generator)
 
 
 class ConditionalGAN(nn.Module):
-    """pix2pix with a latent vector: a patch discriminator beside an absolute error.
+    """pix2pix with a latent vector: a patch discriminator and an absolute error.
 
-    Both players learn from one loss: the generator's part sees the discriminator's weights as constants, the
-    discriminator's part sees the generated colours as data.
+    One loss trains both networks: the generator's part treats the weights of the discriminator as constants, and the
+    discriminator's part treats the generated colours as data.
 
     Arguments:
-        conditioner: the conditioning network.
-        widths: channels of what it returns.
-        latent: length of the latent vector.
-        absolute: weight of the absolute error: pix2pix has 100 for data in -1..1, where colours deviate by about 0.15;
-            ours deviate by 1.
+        conditioner: Conditioning network.
+        widths: Channels of its maps and its vector.
+        latent: Length of the latent vector. Default: 64.
+        absolute: Weight of the absolute error. Default: 15, which matches the 100 of pix2pix: its colours, in -1..1,
+            have a standard deviation of about 0.15, ours of 1.
 
     References:
         P. Isola, J. Zhu, T. Zhou, A. Efros, "Image-to-Image Translation with Conditional Adversarial Networks", 2016,
@@ -147,10 +147,10 @@ class ConditionalGAN(nn.Module):
         )  # fmt: skip
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
-        """The generator's loss and the discriminator's, added; no gradient of either reaches the other."""
+        """Return the sum of the losses of generator and discriminator; neither has a gradient for the other network."""
         maps = self.conditioner(c)
         fake = self.decoder(maps, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
-        below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the colours' resolution
+        below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the resolution of the colours
         constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         fooled = functional_call(self.discriminator, constants, (torch.cat((below, fake), dim=1),))
         generator = _cross_entropy(fooled, 1.0) + self.absolute * (fake - x).abs().mean()
@@ -164,11 +164,11 @@ class ConditionalGAN(nn.Module):
     def sample(
         self, n: int, c: Tensor, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """``n`` colorizations of each, (n, B, 2, h, w)."""
-        return _sampled(self.decoder, self.conditioner(c), self.latent, n, temperature, generator)
+        """Draw ``n`` colorizations for each condition, (n, B, 2, h, w)."""
+        return _decode_samples(self.decoder, self.conditioner(c), self.latent, n, temperature, generator)
 
 
-def _sampled(
+def _decode_samples(
     decoder: Decoder,
     maps: tuple[Tensor, ...],
     latent: int,
@@ -176,7 +176,7 @@ def _sampled(
     temperature: float,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Decode ``n`` latent vectors for each row of the features."""
+    """Decode ``n`` random latent vectors for each sample of the features."""
     rows = len(maps[0])
     repeated = tuple(value.expand(n, *value.shape).flatten(0, 1) for value in maps)
     z = torch.randn(n * rows, latent, generator=generator, dtype=maps[0].dtype, device=maps[0].device)
@@ -198,4 +198,4 @@ def _double(h: Tensor) -> Tensor:
 
 BASELINES = {"cnn": Regression, "cvae": ConditionalVAE, "cgan": ConditionalGAN}
 
-NORMAL_CONSTANT = 0.5 * math.log(2 * math.pi)  # nats per dimension that the losses leave out
+NORMAL_CONSTANT = 0.5 * math.log(2 * math.pi)  # nats per dimension, omitted by the losses

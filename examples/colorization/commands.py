@@ -1,4 +1,4 @@
-"""The commands of both colorization examples: train, colorize, table, pictures, and all of them."""
+"""Commands of both colorization examples: train, colorize, table, pictures, and all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
 PHASE_SEED = 1000  # between the seeds of the two phases
 STOPPED = "stopped; the same command with --resume goes on"
 ERRORS = (ig.CheckpointError, DivergedError, OSError, SafetensorError, ValueError, pickle.UnpicklingError)
-"""What is wrong with files, folders and options: told in words, without a traceback."""
+"""Errors in files, folders and options, which are printed without a traceback."""
 
 
 def _no_condition_net(colorizer: Colorizer) -> ConditionNet | None:
@@ -38,14 +38,16 @@ def _no_condition_net(colorizer: Colorizer) -> ConditionNet | None:
 
 @dataclass(frozen=True)
 class Example:
-    """What the two examples differ in.
+    """Differences between the examples.
 
     Arguments:
-        name: of the folder of its runs.
-        presets: by name.
-        build: a colorizer from its config.
-        condition_net: the part of a colorizer that is frozen in the first phase of training, if it has one.
-        pretraining: steps of that part's own task before the first phase, by name of the preset; empty: it has none.
+        name: Name of the folder of the runs.
+        presets: Presets, by name.
+        build: Function that builds a colorizer from its config.
+        condition_net: Function that returns the part of a colorizer that is frozen in the first phase of training.
+            Default: none.
+        pretraining: Number of steps to pretrain that part before the first phase, by name of the preset. Default: no
+            pretraining.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Example:
 
 
 def main(example: Example, arguments: Sequence[str] | None = None) -> int:
-    """Run the command of a command line; without one, all of them."""
+    """Run the command given by the arguments, or all commands if there is none."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["all", *given]
@@ -128,13 +130,13 @@ def _parser(example: Example) -> argparse.ArgumentParser:
 
 
 def run_all(example: Example, options: argparse.Namespace, where: Place) -> int:
-    """Pretrain the conditioning network, where the example wants it, train every kind, write table and pictures."""
+    """Pretrain the conditioning network if the example has one, train every kind, write table and pictures."""
     options.kinds = options.kinds or list(KINDS)
     folder = _open(example, options, where)
     for split in ("train", "val", options.split):
-        Crops(folder, split, 1)  # better said now than after the training
+        Crops(folder, split, 1)  # raises an error now instead of after the training
     if example.pretraining and options.condition_net is None:
-        options.condition_net = _pretrained(example, folder, options, where)
+        options.condition_net = _pretrain(example, folder, options, where)
         if options.condition_net is None:
             print(STOPPED, file=sys.stderr)
             return 130
@@ -149,8 +151,8 @@ def _preset(example: Example, options: argparse.Namespace) -> Preset:
     return replace(preset, steps=options.steps, first=round(preset.first * options.steps / preset.steps))
 
 
-def _pretrained(example: Example, folder: Folder, options: argparse.Namespace, where: Place) -> Path | None:
-    """The conditioning network's weights, in the folder of the runs; resumed, those that are there."""
+def _pretrain(example: Example, folder: Folder, options: argparse.Namespace, where: Place) -> Path | None:
+    """Train the conditioning network, unless it exists already and the run is resumed; return its file."""
     out = options.out / "condition_net"
     path: Path = out / "condition_net.safetensors"
     if options.resume and path.exists():
@@ -166,7 +168,7 @@ def _pretrained(example: Example, folder: Folder, options: argparse.Namespace, w
 
 
 def run_train(example: Example, options: argparse.Namespace, where: Place) -> int:
-    """Train the kinds asked for, one after the other."""
+    """Train the requested kinds, one after the other."""
     folder, preset = _open(example, options, where), _preset(example, options)
     kinds, measured = options.kinds or ["cinn"], asdict(statistics(folder))
     configs = {
@@ -174,7 +176,7 @@ def run_train(example: Example, options: argparse.Namespace, where: Place) -> in
         for kind in kinds
     }
     others = {kind: ig.load(path).metadata for kind, path in _found(options.out).items() if kind not in kinds}
-    _comparable(others | configs, options.out)
+    _require_comparable(others | configs, options.out)
     for kind, config in configs.items():
         if where.rank == 0:
             print(f"training {NAMES[kind]}", flush=True)
@@ -186,19 +188,19 @@ def run_train(example: Example, options: argparse.Namespace, where: Place) -> in
     return 0
 
 
-def _comparable(configs: Mapping[str, Config], out: Path) -> None:
-    """Refuse runs of several sizes in one folder: its table and pictures would mix them."""
+def _require_comparable(configs: Mapping[str, Config], out: Path) -> None:
+    """Raise ValueError if runs of several sizes share a folder: its table and pictures would mix them."""
     presets = {kind: Preset(**config["preset"]) for kind, config in configs.items()}
     sizes = {kind: f"{kind} {p.size} of {p.seen} pixels, noise {p.noise:g}" for kind, p in presets.items()}
     if len({size.partition(" ")[2] for size in sizes.values()}) > 1:
-        told = "; ".join(sizes.values())
-        raise ValueError(f"{out} would hold runs of different sizes ({told}): give each preset an --out of its own")
+        found = "; ".join(sizes.values())
+        raise ValueError(f"{out} would hold runs of different sizes ({found}): give each preset an --out of its own")
 
 
 def _train_phases(
     example: Example, colorizer: Colorizer, folder: Folder, preset: Preset, options: argparse.Namespace, where: Place
 ) -> bool:
-    """First with the conditioning network frozen, where there is one and its weights are given; then all together."""
+    """Train with the conditioning network frozen, if its weights are given, and then all weights."""
     kind = colorizer.config["kind"]
     run, net = options.out / kind, example.condition_net(colorizer)
     if net is not None and options.condition_net:
@@ -207,29 +209,29 @@ def _train_phases(
     phases = [("frozen", frozen, net), ("training", preset.steps - frozen, None)]
     if where.rank == 0 and not options.resume:
         start_anew(run, [stage for stage, _, _ in phases])
-    for number, (stage, steps, held) in enumerate(phases):
+    for number, (stage, steps, frozen_net) in enumerate(phases):
         if not steps:
             continue
         recipe = Recipe(
             steps, min(preset.batch, len(folder.split("train"))), preset.rate, warmup=min(100, steps // 10),
             schedule=preset.schedule, weight_decay=1e-5, clip=1.0, average=0.0 if kind == "cgan" else preset.average,
         )  # fmt: skip
-        if held is not None:
-            held.freeze()
+        if frozen_net is not None:
+            frozen_net.freeze()
         ended = fit(
             colorizer, folder, preset.seen, recipe, run, where=where, config=colorizer.config, best=kind != "cgan",
             seed=options.seed + number * PHASE_SEED, resume=options.resume, workers=options.workers, stage=stage,
-            earlier=["frozen"] if frozen and held is None else [],
+            earlier=["frozen"] if frozen and frozen_net is None else [],
         )  # fmt: skip
-        if held is not None:
-            held.freeze(False)
+        if frozen_net is not None:
+            frozen_net.freeze(False)
         if not ended:
             return False
     return True
 
 
 def run_table(example: Example, options: argparse.Namespace, where: Place) -> int:
-    """Measure every run that there is, print the table, write it as JSON and RST; one process does."""
+    """Measure all runs, print the table, and write it as JSON and RST, in one process."""
     found = _found(options.out)
     if where.rank > 0:
         return 0
@@ -237,7 +239,7 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
         print(f"no runs in {options.out}: train first", file=sys.stderr)
         return 1
     colorizers = {kind: _load(example, path, where) for kind, path in found.items()}
-    _comparable({kind: colorizer.config for kind, colorizer in colorizers.items()}, options.out)
+    _require_comparable({kind: colorizer.config for kind, colorizer in colorizers.items()}, options.out)
     folder = _open(example, options, where)
     first = next(iter(colorizers.values()))
     viewer = find_viewer(options.viewer, options.classifier)
@@ -264,17 +266,17 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
         print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
     left_out = [name for key, name in VIEWED_BY.items() if key not in rows["truth"]]
     if left_out:
-        print(f"left out for want of a network that looks at pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
+        print(f"omitted, because there is no network that evaluates pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
               file=sys.stderr)  # fmt: skip
     return 0
 
 
 VIEWED_BY = {"frechet": "Frechet distance (--viewer)", "top5": "accuracy (--classifier)"}
-HOW_TO_VIEW = 'pip install -e ".[examples,metrics]", or give a network of your own'
+HOW_TO_VIEW = 'pip install -e ".[examples,metrics]", or pass your own network'
 
 
 def run_pictures(example: Example, options: argparse.Namespace, where: Place) -> int:
-    """Draw the paper's pictures for the cINN's run; one process does."""
+    """Draw the pictures of the paper for the run of the cINN, in one process."""
     found = _found(options.out)
     if where.rank > 0:
         return 0
@@ -282,7 +284,7 @@ def run_pictures(example: Example, options: argparse.Namespace, where: Place) ->
         print(f"no cINN in {options.out}: train first", file=sys.stderr)
         return 1
     models = {kind: _load(example, found[kind], where) for kind in ("cinn", "raw") if kind in found}
-    _comparable({kind: model.config for kind, model in models.items()}, options.out)
+    _require_comparable({kind: model.config for kind, model in models.items()}, options.out)
     folder, colorizer = _open(example, options, where), models["cinn"]
     seen = Preset(**colorizer.config["preset"]).seen
     gallery = Gallery(colorizer, folder, options.split, seen, options.seed, options.temperature)
@@ -292,7 +294,7 @@ def run_pictures(example: Example, options: argparse.Namespace, where: Place) ->
 
 
 def run_colorize(example: Example, options: argparse.Namespace, where: Place) -> int:
-    """Colorize images with a saved model; one that can't be read is told of, the others are done."""
+    """Colorize images with a saved model; images that can't be read are reported and skipped."""
     if options.n < 1 or options.temperature < 0:
         print("-n must be at least 1 and --temperature at least 0", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The VGG-like colorization network of Zhang, Isola and Efros, and the task that trains it: classes of colour."""
+"""VGG-like colorization network of Zhang, Isola and Efros, and its training task, colour classification."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from torch.nn import functional
 
 from colorization.lab import rgb_to_lab
 
-# Convolutions of each group: channels in units of the first, stride of the last one, dilation.
+# Groups of convolutions: channels in units of the first, stride of the last convolution, dilation.
 GROUPS = (
     ((1, 1), 2, 1), ((2, 2), 2, 1), ((4, 4, 4), 2, 1), ((8, 8, 8), 1, 1),
     ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 1),
 )  # fmt: skip
-REDUCTION = 4  # of the resolution, by the whole network
+REDUCTION = 4  # factor by which the network reduces the resolution
 BIN = 10.0  # side of a class of colour, in units of a and b
-NEIGHBOURS, SPREAD = 5, 5.0  # of the soft encoding: how many classes, and the deviation of their weights
+NEIGHBOURS, SPREAD = 5, 5.0  # soft encoding: number of classes, and standard deviation of their weights
 TEMPERATURE = 0.38  # of the annealed mean
-CHUNK = 2**16  # colours that are compared with all classes at once
+CHUNK = 2**16  # number of colours compared with all classes at once
 UNIFORM = 0.5  # weight of the uniform distribution in the rebalancing
 
 
 class ConditionNet(nn.Module):
-    """Lightness to feature maps of a quarter of its resolution.
+    """Network from lightness to feature maps at a quarter of the resolution.
 
-    Groups of convolutions, each followed by batch normalisation, then a transposed convolution and two more. It is the
-    published network up to its second-to-last convolution, the one to the classes of colour; each group is a
-    ``nn.Sequential`` with the layers in the published order, so that published weights fit.
+    It has groups of convolutions, each followed by batch normalisation, then a transposed convolution and two more
+    convolutions. It is the published network without its last two layers; each group is an ``nn.Sequential`` with the
+    layers in the published order, so that published weights fit.
 
     Arguments:
-        width: channels of the first group, 64 in the paper; the maps have four times as many.
+        width: Channels of the first group; the maps have four times as many. Default: 64, as in the paper.
 
     Shape:
-        ``(B, 1, S, S) -> (B, 4 width, S/4, S/4)``, the lightness as (L - 50) / 100.
+        ``(B, 1, S, S) -> (B, 4 width, S/4, S/4)``, with lightness as (L - 50) / 100.
 
     References:
         R. Zhang, P. Isola, A. Efros, "Colorful Image Colorization", 2016, https://arxiv.org/abs/1603.08511
@@ -65,26 +65,26 @@ class ConditionNet(nn.Module):
         return maps
 
     def freeze(self, frozen: bool = True) -> None:
-        """Keep weights and the statistics of the normalisation as they are, also in training."""
+        """Freeze weights and batch statistics, also in training mode, or unfreeze them."""
         self.frozen = frozen
         self.requires_grad_(not frozen)
         if frozen:
             self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Frozen, it stays in evaluation: its batch statistics do not move."""
+        """Set the training mode; a frozen network stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
 
 def load_condition_net(net: ConditionNet, path: Path | str) -> None:
-    """Weights of a condition net: our own file, or the published one.
+    """Load the weights of a condition net, from our own file or the published one.
 
-    The published state dict calls the groups ``model1`` to ``model8``; ``model8.6`` and ``model_out``, the layers after
-    the cut, are left out. A ``.safetensors`` file is read as such, any other by ``torch.load(weights_only=True)``,
-    which runs no code of the file.
+    The published state dict names the groups ``model1`` to ``model8``; ``model8.6`` and ``model_out``, the last two
+    layers, are ignored. Files other than ``.safetensors`` are read by ``torch.load(weights_only=True)``, which runs no
+    code from the file.
 
     Raises:
-        ValueError: the file holds something else, or a network of another width.
+        ValueError: If the file has another content, or a network of another width.
     """
     path = Path(path)
     read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
@@ -95,13 +95,13 @@ def load_condition_net(net: ConditionNet, path: Path | str) -> None:
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unlike = [key for key in own if key in state and state[key].shape != own[key].shape]
     if missing or unlike:
-        told = ", ".join([*missing, *unlike][:3])
-        raise ValueError(f"{path} does not fit a condition net of {net.channels // 4} channels: {told}, ...")
+        keys = ", ".join([*missing, *unlike][:3])
+        raise ValueError(f"{path} does not fit a condition net of {net.channels // 4} channels: {keys}, ...")
     net.load_state_dict({key: state.get(key, value) for key, value in own.items()})
 
 
 def _own_key(key: str) -> str:
-    """``model3.0.weight``, as published, or ``net.groups.2.0.weight`` to ``groups.2.0.weight``."""
+    """Map ``model3.0.weight``, as published, or ``net.groups.2.0.weight`` to ``groups.2.0.weight``."""
     group, _, rest = key.partition(".")
     if group.startswith("model") and group[5:].isdigit():
         return f"groups.{int(group[5:]) - 1}.{rest}"
@@ -109,11 +109,11 @@ def _own_key(key: str) -> str:
 
 
 class ColourClassifier(nn.Module):
-    """A condition net with the layer that classifies each pixel's colour, and the loss of its training.
+    """Condition net with a layer that classifies the colour of each pixel, and the loss for its training.
 
     Arguments:
-        net: the condition net.
-        weights: of the classes, from :func:`rebalancing`; None: all one.
+        net: Condition net.
+        weights: Weights of the classes, from :func:`rebalancing`. Default: ones.
     """
 
     bins: Tensor
@@ -127,7 +127,7 @@ class ColourClassifier(nn.Module):
         self.head = nn.Conv2d(net.channels, len(self.bins), 1)
 
     def logits(self, lightness: Tensor) -> Tensor:
-        """(B, classes, S/4, S/4)."""
+        """Return logits, (B, classes, S/4, S/4)."""
         scores: Tensor = self.head(self.net((lightness - 50) / 100))
         return scores
 
@@ -158,14 +158,14 @@ def colour_bins(step: int = 5) -> Tensor:
 
 
 def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest classes of each colour, nearest first, and their shares.
+    """Return the five nearest classes of each colour, nearest first, and their weights.
 
     Arguments:
-        ab: (B, 2, h, w).
-        bins: (classes, 2).
+        ab: Colours, (B, 2, h, w).
+        bins: Centres of the classes, (classes, 2).
 
     Returns:
-        Class numbers and shares that add up to one, (B, 5, h, w) each.
+        Indices of classes, and weights that sum to one, (B, 5, h, w) each.
     """
     flat = ab.movedim(1, -1).flatten(0, -2)
     parts = [torch.cdist(part, bins).topk(NEIGHBOURS, dim=1, largest=False) for part in flat.split(CHUNK)]
@@ -176,21 +176,21 @@ def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Mean colour (B, 2, h, w) of the classes' distribution, sharpened by the temperature."""
+    """Return the mean colour (B, 2, h, w) of the class distribution, sharpened by the temperature."""
     mean: Tensor = torch.einsum("bqhw,qc->bchw", torch.softmax(logits / temperature, dim=1), bins)
     return mean
 
 
 def rebalancing(ab: Tensor, bins: Tensor) -> Tensor:
-    r"""Weights of the classes, inverse to how often they occur, one on average.
+    r"""Return weights of the classes, inverse to their smoothed frequencies, one on average.
 
     .. math:: w \propto ((1 - \lambda) \tilde p + \lambda / Q)^{-1}, \qquad \sum_q \tilde p_q w_q = 1
 
     Arguments:
-        ab: colours (B, 2, h, w) of the training split.
-        bins: (Q, 2).
+        ab: Colours (B, 2, h, w) of the training split.
+        bins: Centres of the classes, (Q, 2).
     """
-    counts = torch.zeros(len(bins), dtype=torch.float64)  # in float32 a common class would stop to count
+    counts = torch.zeros(len(bins), dtype=torch.float64)  # float32 counts of a common class would saturate
     for part in ab.split(64):
         nearest, shares = soft_encode(part, bins)
         counts.scatter_add_(0, nearest.flatten(), shares.flatten().double())

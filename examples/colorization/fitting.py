@@ -1,4 +1,4 @@
-"""Training a colorizer: the shared loop, stopped now and then to look at the validation split and keep the best."""
+"""Training of a colorizer, with regular evaluation on the validation split to keep the best weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer import Place, Recipe, check_batch, resumable, together, train
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder
 
-LOOKS, LEAST = 20, 50  # how often a run looks at the validation split, and the fewest steps between
+EVALUATIONS, MIN_STEPS = 20, 50  # evaluations per run, and the minimum number of steps between them
 
 
 def fit(
@@ -37,52 +37,52 @@ def fit(
 ) -> bool:
     """Train a model that returns the loss of photographs (B, 3, side, side); it ends with the weights to use.
 
-    ``<run>/<stage>.safetensors`` is what a stopped run resumes from, ``<run>/<stage>.json`` what it saw when it looked
-    at the validation split, ``<run>/model.safetensors`` is the result. They are written in this order, so that a run
-    killed in between looks again when it is resumed.
+    ``<run>/<stage>.safetensors`` is the checkpoint of a stopped run, ``<run>/model.safetensors`` the result, and
+    ``<run>/<stage>.json`` the history of validation losses. They are written in this order, so that a run killed in
+    between evaluates again when it is resumed.
 
     Arguments:
-        model: on its device.
-        folder: the photographs.
-        side: pixels of a crop.
-        recipe: how to train.
-        run: folder of the run.
-        where: this process's place.
-        config: goes into the result, for whoever loads it.
-        best: keep the weights with the lowest loss on the validation split, else the last ones.
-        seed: of everything random.
-        resume: go on where the run was stopped.
-        workers: processes that cut crops.
-        stage: name of this phase of training.
-        earlier: names of the phases before: the result is the best of all of them.
+        model: Model, on its device.
+        folder: Photographs.
+        side: Side of a crop, in pixels.
+        recipe: Hyperparameters.
+        run: Folder of the run.
+        where: Device and rank of this process.
+        config: Config that is stored in the result.
+        best: If True (default), keep the weights with the lowest validation loss, otherwise the last ones.
+        seed: Seed of all random numbers. Default: 0.
+        resume: If True, resume a stopped run. Default: False.
+        workers: Number of processes that cut crops. Default: 0.
+        stage: Name of this phase of training. Default: ``"training"``.
+        earlier: Names of earlier phases, with which the validation losses are compared. Default: none.
 
     Returns:
-        Whether training came to its end; False if it was stopped.
+        True if training was completed, False if it was stopped.
     """
     checkpoint, result = run / f"{stage}.safetensors", run / "model.safetensors"
     crops, held_out = Crops(folder, "train", side), _held_out(folder, side)
     check_batch(recipe, len(crops), where)
-    every = max(LEAST, recipe.steps // LOOKS)
+    every = max(MIN_STEPS, recipe.steps // EVALUATIONS)
     resume = resume and checkpoint.exists()
     done = resumable(checkpoint, recipe, seed)["step"] if resume else 0
-    looks = _Looks(run, stage, earlier, done)
-    _meet(where)  # no process reads what the first one already writes anew
+    validations = _Validations(run, stage, earlier, done)
+    _synchronize(where)  # every process has read the files before the first one writes
 
-    def look() -> None:
+    def evaluate() -> None:
         loss = validate(model, held_out, where)
         if where.rank == 0:
-            if not best or not result.exists() or looks.better(loss):
+            if not best or not result.exists() or validations.better(loss):
                 ig.save(result, model, metadata=config | {"steps": done, "val": loss})
-            looks.add(done, loss)
+            validations.add(done, loss)
             print(f"step {done}: loss on the validation split {loss:.4f}", flush=True)
 
     drawing = Drawing(crops, workers)
     try:
         with Stop(where.device) as stop, together(where, checkpoint):
             due = done > 0 and (done % every == 0 or done == recipe.steps)
-            if due and not (looks.has(done) and result.exists()):
+            if due and not (validations.has(done) and result.exists()):
                 ig.load(checkpoint, model)
-                look()
+                evaluate()
             while done < recipe.steps and not stop.asked():
                 goal = min(done // every * every + every, recipe.steps)
                 history = train(
@@ -92,9 +92,9 @@ def fit(
                 )  # fmt: skip
                 resume, done = True, history.reached
                 if done == goal:
-                    look()
+                    evaluate()
             stopped = stop.asked()
-            _meet(where)
+            _synchronize(where)
     finally:
         drawing.close()
     if not stopped:
@@ -104,20 +104,20 @@ def fit(
 
 
 def start_anew(run: Path, stages: Sequence[str]) -> None:
-    """Take away what earlier phases of a run would resume from; the result stays until there is another."""
+    """Delete the checkpoints and histories of an earlier run; its result stays until there is a new one."""
     for stage in stages:
         for ending in ("safetensors", "json"):
             (run / f"{stage}.{ending}").unlink(missing_ok=True)
 
 
-class _Looks:
-    """What a run saw at each look at the validation split, as steps and losses in a file.
+class _Validations:
+    """History of validation losses, as steps and losses in a file.
 
     Arguments:
-        run: folder of the run.
-        stage: name of this phase.
-        earlier: names of the phases before.
-        done: steps of this phase that are done; of others nothing is known.
+        run: Folder of the run.
+        stage: Name of this phase.
+        earlier: Names of earlier phases.
+        done: Number of completed steps of this phase; later entries of the file are ignored.
     """
 
     def __init__(self, run: Path, stage: str, earlier: Sequence[str], done: int) -> None:
@@ -129,12 +129,12 @@ class _Looks:
         return step in dict(self.seen)
 
     def better(self, loss: float) -> bool:
-        """Whether none was as low; the first one is, whatever it is."""
+        """True if the loss is below all earlier ones, or the first one."""
         losses = [*self.before, *(loss for _, loss in self.seen)]
         return not losses or loss < min((value for value in losses if math.isfinite(value)), default=math.inf)
 
     def add(self, step: int, loss: float) -> None:
-        """Replace the file by one with this look, whole."""
+        """Add a loss and replace the file atomically."""
         self.seen = [look for look in self.seen if look[0] != step] + [(step, loss)]
         partial = self.path.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(self.seen))
@@ -145,13 +145,13 @@ def _read(path: Path) -> list[tuple[int, float]]:
     return [(step, loss) for step, loss in json.loads(path.read_text())] if path.exists() else []
 
 
-def _meet(where: Place) -> None:
+def _synchronize(where: Place) -> None:
     if where.world > 1:
         distributed.barrier()
 
 
 def _held_out(folder: Folder, side: int) -> Tensor:
-    """The validation photographs and their mirror images."""
+    """Return the validation photographs and their mirror images."""
     crops = Crops(folder, "val", side)
     lab = torch.stack([crops[index] for index in range(len(crops))])
     return torch.cat((lab, lab.flip(-1)))
@@ -159,7 +159,7 @@ def _held_out(folder: Folder, side: int) -> Tensor:
 
 @torch.no_grad()
 def validate(model: nn.Module, lab: Tensor, where: Place) -> float:
-    """The loss of held-out photographs, with the same noise every time."""
+    """Return the loss of held-out photographs, with the same noise every time."""
     model.eval()
     with torch.random.fork_rng(devices=[where.device] if where.device.type == "cuda" else []):
         torch.manual_seed(0)

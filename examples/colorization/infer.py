@@ -1,4 +1,4 @@
-"""Photographs in, colorizations out at full resolution."""
+"""Colorization of photographs at full resolution."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from colorization.photos import to_tensor
 from colorization.upsampling import bicubic, joint_bilateral
 
 Pixels = NDArray[np.uint8]
-GUIDED = 1024  # long side up to which colours follow the edges of the lightness; beyond, they are smooth anyway
-STEP = 4  # factor of one joint bilateral upsampling: its window spans a few of the coarse pixels
+GUIDED = 1024  # long side up to which colours follow the edges of the lightness; beyond, they are smooth
+STEP = 4  # factor of one joint bilateral upsampling, whose window spans a few coarse pixels
 
 
 def lightness_of(pixels: Pixels, side: int) -> Tensor:
-    """The lightness (1, 1, side, side), 0..100, of a photograph squeezed into a square."""
+    """Return the lightness (1, 1, side, side), 0..100, of a photograph resized to a square."""
     small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return rgb_to_lab(to_tensor(np.asarray(small)))[None, :1]
 
@@ -37,16 +37,16 @@ def colorize(
     seed: int = 0,
     upsampling: str = "joint",
 ) -> list[Pixels]:
-    """``n`` colorizations of a photograph, of its size; only its lightness is used.
+    """Return ``n`` colorizations of a photograph at its resolution; only its lightness is used.
 
     Arguments:
-        colorizer: ready to sample.
-        pixels: (H, W, 3), in colour or grey.
-        n: how many.
-        side: pixels of the lightness that the colorizer looks at.
-        temperature: of the latents; 0 gives the same colours n times.
-        seed: of the latents.
-        upsampling: ``"joint"`` (edges follow the lightness) or ``"bicubic"``.
+        colorizer: Colorizer in evaluation mode.
+        pixels: Photograph (H, W, 3), in colour or grey.
+        n: Number of colorizations.
+        side: Side of the lightness that the colorizer takes, in pixels.
+        temperature: Temperature of the latents; 0 gives equal colours. Default: 1.
+        seed: Seed of the latents. Default: 0.
+        upsampling: ``"joint"`` (default), whose edges follow the lightness, or ``"bicubic"``.
     """
     generator = colorizer.generator(seed)
     ab = colorizer.sample(lightness_of(pixels, side), n, temperature, generator=generator)[:, 0]
@@ -55,33 +55,33 @@ def colorize(
 
 
 def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint") -> list[Pixels]:
-    """Pixels (H, W, 3) of one lightness (1, 1, H, W) under each of several colours (n, 2, h, w)."""
+    """Combine one lightness (1, 1, H, W) with each of several colours (n, 2, h, w) to pixels (H, W, 3)."""
     full = upsample(ab, lightness, upsampling)
     painted = (lab_to_rgb(torch.cat((lightness[0], colours)))[None] for colours in full)
     return [(rgb[0] * 255).round().byte().permute(1, 2, 0).numpy() for rgb in painted]
 
 
 def upsample(ab: Tensor, lightness: Tensor, how: str = "joint") -> Tensor:
-    """Colours at the resolution of the lightness; ``"joint"`` goes there in steps of at most four."""
+    """Upsample colours to the resolution of the lightness; ``"joint"`` does so in steps of at most four."""
     height, width = int(lightness.shape[-2]), int(lightness.shape[-1])
     if how == "joint":
         scale = min(1.0, GUIDED / max(height, width))
         target = (max(1, round(height * scale)), max(1, round(width * scale)))
         while tuple(ab.shape[-2:]) != target:
             h, w = (min(end, STEP * int(now)) for now, end in zip(ab.shape[-2:], target, strict=True))
-            ab = joint_bilateral(ab, _resized(lightness, (h, w)))
+            ab = joint_bilateral(ab, _resize(lightness, (h, w)))
     elif how != "bicubic":
         raise ValueError(f"upsampling {how!r}: choose 'joint' or 'bicubic'")
     return ab if tuple(ab.shape[-2:]) == (height, width) else bicubic(ab, (height, width))
 
 
-def _resized(lightness: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(lightness: Tensor, size: tuple[int, int]) -> Tensor:
     resize: Callable[..., Tensor] = torch.nn.functional.interpolate
     return lightness if lightness.shape[-2:] == size else resize(lightness, size, mode="bilinear", antialias=True)
 
 
 def distinct_names(sources: Sequence[Path]) -> list[str]:
-    """The files' names without endings; where one has been before, also ignoring case, with a number."""
+    """Return distinct names of files without suffixes; repeated ones, ignoring case, get a number."""
     names: list[str] = []
     taken = {source.stem.casefold() for source in sources}
     for source in sources:
@@ -94,7 +94,7 @@ def distinct_names(sources: Sequence[Path]) -> list[str]:
 
 
 def write_colorizations(images: list[Pixels], name: str, folder: Path) -> list[Path]:
-    """PNG files ``<name>_0.png``, ``<name>_1.png``, ... in a folder."""
+    """Write PNG files ``<name>_0.png``, ``<name>_1.png``, ... to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}_{k}.png" for k in range(len(images))]
     for image, path in zip(images, paths, strict=True):

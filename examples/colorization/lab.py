@@ -1,11 +1,11 @@
-"""sRGB and CIE Lab (D65, 2 degrees), in torch, at the precision of the tensor given."""
+"""Conversion between sRGB and CIE Lab (D65, 2 degrees), in the dtype of the given tensor."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# IEC 61966-2-1, linear sRGB to XYZ, and the white of D65 with Y = 1.
+# Linear sRGB to XYZ (IEC 61966-2-1), and the white point of D65 with Y = 1.
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 _WHITE = (0.95047, 1.0, 1.08883)
 _EPSILON = 0.008856  # below it the cube root is replaced by a line (CIE 15, rounded as is customary)
@@ -14,13 +14,13 @@ _SHIFT = 16 / 116
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """Lab of sRGB values.
+    """Convert sRGB to Lab.
 
     Arguments:
-        rgb: ``(..., 3, H, W)`` in 0..1.
+        rgb: sRGB values, ``(..., 3, H, W)`` in 0..1.
 
     Returns:
-        The same shape: L in 0..100, a and b in about -110..110.
+        Lab values of the same shape: L in 0..100, a and b in about -110..110.
     """
     linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     xyz = _mix(linear, _matrix(rgb)) / _white(rgb)
@@ -30,14 +30,14 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
-    """The sRGB values of Lab.
+    """Convert Lab to sRGB.
 
     Arguments:
-        lab: ``(..., 3, H, W)``.
-        clip: clamp colours that no screen shows into 0..1, as pictures need; measure errors on what is shown.
+        lab: Lab values, ``(..., 3, H, W)``.
+        clip: If True (default), clamp colours outside the sRGB gamut to 0..1, as needed for display.
 
     Returns:
-        The same shape, in 0..1.
+        sRGB values of the same shape, in 0..1 if clipped.
     """
     lightness, a, b = lab.unbind(-3)
     y = (lightness + 16) / 116

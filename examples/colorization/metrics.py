@@ -1,4 +1,4 @@
-"""How good and how diverse colorizations are (paper, Table 1), each by photograph, with bootstrap errors."""
+"""Quality and diversity of colorizations (paper, Table 1), by photograph, with bootstrap errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Measured(NamedTuple):
-    """A figure and its standard error."""
+    """Value and its standard error."""
 
     value: float
     error: float
@@ -22,26 +22,26 @@ class Measured(NamedTuple):
 
 
 def rmse_best(samples: Tensor, truth: Tensor) -> Tensor:
-    """Root-mean-square error of the best of n samples, for each photograph.
+    """Return the root-mean-square error of the best of n samples, for each photograph.
 
     Arguments:
-        samples: (n, B, C, H, W).
-        truth: (B, C, H, W).
+        samples: Samples, (n, B, C, H, W).
+        truth: True values, (B, C, H, W).
 
     Returns:
-        (B,), in the units of the data.
+        Errors, (B,), in the units of the data.
     """
     return (samples - truth).square().flatten(2).mean(2).amin(0).sqrt()
 
 
 def variance(samples: Tensor) -> Tensor:
-    """Variance between n samples at each pixel and channel, averaged, for each photograph.
+    """Return the variance of n samples at each pixel and channel, averaged, for each photograph.
 
     Arguments:
-        samples: (n, B, C, H, W).
+        samples: Samples, (n, B, C, H, W).
 
     Returns:
-        (B,), in squared units of the data; 0 for a single sample.
+        Variances, (B,), in squared units of the data; 0 for a single sample.
     """
     if len(samples) == 1:
         return samples.new_zeros(samples.shape[1])
@@ -49,16 +49,16 @@ def variance(samples: Tensor) -> Tensor:
 
 
 def frechet(generated: Tensor, real: Tensor) -> float:
-    r"""Fréchet distance between normal distributions fitted to two sets of features.
+    r"""Return the Fréchet distance between normal distributions fitted to two sets of features.
 
     .. math:: \|\mu_1 - \mu_2\|^2 + \operatorname{tr}(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2})
 
-    With :math:`\Sigma = R^T R` from a QR decomposition of the centred features the root's trace is the sum of the
-    singular values of :math:`R_1 R_2^T`: no matrix root that may fail, and exact where the covariances are singular.
+    With :math:`\Sigma = R^T R` from a QR decomposition of the centred features, the trace of the root is the sum of the
+    singular values of :math:`R_1 R_2^T`, which needs no matrix root and is exact for singular covariances.
 
     Arguments:
-        generated: features (N, D).
-        real: features (M, D).
+        generated: Features of generated pictures, (N, D).
+        real: Features of real pictures, (M, D).
 
     References:
         M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", 2017,
@@ -71,19 +71,19 @@ def frechet(generated: Tensor, real: Tensor) -> float:
 
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, and R of the covariance R^T R."""
+    """Return the mean, and the factor R of the covariance R^T R."""
     features = features.double()
     mean = features.mean(0)
     return mean, torch.linalg.qr((features - mean) / (len(features) - 1) ** 0.5, mode="r").R
 
 
 def hits(logits: Tensor, labels: Tensor, k: int = 5) -> Tensor:
-    """Whether the label is among the k classes with the highest logits, (B,) of 0 and 1.
+    """Return 1 where the label is among the k classes with the highest logits, and 0 elsewhere, (B,).
 
     Arguments:
-        logits: (B, classes).
-        labels: (B,) of class numbers.
-        k: how many guesses count.
+        logits: Logits, (B, classes).
+        labels: Indices of classes, (B,).
+        k: Number of guesses. Default: 5.
     """
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(1).double()
 
@@ -91,14 +91,14 @@ def hits(logits: Tensor, labels: Tensor, k: int = 5) -> Tensor:
 def bootstrap(
     count: int, figure: Callable[[Tensor], float], *, rounds: int = 1000, seed: int = 0, value: float | None = None
 ) -> Measured:
-    """A figure over photographs with its standard error under resampling of the photographs.
+    """Return a figure over photographs, with its standard error under resampling of the photographs.
 
     Arguments:
-        count: how many photographs.
-        figure: of their numbers, an index tensor.
-        rounds: how many times they are drawn anew.
-        seed: of the draws.
-        value: the figure over all, if it is known.
+        count: Number of photographs.
+        figure: Function from an index tensor of photographs to the figure.
+        rounds: Number of bootstrap samples. Default: 1000.
+        seed: Seed of the resampling. Default: 0.
+        value: Figure over all photographs. Default: computed.
 
     References:
         B. Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979, https://doi.org/10.1214/aos/1176344552
@@ -109,5 +109,5 @@ def bootstrap(
 
 
 def mean_of(values: Tensor, *, rounds: int = 1000, seed: int = 0) -> Measured:
-    """Mean of one number per photograph, with its bootstrap error."""
+    """Return the mean of one value per photograph, with its bootstrap error."""
     return bootstrap(len(values), lambda chosen: float(values[chosen].mean()), rounds=rounds, seed=seed)

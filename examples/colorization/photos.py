@@ -1,4 +1,4 @@
-"""A folder of photographs as a data set: what can be used of it, a cache, splits, crops."""
+"""Folder of photographs as a data set: selection, cache, splits, crops."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from colorization.lab import rgb_to_lab
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "photos"
 SPLITS = ("train", "val", "test")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-GREY_CHROMA = 2.0  # root mean square of (a, b) under which no eye sees colour
+GREY_CHROMA = 2.0  # root mean square of (a, b) below which no colour is visible
 SMALLEST = 16  # pixels of the short side
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph that can be used: where its shrunken pixels lie in the cache."""
+    """Usable photograph, with the location of its scaled-down pixels in the cache."""
 
     name: str
     split: str
@@ -41,12 +41,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Folder:
-    """The photographs under a folder.
+    """Photographs in a folder.
 
     Arguments:
-        photos: those that can be used, in the order of their names.
-        skipped: name and reason of each file that can't.
-        pixels: the cache, all photographs one behind the other, (H, W, 3) each.
+        photos: Usable photographs, in the order of their names.
+        skipped: Name of each unusable file, and the reason.
+        pixels: Cache file, with the pixels (H, W, 3) of all photographs, one after the other.
     """
 
     photos: tuple[Photo, ...]
@@ -54,27 +54,27 @@ class Folder:
     pixels: Path
 
     def split(self, name: str) -> list[Photo]:
-        """The photographs of ``train``, ``val`` or ``test``."""
+        """Return the photographs of ``train``, ``val`` or ``test``."""
         return [photo for photo in self.photos if photo.split == name]
 
     def report(self) -> str:
-        """How many there are, and the list of those left out."""
+        """Describe the number of photographs, and list the skipped files."""
         counts = ", ".join(f"{len(self.split(name))} {name}" for name in SPLITS)
         lines = [f"{len(self.photos)} photographs ({counts}), {len(self.skipped)} files skipped"]
         return "\n".join(lines + [f"  skipped {name}: {reason}" for name, reason in self.skipped])
 
 
 def open_folder(root: Path | str = EMBEDDED, *, edge: int = 256, cache: Path | str | None = None) -> Folder:
-    """Scan a tree of images, once: what was decoded and scaled down is kept in a cache.
+    """Open a tree of images; they are decoded and scaled down once, and cached.
 
-    Files below folders named ``train``, ``val`` and ``test`` keep their split; in any other tree a file's split follows
-    from its name, 80 / 10 / 10, and does not change when others are added. Files that can't be read, are too small or
+    Files in folders named ``train``, ``val`` and ``test`` keep their split. Otherwise the split of a file is derived
+    from its name, 80 / 10 / 10, so it does not change when files are added. Files that can't be read, are too small or
     have no colour are skipped and listed.
 
     Arguments:
-        root: the folder.
-        edge: short side to which larger photographs are scaled down.
-        cache: where the cache lies; default: ``.cache/photos`` in the working directory.
+        root: Root folder. Default: the photographs in the repository.
+        edge: Short side to which larger photographs are scaled down, in pixels. Default: 256.
+        cache: Folder of the cache. Default: ``.cache/photos`` in the working directory.
     """
     root = Path(root)
     if not root.is_dir():
@@ -99,7 +99,7 @@ def _fingerprint(root: Path, files: list[Path], edge: int) -> str:
 
 
 def _scan(root: Path, files: list[Path], edge: int, index: Path, pixels: Path) -> None:
-    """Decode all files into the cache; the index is written last, so that half a cache is never used."""
+    """Decode all files into the cache; the index is written last, so that an incomplete cache is never used."""
     photos, skipped, offset = [], [], 0
     partial = pixels.with_suffix(f".{os.getpid()}")
     with partial.open("wb") as sink:
@@ -123,14 +123,14 @@ def _scan(root: Path, files: list[Path], edge: int, index: Path, pixels: Path) -
 
 
 class UnusableError(ValueError):
-    """A file that is no photograph in colour."""
+    """A file is not a photograph in colour."""
 
 
 def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of a file, upright, scaled down to a short side of ``edge``.
+    """Read the pixels (H, W, 3) of a file, upright and scaled down to a short side of ``edge``.
 
     Raises:
-        UnusableError: it can't be read, is smaller than 16 pixels, or (unless ``grey``) has no colour.
+        UnusableError: If the file can't be read, is smaller than 16 pixels, or (unless ``grey``) has no colour.
     """
     try:
         with Image.open(path) as opened:
@@ -140,7 +140,7 @@ def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArr
             if image.mode in ("P", "RGBA", "LA", "PA"):
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             image = image.convert("RGB")
-    except Exception as error:  # a broken file makes its reader trip over anything: struct, lookups, arithmetic
+    except Exception as error:  # readers of broken files raise errors of any class
         raise UnusableError(f"can't be read ({type(error).__name__})") from error
     if min(image.size) < SMALLEST:
         raise UnusableError(f"{image.width} x {image.height} pixels: too small")
@@ -153,7 +153,7 @@ def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArr
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits as grey of 8; a conversion by Pillow would clip at 255."""
+    """Convert 16-bit grey to 8 bits; the conversion of Pillow would clip at 255."""
     levels = np.asarray(image).astype(np.int64)
     return Image.fromarray(((levels + 128) // 257).clip(0, 255).astype(np.uint8))
 
@@ -164,12 +164,12 @@ def _chroma(image: Image.Image) -> float:
 
 
 def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) bytes as a float32 tensor (3, H, W) in 0..1."""
+    """Convert bytes (H, W, 3) to a float32 tensor (3, H, W) in 0..1."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
 def split_of(name: str) -> str:
-    """The split of a file: the folder it lies in, else drawn by its name."""
+    """Return the split of a file: that of its folder, or one derived from its name."""
     first = name.split("/")[0].lower()
     if first in SPLITS and "/" in name:
         return first
@@ -180,14 +180,14 @@ def split_of(name: str) -> str:
 class Crops:
     """Lab crops of photographs, ``(3, size, size)``.
 
-    An index is a pair (photograph, seed): the crop is drawn from the seed alone, so that a run resumed draws what it
-    would have drawn. The seed None takes the middle square, whole and unflipped.
+    An index is a pair (photograph, seed). The crop depends on the seed only, so a resumed run draws the same crops. If
+    the seed is None, it is the central square, not flipped.
 
     Arguments:
-        folder: the photographs.
-        split: which of them.
-        size: pixels of a crop's side.
-        area: the least part of the photograph that a drawn crop shows.
+        folder: Photographs.
+        split: Split of the folder.
+        size: Side of a crop, in pixels.
+        area: Minimum fraction of the photograph that a random crop shows. Default: 0.3.
     """
 
     def __init__(self, folder: Folder, split: str, size: int, area: float = 0.3) -> None:
@@ -202,13 +202,13 @@ class Crops:
         return len(self.photos)
 
     def spread(self, most: int) -> Tensor:
-        """The middle squares of at most so many photographs, evenly spread over the split."""
+        """Return the central squares of at most ``most`` photographs, evenly spread over the split."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), most)).round().astype(int)
         return torch.stack([self[int(index)] for index in chosen])
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The cached pixels (H, W, 3) of a photograph."""
-        if self._pixels is None:  # opened by each worker for itself; the pages are shared
+        """Return the cached pixels (H, W, 3) of a photograph."""
+        if self._pixels is None:  # each worker opens the file; the pages are shared
             self._pixels = np.memmap(self.path, mode="r", dtype=np.uint8)
         photo = self.photos[index]
         end = photo.offset + photo.height * photo.width * 3
@@ -233,7 +233,7 @@ Box = tuple[float, float, float, float]
 
 
 def _draw(height: int, width: int, least: float, rng: np.random.Generator) -> tuple[Box, bool]:
-    """A random part of an image: ``least`` to all of its area, sides 3:4 to 4:3, where the image has room for it."""
+    """Draw a box with ``least`` to all of the area and an aspect ratio of 3:4 to 4:3, as far as it fits, and a flip."""
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     side = np.sqrt(height * width * rng.uniform(least, 1))
     w, h = min(side * np.sqrt(ratio), width), min(side / np.sqrt(ratio), height)
@@ -243,11 +243,11 @@ def _draw(height: int, width: int, least: float, rng: np.random.Generator) -> tu
 
 
 class Drawing:
-    """Batches of crops for the training loop, from the numbers of their photographs; seeds come from torch.
+    """Batches of crops for the training loop, from indices of photographs and seeds drawn by torch.
 
     Arguments:
-        crops: of the training split.
-        workers: how many processes cut them; 0: this one.
+        crops: Crops of the training split.
+        workers: Number of processes that cut crops. Default: 0, for this process.
     """
 
     def __init__(self, crops: Crops, workers: int = 0) -> None:
@@ -260,7 +260,7 @@ class Drawing:
         return self.begin(rows)()
 
     def begin(self, rows: Tensor) -> Callable[[], tuple[Tensor, ...]]:
-        """Set the workers to a batch; what is returned waits for it."""
+        """Start the workers on a batch; the returned function waits for it."""
         seeds = torch.randint(2**31, (len(rows),))
         indices = list(zip(rows.tolist(), seeds.tolist(), strict=True))
         if self.pool is None:
@@ -274,18 +274,18 @@ class Drawing:
             self.pool.shutdown(cancel_futures=True)
 
 
-_worker_crops: list[Crops] = []  # of a worker process: sent once, not with every crop
+_worker_crops: list[Crops] = []  # in a worker process, sent once instead of with every crop
 
 
 def _start_worker(crops: Crops) -> None:
-    """Ctrl-C is for the main process, which lets a step end and then ends its workers."""
+    """Ignore Ctrl-C, which the main process handles: it finishes a step and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     _worker_crops.append(crops)
 
 
 def _cut(index: tuple[int, int]) -> NDArray[np.float32]:
-    """A crop as an array: a tensor would travel by shared memory, one file handle each."""
+    """Return a crop as an array, because a tensor would need shared memory and a file handle."""
     pixels: NDArray[np.float32] = _worker_crops[0][index].numpy()
     return pixels
 
@@ -299,7 +299,7 @@ class Statistics:
 
 
 def statistics(folder: Folder, size: int = 32) -> Statistics:
-    """Measured on the middle squares of the training split (at most 2,000 of them)."""
+    """Compute statistics on the central squares of the training split (at most 2,000)."""
     lab = Crops(folder, "train", size).spread(2000).double()
     mean, std = lab.mean((0, 2, 3)).tolist(), lab.std((0, 2, 3)).tolist()
     return Statistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))

@@ -1,4 +1,4 @@
-"""The paper's pictures of colorization: Figs. 11, 12, 14, 15, 16 and interpolation, as grids of PNG."""
+"""Pictures of the paper on colorization: Figs. 11, 12, 14, 15, 16 and interpolation, as grids."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 class Gallery:
-    """Draws the pictures of one split of a folder.
+    """Pictures of one split of a folder.
 
     Arguments:
-        colorizer: the flow.
-        folder: the photographs.
-        split: which of them.
-        seen: pixels of the side of the lightness that the colorizer looks at.
-        seed: of all latents.
-        temperature: of the colorizations drawn at random.
+        colorizer: Colorizer with a flow.
+        folder: Photographs.
+        split: Split of the folder.
+        seen: Side of the lightness that the colorizer takes, in pixels.
+        seed: Seed of all latents. Default: 0.
+        temperature: Temperature of random colorizations. Default: 1.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Gallery:
         return torch.randn(count, self.colorizer.dims, generator=generator, device=generator.device)
 
     def _pictures(self, index: int, ab: Tensor) -> list[Pixels]:
-        """A photograph under each of several colours (n, 2, s, s)."""
+        """Combine the lightness of a photograph with each of several colours (n, 2, s, s)."""
         return paint(self.large[index : index + 1, :1], ab)
 
     def _original(self, index: int) -> Pixels:
@@ -57,7 +57,7 @@ class Gallery:
         return self._pictures(index, torch.zeros(1, 2, SHOWN, SHOWN))[0]
 
     def _chosen(self, count: int) -> list[int]:
-        """Photographs evenly spread over the split, not picked by what came out."""
+        """Return indices of photographs evenly spread over the split, chosen independently of the results."""
         places = np.linspace(0, len(self.lab) - 1, min(count, len(self.lab)))
         return sorted({round(float(place)) for place in places})
 
@@ -68,21 +68,21 @@ class Gallery:
         return model.graph
 
     def encode(self, index: int) -> Tensor:
-        """Latents (1, dims) of a photograph's own colours, on the colorizer's device."""
+        """Return the latents (1, dims) of the colours of a photograph, on the device of the colorizer."""
         x, c = self.colorizer.prepare(self.lab[index : index + 1])
         with torch.no_grad():
             z: Tensor = self._flow()(x, c)[0]
         return z
 
     def decode(self, z: Tensor, index: int) -> Tensor:
-        """Colours (n, 2, s, s) that latents (n, dims) mean for a photograph."""
+        """Decode latents (n, dims) to colours (n, 2, s, s) for a photograph."""
         c = self.colorizer.prepare(self.lab[index : index + 1])[1]
         with torch.no_grad():
             x, _ = self._flow().inverse(z, c.expand(len(z), *c.shape[1:]).contiguous())
         return self.colorizer.lab_colours(x).to(self.lab.device)
 
     def diverse(self, count: int = 8, n: int = 6) -> Pixels:
-        """Fig. 11: grey, colorizations, and at the right the original."""
+        """Draw Fig. 11: grey, colorizations, and on the right the original."""
         generator, rows = self._generator(), []
         for index in self._chosen(count):
             samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, self.temperature, generator=generator)[
@@ -92,7 +92,7 @@ class Gallery:
         return grid(rows)
 
     def scaling(self, count: int = 5) -> Pixels:
-        """Fig. 14: one latent code of typical norm for each photograph, times 0 to 1.5."""
+        """Draw Fig. 14: one latent code of typical norm for each photograph, scaled by 0 to 1.5."""
         rows, generator = [], self._generator()
         for index in self._chosen(count):
             z = self._latents(1, generator)
@@ -102,7 +102,7 @@ class Gallery:
         return grid(rows)
 
     def transfer(self, count: int = 5) -> Pixels:
-        """Fig. 15: the latent code of the photograph at the head of a column, decoded for that of the row."""
+        """Draw Fig. 15: the latent code of the photograph of the column, decoded for the photograph of the row."""
         chosen = self._chosen(count)
         latents = torch.cat([self.encode(index) for index in chosen])
         blank = np.full((SHOWN, SHOWN, 3), 255, np.uint8)
@@ -112,7 +112,7 @@ class Gallery:
         return grid(rows)
 
     def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
-        """Between two latent codes, along the sphere on which latents lie."""
+        """Draw an interpolation between two latent codes, along the sphere on which latents lie."""
         rows, generator = [], self._generator()
         angles = torch.linspace(0, torch.pi / 2, steps, device=generator.device)[:, None]
         for index in self._chosen(count):
@@ -122,7 +122,7 @@ class Gallery:
         return grid(rows)
 
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
-        """Fig. 12: the colorizations furthest from the original: grey, worst, best of n, original."""
+        """Draw Fig. 12: grey, worst, best of n, original, for the colorizations furthest from the original."""
         truth = self.colorizer.own_colours(self.lab)
         samples = self.colorizer.sample(self.lab[:, :1], n, self.temperature, generator=self._generator())
         errors = torch.stack([rmse_best(sample[None], truth) for sample in samples])
@@ -136,7 +136,7 @@ class Gallery:
         return grid(rows)
 
     def beside(self, other: Colorizer, count: int = 6, n: int = 3) -> Pixels:
-        """Fig. 16: colorizations of this model at the left, of another at the right, between them the original."""
+        """Draw Fig. 16: colorizations of this model on the left, of another on the right, the original between them."""
         generator, rows = self._generator(), []
         for index in self._chosen(count):
             lightness = self.lab[index : index + 1, :1]
@@ -149,7 +149,7 @@ class Gallery:
         return grid(rows)
 
     def write(self, folder: Path, ablation: Colorizer | None = None) -> list[Path]:
-        """All of them into a folder; the ablation where there is one."""
+        """Write all pictures to a folder, including the ablation if there is one."""
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
             name: getattr(self, name)() for name in ("diverse", "scaling", "transfer", "interpolation", "failures")
@@ -163,7 +163,7 @@ class Gallery:
 
 
 def grid(rows: Sequence[Sequence[Pixels]], gap: int = 2) -> Pixels:
-    """Pictures of one size as a table on white."""
+    """Arrange pictures of equal size in a table on white."""
     height, width = rows[0][0].shape[:2]
     canvas = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8)
     for y, row in enumerate(rows):

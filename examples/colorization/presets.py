@@ -1,4 +1,4 @@
-"""Sizes of a model and of its training, as one record that JSON can hold."""
+"""Sizes of a model and hyperparameters of its training, in types that JSON supports."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of the model, and how it is trained.
+    """Sizes of a model and hyperparameters of its training.
 
     Arguments:
-        size: pixels of the side of the colours.
-        features: channels of the conditioning network's maps and vector.
-        hidden: width of the subnets of each stage.
-        blocks: coupling blocks of each stage.
-        clamp: bound of the log scale.
-        noise: half the width of the uniform noise on normalised colours.
-        batch: photographs in a training step.
-        rate: highest learning rate.
-        steps: of training, the first phase included.
-        schedule: of the rate: ``"cosine"`` or ``"drops"``.
-        average: how slowly the averaged weights move; 0: no averaging.
-        lightness: pixels of the side of the lightness; 0: as many as the colours have.
-        first: steps of the first phase, in which the conditioning network is frozen.
-        width: channels of the first layers of a VGG-like conditioning network.
+        size: Side of the colours, in pixels.
+        features: Channels of the maps and of the vector of the conditioning network.
+        hidden: Width of the subnets in each stage.
+        blocks: Number of coupling blocks in each stage.
+        clamp: Bound of the log scale.
+        noise: Half-width of the uniform noise on normalised colours.
+        batch: Batch size.
+        rate: Maximum learning rate.
+        steps: Number of training steps, including the first phase.
+        schedule: Schedule of the learning rate: ``"cosine"`` (default) or ``"drops"``.
+        average: Decay rate of the averaged weights; 0 (default) disables averaging.
+        lightness: Side of the lightness, in pixels; 0 (default) for that of the colours.
+        first: Number of steps of the first phase, in which the conditioning network is frozen. Default: 0.
+        width: Channels of the first layers of a VGG-like conditioning network. Default: 0.
     """
 
     size: int
@@ -44,5 +44,5 @@ class Preset:
 
     @property
     def seen(self) -> int:
-        """Pixels of the side of the lightness."""
+        """Side of the lightness, in pixels."""
         return self.lightness or self.size

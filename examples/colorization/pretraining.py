@@ -1,4 +1,4 @@
-"""The conditioning network's own task: which colour has each pixel? (Zhang, Isola, Efros, 2016; paper, 4.2)"""
+"""Pretraining of the conditioning network: colour classification (Zhang, Isola, Efros, 2016; paper, 4.2)."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from colorization.photos import Crops, Folder
 from colorization.presets import Preset
 
 STEPS = {"paper": 400_000, "medium": 6000, "quick": 200, "tiny": 50}
-MEASURED = 2000  # photographs, at most, that the frequencies of the colours are counted on
+MEASURED = 2000  # maximum number of photographs on which colour frequencies are counted
 
 
 def pretrain(
     preset: Preset, steps: int, folder: Folder, out: Path, *, where: Place, seed: int, resume: bool, workers: int
 ) -> Path | None:
-    """Train, tell the error of the annealed mean, write ``<out>/condition_net.safetensors``.
+    """Train a conditioning network, print its error, and write ``<out>/condition_net.safetensors``.
 
     Arguments:
-        preset: of the ImageNet model, whose conditioning network it is.
-        steps: of training.
-        folder: the photographs.
-        out: folder of the run.
-        where: this process's place.
-        seed: of everything random.
-        resume: go on with what was stopped.
-        workers: processes that cut crops.
+        preset: Preset of the ImageNet model.
+        steps: Number of training steps.
+        folder: Photographs.
+        out: Folder of the run.
+        where: Device and rank of this process.
+        seed: Seed of all random numbers.
+        resume: If True, resume a stopped run.
+        workers: Number of processes that cut crops.
 
     Returns:
-        The file; None if the run was stopped.
+        Path of the file, or None if the run was stopped.
     """
     torch.manual_seed(seed)
     colours = Crops(folder, "train", preset.size).spread(MEASURED)[:, 1:]
@@ -57,15 +57,15 @@ def pretrain(
         partial = path.with_suffix(".partial")
         save_file({name: value.cpu().contiguous() for name, value in classifier.net.state_dict().items()}, partial)
         partial.replace(path)
-        _tell(classifier, folder, preset.seen)
+        _print_errors(classifier, folder, preset.seen)
         print(path)
     if where.world > 1:
         distributed.barrier()  # the others read the file
     return path
 
 
-def _tell(classifier: ColourClassifier, folder: Folder, side: int) -> None:
-    """The error on the validation split beside that of no colour."""
+def _print_errors(classifier: ColourClassifier, folder: Folder, side: int) -> None:
+    """Print the error on the validation split, and that of grey pictures."""
     lab = Crops(folder, "val", side).spread(MEASURED)
     device = classifier.bins.device
     guess = torch.cat([classifier.colours(part[:, :1].to(device)).cpu() for part in lab.split(8)])

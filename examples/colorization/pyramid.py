@@ -1,4 +1,4 @@
-"""The feature pyramid that the small model conditions on, step by step, each step feeding the next."""
+"""Feature pyramid of the small model, as steps that each read the previous one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Widths = tuple[int, int, int, int]
 
 
 def pyramid_steps(size: int, widths: Widths) -> list[nn.Sequential]:
-    """Four networks from lightness to maps at full, half and quarter size, and to a vector.
+    """Return four networks, from lightness to maps at full, half and quarter resolution, and to a vector.
 
     Arguments:
-        size: pixels of the lightness's side.
-        widths: channels of the three maps and of the vector.
+        size: Side of the lightness, in pixels.
+        widths: Channels of the three maps and of the vector.
     """
     fine, half, quarter, whole = widths
-    pooled = size // 16  # positions that the vector still tells apart
+    pooled = size // 16  # side of the map that is flattened to the vector
     return [
         nn.Sequential(_conv(1, fine), nn.LeakyReLU(), _conv(fine, fine)),
         nn.Sequential(nn.LeakyReLU(), _conv(fine, half), nn.LeakyReLU(), _conv(half, half, stride=2)),
@@ -33,11 +33,11 @@ def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Pyramid(nn.Module):
-    """The steps as one network, for models that are no graphs: lightness to three maps and a vector.
+    """Network that runs all steps, for models that are not graphs: lightness to three maps and a vector.
 
     Arguments:
-        steps: of :func:`pyramid_steps`.
-        widths: the same.
+        steps: Steps from :func:`pyramid_steps`.
+        widths: Channels of the three maps and of the vector.
     """
 
     def __init__(self, steps: Sequence[nn.Module], widths: Widths) -> None:

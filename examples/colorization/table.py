@@ -1,4 +1,4 @@
-"""The table of the paper for our own runs: every model on the same held-out photographs."""
+"""Table of metrics (paper, Table 1): every model on the same held-out photographs."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ COLUMNS = {
     "top5": "top-5 agreement",
 }  # fmt: skip
 DENSITIES = ("cinn", "unconditional", "raw")
-VIEWED = 224  # side of the pictures that the viewing network gets
+VIEWED = 224  # side of the pictures for the viewer network
 
 
 @dataclass
 class HeldOut:
-    """The photographs that are measured on, prepared once.
+    """Held-out photographs for the metrics, prepared once.
 
     Arguments:
-        folder: the photographs.
-        split: which of them.
-        seen: pixels of the side of the lightness that models look at.
-        viewer: the network for features and classes, or None.
+        folder: Photographs.
+        split: Split of the folder.
+        seen: Side of the lightness that the models take, in pixels.
+        viewer: Network for features and classes, or None.
     """
 
     folder: Folder
@@ -54,18 +54,18 @@ class HeldOut:
     real: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.lab = _stacked(self.folder, self.split, self.seen)
-        self.large = _stacked(self.folder, self.split, VIEWED)
+        self.lab = _stack(self.folder, self.split, self.seen)
+        self.large = _stack(self.folder, self.split, VIEWED)
         if self.viewer is not None:
-            self.real = _viewed(self.viewer, self.large)
+            self.real = _view(self.viewer, self.large)
 
 
-def _stacked(folder: Folder, split: str, size: int) -> Tensor:
+def _stack(folder: Folder, split: str, size: int) -> Tensor:
     crops = Crops(folder, split, size)
     return torch.stack([crops[index] for index in range(len(crops))])
 
 
-def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _view(viewer: Viewer, lab: Tensor) -> tuple[Tensor | None, Tensor | None]:
     seen = [viewer(lab_to_rgb(part)) for part in lab.split(16)]
     features = [part.features for part in seen if part.features is not None]
     logits = [part.logits for part in seen if part.logits is not None]
@@ -75,15 +75,15 @@ def _viewed(viewer: Viewer, lab: Tensor) -> tuple[Tensor | None, Tensor | None]:
 def evaluate(
     kind: str, colorizer: Colorizer, held_out: HeldOut, n: int = 8, seed: int = 0, temperature: float = 1.0
 ) -> dict[str, Measured]:
-    """One row of the table.
+    """Return one row of the table.
 
     Arguments:
-        kind: a key of ``NAMES``; for ``"truth"`` and ``"grey"`` any colorizer serves, it gives the resolution.
-        colorizer: ready to sample.
-        held_out: the photographs.
-        n: samples of each.
-        seed: of the latents and of the noise in likelihoods.
-        temperature: of the latents.
+        kind: Key of ``NAMES``; for ``"truth"`` and ``"grey"``, the colorizer only defines the resolution.
+        colorizer: Colorizer in evaluation mode.
+        held_out: Photographs.
+        n: Number of samples for each photograph. Default: 8.
+        seed: Seed of the latents and of the noise in likelihoods. Default: 0.
+        temperature: Temperature of the latents. Default: 1.
     """
     lab = held_out.lab
     truth = colorizer.own_colours(lab)
@@ -106,12 +106,12 @@ def evaluate(
     }
     if kind in DENSITIES and temperature == 1:
         row["nll"] = mean_of(colorizer.nll(lab, seed))
-    return row | _looked_at(samples, held_out)
+    return row | _viewer_metrics(samples, held_out)
 
 
 @torch.no_grad()
 def round_trip(flow: ig.Flow, x: Tensor, c: Tensor) -> float:
-    """The largest error of colours that went to latents and back."""
+    """Return the largest absolute round trip error of colours."""
     errors = []
     for part, given in zip(x.split(16), c.split(16), strict=True):
         z, _ = flow.graph(part, given)
@@ -119,21 +119,21 @@ def round_trip(flow: ig.Flow, x: Tensor, c: Tensor) -> float:
     return max(errors)
 
 
-def _looked_at(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[str, Measured]:
-    """What the viewing network says of the pictures, colours smoothly enlarged, each set of samples by itself."""
+def _viewer_metrics(samples: Tensor, held_out: HeldOut, rounds: int = 100) -> dict[str, Measured]:
+    """Return the metrics of the viewer network on upsampled pictures, averaged over the sets of samples."""
     if held_out.viewer is None:
         return {}
     real, logits = held_out.real
     views = []
     for sample in samples:
         lab = torch.cat((held_out.large[:, :1], bicubic(sample, (VIEWED, VIEWED))), dim=1)
-        views.append(_viewed(held_out.viewer, lab))
+        views.append(_view(held_out.viewer, lab))
 
     def distance(chosen: Tensor) -> float:
         return sum(frechet(seen[chosen], real[chosen]) for seen, _ in views if seen is not None) / len(views)
 
     row = {} if real is None else {"frechet": bootstrap(len(real), distance, rounds=rounds)}
-    if logits is not None:  # photographs carry no labels: what the network sees in the original is the label
+    if logits is not None:  # photographs have no labels, so the prediction for the original is the label
         labels = logits.argmax(1)
         agreed = [hits(seen, labels) for _, seen in views if seen is not None]
         row["top5"] = mean_of(torch.stack(agreed).mean(0))
@@ -144,13 +144,13 @@ Rows = Mapping[str, Mapping[str, Measured]]
 
 
 def _title(kind: str) -> str:
-    """``cinn`` or, at another temperature than one, ``cinn 0.8`` in words."""
+    """Return the title of ``cinn`` or, at a temperature other than one, ``cinn 0.8``."""
     name, _, temperature = kind.partition(" ")
     return f"{NAMES[name]}, temperature {temperature}" if temperature else NAMES[name]
 
 
 def as_rst(rows: Rows) -> str:
-    """A list table; nothing where a figure makes no sense."""
+    """Format rows as an RST list table; undefined figures are empty."""
     lines = [".. list-table::", "   :header-rows: 1", "", "   * - "]
     lines += [f"     - {title}" for title in COLUMNS.values()]
     for kind, row in rows.items():
@@ -160,7 +160,7 @@ def as_rst(rows: Rows) -> str:
 
 
 def as_text(rows: Rows) -> str:
-    """Columns for a terminal."""
+    """Format rows as columns for a terminal."""
     cells = [["", *COLUMNS]]
     cells += [[_title(kind), *(str(row.get(key, "")) for key in COLUMNS)] for kind, row in rows.items()]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -168,7 +168,7 @@ def as_text(rows: Rows) -> str:
 
 
 def write_table(rows: Rows, about: Mapping[str, Any], folder: Path) -> None:
-    """``table.json`` and ``table.rst`` in a folder."""
+    """Write ``table.json`` and ``table.rst`` to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {kind: {key: figure._asdict() for key, figure in row.items()} for kind, row in rows.items()}
     (folder / "table.json").write_text(json.dumps({"about": dict(about), "rows": figures}, indent=1) + "\n")

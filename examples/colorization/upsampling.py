@@ -1,4 +1,4 @@
-"""From the resolution at which colours are generated to that of the photograph."""
+"""Upsampling of generated colours to the resolution of a photograph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def bicubic(ab: Tensor, size: tuple[int, int]) -> Tensor:
-    """Colours (B, 2, h, w) at another resolution (B, 2, *size), ignoring the picture below them."""
+    """Upsample colours (B, 2, h, w) to (B, 2, *size), regardless of the lightness."""
     return functional.interpolate(ab, size=size, mode="bicubic", align_corners=False)
 
 
@@ -19,36 +19,36 @@ def bicubic(ab: Tensor, size: tuple[int, int]) -> Tensor:
 def joint_bilateral(
     ab: Tensor, lightness: Tensor, *, window: int = 19, spatial: float = 6.0, range_: float = 0.10, unit: float = 25.6
 ) -> Tensor:
-    r"""Colours at the resolution of the lightness, whose edges they follow.
+    r"""Upsample colours to the resolution of the lightness, whose edges they follow.
 
     .. math:: ab(p) = \frac{1}{k_p} \sum_q ab_\uparrow(q)\, e^{-|p - q|^2 / 2 \sigma_s^2}
               e^{-(L(p) - L(q))^2 / 2 \sigma_r^2}
 
-    over a square window of taps q; those outside the picture are skipped, so that k_p normalises borders too. The
-    colours are first brought to the resolution by nearest neighbours.
+    over a square window of pixels q; those outside the picture are skipped, so that k_p normalises at the borders too.
+    The colours are first upsampled by nearest neighbours.
 
     Arguments:
-        ab: (B, 2, h, w), Lab units.
-        lightness: (B, 1, H, W), 0..100; a batch of 1 serves all colours.
-        window: pixels of the window's side, odd: as many on the left as on the right. An even window, such as the
-            paper's of 18, would move the colours by a part of a pixel.
-        spatial: sigma_s, pixels.
-        range_: sigma_r, in ``unit``.
-        unit: of the lightness: the scale by which the model normalises it.
+        ab: Colours (B, 2, h, w), in Lab units.
+        lightness: Lightness (B, 1, H, W), 0..100; a batch of 1 is used for all colours.
+        window: Side of the window, in pixels, which must be odd: an even window, such as the 18 of the paper, would
+            shift the colours by half a pixel. Default: 19.
+        spatial: Standard deviation sigma_s, in pixels. Default: 6.
+        range_: Standard deviation sigma_r, in multiples of ``unit``. Default: 0.1.
+        unit: Scale by which the model normalises the lightness. Default: 25.6.
 
     References:
         J. Kopf, M. Cohen, D. Lischinski, M. Uyttendaele, "Joint Bilateral Upsampling", 2007,
         https://doi.org/10.1145/1276377.1276497
     """
     if window % 2 == 0:
-        raise ValueError(f"a window of {window} has no middle: take {window + 1}")
+        raise ValueError(f"a window of {window} has no centre: use {window + 1}")
     reach = window // 2
     height, width = lightness.shape[-2:]
     colours = functional.interpolate(ab, size=(height, width), mode="nearest-exact")
     guide = (lightness / (unit * range_)).to(ab.dtype)
     total = torch.zeros_like(colours)
     weights = torch.zeros_like(guide)
-    with _flushing_denormals():
+    with _flush_denormals():
         for dy in range(-reach, reach + 1):
             for dx in range(-reach, reach + 1):
                 rows, far_rows = _overlap(dy, height)
@@ -62,14 +62,14 @@ def joint_bilateral(
 
 
 def _overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """The places p and p + shift for which both lie in the picture."""
+    """Return slices of the positions p and p + shift for which both are in the picture."""
     return slice(max(0, -shift), max(0, size - max(0, shift))), slice(max(0, shift), max(0, size + min(0, shift)))
 
 
 @contextmanager
-def _flushing_denormals() -> Iterator[None]:
-    """Weights of far-off taps underflow; a CPU is ten times slower on denormal numbers than on zeros."""
-    # No reader exists: a product of two numbers whose result is denormal shows the mode.
+def _flush_denormals() -> Iterator[None]:
+    """Flush denormals to zero: the weights of distant pixels underflow, and CPUs are ten times slower on denormals."""
+    # torch can't report the mode, but a product with a denormal result reveals it.
     before = torch.tensor(1e-38).mul(1e-2).item() == 0.0
     torch.set_flush_denormal(True)
     try:

@@ -1,1 +1,1 @@
-"""The parts of the MNIST example: data, the judge of generated digits, measurements, pictures."""
+"""Parts of the MNIST example: data, the judge of generated digits, measurements, pictures."""

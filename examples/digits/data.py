@@ -1,4 +1,4 @@
-"""MNIST as tensors: pictures in units of their standard deviation, labels as numbers and as one-hot conditions."""
+"""MNIST as tensors: standardized pictures, and labels as integers and one-hot conditions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from digits.idx import IDXError, read_idx
 
 MEAN, STD = 0.1307, 0.3081
-"""Of the training pixels, for pixels from 0 to 1."""
+"""Mean and standard deviation of the training pixels, in the range 0 to 1."""
 
 FOLDER = Path(__file__).parents[1] / "data" / "mnist"
 
@@ -24,10 +24,10 @@ class Digits(NamedTuple):
 
 
 def load(part: str, folder: str | Path = FOLDER) -> Digits:
-    """The ``"train"`` or ``"test"`` part of MNIST.
+    """Load the ``"train"`` or ``"test"`` part of MNIST.
 
     Raises:
-        IDXError: one of the two files is damaged, or they don't belong together.
+        IDXError: If one of the two files is damaged, or they do not belong together.
     """
     folder = Path(folder)
     prefix = {"train": "train", "test": "t10k"}[part]
@@ -43,15 +43,19 @@ def load(part: str, folder: str | Path = FOLDER) -> Digits:
 
 
 def standardize(pixels: Tensor) -> Tensor:
-    """Pixels from 0 to 1, shape ``(B, 28, 28)``, as what the model sees: ``(B, 1, 28, 28)``, mean 0, deviation 1."""
+    """Standardize pixels from 0 to 1, ``(B, 28, 28)``, to inputs of the model, ``(B, 1, 28, 28)``."""
     return ((pixels - MEAN) / STD).unsqueeze(1)
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """What the model sees or makes, back to pixels, cut to the range from 0 to 1."""
+    """Convert inputs or samples of the model to pixels, clipped to the range from 0 to 1."""
     return (x * STD + MEAN).clamp(0, 1)
 
 
-def one_hot(labels: Tensor) -> Tensor:
-    """The condition: ``(B, 10)``."""
-    return torch.nn.functional.one_hot(labels, 10).float()
+def condition(labels: Tensor) -> Tensor:
+    """Return the labels as conditions of the model, shape ``(B, 10)``: one-hot, then standardized like the pixels.
+
+    Ones and zeros would weigh little beside the 392 pixels that a subnet also reads, and it would take far longer until
+    the generated digits are the requested ones.
+    """
+    return (torch.nn.functional.one_hot(labels, 10) - 0.1) / 0.3

@@ -14,22 +14,22 @@ _UNSIGNED_BYTES = 0x08
 
 
 class IDXError(ValueError):
-    """A file isn't the IDX file that was expected: which file, what was found, what to do."""
+    """A file is not the expected IDX file; the message has three lines: file, what was found, what to do."""
 
     def __init__(self, path: Path, found: str, advice: str) -> None:
         super().__init__(f"{path}\n  found: {found}\n  {advice}")
 
 
 def read_idx(path: str | Path, ndim: int | None = None) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file, compressed with gzip or not.
+    """Read the array of unsigned bytes in an IDX file, which may be compressed with gzip.
 
     Arguments:
-        path: the file.
-        ndim: how many dimensions the array must have; None: any.
+        path: Path of the file.
+        ndim: Required number of dimensions. Default: any.
 
     Raises:
-        IDXError: the file is damaged, cut short, or not of this format.
-        FileNotFoundError: there is no such file.
+        IDXError: If the file is damaged, truncated, or has another format.
+        FileNotFoundError: If the file does not exist.
     """
     path = Path(path)
     content = _content(path)

@@ -1,4 +1,4 @@
-"""A small convolutional classifier of real MNIST digits, clean and noisy: the judge of generated ones.
+"""Small convolutional classifier, trained on clean and noisy MNIST digits, that judges generated digits.
 
 ``python examples/mnist_cinn.py judge`` trains it (a minute on two cores) and writes
 ``examples/data/mnist_judge.safetensors``, which comes with the repository.
@@ -19,7 +19,7 @@ STRONGEST_NOISE = 0.25
 
 
 def build() -> nn.Sequential:
-    """The network: standardised pictures ``(B, 1, 28, 28)`` in, logits ``(B, 10)`` out."""
+    """Build the network, from standardized pictures ``(B, 1, 28, 28)`` to logits ``(B, 10)``."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),
@@ -36,7 +36,7 @@ def build() -> nn.Sequential:
 
 
 def load(device: torch.device | str = "cpu") -> nn.Sequential:
-    """The trained network, ready to judge."""
+    """Load the trained network in evaluation mode."""
     network = build()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval().to(device)
@@ -44,16 +44,16 @@ def load(device: torch.device | str = "cpu") -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(network: nn.Module, x: Tensor, labels: Tensor, batch: int = 1000) -> float:
-    """The share of standardised pictures whose label the network recognises."""
+    """Return the fraction of standardized pictures that the network classifies correctly."""
     hits = [(network(a).argmax(1) == b).sum() for a, b in zip(x.split(batch), labels.split(batch), strict=True)]
     return int(torch.stack(hits).sum()) / len(x)
 
 
 def train(epochs: int = 6, seed: int = 0, report: bool = True) -> nn.Sequential:
-    """Trained on the real training digits, shifted by up to two pixels, each with noise of its own strength.
+    """Train the network on the training digits, shifted by up to two pixels, with noise of random strength.
 
-    The strength goes up to a quarter of the pixel range, because the flow's digits carry the noise it was trained with,
-    and the judge should tell digits, not noise.
+    The noise goes up to a quarter of the pixel range, because the digits of a flow have the noise it was trained with,
+    and noise should not affect the verdict.
     """
     torch.manual_seed(seed)
     digits = data.load("train")
@@ -78,5 +78,5 @@ def train(epochs: int = 6, seed: int = 0, report: bool = True) -> nn.Sequential:
 
 
 def save(network: nn.Module, path: Path = WEIGHTS) -> None:
-    """Write the weights, to be read by :func:`load`."""
+    """Save the weights for :func:`load`."""
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)

@@ -1,4 +1,4 @@
-"""What is measured of a flow of digits: likelihoods in two conventions, recognisable digits, exactness."""
+"""Measurements of a flow of digits: likelihoods in two conventions, recognizable digits, exactness."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from digits import data, judge
 
 DIMS = 28 * 28
 CONSTANT = 0.5 * math.log(2 * math.pi)
-"""Of the standard normal for each dimension: the paper's loss leaves it out."""
+"""Constant of the standard normal per dimension, which the loss of the paper omits."""
 
 TEMPERATURES = (1.0, 0.8, 0.7, 0.6)
 
@@ -31,55 +31,55 @@ CONVENTIONS = {
 
 
 def noisy(pixels: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
-    """Bytes ``(B, 28, 28)`` as the model sees them, with Gaussian noise in units of the pixel range."""
+    """Convert bytes ``(B, 28, 28)`` to inputs of the model, with Gaussian noise in units of the pixel range."""
     added = torch.randn(pixels.shape, generator=generator) * noise
     return data.standardize(pixels.float() / 255 + added)
 
 
 def dequantized(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Bytes as the model sees them, spread uniformly over the width of a byte."""
+    """Convert bytes to inputs of the model, with uniform noise of the width of a byte."""
     y = pixels.float() + torch.rand(pixels.shape, generator=generator)
     return data.standardize((y - 0.5) / 255)
 
 
 def bits_per_dim(nats_per_dim: float) -> float:
-    """Bits per byte, from nats per dimension of the standardised, dequantised pixels.
+    """Convert nats per dimension of standardized, dequantized pixels to bits per byte.
 
-    Standardising divides by 255 * STD, so the density of bytes is the density of what the model sees divided by that.
+    Standardizing divides by 255 * STD, so the density of bytes is that of the model inputs divided by 255 * STD.
     """
     return (nats_per_dim + math.log(255 * data.STD)) / math.log(2)
 
 
 @torch.no_grad()
 def nll(flow: ig.Flow, x: Tensor, labels: Tensor, batch: int = 500) -> float:
-    """Mean negative log-likelihood in nats per dimension."""
+    """Return the mean negative log-likelihood, in nats per dimension."""
     device = next(flow.parameters()).device
-    pairs = zip(x.split(batch), data.one_hot(labels).split(batch), strict=True)
+    pairs = zip(x.split(batch), data.condition(labels).split(batch), strict=True)
     log_probs = [flow.log_prob(a.to(device), c.to(device)).cpu() for a, c in pairs]
     return -torch.cat(log_probs).double().mean().item() / DIMS
 
 
 def generate(flow: ig.Flow, each: int, temperature: float, seed: int) -> tuple[Tensor, Tensor]:
-    """``each`` digits of every class, as the flow makes them: ``(each * 10, 1, 28, 28)``, and their labels."""
+    """Draw ``each`` digits of every class, ``(each * 10, 1, 28, 28)``; return them and their labels."""
     device = next(flow.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    x = flow.sample(each, torch.eye(10, device=device), temperature, generator=generator)
+    x = flow.sample(each, data.condition(torch.arange(10, device=device)), temperature, generator=generator)
     return x.flatten(0, 1), torch.arange(10, device=device).repeat(each)
 
 
 def denoise(flow: ig.Flow, x: Tensor, labels: Tensor, noise: float, batch: int = 500) -> Tensor:
-    """The digits without the noise that the flow was trained with; noise in units of the pixel range."""
-    pairs = zip(x.split(batch), data.one_hot(labels).to(x.device).split(batch), strict=True)
+    """Remove the training noise, in units of the pixel range, from digits."""
+    pairs = zip(x.split(batch), data.condition(labels).to(x.device).split(batch), strict=True)
     return torch.cat([flow.denoise(a, c, sigma=noise / data.STD) for a, c in pairs])
 
 
 def round_trip(flow: ig.Flow, x: Tensor, labels: Tensor) -> dict[str, float]:
-    """Largest difference between pictures and what comes back from their latents, in float32 and in float64."""
+    """Return the largest absolute round trip error of pictures, in float32 and in float64."""
     device = next(flow.parameters()).device
     errors = {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         graph = copy.deepcopy(flow.graph).to(dtype)
-        a, c = x.to(device, dtype), data.one_hot(labels).to(device, dtype)
+        a, c = x.to(device, dtype), data.condition(labels).to(device, dtype)
         with torch.no_grad():
             back, _ = graph.inverse(graph(a, c)[0], c)
         errors[name] = (back - a).abs().max().item()
@@ -87,14 +87,14 @@ def round_trip(flow: ig.Flow, x: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def evaluate(flow: ig.Flow, noise: float, *, each: int = 200, count: int = 10_000, seed: int = 0) -> dict[str, Any]:
-    """All figures, as JSON can hold them.
+    """Return all figures, in types that JSON supports.
 
     Arguments:
-        flow: the trained model.
-        noise: that it was trained with, in units of the pixel range.
-        each: digits generated of each class at each temperature.
-        count: real test digits that are looked at.
-        seed: of noise and samples.
+        flow: Trained model.
+        noise: Standard deviation of its training noise, in units of the pixel range.
+        each: Number of digits to generate for each class and temperature. Default: 200.
+        count: Number of real test digits to use. Default: 10,000.
+        seed: Seed of noise and samples. Default: 0.
     """
     digits = data.load("test")
     pixels, labels = digits.pixels[:count], digits.labels[:count]
@@ -128,7 +128,7 @@ def evaluate(flow: ig.Flow, noise: float, *, each: int = 200, count: int = 10_00
 
 
 def told(figures: dict[str, Any]) -> str:
-    """The figures as a reader wants them."""
+    """Format the figures as text."""
     noise, real = figures["noise"]["of_the_pixel_range"], figures["accuracy_on_real_digits"]
     lines = [
         f"test NLL       {figures['nll_nats_per_dim']:+.4f} nats per dimension of standardised pixels, noise {noise:g} "

@@ -1,4 +1,4 @@
-"""The figures of the paper, for digits: samples (Fig. 6), style transfer (Fig. 7), latent axes (Fig. 4), training."""
+"""Figures of the paper for digits: samples (Fig. 6), style transfer (Fig. 7), latent axes (Fig. 4), training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
 
 
 def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
-    """A table of pictures ``(R, C, 28, 28)`` of pixels in 0..1 as ink on paper, with labels above and at the left."""
+    """Show pictures ``(R, C, 28, 28)``, with pixels in 0..1 as ink, in a table with column and row labels."""
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
     page = tiles.new_zeros(tiles.shape[0] * height - gap, tiles.shape[1] * width - gap)
     for i, row in enumerate(tiles):
@@ -48,24 +48,24 @@ def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), 
 
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The layout does not know how wide a table of pictures ends up: cut to what is drawn.
+    # The layout engine ignores the aspect ratio of the tables, so crop the figure to its content.
     figure.savefig(path, dpi=250, facecolor="white", bbox_inches="tight", pad_inches=0.05)
     return path
 
 
 def _decode(flow: ig.Flow, z: Tensor, noise: float) -> tuple[Tensor, Tensor]:
-    """Pixels of every class from latents ``(R, 784)``: as generated and denoised, both ``(R, 10, 28, 28)``."""
+    """Decode latents ``(R, 784)`` for every class; return pixels ``(R, 10, 28, 28)``, as generated and denoised."""
     rows = len(z)
     labels = torch.arange(10, device=z.device).repeat(rows)
     with torch.no_grad():
-        x, _ = flow.graph.inverse(z.repeat_interleave(10, 0), data.one_hot(labels))
+        x, _ = flow.graph.inverse(z.repeat_interleave(10, 0), data.condition(labels))
     tidy = denoise(flow, x, labels, noise)
     plain, denoised = (data.to_pixels(pictures).reshape(rows, 10, 28, 28) for pictures in (x, tidy))
     return plain, denoised
 
 
 def samples(flow: ig.Flow, noise: float, path: Path, *, temperature: float, rows: int = 10, seed: int = 0) -> Path:
-    """Each row: one latent code as all ten digits, so that a row keeps its style."""
+    """Draw rows that decode one latent code each as all ten digits, which share a style."""
     device = next(flow.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     z = torch.randn(rows, 784, generator=generator, device=device) * temperature
@@ -80,13 +80,13 @@ def samples(flow: ig.Flow, noise: float, path: Path, *, temperature: float, rows
 
 
 def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int = 0) -> Path:
-    """Each row: the latent code of a real test digit, as all ten digits."""
+    """Draw rows that decode the latent code of a test digit each as all ten digits."""
     device = next(flow.parameters()).device
     test = data.load("test")
     chosen = torch.stack([torch.nonzero(test.labels == row % 10)[3 + row // 10, 0] for row in range(rows)])
     x = noisy(test.pixels[chosen], noise, torch.Generator().manual_seed(seed)).to(device)
     with torch.no_grad():
-        z, _ = flow.graph(x, data.one_hot(test.labels[chosen]).to(device))
+        z, _ = flow.graph(x, data.condition(test.labels[chosen]).to(device))
     _, tiles = _decode(flow, z, noise)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 0.345 * rows + 0.3), layout="constrained")
@@ -98,7 +98,7 @@ def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int 
 
 
 def _shape_of(pixels: Tensor) -> dict[str, Tensor]:
-    """Width, slant and thickness of digits ``(B, 28, 28)``, from the moments of their ink."""
+    """Return width, slant and thickness of digits ``(B, 28, 28)``, from the moments of their ink."""
     ink = pixels.double() / pixels.double().sum((1, 2), keepdim=True)
     along = torch.arange(28, dtype=torch.float64)
     mean_x, mean_y = (ink.sum(dim) @ along for dim in (1, 2))
@@ -116,14 +116,14 @@ def _shape_of(pixels: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Tensor, list[str]]:
-    """Mean, the first principal components of the test set's latents times their deviation, and what they follow.
+    """Return mean, scaled principal components and their names, for the latents of the test set.
 
-    A component is named after the trait of a digit's shape that it is correlated with most.
+    A component is named after the property of the digit's shape with which it correlates most.
     """
     device = next(flow.parameters()).device
     test = data.load("test")
     pixels = test.pixels[:count].float() / 255
-    pairs = zip(data.standardize(pixels).split(batch), data.one_hot(test.labels[:count]).split(batch), strict=True)
+    pairs = zip(data.standardize(pixels).split(batch), data.condition(test.labels[:count]).split(batch), strict=True)
     z = torch.cat([flow.graph(x.to(device), c.to(device))[0].cpu() for x, c in pairs]).double()
     centred = z - z.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
@@ -133,12 +133,12 @@ def _components(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, Te
     for score in scores.T:
         found = {name: torch.corrcoef(torch.stack((score, value)))[0, 1].item() for name, value in shape.items()}
         best = max(found, key=lambda name: abs(found[name]))
-        names.append(f"{best}, r = {found[best]:+.2f}" if abs(found[best]) >= 0.3 else "no one trait")
+        names.append(f"{best}, r = {found[best]:+.2f}" if abs(found[best]) >= 0.3 else "no single property")
     return z.mean(0), axes * deviations[:, None], names
 
 
 def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach: float = 2.0) -> Path:
-    """Digits along the first four principal components of the latents of the test set without noise."""
+    """Draw digits along the first four principal components of the latents of the noise-free test set."""
     device = next(flow.parameters()).device
     mean, components, names = _components(flow, count)
     steps = torch.linspace(-reach, reach, 7, dtype=torch.float64)
@@ -154,7 +154,7 @@ def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach:
 
 
 def training(history: History, figures: dict[str, Any] | None, path: Path) -> Path:
-    """The loss and the learning rate over the steps; figures, where there are some, add the test set's loss."""
+    """Plot loss and learning rate over the steps, and the test loss if figures are given."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         upper, lower = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
@@ -164,7 +164,7 @@ def training(history: History, figures: dict[str, Any] | None, path: Path) -> Pa
             upper.axhline(level, color=ACCENT, linewidth=0.9, dashes=(4, 2), label=f"test, {level:+.3f}")
         low, high = min(history.loss), sorted(history.loss)[int(0.97 * (len(history.loss) - 1))]
         margin = 0.05 * (high - low) + 1e-3
-        upper.set_ylim(low - margin, high + margin)  # without the first few records, which tower over the rest
+        upper.set_ylim(low - margin, high + margin)  # hide the first few records, which are much larger
         upper.set_ylabel("nats per dimension")
         upper.legend(frameon=False, loc="upper right")
         lower.plot(history.step, [rate * 1e3 for rate in history.rate], color=QUIET, linewidth=0.9)
@@ -178,7 +178,7 @@ def training(history: History, figures: dict[str, Any] | None, path: Path) -> Pa
 def draw_all(
     flow: ig.Flow, noise: float, history: History, figures: dict[str, Any] | None, folder: Path, *, rows: int = 10
 ) -> list[Path]:
-    """Every picture, into a folder."""
+    """Write all pictures to a folder."""
     written = [
         samples(flow, noise, folder / f"samples_{temperature:.1f}.png", temperature=temperature, rows=rows)
         for temperature in (1.0, 0.7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import torch
@@ -35,6 +36,7 @@ class Invertible(nn.Module, ABC):
         condition_argument: Constructor argument that must be set for the layer to take conditions, e.g. ``"subnet"``;
             None if it always does.
         arity: Number of inputs; None for any number.
+        call_name: What errors call a module of the class in the text of a call.
         compile_as_region: True if equal layers of a compiled graph share their compiled code; their outputs may not be
             views of their inputs.
     """
@@ -42,11 +44,18 @@ class Invertible(nn.Module, ABC):
     conditional: ClassVar[bool] = False
     condition_argument: ClassVar[str | None] = None
     arity: ClassVar[int | None] = 1
+    call_name: ClassVar[str] = "layer"
     compile_as_region: ClassVar[bool] = False
     _compiled_inverse_impl: Callable[..., Any] | None = None  # the inverse's counterpart of _compiled_call_impl
 
     if TYPE_CHECKING:
         __call__: Callable[..., Any]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if isinstance(vars(cls).get("out_shapes"), FunctionType):
+            advice = "out_shapes is an attribute, not a method: write @property above it"
+            raise ArgumentError(f"class {cls.__name__}", "def out_shapes(...) without @property", advice)
 
     def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
         super().__init__()
@@ -118,6 +127,8 @@ class Invertible(nn.Module, ABC):
         conditions: Structured,
     ) -> tuple[Any, Tensor]:
         given = self._conditions()
+        method = ".inverse" if source.kind == "output" else ""
+        given.require_given(self.label, conditions, f"{self.call_name}{method}({{x}}, {{c}})", source)
         xs = source.unpack(self.label, values)
         cs = given.unpack(self.label, conditions)
         check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
@@ -142,6 +153,7 @@ class Invertible(nn.Module, ABC):
             InputTypeError: Something else was given, or tensors of another dtype or device.
         """
         source, given = self._inputs(), self._conditions()
+        given.require_given(self.label, conditions, f"{self.call_name}.initialize({{x}}, {{c}})", source)
         xs, cs = source.unpack(self.label, inputs), given.unpack(self.label, conditions)
         check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
         self._initialize(xs, cs)

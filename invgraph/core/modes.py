@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Temporary evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode, and back, each to its own."""
+    """Within the context, put all submodules in evaluation mode; afterwards, restore the mode of each."""
     before = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -37,6 +37,26 @@ class Ports(NamedTuple):
         """The same values as another side of a module."""
         return Ports(kind, self.shapes, self.names, self.bare)  # torch 2.8 can't compile _replace
 
+    def require_given(self, where: str, values: object, call: str, others: Ports | None = None) -> None:
+        """Refuse a call without the conditions, and show the call that was meant.
+
+        Arguments:
+            where: The module, for the error.
+            values: What was given as conditions.
+            call: The call, with ``{c}`` for the conditions and ``{x}`` for the values of the other side.
+            others: The ports of the other side.
+        """
+        expected = len(self.shapes)
+        count = 0 if values is None else len(values) if isinstance(values, (tuple, list)) else expected
+        if count >= expected:
+            return
+        meant = call.format(c=self._placeholder(), x="" if others is None else others._placeholder())
+        given = f"{count or 'no'} {self.kind}{'' if count == 1 else 's'}"
+        advice = f"expected {expected} ({self._labels()}): missing {self.kind}"
+        if count == 0:
+            advice = f"{' and '.join(map(self.label, range(expected)))} {'is' if expected == 1 else 'are'} missing"
+        raise (InputTypeError if self.bare else ShapeError)(where, given, f"{advice}: call {meant}")
+
     def unpack(self, where: str, values: object) -> Tensors:
         """The tensors of a call, as a tuple, each one checked on its own."""
         if self.bare:
@@ -48,24 +68,39 @@ class Ports(NamedTuple):
                 wanted = f"a tuple of {count}"
             raise InputTypeError(where, f"{self.kind}s: {type(values).__name__}", f"expected {wanted}")
         if len(values) != len(self.shapes):
-            names = ", ".join(self.label(i) for i in range(len(self.shapes))) or "none"
             few = "missing" if len(values) < len(self.shapes) else "surplus"
-            raise ShapeError(
-                where, f"{len(values)} {self.kind}s", f"expected {len(self.shapes)} ({names}): {few} {self.kind}"
-            )
+            given = f"{len(values)} {self.kind}{'' if len(values) == 1 else 's'}"
+            raise ShapeError(where, given, f"expected {len(self.shapes)} ({self._labels()}): {few} {self.kind}")
         for index in range(len(values)):  # torch.compile traces enumerate and zip far more slowly
             value = values[index]
             if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_nested:
                 raise self._not_dense(where, index, value)
+            if not value.is_floating_point():  # before the shape: class labels lack an axis as well
+                raise self._not_floating(where, index, value)
             if value.shape[1:] != self.shapes[index] or value.ndim == 0:
                 raise self._misshapen(where, index, value)
-            if not value.is_floating_point():
-                raise self._not_floating(where, index, value)
         return tuple(values)
 
     def pack(self, values: Tensors) -> Tensor | Tensors:
         """The values in the structure they were declared with."""
         return values[0] if self.bare else values
+
+    def _name(self, index: int) -> str:
+        """Return what stands for one value in a line of code."""
+        named = bool(self.names) and self.names[index].isidentifier()
+        return self.names[index] if named else self.kind
+
+    def _labels(self) -> str:
+        return ", ".join(map(self.label, range(len(self.shapes)))) or "none"
+
+    def _placeholder(self) -> str:
+        """Return what stands for the values in the text of a call: ``x``, or ``(a, b)``."""
+        letter = {"input": "x", "output": "z"}.get(self.kind, "c")
+        count = len(self.shapes)
+        names = [letter] if count == 1 else [f"{letter}{index}" for index in range(count)]
+        if self.kind != "output" and all(name.isidentifier() for name in self.names):
+            names = list(self.names) or names
+        return names[0] if self.bare else f"({', '.join(names)}{',' if count == 1 else ''})"
 
     def _not_dense(self, where: str, index: int, value: object) -> InputTypeError:
         if not isinstance(value, Tensor):
@@ -81,15 +116,24 @@ class Ports(NamedTuple):
 
     def _misshapen(self, where: str, index: int, value: Tensor) -> ShapeError:
         expected = f"expected {batched(self.shapes[index])}, got {tuple(value.shape)}"
-        advice = "did you forget the batch dimension?" if value.shape == self.shapes[index] else "wrong shape"
-        if value.ndim != len(self.shapes[index]) + 1 and value.shape != self.shapes[index]:
-            advice = f"wrong number of dimensions: {value.ndim} instead of {len(self.shapes[index]) + 1}"
+        shape = self.shapes[index]
+        if value.shape == shape:
+            advice = f"did you forget the batch dimension? Write {self._name(index)}.unsqueeze(0) for a batch of one"
+        elif value.ndim != len(shape) + 1:
+            advice = f"wrong number of dimensions: {value.ndim} instead of {len(shape) + 1}"
+        elif len(shape) == 3 and value.shape[1:] == (*shape[1:], shape[0]):
+            advice = f"wrong shape: channels come first, write {self._name(index)}.permute(0, 3, 1, 2)"
+        else:
+            wrong = [axis for axis in range(1, value.ndim) if value.shape[axis] != shape[axis - 1]]
+            sizes = (f"axis {axis} has size {value.shape[axis]} instead of {shape[axis - 1]}" for axis in wrong)
+            advice = f"wrong shape: {', '.join(sizes)}"
         return ShapeError(where, f"{self.label(index)}: {expected}", advice)
 
     def _not_floating(self, where: str, index: int, value: Tensor) -> InputTypeError:
         advice = "expected a real floating-point tensor: convert it with .float()"
-        if self.kind == "condition":
-            advice += "; class labels with torch.nn.functional.one_hot(labels, classes).float()"
+        if self.kind == "condition" and not value.is_complex():
+            classes = self.shapes[index][0] if len(self.shapes[index]) == 1 else "classes"
+            advice += f", or class labels with torch.nn.functional.one_hot({self._name(index)}, {classes}).float()"
         return InputTypeError(where, f"{self.label(index)}: {value.dtype}", advice)
 
 
@@ -112,8 +156,7 @@ def check_together(
                 if reference is None:
                     reference = value
             elif value.shape[0] != first.shape[0]:
-                given = f"{its.label(0)}: batch {first.shape[0]}, {ports.label(index)}: batch {value.shape[0]}"
-                raise ShapeError(where, given, "all inputs and conditions of a call have the same batch size")
+                raise _other_batch(where, (its, first), ports, index, value)
             if value.dtype != reference.dtype:  # type: ignore[union-attr]
                 raise _wrong_dtype(where, ports.label(index), value, reference)  # type: ignore[arg-type]
             if value.device != reference.device:  # type: ignore[union-attr]
@@ -122,6 +165,18 @@ def check_together(
     if first is None:
         raise ShapeError(where, "no tensors", "a call needs at least one input")
     return first.shape[0], first.dtype
+
+
+def _other_batch(where: str, first: tuple[Ports, Tensor], ports: Ports, index: int, value: Tensor) -> ShapeError:
+    its, reference = first
+    given = f"{its.label(0)}: batch {reference.shape[0]}, {ports.label(index)}: batch {value.shape[0]}"
+    advice = "all inputs and conditions of a call have the same batch size"
+    if ports.kind == "condition" and its.kind != "condition" and value.shape[0] == 1:
+        times = ", ".join(str(size) for size in (reference.shape[0], *(-1 for _ in value.shape[1:])))
+        advice += f": write {ports._name(index)}.expand({times})"
+        if ports.names:
+            advice += f", or take graph.bind({ports._placeholder()}) for many samples under one condition"
+    return ShapeError(where, given, advice)
 
 
 def _wrong_dtype(where: str, label: str, value: Tensor, reference: Tensor) -> InputTypeError:

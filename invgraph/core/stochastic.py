@@ -1,4 +1,4 @@
-"""Random numbers for stochastic layers: functions of a seed, so that a call is repeatable until the seed changes."""
+"""Random values for stochastic layers, as functions of a seed: a call is repeatable until the seed changes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,39 @@ _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -77235922
 
 
 class Stochastic(Invertible, ABC):
-    """A layer that draws random numbers: from its seed and nothing else.
+    """Base class of layers that draw random values, from their seed only.
 
-    A call is a function of its arguments, the parameters and the seed. So both directions, recomputation in a backward
-    pass, and a second call see the same numbers, until :meth:`reseed` (or :func:`reseed` for a whole model) asks for
-    others: once a training step. The seed is no part of a checkpoint.
+    A call is a function of its arguments, the parameters and the seed. Hence both directions, recomputation in a
+    backward pass, and repeated calls use the same random values until :meth:`reseed` is called (or :func:`reseed` for a
+    whole model), usually once per training step. The seed is not saved in checkpoints.
+
+    Arguments:
+        in_shapes: Shapes of the inputs, without the batch.
+        cond_shapes: Shapes of the conditions, without the batch.
+        seed: Initial seed, an int that fits into an int64. Default: 0.
     """
 
     seed: Tensor
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
-        self.register_buffer("seed", torch.tensor(_checked(type(self).__name__, seed)), persistent=False)
+        self.register_buffer("seed", torch.tensor(_require_seed(type(self).__name__, seed)), persistent=False)
 
     def reseed(self, seed: int) -> None:
-        """Draw other numbers from now on."""
-        self.seed.fill_(_checked(self.label, seed))
+        """Set the seed, so that subsequent calls draw different random values."""
+        self.seed.fill_(_require_seed(self.label, seed))
 
 
 def reseed(module: nn.Module, seed: int) -> None:
-    """Give every stochastic layer of a model a new seed of its own.
+    """Set new, distinct seeds in all stochastic layers of a model.
 
     Arguments:
-        module: a layer, a graph, or a module that holds some.
-        seed: e.g. the number of the training step.
+        module: A layer, a graph, or a module that contains some.
+        seed: Seed from which those of the layers are derived, e.g. the number of the training step.
 
     Raises:
-        ArgumentError: an argument has the wrong type.
-        GraphError: the seed does not fit into 64 bits with its sign.
+        ArgumentError: An argument has the wrong type.
+        GraphError: The seed does not fit into an int64.
 
     Example:
         >>> import torch, invgraph as ig
@@ -54,46 +59,52 @@ def reseed(module: nn.Module, seed: int) -> None:
         (True, False)
     """
     if not isinstance(module, nn.Module):
-        raise ArgumentError("reseed", type(module).__name__, "expected a layer, a graph, or a module that holds some")
-    _checked("reseed", seed)
+        raise ArgumentError("reseed", type(module).__name__, "expected a layer, a graph, or a module of such layers")
+    _require_seed("reseed", seed)
     for place, layer in enumerate(m for m in module.modules() if isinstance(m, Stochastic)):
         layer.reseed((seed * 1_000_003 + place) % 2**62)
 
 
-def _checked(where: str, seed: object) -> int:
-    return require_seed(where, seed, bits=63)  # it is held by a tensor of int64
+def _require_seed(where: str, seed: object) -> int:
+    return require_seed(where, seed, bits=63)  # the buffer that holds it is an int64
 
 
 def uniform(seed: Tensor, like: Tensor, bits: int) -> Tensor:
-    """Uniform numbers of the form ``(k + 1/2) / 2**bits``: never 0, never 1, exact in the dtype of ``like``."""
-    high = (_hashed(seed, like) >> (63 - bits)) & (2**bits - 1)
-    numbers: Tensor = (high.to(like.dtype) + 0.5) * 2.0**-bits
-    return numbers
+    """Draw uniform values of the form ``(k + 1/2) / 2**bits``: never 0 or 1, and exact in the dtype of ``like``.
+
+    Arguments:
+        seed: Seed, an int64 tensor of shape ``()``.
+        like: Tensor whose shape, dtype and device the result has.
+        bits: Number of random bits per value; ``bits + 1`` must fit into the mantissa.
+    """
+    high = (_hash(seed, like) >> (63 - bits)) & (2**bits - 1)
+    values: Tensor = (high.to(like.dtype) + 0.5) * 2.0**-bits
+    return values
 
 
 def signs(seed: Tensor, like: Tensor) -> Tensor:
-    """-1 or 1 for each number, with equal probability."""
-    bit = ((_hashed(seed, like) >> 62) & 1).to(like.dtype)
+    """Draw -1 or 1 with equal probability; the result has the shape, dtype and device of ``like``."""
+    bit = ((_hash(seed, like) >> 62) & 1).to(like.dtype)
     return bit * 2 - 1
 
 
 def normal(seed: Tensor, like: Tensor) -> Tensor:
-    """Standard normal numbers."""
+    """Draw standard normal values; the result has the shape, dtype and device of ``like``."""
     bits = 51 if like.dtype == torch.float64 else 22 if like.dtype == torch.float32 else 7
-    numbers: Tensor = torch.special.ndtri(uniform(seed, like, bits))
-    return numbers
+    values: Tensor = torch.special.ndtri(uniform(seed, like, bits))
+    return values
 
 
-def _hashed(seed: Tensor, like: Tensor) -> Tensor:
-    """64 bits for each number, from its place: row r gets the same, whatever the size of the batch."""
+def _hash(seed: Tensor, like: Tensor) -> Tensor:
+    """Return 64 random bits per element, from the seed and the position; a row does not depend on the batch size."""
     count = like[:1].numel() if like.shape[0] else 1
     rows = torch.arange(like.shape[0], device=like.device).view(-1, *(1 for _ in like.shape[1:]))
     places = torch.arange(count, device=like.device).view(1, *like.shape[1:]) if like.shape[0] else rows
-    return _mixed(_mixed(seed + _GOLDEN) + (rows * count + places + 1) * _GOLDEN)  # 0 is a fixed point of _mixed
+    return _mix(_mix(seed + _GOLDEN) + (rows * count + places + 1) * _GOLDEN)  # 0 is a fixed point of _mix
 
 
-def _mixed(z: Tensor) -> Tensor:
-    """The finalizer of splitmix64; the masks make the shifts logical."""
+def _mix(z: Tensor) -> Tensor:
+    """Apply the finalizer of splitmix64; the masks make the shifts logical."""
     z = (z ^ ((z >> 30) & (2**34 - 1))) * _FIRST
     z = (z ^ ((z >> 27) & (2**37 - 1))) * _SECOND
     return z ^ ((z >> 31) & (2**33 - 1))

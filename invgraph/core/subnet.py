@@ -1,4 +1,4 @@
-"""What a layer asks its subnets: how data and conditions go in, and the trial that refuses a misfit at build."""
+"""Interface between layers and their subnets, and the trial run that refuses a subnet that does not fit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Subnet(nn.Module, ABC):
-    """A feed-forward network that takes data and conditions separately: ``parameters = subnet(x, cs)``.
+    """Feed-forward network that takes data and conditions separately: ``params = subnet(x, cs)``.
 
-    What depends on the conditions alone can then be computed once and reused for any number of samples.
+    The part that depends on the conditions only can thus be computed once and reused for any number of samples.
 
     Attributes:
         broadcasts: True if :meth:`combine` also takes a ``given`` of fewer rows than the data, each of which serves
@@ -34,11 +34,11 @@ class Subnet(nn.Module, ABC):
 
     @abstractmethod
     def precompute(self, cs: Tensors) -> Tensors:
-        """Return what depends on the conditions alone."""
+        """Compute the part that depends on the conditions only."""
 
     @abstractmethod
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        """Return the output, from the data and what :meth:`precompute` returned."""
+        """Return the output, from the data and the result of :meth:`precompute`."""
 
     @final  # type: ignore[misc]
     def forward(self, x: Tensor, given: Tensors = ()) -> Tensor:
@@ -46,7 +46,7 @@ class Subnet(nn.Module, ABC):
 
         Arguments:
             x: The data.
-            given: The conditions, or what :meth:`prepare` returned for them.
+            given: The conditions, or the result of :meth:`prepare` for them.
         """
         if not isinstance(given, Precomputed):
             return self.combine(x, self.precompute(given))
@@ -56,11 +56,11 @@ class Subnet(nn.Module, ABC):
 
     @final
     def prepare(self, cs: Tensors) -> Precomputed:
-        """Return what depends on the conditions alone, to be handed to a call in their place."""
+        """Compute the part that depends on the conditions only, to be passed to a call in place of them."""
         return Precomputed(self.precompute(cs))
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return those of the layer that makes the output: the child ``last``, or the last of ``layers``."""
+        """Return the parameters of the output layer: the child ``last``, or the last of ``layers``."""
         children = dict(self.named_children())
         last, layers = children.get("last"), children.get("layers")
         if last is None and isinstance(layers, nn.ModuleList):
@@ -69,20 +69,26 @@ class Subnet(nn.Module, ABC):
 
 
 class SubnetFactory(ABC):
-    """A picklable recipe for subnets: called with channel counts, or asked to build for given shapes."""
+    """Picklable factory of subnets, from the shapes of data and conditions or from numbers of channels."""
 
     @abstractmethod
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
-        """A subnet for data of ``x_shape`` under conditions of ``cond_shapes``."""
+        """Build a subnet.
+
+        Arguments:
+            x_shape: Shape of the data, without the batch.
+            cond_shapes: Shapes of the conditions, without the batch.
+            channels_out: Number of output channels.
+        """
 
     @abstractmethod
     def __call__(self, channels_in: int, channels_out: int) -> Subnet:
-        """A subnet without conditions."""
+        """Build a subnet without conditions, from numbers of channels."""
 
 
 @final
 class Concatenated(Subnet):
-    """A plain module as a subnet: it gets data and conditions concatenated along the channels."""
+    """Subnet that passes data and conditions to an ordinary module, concatenated along the channels."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -92,9 +98,9 @@ class Concatenated(Subnet):
         return cs
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Those of the last submodule that has parameters of its own."""
-        own = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
-        return ([(), *(parameters for parameters in own if parameters)])[-1]
+        """Return the parameters of the last submodule that has any itself."""
+        direct = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
+        return ([(), *(parameters for parameters in direct if parameters)])[-1]
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
         if not given:
@@ -104,60 +110,70 @@ class Concatenated(Subnet):
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:
-    """A vector per sample with axes of size one appended, so that it broadcasts over positions."""
+    """Append axes of size one up to ``ndim``, so that a vector per sample broadcasts over positions."""
     return c[(...,) + (None,) * (ndim - c.ndim)]
 
 
 def leading(cond_shapes: tuple[Shape, ...]) -> int:
-    """Which condition a network of conditions alone takes as its data: the first that has positions, or the first."""
+    """Return the index of the condition to use as data where there is no other: the first with positions, or 0."""
     return next((place for place, shape in enumerate(cond_shapes) if len(shape) > 1), 0)
 
 
 def lead_first(values: Sequence[T], lead: int) -> tuple[T, ...]:
-    """The values, the leading one before the others."""
+    """Move one value, at index ``lead``, before the others."""
     return (values[lead], *values[:lead], *values[lead + 1 :])
 
 
 def check_conditions(where: str, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> None:
-    """Refuse a condition that is neither a vector nor of the data's spatial size."""
+    """Refuse conditions that are neither vectors nor of the data's spatial size."""
     for index, shape in enumerate(cond_shapes):
         if len(shape) > 1 and shape[1:] != x_shape[1:]:
             given = f"condition {index} of shape {shape} for data of shape {x_shape}"
-            raise GraphError(
-                where, given, f"spatial sizes differ: a condition is a vector (C,) or of size (C, {_sizes(x_shape)})"
-            )
+            sizes = ", ".join(map(str, x_shape[1:]))
+            advice = f"spatial sizes differ: a condition is a vector (C,) or of shape (C, {sizes})"
+            raise GraphError(where, given, advice if sizes else _ENCODE)
 
 
-def _sizes(shape: Shape) -> str:
-    return ", ".join(map(str, shape[1:])) or "no more"
+_ENCODE = "a condition of vectors is a vector (C,) too: encode this one as a vector by a network in a FeatureNode"
 
 
 def make_subnet(
     where: str, factory: object, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape
 ) -> Subnet:
-    """The factory's network, tried once without data.
+    """Build a subnet, and check its output shape by a trial run on meta tensors.
 
     Arguments:
-        where: the layer, for errors.
-        factory: a :class:`SubnetFactory`, or any ``f(channels_in, channels_out) -> nn.Module``.
-        x_shape: shape of the data.
-        cond_shapes: shapes of the conditions.
-        out_shape: the shape that the layer needs; its first size is ``channels_out``.
+        where: Name of the layer, for errors.
+        factory: A :class:`SubnetFactory`, or any ``f(channels_in, channels_out) -> nn.Module``.
+        x_shape: Shape of the data, without the batch.
+        cond_shapes: Shapes of the conditions, without the batch.
+        out_shape: Output shape that the layer needs, without the batch; its first size is ``channels_out``.
 
     Raises:
-        ArgumentError: the factory is not callable, or did not make a module.
-        GraphError: the network refuses the shapes, or returns another one.
+        ArgumentError: The factory is not callable, or does not return a module.
+        GraphError: The subnet fails on these shapes, or its output has another shape.
     """
+    try:
+        return _make_subnet(where, factory, x_shape, cond_shapes, out_shape)
+    except GraphError as error:
+        if len(out_shape) == 1 < len(x_shape):  # it reads the conditions alone, and the data are vectors
+            raise GraphError(error.where, f"a condition of shape {x_shape} for vectors", _ENCODE) from error
+        raise
+
+
+def _make_subnet(
+    where: str, factory: object, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape
+) -> Subnet:
     if not callable(factory):
         given = f"subnet={factory!r}"
         raise ArgumentError(where, given, "subnet must be callable: f(channels_in, channels_out) -> nn.Module")
     if isinstance(factory, nn.Module):
         given = f"subnet={type(factory).__name__}(...), a module"
         raise ArgumentError(where, given, "subnet must be a factory f(channels_in, channels_out) -> nn.Module, so that"
-                            " each side gets weights of its own")  # fmt: skip
+                            " each side gets its own weights")  # fmt: skip
     check_conditions(where, x_shape, cond_shapes)
     if out_shape[0] == 0:
-        advice = "it takes no numbers from a subnet: use it in Elementwise, without one"
+        advice = "it needs no subnet: use it in Elementwise, without one"
         raise GraphError(where, "a transform without parameters", advice)
     net: Subnet
     if isinstance(factory, SubnetFactory):

@@ -37,6 +37,7 @@ class Inverse(Invertible):
 
     conditional = True
     arity = None
+    call_name = "module"
 
     def __init__(self, module: Invertible) -> None:
         module = require_invertible(module, "Inverse")

@@ -23,7 +23,6 @@ from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows
 from invgraph.torch_internals import batch_norms, floating_tensor
 
-_WHERE = "bind"
 _ELEMENTS = 1 << 16
 """Inputs of more elements than this leave a CPU's caches, and convolutions then take twice as long per element."""
 
@@ -49,7 +48,7 @@ class Binding:
         steps = tuple([step for step in schedule.steps if not (step.feature and self.is_known(step))])
         slots = fill(schedule, values, ())
         if check_finite:
-            require_finite_start(_WHERE, schedule, slots)
+            require_finite_start("bind", schedule, slots)
         for step in steps:
             for slot in step.conditions if step.layer not in self.given else ():
                 if slot in self.known:
@@ -69,7 +68,7 @@ def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_fin
     """
     slots = fill(replace(schedule, starts=()), (), cs)
     if check_finite:
-        require_finite_start(_WHERE, schedule, slots)
+        require_finite_start("bind", schedule, slots)
     known = set(range(len(cs)))
     features = []
     for step in schedule.steps:
@@ -102,6 +101,7 @@ class BoundGraph:
         conditions: The conditions, of B rows.
         gradients: True if gradients flow back to what is computed here.
         check_finite: Refuse NaN and infinity, as the graph does.
+        label: What errors call the graph.
     """
 
     def __init__(
@@ -112,14 +112,19 @@ class BoundGraph:
         *,
         gradients: bool = False,
         check_finite: bool = False,
+        label: str = "Graph",
     ) -> None:
-        require_flag(_WHERE, "gradients", gradients)
+        self.label = f"{label}.bind"
+        require_flag(self.label, "gradients", gradients)
         self.layers, self.schedules, self.check_finite = layers, schedules, check_finite
         forward, _ = schedules
-        cs = forward.conditions.unpack(_WHERE, conditions)
+        forward.conditions.require_given(self.label, conditions, "graph.bind({c})")
+        cs = forward.conditions.unpack(self.label, conditions)
         if not cs:
-            raise GraphError(_WHERE, "a graph without conditions", "there is nothing to bind: call the graph itself")
-        self.rows, _ = check_together(_WHERE, ((forward.conditions, cs),), floating_tensor(layers))
+            raise GraphError(
+                self.label, "a graph without conditions", "there is nothing to bind: call the graph itself"
+            )
+        self.rows, _ = check_together(self.label, ((forward.conditions, cs),), floating_tensor(layers))
         self.reference = cs[0]
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             self.binding = bind(forward, tuple(layers.values()), cs, check_finite)
@@ -163,20 +168,20 @@ class BoundGraph:
     def _flatten(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
         """Return the values with samples and rows in one axis, and the number of samples."""
         if not isinstance(given, (Tensor, tuple, list)):
-            source.unpack(_WHERE, given)  # raises
+            source.unpack(self.label, given)  # raises
         values = (given,) if isinstance(given, Tensor) else given
         samples = -1
         flat: list[Tensor] = []
         for value in values:
             if not isinstance(value, Tensor) or value.ndim < 2:
-                source.unpack(_WHERE, given)  # raises, if the value is no tensor at all
+                source.unpack(self.label, given)  # raises, if the value is no tensor at all
             samples = value.shape[0] if samples < 0 else samples
             if value.ndim < 2 or value.shape[1] != self.rows or value.shape[0] != samples:
                 wrong = f"a value of shape {tuple(value.shape)}"
                 advice = f"expected (n, {self.rows}, ...): n samples for each of the {self.rows} rows bound"
-                raise ShapeError(_WHERE, wrong, advice)
+                raise ShapeError(self.label, wrong, advice)
             flat.append(value.flatten(0, 1))
-        unpacked = source.unpack(_WHERE, flat[0] if isinstance(given, Tensor) else tuple(flat))
+        unpacked = source.unpack(self.label, flat[0] if isinstance(given, Tensor) else tuple(flat))
         reference = floating_tensor(self.layers)
-        check_together(_WHERE, ((source, unpacked),), self.reference if reference is None else reference)
+        check_together(self.label, ((source, unpacked),), self.reference if reference is None else reference)
         return unpacked, samples

@@ -1,4 +1,4 @@
-"""The compiled runner: the settings under which a graph is compiled."""
+"""Compilation of a graph, with the settings that make it correct and fast."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from invgraph.errors import GraphError
 from invgraph.graph.run import regions
 from invgraph.torch_internals import constant_floats, hook_stores, inductor_modes
 
-# Inductor is safe with the options below, and these two reuse no memory. Of any other backend nothing is known.
+# Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
 
 
 def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
-    """``torch.compile(function, **settings)``, with numbers such as a clamp taken as the constants they are.
+    """Return ``torch.compile(function, **settings)``, where floats such as a clamp are treated as constants.
 
-    Inside another compilation the function is traced as it is: the settings here don't reach that compiler.
+    Inside another compilation the function itself is traced instead, because these settings would not apply to it.
 
     Arguments:
         module: The module that the function runs.
@@ -57,15 +57,15 @@ def _tracing(wanted: bool, hooks: str) -> Iterator[None]:
 
 
 # Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) considers that memory free once
-# the last region has read it, and reuses it: gradients would be wrong without a word.
-_UNSHARED = {"allow_buffer_reuse": False, "inplace_buffers": False}
+# the last region has read it, and reuses it, which would silently give wrong gradients.
+_NO_BUFFER_REUSE = {"allow_buffer_reuse": False, "inplace_buffers": False}
 
 
 def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, and that no memory is used twice; a mode as the options it stands for, since torch takes one."""
+    """Add options that disable buffer reuse; a mode is replaced by its options, as torch accepts only one of both."""
     mode, options = settings.get("mode"), settings.get("options")
     modes = inductor_modes()
     if settings.get("backend", "inductor") != "inductor" or (mode is not None and (options or mode not in modes)):
         return dict(settings)
-    chosen = {**(modes[mode] if mode else {}), **(options or {}), **_UNSHARED}
+    chosen = {**(modes[mode] if mode else {}), **(options or {}), **_NO_BUFFER_REUSE}
     return {**settings, "mode": None, "options": chosen}

@@ -40,6 +40,7 @@ class Graph(Invertible):
         conditions: the :class:`ConditionNode` or a list of them.
         check_finite: raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an infinity,
             or at the input or condition that brings one (a debugging aid: it looks at the data after every node).
+        name: What errors of a call name the graph by; within another graph it is named by its node.
 
     Log-det:
         The sum over the nodes, nats per sample, of the direction taken.
@@ -62,23 +63,31 @@ class Graph(Invertible):
 
     conditional = True
     arity = None
+    call_name = "graph"
 
     def __init__(
-        self, inputs: Sources, outputs: Sources, conditions: Sources = (), *, check_finite: bool = False
+        self,
+        inputs: Sources,
+        outputs: Sources,
+        conditions: Sources = (),
+        *,
+        check_finite: bool = False,
+        name: str | None = None,
     ) -> None:
         wiring = wire(inputs, outputs, conditions)
-        require_flag("Graph", "check_finite", check_finite)
+        check_finite = require_flag("Graph", "check_finite", check_finite)
         super().__init__(
             tuple(value.shape for value in wiring.inputs), tuple(value.shape for value in wiring.conditions)
         )
+        self.label = _label(name)
         self.check_finite = check_finite
         self.layers = nn.ModuleDict()
         for node in wiring.nodes:
             if isinstance(node, (Node, FeatureNode)):
-                name = wiring.names[node]
-                self.layers[name] = node.module
+                key = wiring.names[node]
+                self.layers[key] = node.module
                 if isinstance(node.module, Invertible):
-                    node.module.label = f"node {name!r} ({type(node.module).__name__})"
+                    node.module.label = f"node {key!r} ({type(node.module).__name__})"
         self.forward_schedule, self.inverse_schedule = schedules(wiring)
 
     @property
@@ -89,8 +98,12 @@ class Graph(Invertible):
         """Return the layer of a node, by the node's name."""
         if not isinstance(name, str) or name not in self.layers:
             names = ", ".join(self.layers)
-            raise GraphError("Graph", f"name {name!r}", f"no such node; the graph has {names}")
+            raise GraphError(self.label, f"name {name!r}", f"no such node; the graph has {names}")
         return self.layers[name]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return the names of the nodes, for completion after ``graph["``."""
+        return list(self.layers)
 
     def _inputs(self) -> Ports:
         return self.forward_schedule.source
@@ -148,7 +161,14 @@ class Graph(Invertible):
             (torch.Size([100, 5, 2]), torch.Size([100, 5]))
         """
         schedules = (self.forward_schedule, self.inverse_schedule)
-        return BoundGraph(self.layers, schedules, conditions, gradients=gradients, check_finite=self.check_finite)
+        return BoundGraph(
+            self.layers,
+            schedules,
+            conditions,
+            gradients=gradients,
+            check_finite=self.check_finite,
+            label=self.label,
+        )
 
     def compile(self, *, fullgraph: bool = True, dynamic: bool | None = None, **options: Any) -> Self:  # type: ignore[override]
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
@@ -198,6 +218,15 @@ class Graph(Invertible):
 
     def __repr__(self) -> str:
         return summarize(self.layers, self.forward_schedule)
+
+
+def _label(name: object) -> str:
+    """Return what errors of a call name a graph by."""
+    if name is None:
+        return "Graph"
+    if not isinstance(name, str) or not name:
+        raise ArgumentError("Graph", f"name={name!r}", "the name of a graph must be a str, and not empty, or None")
+    return f"Graph {name!r}"
 
 
 def _initialize_layer(step: Step, layer: Any, slots: Slots, log_det: Tensor, *, inverse: bool) -> None:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
+import hashlib
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
 
+from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible
-from invgraph.core.trial import trial, trial_input
-from invgraph.errors import ArgumentError, GraphError, InvgraphError
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.graph.construct import build_layer, build_network, feature_shapes
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
-_KEYED = ("node", "feature", "chain")
-"""What names keys of an ``nn.ModuleDict``, which keeps some to itself."""
+_KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDict, which reserves some
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,22 +47,28 @@ class Value:
 
 
 class Declaration:
-    """What all nodes have in common: a name, a place in the order of declaration, and the values they make.
+    """What all nodes have in common: a name, an order of declaration, a place in the graph, and the values they make.
 
     Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.
+
+    Attributes:
+        place: A number that the node's kind, class, name and all that it reads determine, whatever else is declared
+            and in whatever process. Inputs and conditions differ by name and shape.
     """
 
     name: str | None
     order: int
+    place: int
     shapes: tuple[Shape, ...]
     outputs: tuple[Value, ...]
     sources: tuple[Value, ...] = ()
     conditions: tuple[Value, ...] = ()
     kind: str = "node"
 
-    def _freeze(self, name: object, shapes: tuple[Shape, ...], **fields: object) -> None:
+    def _freeze(self, name: object, shapes: tuple[Shape, ...], place: int, **fields: object) -> None:
         values = tuple(Value(self, index, shape) for index, shape in enumerate(shapes))
-        fields.update(name=_checked_name(self.kind, name), order=next(_order), shapes=shapes, outputs=values)
+        fields.update(name=check_name(self.kind, name), order=next(_order), place=place)
+        fields.update(shapes=shapes, outputs=values)
         self.__dict__.update(fields)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -76,11 +81,11 @@ class Declaration:
         return iter(self.outputs)
 
     def __getitem__(self, index: int) -> Value:
-        if isinstance(index, bool) or not isinstance(index, int):
+        if not is_int(index):
             raise ArgumentError(self.told, f"index {index!r}", "an output is picked by an int")
         if not 0 <= index < len(self.outputs):
             raise GraphError(self.told, f"index {index}", f"the node has outputs 0..{len(self.outputs) - 1}")
-        return self.outputs[index]
+        return self.outputs[int(index)]
 
     @property
     def shape(self) -> Shape:
@@ -90,8 +95,7 @@ class Declaration:
             GraphError: it makes several; each has its own, ``node[0].shape``.
         """
         if len(self.shapes) != 1:
-            given = f"the shape of {len(self.shapes)} outputs"
-            raise GraphError(self.told, given, "each output has its own: ask node[0].shape")
+            raise GraphError(self.told, f"shape of {len(self.shapes)} outputs", "each has its own: ask node[0].shape")
         return self.shapes[0]
 
     @property
@@ -112,7 +116,8 @@ class InputNode(Declaration):
 
     Arguments:
         shape: its sizes, without the batch.
-        name: how errors and the graph call it.
+        name: how errors and the graph call it. Names also tell inputs of one shape apart where a layer's seed follows
+            from its place in the graph: branches of unnamed ones are given equal seeds.
 
     Example:
         >>> import invgraph as ig
@@ -123,7 +128,8 @@ class InputNode(Declaration):
     kind = "input"
 
     def __init__(self, *shape: int, name: str | None = None) -> None:
-        self._freeze(name, (_own_shape("InputNode", shape),))
+        own = _own_shape("InputNode", shape)
+        self._freeze(name, (own,), _place(self.kind, own, name))
 
 
 class ConditionNode(Declaration):
@@ -142,7 +148,8 @@ class ConditionNode(Declaration):
     kind = "condition"
 
     def __init__(self, *shape: int, name: str | None = None) -> None:
-        self._freeze(name, (_own_shape("ConditionNode", shape),))
+        own = _own_shape("ConditionNode", shape)
+        self._freeze(name, (own,), _place(self.kind, own, name))
 
 
 class FeatureNode(Declaration):
@@ -167,15 +174,12 @@ class FeatureNode(Declaration):
     def __init__(
         self, conditions: Sources, module: object, args: Mapping[str, Any] | None = None, *, name: str | None = None
     ) -> None:
-        where = _place("feature", name, module)
+        where = _label("feature", name, module)
         sources = _values(where, conditions, "conditions")
-        if isinstance(module, type) and issubclass(module, Invertible):
-            raise ArgumentError(where, module.__name__, "expected a feed-forward nn.Module, not an Invertible")
-        net = _build(where, module, args, ())
-        if not isinstance(net, nn.Module) or isinstance(net, Invertible):
-            raise ArgumentError(where, type(net).__name__, "expected a feed-forward nn.Module, not an Invertible")
-        shapes = _feature_shapes(where, net, sources)
-        self._freeze(name, shapes, conditions=sources, module=net)
+        net = build_network(where, module, args)
+        shapes = feature_shapes(where, net, tuple(value.shape for value in sources))
+        place = _place(self.kind, _class_name(net), name, sources)
+        self._freeze(name, shapes, place, conditions=sources, module=net)
 
 
 class Node(Declaration):
@@ -184,7 +188,8 @@ class Node(Declaration):
     Arguments:
         inputs: the values it transforms: a node with one output, or a value such as ``split[0]``; or several.
         module: the class of a layer, to be built with ``args``; or a layer or graph, already built.
-        args: keyword arguments of the class.
+        args: keyword arguments of the class. One with an argument ``seed`` that is None by default gets a seed from the
+            node's place in the graph, unless one is given.
         conditions: what the layer is conditioned on: conditions, features, or values inside the graph.
         name: the key of its parameters in the graph's ``state_dict``. Default: the class's name with a number.
 
@@ -211,7 +216,7 @@ class Node(Declaration):
         conditions: Sources = (),
         name: str | None = None,
     ) -> None:
-        where = _place("node", name, module)
+        where = _label("node", name, module)
         sources = _values(where, inputs, "inputs")
         given = _values(where, conditions, "conditions")
         if not sources:
@@ -220,57 +225,32 @@ class Node(Declaration):
             if isinstance(value.node, (ConditionNode, FeatureNode)):
                 advice = f"{value.node.told} can't be transformed: write conditions={value.node.name or '...'}"
                 raise GraphError(where, f"inputs: {value!r}", f"{advice}, or use conditions= with it")
-        layer = _layer(where, module, args, sources, given)
-        self._freeze(name, layer.out_shapes, sources=sources, conditions=given, module=layer)
+        place = _place(self.kind, _class_name(module), name, sources, given)
+        read = ", ".join(value.node.told for value in sources)
+        shapes = tuple(value.shape for value in sources), tuple(value.shape for value in given)
+        layer = build_layer(where, read, module, args, shapes, seed=place)
+        self._freeze(name, layer.out_shapes, place, sources=sources, conditions=given, module=layer)
 
 
-def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str | None = None) -> Node:
-    """A node for each layer, each reading what the one before it made.
-
-    Arguments:
-        inputs: what the first layer reads.
-        layers: classes, pairs ``(class, args)``, or layers already built.
-        conditions: given to every layer that takes conditions: built ones that were built with some, and classes that
-            take them with these arguments (an ``Elementwise`` without a subnet takes none).
-        name: if given, the nodes are called ``name_0``, ``name_1``, ...
-
-    Example:
-        >>> import invgraph as ig
-        >>> x = ig.InputNode(1, 28, 28, name="image")
-        >>> h = ig.chain(x, ig.Flatten, (ig.Permute, {"seed": 1}))
-        >>> h.shapes
-        ((784,),)
-    """
-    if not layers:
-        raise ArgumentError("chain", "no layers", "a chain needs at least one layer")
-    if name is not None:
-        _checked_name("chain", name)
-    node: Sources = inputs
-    for index, layer in enumerate(layers):
-        module, args = layer if isinstance(layer, tuple) and len(layer) == 2 else (layer, None)
-        given = conditions if _takes_conditions(module, args) else ()
-        node = Node(node, module, args, conditions=given, name=None if name is None else f"{name}_{index}")
-    assert isinstance(node, Node)
-    return node
-
-
-def _takes_conditions(module: object, args: object) -> bool:
-    """Whether a layer takes conditions, as it was built, or as it would be built with these arguments."""
-    if isinstance(module, Invertible):
-        return bool(module.cond_shapes)
-    if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:
-        return False
-    needed = module.condition_argument
-    return needed is None or (isinstance(args, Mapping) and args.get(needed) is not None)
-
-
-def _place(kind: str, name: object, module: object) -> str:
-    """What an error of a declaration calls its place: ``node 'a' (Haar)``."""
-    layer = module.__name__ if isinstance(module, type) else type(module).__name__
+def _label(kind: str, name: object, module: object) -> str:
+    """Return what an error of a declaration calls the node: ``node 'a' (Haar)``."""
+    layer = module.__name__ if isinstance(module, FunctionType) else _class_name(module)
     return f"{kind} {name!r} ({layer})" if isinstance(name, str) and name else f"{kind} ({layer})"
 
 
-def _checked_name(kind: str, name: object) -> str | None:
+def _class_name(module: object) -> str:
+    return module.__name__ if isinstance(module, type) else type(module).__name__
+
+
+def _place(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> int:
+    """Return 63 bits that are the same in every process: of a node's kind, class or shape, name, and what it reads."""
+    places = [[(value.node.place, value.index) for value in values] for values in read]
+    facts = repr((kind, what, check_name(kind, name), places))
+    return int.from_bytes(hashlib.sha256(facts.encode()).digest()[:8], "big") >> 1
+
+
+def check_name(kind: str, name: object) -> str | None:
+    """Return the name of a node, or of a chain; refuse what can't be one."""
     if name is None:
         return None
     where, given = kind, f"name={name!r}"
@@ -289,8 +269,7 @@ def _own_shape(where: str, shape: tuple[object, ...]) -> Shape:
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         sizes = ", ".join(map(str, shape[0]))
         raise ArgumentError(where, f"the {type(shape[0]).__name__} {shape[0]}", f"write {where}({sizes})")
-    # Products of sizes that numpy knows are numpy's ints.
-    return as_shape([operator.index(size) if isinstance(size, np.integer) else size for size in shape], where)
+    return as_shape(shape, where)
 
 
 def _values(where: str, sources: object, what: str) -> tuple[Value, ...]:
@@ -315,89 +294,6 @@ def _value(where: str, source: object, what: str) -> Value:
     if not isinstance(source, Declaration):
         raise ArgumentError(where, f"{what}: {type(source).__name__}", "expected a Node or value")
     if len(source.outputs) != 1:
-        name = source.name or "node"
-        count = len(source.outputs)
-        raise GraphError(where, f"{what}: {source!r}", f"{source.told} has {count} outputs; pick one with {name}[0]")
+        advice = f"{source.told} has {len(source.outputs)} outputs; pick one with {source.name or 'node'}[0]"
+        raise GraphError(where, f"{what}: {source!r}", advice)
     return source.outputs[0]
-
-
-def _layer(
-    where: str, module: object, args: Mapping[str, Any] | None, sources: tuple[Value, ...], given: tuple[Value, ...]
-) -> Invertible:
-    """The layer of a node, built or given, of which the shapes are checked."""
-    in_shapes = tuple(value.shape for value in sources)
-    cond_shapes = tuple(value.shape for value in given)
-    kind = module if isinstance(module, type) else type(module)
-    if not issubclass(kind, Invertible):
-        raise ArgumentError(
-            where, f"module={kind.__name__}", f"{kind.__name__} is not an Invertible; use it as a subnet"
-        )
-    if inspect.isabstract(module):
-        raise ArgumentError(where, f"module={kind.__name__}", f"{kind.__name__} is abstract: give a layer of that kind")
-    read = ", ".join(value.node.told for value in sources)
-    layer = _build(f"{where} of {read}", module, args, (in_shapes, cond_shapes))
-    assert isinstance(layer, Invertible)
-    for what, expected, got in (
-        ("inputs", layer.in_shapes, in_shapes),
-        ("conditions", layer.cond_shapes, cond_shapes),
-    ):
-        if expected != got:
-            advice = f"the layer expects {_listed(expected)}, gets {_listed(got)}"
-            if what == "conditions" and not layer.conditional:
-                advice = f"{kind.__name__} takes no conditions"
-            raise GraphError(where, f"{what} of shapes {_listed(got)}", advice)
-    return layer
-
-
-def _listed(shapes: tuple[Shape, ...]) -> str:
-    return ", ".join(map(str, shapes)) or "none"
-
-
-def _build(where: str, module: object, args: Mapping[str, Any] | None, shapes: tuple[object, ...]) -> object:
-    """The module: as given, or made of its class, the shapes it reads and its arguments."""
-    if args is not None and not isinstance(args, Mapping):
-        raise ArgumentError(where, f"args={args!r}", "args must be a mapping of argument names to values")
-    if not isinstance(module, type):
-        if args is not None:
-            raise ArgumentError(where, f"args={dict(args)!r}", "the module is already built: give args to its class")
-        return module
-    arguments = dict(args or {})
-    _check_arguments(where, module, arguments)
-    try:
-        return module(*shapes, **arguments)
-    except InvgraphError as error:
-        raise error.at(where) from error
-
-
-def _check_arguments(where: str, module: type, arguments: dict[str, Any]) -> None:
-    """Refuse unknown and missing arguments, with the name that was probably meant."""
-    parameters = inspect.signature(module).parameters.values()
-    accepted = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if issubclass(module, Invertible):
-        if accepted[:1] != ["in_shapes"]:
-            name = module.__name__
-            raise ArgumentError(where, f"the class {name}", f"{name} is built by itself: give the node {name}(...)")
-        accepted = [name for name in accepted if name not in ("in_shapes", "cond_shapes")]
-    for name in arguments:
-        if name not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            close = difflib.get_close_matches(str(name), accepted, n=1)
-            hint = (
-                f"did you mean {close[0]!r}?" if close else f"{module.__name__} takes {', '.join(accepted) or 'none'}"
-            )
-            raise ArgumentError(where, f"args={arguments!r}", f"unknown argument {name!r}; {hint}")
-    for p in parameters:
-        if p.name in accepted and p.default is p.empty and p.name not in arguments:
-            raise ArgumentError(where, f"args={arguments!r}", f"{module.__name__} needs {p.name!r}")
-
-
-def _feature_shapes(where: str, net: nn.Module, sources: tuple[Value, ...]) -> tuple[Shape, ...]:
-    """Shapes of what a feature network returns, from a trial without data."""
-    if not sources:
-        raise GraphError(where, "no conditions", "a feature reads at least one condition")
-    result = trial(where, net, *(trial_input(value.shape) for value in sources))
-    outputs = result if isinstance(result, (tuple, list)) else (result,)
-    for output in outputs:
-        if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[0] != 2:
-            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise GraphError(where, f"returned {got}", "a feature is a tensor (B, C, ...), or a tuple of such")
-    return tuple(tuple(output.shape[1:]) for output in outputs)

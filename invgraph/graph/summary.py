@@ -1,4 +1,4 @@
-"""The table that ``print(graph)`` shows."""
+"""Table of a graph's nodes, shown by ``print(graph)``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from invgraph.graph.schedule import Schedule
 
 
 def summarize(layers: nn.ModuleDict, schedule: Schedule) -> str:
-    """Return the table: inputs, conditions, a line for each node in forward order, outputs, and totals."""
+    """Return the table: totals, inputs, conditions, nodes in forward order, and outputs, one per line."""
     rows: list[tuple[str, str, str, str]] = [("node", "layer", "shapes", "parameters")]
     for ports in (schedule.source, schedule.conditions):
         rows += [(name, ports.kind, str(shape), "") for name, shape in zip(ports.names, ports.shapes, strict=True)]

@@ -1,4 +1,4 @@
-"""Scale and shift per channel that start by normalising a batch."""
+"""Scale and shift per channel, initialized to normalize a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from invgraph.shapes import Tensors
 
 
 class ActNorm(Invertible):
-    r"""Scale and shift each channel; :meth:`initialize` sets them so that a batch comes out normalised (GLOW).
+    r"""Scale and shift each channel; :meth:`initialize` sets both so that a given batch is normalized (GLOW).
 
     .. math:: y = x \exp(s) + t
 
@@ -26,11 +26,11 @@ class ActNorm(Invertible):
         The sum of s over channels and positions, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
 
     Raises:
-        GraphError: it is called before ``initialize(batch)`` or a checkpoint set it.
-        NumericsError: a channel of that batch has a single number, or is constant, so that it has no scale.
+        GraphError: The layer is called before ``initialize(batch)`` or a checkpoint has set its parameters.
+        NumericsError: A channel of that batch has a single element or is constant, so that its scale is undefined.
 
     References:
         D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,
@@ -53,22 +53,22 @@ class ActNorm(Invertible):
         self.positions = math.prod(sizes)
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
-        # The buffer travels with checkpoints; the flag is what a call asks, without a look at data.
+        # The buffer is saved in checkpoints; a call reads the flag instead, which needs no access to tensor data.
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.ready = False
 
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        """Choose scale and shift so that this batch comes out with mean 0 and standard deviation 1 per channel."""
+        """Set scale and shift so that the outputs for this batch have mean 0 and standard deviation 1 per channel."""
         mean, std = channel_moments(self.label, xs[0])
-        self._start(-std.log(), -mean / std)
+        self._set_parameters(-std.log(), -mean / std)
 
     @torch.no_grad()
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         mean, std = channel_moments(self.label, ys[0])
-        self._start(std.log(), mean)
+        self._set_parameters(std.log(), mean)
 
-    def _start(self, log_scale: Tensor, shift: Tensor) -> None:
+    def _set_parameters(self, log_scale: Tensor, shift: Tensor) -> None:
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.shift.copy_(shift.view_as(self.shift))
         self.initialized.fill_(True)

@@ -9,14 +9,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of, require_flag, require_seed
+from invgraph.arguments import require_choice, require_count, require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError
 from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
 from invgraph.numerics.linalg import own_precision
-from invgraph.numerics.seeding import generator, normal, settled
+from invgraph.numerics.seeding import generator, normal, settled, start_seed
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
 from invgraph.transforms.transform import Transform
@@ -48,7 +48,8 @@ class AllInOne(Invertible):
         householder: how many learned reflections R is made of besides.
         reverse: undo R before the coupling.
         scale: learn g; False keeps it at 0, so that a volume-preserving block preserves volumes.
-        seed: of the permutation and of the start of the reflections.
+        seed: Seed of the permutation and of the reflections at the start. None: a seed from the layer's place in the
+            graph, which differs from block to block; 0 outside a graph.
 
     Raises:
         GraphError: the channels can't be split so, or the subnet does not fit.
@@ -82,13 +83,15 @@ class AllInOne(Invertible):
         householder: int = 0,
         reverse: bool = False,
         scale: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_flag("AllInOne", "reverse", reverse)
-        require_flag("AllInOne", "scale", scale)
-        _check_arguments(transform, permutation, householder, seed)
-        self.transform = Affine() if transform is None else transform
+        reverse = require_flag("AllInOne", "reverse", reverse)
+        scale = require_flag("AllInOne", "scale", scale)
+        kind = require_choice("AllInOne", "permutation", permutation, ("soft", "hard"))
+        householder = require_count("AllInOne", "householder", householder, least=0)
+        seed = start_seed("AllInOne", seed)
+        self.transform = _checked(transform)
         self.reverse = reverse
         channels, *sizes = self.in_shapes[0]
         self.positions = math.prod(sizes)
@@ -99,7 +102,7 @@ class AllInOne(Invertible):
         per_channel = (channels, *(1 for _ in sizes))
         self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
         self.shift = nn.Parameter(torch.zeros(per_channel))
-        self._draw(channels, permutation, householder, seed)
+        self._draw(channels, kind, householder, seed)
 
     def _draw(self, channels: int, permutation: str, householder: int, seed: int) -> None:
         source = generator(seed)
@@ -193,13 +196,10 @@ class AllInOne(Invertible):
         return f"{super().extra_repr()}, {self.transform}, reverse={self.reverse}"
 
 
-def _check_arguments(transform: object, permutation: object, householder: object, seed: object) -> None:
-    if transform is not None and not isinstance(transform, Transform):
+def _checked(transform: object) -> Transform:
+    """Return the transform, an affine one for None."""
+    if transform is None:
+        return Affine()
+    if not isinstance(transform, Transform):
         raise ArgumentError("AllInOne", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
-    if not is_one_of(permutation, ("soft", "hard")):
-        raise GraphError("AllInOne", f"permutation={permutation!r}", "permutation must be 'soft' or 'hard'")
-    require_seed("AllInOne", seed)
-    if isinstance(householder, bool) or not isinstance(householder, int):
-        raise ArgumentError("AllInOne", f"householder={householder!r}", "householder must be an int")
-    if householder < 0:
-        raise GraphError("AllInOne", f"householder={householder}", "a number of reflections is at least 0")
+    return transform

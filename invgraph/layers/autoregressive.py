@@ -1,4 +1,4 @@
-"""The autoregressive flow: each number is transformed given the numbers before it."""
+"""Autoregressive flow: each element is transformed given the elements before it."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from invgraph.arguments import require_positive
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.shapes import Tensors, as_shape, numel, repeat_rows
 from invgraph.torch_internals import is_transformed, is_untouched
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Transform, require_pointwise
 
 
 class Autoregressive(Invertible):
-    r"""Transform each number given the numbers before it and the conditions (MAF); its :class:`Inverse` is IAF.
+    r"""Transform each element given the elements before it and the conditions (MAF); its :class:`Inverse` is IAF.
 
     .. math:: y_i = T(x_i;\ \theta_i(x_1, \dots, x_{i-1}, c))
 
-    One masked network (MADE) gives the parameters of all numbers in one pass, so that densities are quick. The inverse
-    finds one number after the other: as many passes as there are numbers, exact. Numbers are taken in their order in
-    memory, channels first; put a :class:`~invgraph.Permute` between two layers so that each can depend on each other.
+    A masked network (MADE) computes the parameters of all elements in one pass, so evaluating densities is fast. The
+    inverse is exact and sequential: it takes one pass per element. The elements are ordered as in memory, channels
+    first; put a :class:`~invgraph.Permute` between two layers so that every element can depend on every other one.
 
     Shape:
         ``x: (B, ...) -> y: (B, ...)``; conditions ``(B, ...)`` of any shape.
 
     Log-det:
-        The sum of the transform's, nats per sample: the Jacobian is triangular.
+        Sum of the transform's log-derivatives over all elements, nats per sample; the Jacobian is triangular.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number.
-        hidden: width of the network's hidden layers, at least 2. With as many units as numbers (without conditions:
-            one less) each number can depend on every one before it; with fewer, all of them are still seen, by later
-            numbers only.
-        layers: how many hidden layers.
-        tolerance: None: the exact inverse. A number: where no gradient is recorded (sampling), the inverse iterates
-            over all numbers at once until ``|forward(x) - y| <= tolerance * max(1, |y|)`` everywhere, and falls back
-            to the exact one where half as many passes did not suffice. It looks at the data to know when to stop, so
-            that the inverse can't be compiled as one graph or mapped by vmap.
-        blocks: with a tolerance: into how many blocks the numbers are cut. Each is iterated until it keeps the
-            tolerance, or else inverted exactly, before the next one starts from what was found (Gauss-Seidel; 1 is
-            Jacobi). Errors of late numbers, which are far off while early ones are, then cost no passes.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Elementwise transform, e.g. ``RationalQuadraticSpline()``.
+        hidden: Width of the network's hidden layers, at least 2. With as many units as elements (one fewer suffices
+            without conditions), each element can depend on every element before it. With fewer units, every element is
+            still seen, but only by some of the later ones.
+        layers: Number of hidden layers.
+        tolerance: Error at which an iterative inverse stops; None for the exact inverse. Where gradients are disabled
+            (sampling), the inverse updates all elements at once until ``|forward(x) - y| <= tolerance * max(1, |y|)``
+            everywhere; if half as many passes as there are elements do not suffice, it falls back to the exact one.
+            The stopping test reads the data, so the inverse then can't be compiled as one graph or mapped by vmap.
+        blocks: Number of blocks in which the iterative inverse processes the elements (requires a tolerance). Each
+            block is solved, iteratively or else exactly, before the next one starts (Gauss-Seidel; 1 is Jacobi), so no
+            passes are spent on late elements while the early ones are still wrong.
 
     Raises:
-        GraphError: the transform takes no parameters, or ties numbers to each other; a single number; a size below 1,
-            or a width at which numbers would not be seen by any other.
-        ArgumentError: an argument has the wrong type.
+        GraphError: The transform takes no parameters or is not pointwise; the input has a single element; a size is
+            below 1; or the width is so small that some elements would not be seen by any other.
+        ArgumentError: An argument has the wrong type.
 
     Note:
         An adapter in the place of one of the network's layers (LoRA, quantised weights) is called with unit vectors,
@@ -91,30 +92,25 @@ class Autoregressive(Invertible):
         blocks: int = 1,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if not isinstance(transform, Transform):
-            raise ArgumentError("Autoregressive", f"transform={transform!r}", "expected a transform such as Affine()")
-        if not (transform.params_per_element and transform.pointwise):
-            problem = (
-                "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
-            )
-            raise GraphError("Autoregressive", f"transform={transform!r}", f"this transform {problem}: take another")
-        as_shape((hidden, layers), "Autoregressive (hidden, layers)")
-        _require_tolerance(tolerance)
+        require_pointwise("Autoregressive", transform)
+        hidden, layers = as_shape((hidden, layers), "Autoregressive (hidden, layers)")
+        tolerance = None if tolerance is None else require_positive("Autoregressive", "tolerance", tolerance)
         self.transform = transform
         self.tolerance = tolerance
         self.size = math.prod(self.in_shapes[0])
         if self.size < 2:
-            advice = "one number has none before it: use Elementwise"
+            advice = "a single number has no others before it: use Elementwise"
             raise GraphError("Autoregressive", f"input of shape {self.in_shapes[0]}", advice)
-        as_shape((blocks,), "Autoregressive (blocks)")
+        (blocks,) = as_shape((blocks,), "Autoregressive (blocks)")
         if blocks > (1 if tolerance is None else self.size):
-            advice = "give a tolerance too" if tolerance is None else f"there are {self.size} numbers"
-            raise GraphError("Autoregressive", f"blocks={blocks}", f"{advice}: blocks are of the iterated inverse")
+            advice = "give a tolerance too: blocks only apply to the iterative inverse"
+            if tolerance is not None:
+                advice = f"there are {self.size} numbers: use at most as many blocks"
+            raise GraphError("Autoregressive", f"blocks={blocks}", advice)
         if hidden == 1 and self.size > (1 if self.cond_shapes else 2):
             given = f"hidden=1 for {self.size} numbers{' under conditions' if self.cond_shapes else ''}"
-            raise GraphError(
-                "Autoregressive", given, "one unit can't see the first numbers and the last: take at least 2"
-            )
+            advice = "a single unit can't see both the first and the last numbers: use at least 2"
+            raise GraphError("Autoregressive", given, advice)
         edges = [self.size * block // blocks for block in range(blocks + 1)]
         self.blocks = tuple(slice(start, stop) for start, stop in pairwise(edges))
         self.subnet = _Masked(self.size, numel(self.cond_shapes), (hidden,) * layers, transform.params_per_element)
@@ -140,33 +136,33 @@ class Autoregressive(Invertible):
         return (x.view_as(ys[0]),), log_det
 
     def _one_by_one(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor]:
-        """Each number from the ones already found; those still unknown are zeros, which no mask lets through."""
+        """Invert each element given those already known; zeros stand in for the others, which the masks hide."""
         known = [before]
         log_det = y.new_zeros(y.shape[0])
         for place in range(before.shape[1], before.shape[1] + y.shape[1]):
-            params = self._numbers(torch.cat(known, dim=1), given, slice(place, place + 1))
-            number, more = self.transform.inverse(y[:, place - before.shape[1], None], params)
-            known.append(number)
+            params = self._params(torch.cat(known, dim=1), given, slice(place, place + 1))
+            x, more = self.transform.inverse(y[:, place - before.shape[1], None], params)
+            known.append(x)
             log_det = log_det + more
         return torch.cat(known, dim=1), log_det
 
     def _all_at_once(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor] | None:
-        """Jacobi's iteration: all numbers from the last guess at the ones before; None if it takes too long."""
+        """Invert all elements given the previous guess of the others (Jacobi); None if that does not converge."""
         assert self.tolerance is not None
         allowed = self.tolerance * y.abs().clamp(min=1)
         places = slice(before.shape[1], before.shape[1] + y.shape[1])
         guess = y
         for _ in range(max(1, y.shape[1] // 2)):
             x = torch.cat((before, guess), dim=1)
-            params = self._numbers(x, given, places)
+            params = self._params(x, given, places)
             image, log_det = self.transform.forward(guess, params)
             if bool(((image - y).abs() <= allowed).all()):
                 return x, -log_det
             guess, _ = self.transform.inverse(y, params)
         return None
 
-    def _numbers(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
-        """The parameters of these numbers; ``x`` may end before the numbers that none of them sees."""
+    def _params(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
+        """Return the parameters of some elements; ``x`` may omit trailing elements that none of them sees."""
         rest = x.new_zeros(()).expand(x.shape[0], self.size - x.shape[1])
         params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), given, places)
         params = params.unflatten(1, (-1, places.stop - places.start))
@@ -177,7 +173,7 @@ class Autoregressive(Invertible):
 
 
 class Linear(nn.Linear):
-    """A linear layer, some weights of which are masked out."""
+    """Linear layer with some of its weights masked out."""
 
     mask: Tensor
 
@@ -189,30 +185,30 @@ class Linear(nn.Linear):
         return linear(x, self.weight * self.mask, self.bias)
 
     def rows(self, x: Tensor, places: slice, groups: int) -> Tensor:
-        """Return some outputs of each of ``groups`` equal groups, without computing the others."""
+        """Compute only some outputs, the same ones of each of ``groups`` equal groups."""
         whole = (self.weight, self.mask, self.bias)
         weight, mask, bias = (part.unflatten(0, (groups, -1))[:, places].flatten(0, 1) for part in whole)
         return linear(x, weight * mask, bias)
 
 
 class _Masked(Subnet):
-    """MADE: fully connected layers with ReLU, masked so that the outputs of place i see inputs before i alone.
+    """MADE: fully connected layers with ReLU, masked so that the outputs for element i see only the inputs before i.
 
-    A hidden unit of degree d sees the first d inputs. The degrees are spread evenly; degree 0 sees the conditions only.
-    However few units there are, the last of them sees every input that any output may see.
+    A hidden unit of degree d sees the first d inputs; degree 0 sees only the conditions. The degrees are spread evenly.
+    However few units there are, the last one sees every input that any output may see.
     """
 
-    def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], numbers: int) -> None:
+    def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], params_per_element: int) -> None:
         super().__init__()
-        self.size, self.numbers = size, numbers
+        self.size, self.params_per_element = size, params_per_element
         lowest = 0 if cond_size else 1
         degrees = [torch.arange(1, size + 1)]
         degrees += [_degrees(lowest, size, width) for width in hidden]
-        degrees += [torch.arange(size).repeat(numbers)]
+        degrees += [torch.arange(size).repeat(params_per_element)]
         masks = [after[:, None] >= before for before, after in pairwise(degrees)]
         self.layers = nn.ModuleList(Linear(mask) for mask in masks)
         self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
-        for index, mask in enumerate(masks):  # for a layer that is replaced by an adapter round it
+        for index, mask in enumerate(masks):  # needed where an adapter wraps a layer, see _call
             self.register_buffer(f"mask_{index}", mask, persistent=False)
         for layer in (*self.layers, *([self.condition] if self.condition else [])):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
@@ -227,12 +223,12 @@ class _Masked(Subnet):
         return self._call(len(self.layers) - 1, self._hidden(x, given))
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
-        """Return what :meth:`combine` gives for some places, ``(B, params_per_element * places)``."""
+        """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""
         h, last = self._hidden(x, given), self.layers[-1]
         if type(last) is Linear and is_untouched(last, _masked_forward):
-            return last.rows(h, places, self.numbers)
+            return last.rows(h, places, self.params_per_element)
         outputs: Tensor = self._call(len(self.layers) - 1, h)
-        part: Tensor = outputs.unflatten(1, (self.numbers, -1))[:, :, places].flatten(1)
+        part: Tensor = outputs.unflatten(1, (self.params_per_element, -1))[:, :, places].flatten(1)
         return part
 
     def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
@@ -272,18 +268,8 @@ def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor
 
 
 def _degrees(lowest: int, size: int, width: int) -> Tensor:
-    """The degrees of a layer's units, from the lowest one to the size less one, both of which occur."""
+    """Return the degrees of a layer's units, from ``lowest`` to ``size - 1`` inclusive."""
     units = torch.arange(width)
     if width >= size - lowest:
         return lowest + units * (size - lowest) // width
     return lowest + units * (size - 1 - lowest) // (width - 1)
-
-
-def _require_tolerance(tolerance: object) -> None:
-    given = f"tolerance={tolerance!r}"
-    if tolerance is None:
-        return
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
-        raise ArgumentError("Autoregressive", given, "tolerance must be a number, or None for the exact inverse")
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise GraphError("Autoregressive", given, "tolerance must be positive and finite")

@@ -1,11 +1,12 @@
-"""Several values into one."""
+"""Concatenation of several values into one."""
 
 from __future__ import annotations
 
 import torch
 
+from invgraph.arguments import require_int
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors
 
 
@@ -21,11 +22,11 @@ class Concat(Invertible):
         0.
 
     Arguments:
-        in_shapes: shapes of the inputs, equal but for the axis.
-        dim: the axis, not counting the batch: 0 is the channels.
+        in_shapes: Shapes of the inputs, equal except along the axis.
+        dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: fewer than two inputs, shapes that differ elsewhere, or no such axis.
+        GraphError: There are fewer than two inputs, their shapes differ along another axis, or there is no such axis.
 
     Example:
         >>> import torch, invgraph as ig
@@ -39,8 +40,7 @@ class Concat(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, dim: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
         first = self.in_shapes[0] if self.in_shapes else ()
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentError("Concat", f"dim={dim!r}", "dim must be an int")
+        dim = require_int("Concat", "dim", dim)
         if len(self.in_shapes) < 2:
             raise GraphError("Concat", f"{len(self.in_shapes)} inputs", "needs at least two inputs")
         if not 0 <= dim < len(first):

@@ -1,4 +1,4 @@
-"""A flow in continuous time: data follow an ordinary differential equation whose field is a network."""
+"""Continuous-time flow: data follow an ordinary differential equation whose vector field is a network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import make_subnet
-from invgraph.errors import ArgumentError, DependencyError, GraphError
+from invgraph.errors import DependencyError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Tensors
 
@@ -23,41 +23,44 @@ Field = Callable[[float | Tensor, State], State]
 
 
 class ContinuousFlow(Stochastic):
-    r"""Let data flow along a field that a network gives (FFJORD).
+    r"""Move data along the vector field that a network defines (FFJORD).
 
     .. math:: \frac{dx}{dt} = f(x, t, c), \qquad
               \log |\det J| = \int_0^T \operatorname{tr} \frac{\partial f}{\partial x} \, dt
 
-    Both directions integrate the same equation, so that they undo each other up to the solver's error: with the
-    built-in classical Runge-Kutta scheme it falls with the fourth power of ``steps``; with a solver of torchdiffeq it
-    follows ``tolerance``. Round trips and log-determinants are exact to that error only. Networks should be smooth: a
-    ReLU's kinks spoil the order of the scheme; ``nets.ResidualMLP`` and ``nets.ResidualConvNet`` are smooth. Autocast
-    does not reach into the solver.
+    Both directions integrate the same equation, so they invert each other up to the error of the solver, and the
+    log-determinant has an error of the same order. With the built-in classical Runge-Kutta scheme the error falls with
+    the fourth power of ``steps``; with a solver of torchdiffeq it follows ``tolerance``. The network should be smooth,
+    as ``nets.ResidualMLP`` and ``nets.ResidualConvNet`` are: the kinks of a ReLU reduce the order of the scheme.
+    Autocast is disabled inside the solver.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``; conditions as the subnet takes them.
+        ``x: (B, C, ...) -> y: (B, C, ...)``; conditions of any shapes that the subnet accepts.
 
     Log-det:
-        The integral of the trace, nats per sample: ``"exact"``, D backward passes of the network for D numbers; or
-        ``"estimate"``, one backward pass with a random vector of signs (Hutchinson): without bias, and the same along
-        the way and in both directions until :func:`~invgraph.reseed` draws another vector, once a training step.
+        Integral of the trace, nats per sample. With ``trace="exact"`` it takes D backward passes of the network for D
+        elements. With ``trace="estimate"`` it takes one, with a random vector of signs (Hutchinson). The estimate is
+        unbiased; all steps and both directions use the same vector until :func:`~invgraph.reseed` draws a new one,
+        which is meant to happen once per training step.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of the field; it gets the time as one more
-            condition, a vector of one number.
-        time: T.
-        steps: of the built-in solver.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module`` of the vector field's network, which gets the time
+            as an additional condition of shape ``(B, 1)``.
+        time: Length T of the time interval. Default: 1.
+        steps: Number of steps of the built-in solver. Default: 16.
         trace: ``"exact"`` or ``"estimate"``.
-        solver: ``"rk4"``, built in; or one of torchdiffeq's that choose their steps, by the whole batch: ``"dopri5"``,
-            ``"dopri8"``, ``"bosh3"``, ``"adaptive_heun"`` (``pip install 'invgraph[ode]'``).
-        tolerance: relative and absolute, of torchdiffeq's solvers.
-        seed: of the estimate.
+        solver: ``"rk4"``, which is built in, or one of torchdiffeq's adaptive solvers ``"dopri5"``, ``"dopri8"``,
+            ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
+            (``pip install 'invgraph[ode]'``).
+        tolerance: Relative and absolute tolerance of torchdiffeq's solvers. Default: 1e-6.
+        seed: Seed of the trace estimate.
 
     Raises:
-        GraphError: a number out of its range, or a subnet that does not fit.
-        DependencyError: torchdiffeq is not installed, and was asked for.
+        GraphError: An argument is out of range, or the subnet does not fit.
+        ArgumentError: An argument has the wrong type.
+        DependencyError: The solver needs torchdiffeq, which is not installed.
 
     References:
         W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud, "FFJORD: Free-form Continuous Dynamics
@@ -88,20 +91,14 @@ class ContinuousFlow(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        for name, value in (("time", time), ("steps", steps), ("tolerance", tolerance)):
-            if isinstance(value, bool) or not isinstance(value, int if name == "steps" else (int, float)):
-                raise ArgumentError("ContinuousFlow", f"{name}={value!r}", f"{name} must be a number")
-            if not (math.isfinite(value) and value > 0):
-                raise GraphError("ContinuousFlow", f"{name}={value}", f"{name} must be positive and finite")
-        if not is_one_of(trace, ("exact", "estimate")):
-            raise GraphError("ContinuousFlow", f"trace={trace!r}", "trace must be 'exact' or 'estimate'")
-        self.time, self.steps, self.solver, self.tolerance = time, steps, solver, tolerance
-        self.exact = trace == "exact"
-        if not is_one_of(solver, ("rk4", *_ADAPTIVE)):
-            names = ", ".join(repr(name) for name in ("rk4", *_ADAPTIVE))
-            raise GraphError("ContinuousFlow", f"solver={solver!r}", f"solver must be one of {names}")
+        where = "ContinuousFlow"
+        self.time = require_positive(where, "time", time)
+        self.steps = require_count(where, "steps", steps)
+        self.tolerance = require_positive(where, "tolerance", tolerance)
+        self.exact = require_choice(where, "trace", trace, ("exact", "estimate")) == "exact"
+        self.solver = solver = require_choice(where, "solver", solver, ("rk4", *_ADAPTIVE))
         if solver != "rk4":
-            _torchdiffeq(solver)
+            _import_odeint(solver)
         shape = self.in_shapes[0]
         self.net = make_subnet("ContinuousFlow", subnet, shape, (*self.cond_shapes, (1,)), shape)
 
@@ -119,28 +116,28 @@ class ContinuousFlow(Stochastic):
             return self._field(state[0], (*cs, moment), probe)
 
         begin = (x, x.new_zeros(x.shape[0]))
-        with own_precision(x):  # half precision's rounding would drown the solver's error
+        with own_precision(x):  # rounding to half precision would exceed the solver's error
             if self.solver == "rk4":
                 y, log_det = _runge_kutta(field, begin, start, end, self.steps)
                 return (y,), log_det
             times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
-            odeint = _torchdiffeq(self.solver)
+            odeint = _import_odeint(self.solver)
             ys, log_dets = odeint(field, begin, times, rtol=self.tolerance, atol=self.tolerance, method=self.solver)
             return (ys[-1],), log_dets[-1]
 
     def _field(self, x: Tensor, cs: Tensors, probe: Tensor) -> State:
-        """The velocity, and the trace of its Jacobian per sample."""
+        """Return the velocity, and the trace of its Jacobian per sample."""
 
         def velocity(at: Tensor) -> Tensor:
             return self.net(at, cs).to(x.dtype)
 
-        value, pull = torch.func.vjp(velocity, x)[:2]
+        value, vjp = torch.func.vjp(velocity, x)[:2]
         if not self.exact:
-            (row,) = pull(probe)
+            (row,) = vjp(probe)
             return value, (row * probe).flatten(1).sum(1)
         dims = math.prod(self.in_shapes[0])
         basis = torch.eye(dims, dtype=x.dtype, device=x.device).view(dims, 1, *x.shape[1:]).expand(dims, *x.shape)
-        (rows,) = torch.func.vmap(pull)(basis)
+        (rows,) = torch.func.vmap(vjp)(basis)
         return value, rows.flatten(2).diagonal(dim1=0, dim2=2).sum(1)
 
     def extra_repr(self) -> str:
@@ -150,29 +147,29 @@ class ContinuousFlow(Stochastic):
 
 
 def _runge_kutta(field: Field, state: State, start: float, end: float, steps: int) -> State:
-    """The classical scheme of fourth order, in equal steps."""
+    """Integrate by the classical fourth-order scheme, in equal steps."""
     h = (end - start) / steps
     for index in range(steps):
         t = start + index * h
         first = field(t, state)
-        second = field(t + h / 2, _moved(state, h / 2, first))
-        third = field(t + h / 2, _moved(state, h / 2, second))
-        fourth = field(t + h, _moved(state, h, third))
-        for slope, weight in ((first, 1), (second, 2), (third, 2), (fourth, 1)):
-            state = _moved(state, h * weight / 6, slope)
+        second = field(t + h / 2, _euler_step(state, h / 2, first))
+        third = field(t + h / 2, _euler_step(state, h / 2, second))
+        fourth = field(t + h, _euler_step(state, h, third))
+        for derivative, weight in ((first, 1), (second, 2), (third, 2), (fourth, 1)):
+            state = _euler_step(state, h * weight / 6, derivative)
     return state
 
 
-def _moved(state: State, h: float, slope: State) -> State:
-    return state[0] + slope[0] * h, state[1] + slope[1] * h
+def _euler_step(state: State, h: float, derivative: State) -> State:
+    return state[0] + derivative[0] * h, state[1] + derivative[1] * h
 
 
-def _torchdiffeq(solver: str) -> Any:
-    """Its integrator, imported when asked for."""
+def _import_odeint(solver: str) -> Any:
+    """Import torchdiffeq, which is optional, and return its integrator."""
     try:
         import torchdiffeq
     except ImportError as error:
         given = f"solver={solver!r}"
-        advice = "needs torchdiffeq: pip install 'invgraph[ode]', or take the built-in solver='rk4'"
+        advice = "needs torchdiffeq: pip install 'invgraph[ode]', or use the built-in solver='rk4'"
         raise DependencyError("ContinuousFlow", given, advice) from error
     return torchdiffeq.odeint

@@ -1,4 +1,4 @@
-"""Glow's learned mixing of the channels."""
+"""Learned mixing of the channels, as in Glow."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import as_matrix, require_flag, require_seed
+from invgraph.arguments import as_matrix, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import settled, start_seed
 from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
 
 
 class Conv1x1(Invertible):
-    r"""Multiply the channels with a learned matrix, the same at every position (GLOW).
+    r"""Multiply the channels by a learned matrix, the same at every position (GLOW).
 
     .. math:: y = W x, \qquad W = P L \left(U + \operatorname{diag}(\sigma e^{s})\right)
 
-    with a fixed permutation P, fixed signs :math:`\sigma`, learned triangular L and U and learned s: it stays
-    invertible, and its determinant costs nothing. With ``orthogonal`` it is a rotation,
+    with a fixed permutation P, fixed signs :math:`\sigma`, learned triangular matrices L and U and learned s. W is
+    always invertible, and its determinant is free. With ``orthogonal=True`` it is a rotation instead,
     :math:`W = \exp(A - A^\top)`.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``
 
     Log-det:
-        P times the sum of s, nats per sample, for P positions; 0 if orthogonal.
+        Number of positions times the sum of s, nats per sample; 0 if orthogonal.
 
     Arguments:
-        in_shapes: shape of the input.
-        orthogonal: a learned rotation instead of any matrix.
-        seed: of the random rotation at the start; a generator of its own draws it.
-        matrix: the matrix at the start instead, of shape (C, C).
+        in_shapes: Shape of the input.
+        orthogonal: True for a learned rotation instead of a general matrix.
+        seed: Seed of the random rotation that W is initialized to. None: a seed from the layer's place in the graph,
+            another one in each block; 0 outside a graph.
+        matrix: Initial value of W, of shape ``(C, C)``; replaces the random rotation.
 
     Raises:
-        GraphError: the matrix has the wrong shape, or can't be inverted.
+        GraphError: The matrix has the wrong shape or is not invertible.
+        ArgumentError: An argument has the wrong type.
 
     References:
         D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,
@@ -64,25 +66,24 @@ class Conv1x1(Invertible):
         cond_shapes: object = (),
         *,
         orthogonal: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
         matrix: Tensor | Sequence[Sequence[float]] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_seed("Conv1x1", seed)
+        seed = start_seed("Conv1x1", seed)
         channels, *sizes = self.in_shapes[0]
         self.positions = math.prod(sizes)
-        require_flag("Conv1x1", "orthogonal", orthogonal)
-        self.orthogonal = orthogonal
+        self.orthogonal = require_flag("Conv1x1", "orthogonal", orthogonal)
         if self.orthogonal:
             if matrix is not None:
-                advice = "a rotation starts from its seed: give the one or the other"
+                advice = "a rotation is initialized from its seed: give the one or the other"
                 raise GraphError("Conv1x1", "orthogonal=True and a matrix", advice)
             self.square = nn.Parameter(random_square(channels, seed))
             return
-        start = random_rotation(channels, seed) if matrix is None else _checked(matrix, channels)
+        start = random_rotation(channels, seed) if matrix is None else _require_regular(matrix, channels)
         permutation, lower, upper = torch.linalg.lu(start)
         diagonal = upper.diagonal()
-        # L below the diagonal, U above it, s on its own: what is left over of each is 0 or 1.
+        # One matrix holds L below its diagonal and U above it; the fixed entries of both, 0 or 1, are not stored.
         self.factors = nn.Parameter(settled(lower.tril(-1) + upper.triu(1)))
         self.log_scale = nn.Parameter(settled(diagonal.abs().log()))
         self.register_buffer("order", settled(permutation.argmax(1)))
@@ -118,14 +119,14 @@ class Conv1x1(Invertible):
         return f"{super().extra_repr()}, orthogonal={self.orthogonal}"
 
 
-def _checked(matrix: Tensor | Sequence[Sequence[float]], channels: int) -> Tensor:
-    """The matrix in float64, on the CPU; refused if it is not square of this size, or has no inverse."""
+def _require_regular(matrix: Tensor | Sequence[Sequence[float]], channels: int) -> Tensor:
+    """Return the matrix in float64, on the CPU; refuse one of another size, or one that is not invertible."""
     exact = as_matrix("Conv1x1", matrix)
     if exact.shape != (channels, channels):
         given = f"matrix of shape {tuple(exact.shape)}"
         raise GraphError("Conv1x1", given, f"expected ({channels}, {channels}) for {channels} channels")
     condition = torch.linalg.cond(exact).item() if bool(exact.isfinite().all()) else math.inf
     if not condition < _WORST_CONDITION:
-        told = f"{condition:.0e}".replace("e+", "e")
-        raise GraphError("Conv1x1", f"a matrix of condition number {told}", f"not invertible (cond {told})")
+        number = f"{condition:.0e}".replace("e+", "e")
+        raise GraphError("Conv1x1", f"a matrix of condition number {number}", f"not invertible (cond {number})")
     return exact

@@ -1,4 +1,4 @@
-"""The coupling block: one part of the channels is transformed given the other part and the conditions."""
+"""Coupling block: each part of the channels is transformed given the other part and the conditions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of, require_flag
+from invgraph.arguments import require_choice, require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
-from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import Affine
-from invgraph.transforms.transform import Direction, Transform
+from invgraph.transforms.transform import Direction, Transform, require_transform
 
 
 class Coupling(Invertible):
@@ -34,21 +33,21 @@ class Coupling(Invertible):
         spatial size.
 
     Log-det:
-        The sum of the transform's over both parts, nats per sample.
+        Sum of the transform's log-determinants over both parts, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number, e.g. ``Affine(clamp=1.9)``.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module``, e.g. ``nets.MLP(512)``, called once a side. A
-            plain module gets data and conditions concatenated.
-        sides: 2 transforms both parts, 1 only :math:`u_1`.
-        split: channels of :math:`u_1`: a fraction (rounded down) or a count.
-        separate: one subnet for each number that the transform takes (RealNVP) instead of one for all (GLOW).
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Elementwise transform, e.g. ``Affine(clamp=1.9)``.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module``, e.g. ``nets.MLP(512)``, called once per side. If
+            it returns an ordinary module, data and conditions are concatenated for it.
+        sides: Number of parts to transform: 2 for both, 1 for :math:`u_1` only. Default: 2.
+        split: Number of channels of :math:`u_1`, or their fraction (rounded down). Default: 0.5.
+        separate: True for one subnet per parameter of the transform (RealNVP) instead of one for all (GLOW).
 
     Raises:
-        GraphError: the channels can't be split so, or a subnet does not fit.
-        ArgumentError: an argument has the wrong type.
+        GraphError: The channels can't be split in this way, or a subnet does not fit.
+        ArgumentError: An argument has the wrong type.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,
@@ -82,12 +81,8 @@ class Coupling(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         require_flag("Coupling", "separate", separate)
-        if not isinstance(transform, Transform):
-            raise ArgumentError(
-                "Coupling", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)"
-            )
-        if not is_one_of(sides, (1, 2)):
-            raise GraphError("Coupling", f"sides={sides!r}", "sides must be 1 or 2")
+        require_transform("Coupling", transform)
+        sides = require_choice("Coupling", "sides", sides, (1, 2))
         self.transform = transform
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
         first, second = ((size, *self.in_shapes[0][1:]) for size in self.sizes)
@@ -115,7 +110,7 @@ class Coupling(Invertible):
         return self._transform(ys[0], given, self.transform.inverse, range(len(self.subnets))[::-1])
 
     def _transform(self, x: Tensor, given: Any, transform: Direction, sides: Sequence[int]) -> Result:
-        """Transform one part after the other; the inverse begins with the last."""
+        """Transform the parts in the order of ``sides``; the inverse starts with the last."""
         parts = list(torch.split_with_sizes(x, self.sizes, dim=1))
         log_det = x.new_zeros(x.shape[0])
         for side in sides:
@@ -134,7 +129,7 @@ class Coupling(Invertible):
         return list(cast("list[Subnet]", self.subnets[side]))
 
     def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
-        """Return the hand-derived kernel, if it gives what the modules give (a subclass of Affine may differ)."""
+        """Return the fused kernel; None where its results could differ, as for a subclass of Affine."""
         if type(self.transform) is not Affine or not is_usable_for(x):
             return None
         if isinstance(given, Precomputed) and (torch.is_grad_enabled() or not self.cond_shapes):
@@ -146,7 +141,7 @@ class Coupling(Invertible):
     def _vjp_from_outputs(
         self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
     ) -> LayerGrads:
-        """Rebuild and differentiate in one go: each subnet runs once, because both need it at the same values."""
+        """Rebuild and differentiate in one pass: each subnet runs once, as both need it at the same values."""
         kernel = self._kernel(ys[0])
         if kernel is not None:
             transform = self.transform.kernel(inverse)

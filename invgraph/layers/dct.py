@@ -1,4 +1,4 @@
-"""The discrete cosine transform, over whole axes or block by block."""
+"""Discrete cosine transform, over whole axes or in blocks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from invgraph.shapes import Shape, Tensors, as_shape, require_divisible
 
 
 class DCT(Invertible):
-    r"""Write each channel in cosines (orthonormal DCT-II), over its whole size or in blocks that become channels.
+    r"""Apply the orthonormal DCT-II to each channel, over its whole size or in blocks that become channels.
 
     .. math:: y_k = \sqrt{\frac{2 - \delta_{k0}}{N}} \sum_{n=0}^{N-1} x_n \cos \frac{\pi (2 n + 1) k}{2 N}
 
-    along every spatial axis. Over whole axes, the shape stays, and the low frequencies come first: a
-    :class:`~invgraph.Split` after it parts the coarse from the fine. In blocks of 2 it is :class:`~invgraph.Haar`; in
-    blocks of 8 it is JPEG's.
+    along every spatial axis. Over whole axes the shape does not change, and low frequencies come first: a
+    :class:`~invgraph.Split` after it separates coarse from fine structure. In blocks of 2 it equals
+    :class:`~invgraph.Haar`; blocks of 8 are those of JPEG.
 
     Shape:
-        ``x: (B, C, H, W) -> y: (B, C, H, W)``; in blocks of b ``(B, C b^2, H/b, W/b)``, for each channel its
-        frequencies in order of the first axis, then of the next; signals and volumes likewise. A vector is one axis.
+        ``x: (B, C, H, W) -> y: (B, C, H, W)``; in blocks of size b ``y: (B, C b^2, H/b, W/b)``, ordered by channel,
+        then by frequency along the first axis, then along the next. Signals and volumes likewise; a vector is
+        transformed along its only axis.
 
     Log-det:
         0.
 
     Arguments:
-        in_shapes: shape of the input.
-        block: edge of the blocks; None: whole axes.
+        in_shapes: Shape of the input.
+        block: Edge length of the blocks, at least 2; None to transform whole axes.
 
     Raises:
-        GraphError: a size is not divisible by the block, or blocks of a vector.
+        GraphError: A size is not divisible by the block, or blocks are given for a vector.
 
     References:
         N. Ahmed, T. Natarajan, K. R. Rao, "Discrete Cosine Transform", 1974, https://doi.org/10.1109/T-C.1974.223784;
@@ -53,19 +54,18 @@ class DCT(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, block: int | None = None) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
-        self.block = block
         self.axes = max(len(shape) - 1, 1)
-        if block is None:
+        self.block = None if block is None else as_shape((block,), "DCT (block)")[0]
+        if self.block is None:
             self.sizes = shape[1:] or shape
         else:
-            (block,) = as_shape((block,), "DCT (block)")
-            require_divisible(shape, block, "DCT")
-            self.sizes = (block,) * self.axes
-        if block == 1:
+            require_divisible(shape, self.block, "DCT")
+            self.sizes = (self.block,) * self.axes
+        if self.block == 1:
             raise GraphError("DCT", "block=1", "blocks of one number have a single frequency: take 2 or more")
         for index, size in enumerate(self.sizes):
             self.register_buffer(f"matrix_{index}", torch.empty(size, size), persistent=False)
-        self._settle()
+        self._fill_matrices()
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -74,16 +74,16 @@ class DCT(Invertible):
         channels, *sizes = self.in_shapes[0]
         return ((channels * self.block**self.axes, *(size // self.block for size in sizes)),)
 
-    def _settle(self) -> None:
-        """Make the matrices exact in their dtype."""
+    def _fill_matrices(self) -> None:
+        """Compute the matrices, rounded once to their dtype; a conversion would keep the error of the old dtype."""
         for index, size in enumerate(self.sizes):
-            held = self.get_buffer(f"matrix_{index}")
-            if not held.is_meta:
-                setattr(self, f"matrix_{index}", _cosines(size).to(held))
+            matrix = self.get_buffer(f"matrix_{index}")
+            if not matrix.is_meta:
+                setattr(self, f"matrix_{index}", _cosines(size).to(matrix))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._settle()
+        self._fill_matrices()
         return self
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
@@ -93,7 +93,7 @@ class DCT(Invertible):
         else:
             for axis in reversed(range(2, 2 + self.axes)):
                 x = x.unflatten(axis, (-1, self.block))
-            # (B, C, H/b, b, W/b, b): the places within a block are every other axis.
+            # Axes (B, C, H/b, b, W/b, b): every other one counts positions within a block.
             within = range(3, 3 + 2 * self.axes, 2)
             y = self._along(x, within, inverse=False).movedim(tuple(within), tuple(range(2, 2 + self.axes)))
             y = y.flatten(1, 1 + self.axes)
@@ -123,9 +123,9 @@ class DCT(Invertible):
 
 
 def _cosines(size: int) -> Tensor:
-    """The orthonormal DCT-II matrix in float64."""
+    """Return the orthonormal DCT-II matrix in float64, on the CPU."""
     k, n = torch.arange(size, device="cpu")[:, None], torch.arange(size, device="cpu")
-    # The angle is reduced in whole numbers, so that high frequencies are as exact as low ones.
+    # Reducing the angle in integer arithmetic makes high frequencies as exact as low ones.
     angle = ((2 * n + 1) * k % (4 * size)).double() * (math.pi / (2 * size))
     cosines = torch.cos(angle) * math.sqrt(2 / size)
     cosines[0] = math.sqrt(1 / size)

@@ -1,4 +1,4 @@
-"""Noise that fills the gaps between integers, so that a density can be fitted to them."""
+"""Dequantization: noise that fills the gaps between integers, so that a density can be fitted to them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_count
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
@@ -18,34 +19,35 @@ class Dequantize(Stochastic):
 
     .. math:: y = (x + u) / \text{levels}, \qquad u \in (0, 1)
 
-    This layer is stochastic, and its log-determinant makes a flow's log-density a lower bound, not an equality: the
-    probability of the integers x obeys
+    The layer is stochastic, and a flow that starts with it computes a lower bound of the log-probability of the
+    integers x instead of its exact value:
 
     .. math:: \log P(x | c) \ge E_u \left[ \log p(y | c) - D \log \text{levels} - \log q(u | x, c) \right]
 
-    and what a flow that starts with this layer returns is the bracket for one u. The inverse of the forward direction
-    is exact; the forward of the inverse falls into the same interval, with the layer's own noise. The noise is a
-    function of the seed and of the place in the batch: the same until :func:`~invgraph.reseed` is called, which
-    training does once a step.
+    The flow returns the bracket for a single u. The inverse restores the integers exactly. Forward after the inverse
+    draws new noise: y stays in its interval, but changes. The noise is a function of the seed and of the position in
+    the batch; it stays the same until :func:`~invgraph.reseed` is called, which is meant to happen once per training
+    step.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``; x holds integers ``0 .. levels - 1`` as floating-point numbers.
+        ``x: (B, C, ...) -> y: (B, C, ...)``; x holds the integers ``0 .. levels - 1`` in a floating-point dtype.
 
     Log-det:
-        :math:`-D \log \text{levels} - \log q(u | x, c)`, nats per sample, where q is 1 for uniform noise; the inverse's
-        is the negative, for the u that it finds.
+        :math:`-D \log \text{levels} - \log q(u | x, c)`, nats per sample, where q is 1 for uniform noise; the negative
+        of it for the inverse, with the u that the inverse finds.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions, which the noise may depend on.
-        levels: how many values a number takes, e.g. 256.
-        noise: None: uniform noise. Variational: an invertible layer or graph from standard normal numbers to the
-            logits of u, conditioned on x and then on the conditions, e.g.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions, which the noise may depend on.
+        levels: Number of integer values of an element, at least 2. Default: 256.
+        noise: Invertible layer or graph for variational dequantization; None for uniform noise. It maps standard
+            normal noise to the logits of u, conditioned on x and then on the conditions, e.g.
             ``Elementwise(shape, (shape,), transform=Affine(), subnet=nets.ConvNet(32))``.
-        seed: of the noise.
+        seed: Seed of the noise.
 
     Raises:
-        GraphError: fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
+        GraphError: There are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
+        ArgumentError: An argument has the wrong type.
 
     References:
         L. Theis, A. van den Oord, M. Bethge, "A note on the evaluation of generative models", 2015,
@@ -75,26 +77,22 @@ class Dequantize(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        if isinstance(levels, bool) or not isinstance(levels, int):
-            raise ArgumentError("Dequantize", f"levels={levels!r}", "levels must be an int")
-        if levels < 2:
-            raise GraphError("Dequantize", f"levels={levels}", "integers take at least 2 values")
-        self.levels = levels
+        self.levels = levels = require_count("Dequantize", "levels", levels, least=2)
         self.constant = math.prod(self.in_shapes[0]) * math.log(levels)
-        self.noise = None if noise is None else self._checked_noise(noise)
+        self.noise = None if noise is None else self._require_noise(noise)
         if noise is None and self.cond_shapes:
             given = f"{len(self.cond_shapes)} conditions"
-            raise GraphError("Dequantize", given, "uniform noise depends on nothing: give noise=, or no conditions")
+            raise GraphError("Dequantize", given, "uniform noise takes no conditions: give noise=, or no conditions")
 
-    def _checked_noise(self, noise: object) -> Invertible:
+    def _require_noise(self, noise: object) -> Invertible:
         if not isinstance(noise, Invertible):
             advice = "noise must be an invertible layer or graph, already built"
             raise ArgumentError("Dequantize", f"noise={type(noise).__name__}", advice)
         expected = (self.in_shapes, self.in_shapes, (*self.in_shapes, *self.cond_shapes))
         given = (noise.in_shapes, noise.out_shapes, noise.cond_shapes)
         if given != expected:
-            told = f"noise {given[0]} -> {given[1]} under {given[2]}"
-            raise GraphError("Dequantize", told, f"expected {expected[0]} -> {expected[1]} under {expected[2]}")
+            given_shapes, expected_shapes = (f"{xs} -> {ys} under {cs}" for xs, ys, cs in (given, expected))
+            raise GraphError("Dequantize", f"noise {given_shapes}", f"expected {expected_shapes}")
         return noise
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
@@ -106,7 +104,7 @@ class Dequantize(Stochastic):
             eps = normal(self.seed, x)
             (logit,), log_det = call_checked(self.noise, (eps,), (x, *cs), inverse=False)
             u = torch.sigmoid(logit)
-            log_q = _log_normal(eps) - log_det - _log_slope(logit)
+            log_q = _log_normal(eps) - log_det - _log_sigmoid_derivative(logit)
             edge = 2.0 ** -(bits + 1)
             u = u.clamp(edge, 1 - edge)  # so that x + u never rounds to the next integer
         return ((x + u) / self.levels,), -self.constant - log_q
@@ -118,17 +116,17 @@ class Dequantize(Stochastic):
         if self.noise is not None:
             logit = torch.logit(scaled - x)
             (eps,), log_det = call_checked(self.noise, (logit,), (x, *cs), inverse=True)
-            log_q = _log_normal(eps) + log_det - _log_slope(logit)
+            log_q = _log_normal(eps) + log_det - _log_sigmoid_derivative(logit)
         return (x,), self.constant + log_q
 
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        """What the noise has that starts from data."""
+        """Initialize the noise layer."""
         if self.noise is not None:
             self.noise._initialize((normal(self.seed, xs[0]),), (xs[0], *cs))
 
     def _bits(self, x: Tensor) -> int:
-        """Of the noise, so that an integer below ``levels`` and the noise fit into the dtype together."""
+        """Return the number of random bits such that an integer below ``levels`` plus the noise is exact."""
         mantissa = round(-math.log2(torch.finfo(x.dtype).eps))
         return max(mantissa - math.ceil(math.log2(self.levels)) - 1, 1)
 
@@ -137,11 +135,11 @@ class Dequantize(Stochastic):
 
 
 def _log_normal(eps: Tensor) -> Tensor:
-    """Log-density of standard normal numbers, per sample."""
+    """Return the log-density of a standard normal, per sample."""
     return -0.5 * (eps.square() + math.log(2 * math.pi)).flatten(1).sum(1)
 
 
-def _log_slope(logit: Tensor) -> Tensor:
-    """Log-derivative of the sigmoid, per sample."""
-    slope = torch.nn.functional.logsigmoid(logit) + torch.nn.functional.logsigmoid(-logit)
-    return slope.flatten(1).sum(1)
+def _log_sigmoid_derivative(logit: Tensor) -> Tensor:
+    """Return the log-derivative of the sigmoid, summed per sample."""
+    log_derivative = torch.nn.functional.logsigmoid(logit) + torch.nn.functional.logsigmoid(-logit)
+    return log_derivative.flatten(1).sum(1)

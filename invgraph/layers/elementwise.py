@@ -1,4 +1,4 @@
-"""A transform whose parameters come from the conditions alone, or are learned."""
+"""Elementwise transform whose parameters depend on the conditions only, or are learned."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from torch import Tensor, nn
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.shapes import Tensors, repeat_rows
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Transform, require_transform
 
 
 class Elementwise(Invertible):
-    r"""Transform each number given the conditions alone; without a subnet, by learned parameters.
+    r"""Transform each element with parameters that depend on the conditions only, or that are learned directly.
 
     .. math:: y_i = T(x_i;\ \theta_i(c))
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; with a subnet, the conditions are vectors ``(B, C_c)`` (one set of
-        parameters per channel), or some have the spatial size of x (one per element).
+        parameters per channel), or some of them have the spatial size of x (one set per element).
 
     Log-det:
-        The transform's, nats per sample.
+        Sum of the transform's log-derivatives over all elements, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions. None: one
-            learned set of parameters per element, zero at the start.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Elementwise transform, e.g. ``Affine()``.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions; None for
+            one learned set of parameters per element, initialized to zero.
 
     Raises:
-        GraphError: a subnet without conditions, or conditions without a subnet.
+        GraphError: A subnet is given without conditions, or conditions without a subnet.
+        ArgumentError: An argument has the wrong type.
 
     References:
         G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
@@ -56,20 +57,18 @@ class Elementwise(Invertible):
         self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if not isinstance(transform, Transform):
-            raise ArgumentError("Elementwise", f"transform={transform!r}", "expected a transform such as Affine()")
+        require_transform("Elementwise", transform)
         if (subnet is None) != (not self.cond_shapes):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError("Elementwise", given, "conditions need a subnet that reads them, and a subnet conditions")
+            raise GraphError(
+                "Elementwise", given, "conditions need a subnet that reads them, and a subnet needs conditions"
+            )
         self.transform = transform
         shape = self.in_shapes[0]
         if subnet is None:
-            # A transform without numbers of its own leaves nothing to learn: no empty parameter.
-            learned = (
-                nn.Parameter(torch.zeros(transform.params_per_element, *shape))
-                if transform.params_per_element
-                else None
-            )
+            # A transform that takes no parameters has nothing to learn: don't register an empty parameter.
+            count = transform.params_per_element
+            learned = nn.Parameter(torch.zeros(count, *shape)) if count else None
             self.params: nn.Parameter | None = learned
             self.subnet = None
         else:

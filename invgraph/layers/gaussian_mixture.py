@@ -1,4 +1,4 @@
-"""A mixture of Gaussians whose chosen component becomes a standard normal."""
+"""Mixture of Gaussians, of which the selected component becomes a standard normal."""
 
 from __future__ import annotations
 
@@ -7,43 +7,46 @@ import math
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_count, require_seed
+from invgraph.arguments import as_number, require_count, require_seed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.numerics.seeding import normal, settled
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors
 
 
 class GaussianMixture(Invertible):
-    r"""Make the chosen component of a mixture of Gaussians a standard normal.
+    r"""Map the selected component of a mixture of Gaussians to a standard normal.
 
     .. math:: y = U_k (x - \mu_k), \qquad p(x | c) = \sum_k w_k \, \mathcal N(x; \mu_k, (U_k^\top U_k)^{-1})
 
-    for the component k that the first condition chooses, a one-hot vector; U is upper triangular with a positive
-    diagonal, the Cholesky factor of the component's precision. Weights, means and factors depend on the other
-    conditions, through a subnet, or are learned. :meth:`log_prob` is the density of the whole mixture,
-    :meth:`posterior` tells which component a sample came from, :meth:`choose` draws components.
+    where k is the component that the first condition, a one-hot vector, selects. :math:`U_k` is upper triangular with
+    a positive diagonal: the Cholesky factor of the component's precision. Weights, means and factors depend on the
+    other conditions through a subnet, or are learned directly. :meth:`log_prob` is the log-density of the whole
+    mixture, :meth:`posterior` the probability of each component given a sample, and :meth:`choose` draws components.
 
     Shape:
-        ``x: (B, D) -> y: (B, D)``; conditions: the choice ``(B, K)``, then any vectors ``(B, C_c)``.
+        ``x: (B, D) -> y: (B, D)``; conditions: the selected component ``(B, K)``, then any vectors ``(B, C_c)``.
 
     Log-det:
-        The sum of the logarithms of the diagonal of :math:`U_k`, nats per sample.
+        Sum of the logarithms of the diagonal of :math:`U_k`, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input, a vector.
-        cond_shapes: shapes of the conditions; the first one, ``(K,)``, sets the number of components.
-        subnet: factory of a network that reads the other conditions. None: one learned set of parameters. Its last
-            layer at zero is a mixture of equal weights, unit covariances and ``spread`` means.
-        clamp: bound of the log diagonal.
-        spread: standard deviation of the learned means that the components start from; a network's are added to them.
-        seed: of these means.
+        in_shapes: Shape of the input, a vector.
+        cond_shapes: Shapes of the conditions; the first one, ``(K,)``, sets the number of components.
+        subnet: Factory of a network that reads the other conditions; None for one learned set of parameters. A network
+            that returns zeros gives equal weights, unit covariances and the initial means.
+        clamp: Bound of the absolute value of the log diagonal. Default: 10.
+        spread: Standard deviation of the initial means, which are learned; the network's output is added to them.
+            Default: 1.
+        seed: Seed of the initial means.
 
     Raises:
-        GraphError: the input is no vector, no condition chooses, or the subnet does not fit the other conditions.
+        GraphError: The input is not a vector, there is no condition that selects a component, or the subnet does not
+            fit the other conditions.
+        ArgumentError: An argument has the wrong type.
 
     References:
         P. Sorrenson, C. Rother, U. Koethe, "Disentanglement by Nonlinear ICA with General Incompressible-flow Networks
@@ -75,27 +78,27 @@ class GaussianMixture(Invertible):
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
         if len(shape) != 1:
-            raise GraphError(
-                "GaussianMixture", f"input of shape {shape}", "expected a vector (D,): put a Flatten before"
-            )
+            advice = "expected a vector (D,): put a Flatten before the layer"
+            raise GraphError("GaussianMixture", f"input of shape {shape}", advice)
         if not self.cond_shapes or len(self.cond_shapes[0]) != 1:
-            advice = "the first condition chooses the component: a one-hot vector (K,)"
+            advice = "the first condition chooses the component: expected a one-hot vector (K,)"
             raise GraphError("GaussianMixture", f"conditions of shapes {self.cond_shapes}", advice)
-        require_clamp("GaussianMixture", clamp, "atan")
-        if isinstance(spread, bool) or not isinstance(spread, (int, float)) or not math.isfinite(spread):
-            raise ArgumentError("GaussianMixture", f"spread={spread!r}", "spread must be a finite number")
-        require_seed("GaussianMixture", seed)
-        (self.dims,), (self.components,), self.clamp = shape, self.cond_shapes[0], float(clamp)
+        self.clamp = float(require_clamp("GaussianMixture", clamp, "atan"))
+        spread = as_number("GaussianMixture", "spread", spread)
+        if not math.isfinite(spread):
+            raise GraphError("GaussianMixture", f"spread={spread}", "spread must be finite")
+        seed = require_seed("GaussianMixture", seed)
+        (self.dims,), (self.components,) = shape, self.cond_shapes[0]
         self._build(subnet, spread, seed)
 
     def _build(self, subnet: object, spread: float, seed: int) -> None:
         others = self.cond_shapes[1:]
         if (subnet is None) != (not others):
-            given = f"subnet={subnet!r}, {len(others)} conditions beside the choice"
-            advice = "conditions need a subnet that reads them, and a subnet conditions"
+            given = f"subnet={subnet!r}, {len(others)} conditions after the first"
+            advice = "further conditions need a subnet that reads them, and a subnet needs conditions"
             raise GraphError("GaussianMixture", given, advice)
         count, dims = self.components, self.dims
-        # Where each number above the diagonal comes from; all other places hold the zero after the last number.
+        # Index of each entry above the diagonal; all other entries refer to a zero appended after the last one.
         places = torch.full((dims, dims), dims * (dims - 1) // 2)
         rows, columns = torch.triu_indices(dims, dims, 1)
         places[rows, columns] = torch.arange(len(rows))
@@ -107,39 +110,57 @@ class GaussianMixture(Invertible):
         self.centers = nn.Parameter(settled(normal((count, dims), seed, torch.float32) * spread))
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        mean, log_diagonal, factor = self._chosen(xs[0], cs)
+        mean, log_diagonal, factor = self._select(xs[0], cs)
         y = (factor @ (xs[0] - mean)[..., None])[..., 0]
         return (y,), log_diagonal.sum(1)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        mean, log_diagonal, factor = self._chosen(ys[0], cs)
-        wide = torch.promote_types(factor.dtype, torch.float32)  # the narrower dtypes have no solver
+        mean, log_diagonal, factor = self._select(ys[0], cs)
+        wide = torch.promote_types(factor.dtype, torch.float32)  # torch has no solver for half precision
         solved = torch.linalg.solve_triangular(factor.to(wide), ys[0][..., None].to(wide), upper=True)[..., 0]
         return (solved.to(mean.dtype) + mean,), -log_diagonal.sum(1)
 
     def log_prob(self, x: Tensor, cs: Tensors = ()) -> Tensor:
-        """Log-density of the mixture, shape ``(B,)``; ``cs`` are the conditions beside the choice."""
-        joint: Tensor = torch.logsumexp(self._joint(x, cs), dim=1)
-        return joint
+        """Return the log-density of the mixture, shape ``(B,)``.
+
+        Arguments:
+            x: Samples, shape ``(B, D)``.
+            cs: Conditions except the first, which selects the component.
+        """
+        log_prob: Tensor = torch.logsumexp(self._log_joint(x, cs), dim=1)
+        return log_prob
 
     def posterior(self, x: Tensor, cs: Tensors = ()) -> Tensor:
-        """Probability of each component given x, shape ``(B, K)``."""
-        return torch.softmax(self._joint(x, cs), dim=1)
+        """Return the probability of each component given x, shape ``(B, K)``.
+
+        Arguments:
+            x: Samples, shape ``(B, D)``.
+            cs: Conditions except the first, which selects the component.
+        """
+        return torch.softmax(self._log_joint(x, cs), dim=1)
 
     def weights(self, cs: Tensors = ()) -> Tensor:
-        """Probability of each component, shape ``(B, K)``, or ``(1, K)`` without conditions."""
+        """Return the probability of each component, shape ``(B, K)``, or ``(1, K)`` without conditions.
+
+        Arguments:
+            cs: Conditions except the first, which selects the component.
+        """
         return self._components(cs)[0].exp()
 
     def choose(self, cs: Tensors = (), *, seed: int, count: int = 1) -> Tensor:
-        """Components drawn with their probabilities, one-hot: one for each row of the conditions.
+        """Draw components with their probabilities, as one-hot vectors of shape ``(B, K)``.
 
         Arguments:
-            cs: the conditions beside the choice.
-            seed: of the draw; the global random state stays untouched.
-            count: how many, where there are no conditions.
+            cs: Conditions except the first, which selects the component; one component is drawn per row.
+            seed: Seed of the draw; the global random state is not used.
+            count: Number of components to draw if there are no conditions. Default: 1.
+
+        Raises:
+            GraphError: The seed or the count is out of range.
+            ArgumentError: An argument has the wrong type.
         """
-        require_seed(self.label, seed, bits=63)
-        require_count(self.label, "count", count)
+        seed = require_seed(self.label, seed, bits=63)
+        count = require_count(self.label, "count", count)
         weights = self.weights(cs)
         if not cs:
             weights = weights.expand(count, -1)
@@ -148,15 +169,15 @@ class GaussianMixture(Invertible):
         index = (weights.cumsum(1) < u).sum(1).clamp(max=self.components - 1)
         return torch.nn.functional.one_hot(index, self.components).to(weights.dtype)
 
-    def _joint(self, x: Tensor, cs: Tensors) -> Tensor:
-        """``log w_k + log N(x; mu_k, ...)``, shape ``(B, K)``."""
+    def _log_joint(self, x: Tensor, cs: Tensors) -> Tensor:
+        """Return ``log w_k + log N(x; mu_k, ...)``, shape ``(B, K)``."""
         log_weights, means, log_diagonals, factors = self._components(cs)
         z = (factors @ (x[:, None] - means)[..., None])[..., 0]
         normal = -0.5 * (z.square().sum(2) + self.dims * math.log(2 * math.pi))
         return log_weights + normal + log_diagonals.sum(2)
 
-    def _chosen(self, x: Tensor, cs: Tensors) -> Tensors:
-        """Mean, log diagonal and factor of the component that the first condition chooses."""
+    def _select(self, x: Tensor, cs: Tensors) -> Tensors:
+        """Return mean, log diagonal and factor of the component that the first condition selects."""
         choice = cs[0]
         _, means, log_diagonals, factors = (p.expand(x.shape[0], *p.shape[1:]) for p in self._components(cs[1:]))
         log_diagonal = torch.einsum("bk,bkd->bd", choice, log_diagonals)
@@ -164,7 +185,7 @@ class GaussianMixture(Invertible):
         return torch.einsum("bk,bkd->bd", choice, means), log_diagonal, factor
 
     def _components(self, cs: Tensors) -> Tensors:
-        """Log-weights ``(B, K)``, means ``(B, K, D)``, log diagonals ``(B, K, D)``, factors ``(B, K, D, D)``."""
+        """Return log-weights ``(B, K)``, means and log diagonals ``(B, K, D)``, and factors ``(B, K, D, D)``."""
         raw = self.subnet(cs[0], cs[1:]).to(self.centers.dtype) if self.subnet is not None else self.params
         count, dims = self.components, self.dims
         assert raw is not None

@@ -1,4 +1,4 @@
-"""Downsampling by Haar wavelets: averages and derivatives instead of a checkerboard."""
+"""Downsampling by Haar wavelets: averages and derivatives as channels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import require_flag, require_positive
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, require_divisible
 
 
@@ -21,25 +20,26 @@ class Haar(Invertible):
         \begin{pmatrix} a \\ b \\ c \\ d \end{pmatrix}, \qquad r = \text{rebalance}
 
     For an image, each 2 x 2 patch (a, b; c, d) of a channel becomes four channels: the average a + b + c + d, and the
-    horizontal, vertical and diagonal derivatives a - b + c - d, a + b - c - d, a - b - c + d, each halved, so that the
-    transform is orthogonal. Signals and volumes likewise, with 2 and 8 channels and a factor :math:`2^{-n/2}` for n
-    axes. `ig.Inverse(ig.Haar(...))` upsamples.
+    horizontal, vertical and diagonal derivatives a - b + c - d, a + b - c - d, a - b - c + d, each halved to make the
+    transform orthogonal. Signals and volumes likewise, with 2 and 8 channels and a factor :math:`2^{-n/2}` for n
+    axes. ``ig.Inverse(ig.Haar(...))`` upsamples.
 
     Shape:
         ``x: (B, C, H, W) -> y: (B, 4C, H/2, W/2)``; ``(B, C, L) -> (B, 2C, L/2)``;
         ``(B, C, D, H, W) -> (B, 8C, D/2, H/2, W/2)``
 
     Log-det:
-        log(rebalance) times the number of derivatives, nats per sample.
+        log(rebalance) times the number of elements in the derivative channels, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input, even spatial sizes.
-        rebalance: factor on the derivative channels (the paper's colorization models use 0.5).
-        order_by_wavelet: order the channels by wavelet, then by channel: all averages first. Otherwise by channel,
-            then by wavelet.
+        in_shapes: Shape of the input, with even spatial sizes.
+        rebalance: Factor on the derivative channels (the paper's colorization models use 0.5). Default: 1.
+        order_by_wavelet: True to order the output by wavelet, then by channel, which puts all averages first; False to
+            order it by channel, then by wavelet.
 
     Raises:
-        GraphError: an odd size, a vector, a rebalance that is not positive.
+        GraphError: A spatial size is odd, the input is a vector, or ``rebalance`` is not positive.
+        ArgumentError: An argument has the wrong type.
 
     References:
         A. Haar, "Zur Theorie der orthogonalen Funktionensysteme", 1910, https://doi.org/10.1007/BF01456326;
@@ -62,15 +62,12 @@ class Haar(Invertible):
         order_by_wavelet: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_flag("Haar", "order_by_wavelet", order_by_wavelet)
+        order_by_wavelet = require_flag("Haar", "order_by_wavelet", order_by_wavelet)
         shape = self.in_shapes[0]
         require_divisible(shape, 2, "Haar")
-        if isinstance(rebalance, bool) or not isinstance(rebalance, (int, float)):
-            raise ArgumentError("Haar", f"rebalance={rebalance!r}", "rebalance must be a number")
-        if not (math.isfinite(rebalance) and rebalance > 0):
-            raise GraphError("Haar", f"rebalance={rebalance}", "rebalance must be positive and finite")
+        rebalance = require_positive("Haar", "rebalance", rebalance)
         self.axes = len(shape) - 1
-        self.norm = 2 ** (-self.axes / 2)  # orthogonal: a sum over n axes has 2^n terms
+        self.norm = 2 ** (-self.axes / 2)  # makes the transform orthogonal: sums have 2^n terms for n axes
         self.rebalance = float(rebalance)
         self.order_by_wavelet = order_by_wavelet
         details = math.prod(shape) - math.prod(shape) // 2**self.axes
@@ -107,5 +104,5 @@ class Haar(Invertible):
 
 
 def _scale_derivatives(y: Tensor, factor: float) -> Tensor:
-    """Everything but the average, the first wavelet, times the factor."""
+    """Multiply every wavelet except the first, the average, by the factor."""
     return y if factor == 1 else torch.cat((y[:, :1], y[:, 1:] * factor), dim=1)

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_seed
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
-from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.seeding import normal, settled, start_seed
 from invgraph.shapes import Tensors, as_shape, repeat_rows
 
 
@@ -37,7 +36,8 @@ class Householder(Invertible):
         cond_shapes: shapes of the conditions.
         reflections: how many.
         subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions.
-        seed: of the vectors at the start; a generator of its own draws them.
+        seed: Seed of the vectors at the start. None: a seed from the layer's place in the graph, which differs from
+            block to block; 0 outside a graph.
 
     Raises:
         GraphError: a subnet without conditions, or conditions without a subnet.
@@ -65,13 +65,13 @@ class Householder(Invertible):
         *,
         reflections: int = 4,
         subnet: object = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         if (subnet is None) != (not self.cond_shapes):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
             raise GraphError("Householder", given, "conditions need a subnet that reads them, and a subnet conditions")
-        require_seed("Householder", seed)
+        seed = start_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]
         self.vectors = nn.Parameter(settled(normal((self.reflections, shape[0]), seed)))

@@ -1,4 +1,4 @@
-"""A learned positive factor on each number."""
+"""Learned positive factor on each element or channel."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from invgraph.shapes import Tensors
 
 
 class LearnedScaling(Invertible):
-    r"""Multiply each number by a learned positive factor; no shift.
+    r"""Multiply each element by a learned positive factor.
 
     .. math:: y = x \exp(s)
 
-    For a scale that depends on conditions, or with a shift, see :class:`~invgraph.Elementwise`; for one that starts by
-    normalising a batch, :class:`~invgraph.ActNorm`.
+    For a scale that depends on conditions, or comes with a shift, see :class:`~invgraph.Elementwise`; for one that is
+    initialized to normalize a batch, see :class:`~invgraph.ActNorm`.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``
 
     Log-det:
-        The sum of s over all elements, nats per sample.
+        Sum of s over all elements, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        per_channel: one factor per channel instead of one per element.
+        in_shapes: Shape of the input.
+        per_channel: True for one factor per channel instead of one per element.
 
     References:
         L. Dinh, D. Krueger, Y. Bengio, "NICE: Non-linear Independent Components Estimation", 2014,
@@ -46,8 +46,7 @@ class LearnedScaling(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, per_channel: bool = False) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels, *sizes = self.in_shapes[0]
-        require_flag("LearnedScaling", "per_channel", per_channel)
-        self.per_channel = per_channel
+        self.per_channel = per_channel = require_flag("LearnedScaling", "per_channel", per_channel)
         self.repeats = math.prod(sizes) if per_channel else 1
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 if per_channel else size for size in sizes)))
 

@@ -10,11 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from invgraph.arguments import as_matrix, require_seed
+from invgraph.arguments import as_matrix
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, nearest_rotation, random_rotation, widened
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import settled, start_seed
 from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
@@ -126,7 +126,8 @@ class Orthogonal(_Mixing):
 
     Arguments:
         in_shapes: shape of the input.
-        seed: of the matrix, uniform over the orthogonal group; a generator of its own draws it.
+        seed: Seed of the matrix, which is uniform over the orthogonal group. None: a seed from the layer's place in the
+            graph, which differs from block to block; 0 outside a graph.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -140,9 +141,9 @@ class Orthogonal(_Mixing):
         (True, tensor([0., 0.]))
     """
 
-    def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
+    def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int | None = None) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_seed("Orthogonal", seed)
+        seed = start_seed("Orthogonal", seed)
         channels = self.in_shapes[0][0]
         self.register_buffer("matrix", settled(random_rotation(channels, seed)))
 

@@ -1,4 +1,4 @@
-"""The identity plus a learned matrix of low rank."""
+"""Linear map of the channels: the identity plus a learned low-rank matrix."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_seed
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
-from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.seeding import normal, settled, start_seed
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors, as_shape, repeat_rows
 
 
 class LowRankLinear(Invertible):
-    r"""Multiply the channels with the identity plus a learned matrix of low rank, the same at every position.
+    r"""Multiply the channels by the identity plus a learned low-rank matrix, the same at every position.
 
     .. math:: y = x + U Q^\top x, \qquad U = (1 - Q Q^\top) A + Q (T - 1), \qquad \det(1 + U Q^\top) = \det T
 
-    with r orthonormal columns Q, any A, and T upper triangular with a positive diagonal: by the matrix determinant
-    lemma and its companion for the inverse, both directions and the determinant cost r C instead of C^2, and no
-    parameters make it singular (Sylvester's form). It starts at the identity.
+    where Q has r orthonormal columns, A is any matrix, and T is upper triangular with a positive diagonal (Sylvester
+    flow). By the matrix determinant lemma and the Woodbury identity, both directions and the determinant cost O(r C)
+    instead of O(C^2), and the map is invertible for all parameters. It is initialized to the identity.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions are vectors ``(B, C_c)``.
 
     Log-det:
-        P times the sum of the logarithms of T's diagonal, nats per sample, for P positions.
+        Number of positions times the sum of the logarithms of T's diagonal, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions, which a subnet reads.
-        rank: r, at most C.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` whose output is added to A and T.
-        clamp: bound of the logarithms of T's diagonal.
-        seed: of Q at the start; a generator of its own draws it.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions, all of them vectors.
+        rank: Rank r of the learned matrix, at most C.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions; its output
+            is added to A and T. None without conditions.
+        clamp: Bound of the absolute value of the logarithms of T's diagonal. Default: 1.9.
+        seed: Seed of the initial Q. None: a seed from the layer's place in the graph,
+            another one in each block; 0 outside a graph.
 
     Raises:
-        GraphError: the rank exceeds the channels; a subnet without conditions, or conditions without a subnet.
+        GraphError: The rank exceeds the number of channels, a subnet is given without conditions, or conditions
+            without a subnet.
+        ArgumentError: An argument has the wrong type.
 
     References:
         R. van den Berg, L. Hasenclever, J. M. Tomczak, M. Welling, "Sylvester Normalizing Flows for Variational
@@ -67,22 +70,26 @@ class LowRankLinear(Invertible):
         rank: int,
         subnet: object = None,
         clamp: float = 1.9,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         where = "LowRankLinear"
         if (subnet is None) != (not self.cond_shapes):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet conditions")
+            raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet needs conditions")
         if any(len(shape) > 1 for shape in self.cond_shapes):
-            raise GraphError(where, f"conditions of shapes {self.cond_shapes}", "its conditions are vectors (C,)")
-        require_seed(where, seed)
-        require_clamp(where, clamp, "atan")
+            raise GraphError(
+                where,
+                f"conditions of shapes {self.cond_shapes}",
+                "its conditions are vectors (C,): encode others in a FeatureNode",
+            )
+        seed = start_seed(where, seed)
+        clamp = require_clamp(where, clamp, "atan")
         channels, *sizes = self.in_shapes[0]
-        (self.rank,) = as_shape((rank,), f"{where} (rank)")
+        (rank,) = as_shape((rank,), f"{where} (rank)")
         if rank > channels:
-            raise GraphError(where, f"rank={rank} for {channels} channels", "the rank is at most that of the whole")
-        self.clamp = clamp
+            raise GraphError(where, f"rank={rank} for {channels} channels", f"rank must be at most {channels}")
+        self.rank, self.clamp = rank, clamp
         self.positions = math.prod(sizes)
         self.directions = nn.Parameter(settled(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))
@@ -92,12 +99,12 @@ class LowRankLinear(Invertible):
             self.subnet = make_subnet(where, subnet, first, tuple(others), (len(self.numbers),))
 
     def precompute(self, cs: Tensors) -> Precomputed:
-        """Return the part of U outside the span of Q, T, and the logs of its diagonal; one row if learned alone."""
-        numbers = self.numbers.unsqueeze(0)
+        """Return the part of U outside the span of Q, T, and the logs of T's diagonal; one row without conditions."""
+        params = self.numbers.unsqueeze(0)
         if self.subnet is not None:
-            numbers = numbers + self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
-        with own_precision(numbers):
-            square, rest = widen(numbers).split([self.rank**2, numbers.shape[1] - self.rank**2], dim=1)
+            params = params + self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
+        with own_precision(params):
+            square, rest = widen(params).split([self.rank**2, params.shape[1] - self.rank**2], dim=1)
             raw, free = square.unflatten(1, (self.rank, self.rank)), rest.unflatten(1, (-1, self.rank))
             logs = soft_clamp(raw.diagonal(dim1=1, dim2=2), self.clamp, "atan")
             q = self._span()
@@ -118,14 +125,14 @@ class LowRankLinear(Invertible):
         outside, triangle, logs = (repeat_rows(part, y.shape[0]) for part in self._precomputed(given))
         with own_precision(y):
             q, wide = self._span(), _columns(y)
-            # Q^T y = T Q^T x: what lies within the span of Q is solved for first.
+            # Q^T y = T Q^T x, so solve for the component within the span of Q first.
             turned = q.t() @ wide
             within = torch.linalg.solve_triangular(triangle, turned, upper=True)
             x = wide - outside @ within - q @ (turned - within)
         return (x.view_as(y).to(y.dtype),), (logs.sum(1) * -self.positions).to(y.dtype)
 
     def _span(self) -> Tensor:
-        """Q: the learned directions, made orthonormal."""
+        """Return Q: the learned directions, orthonormalized."""
         q: Tensor = torch.linalg.qr(widen(self.directions)).Q
         return q
 
@@ -134,5 +141,5 @@ class LowRankLinear(Invertible):
 
 
 def _columns(x: Tensor) -> Tensor:
-    """The channels at every position, ``(B, C, positions)``."""
+    """Return the channels at every position, ``(B, C, positions)``."""
     return widen(x).flatten(2) if x.ndim > 2 else widen(x).unsqueeze(2)

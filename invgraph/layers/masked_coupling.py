@@ -1,4 +1,4 @@
-"""Couplings whose two parts are picked by a mask: a checkerboard, every other channel, or any other pattern."""
+"""Coupling whose two parts are selected by a mask: a checkerboard, every other channel, or any other pattern."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import require_choice
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import settled
 from invgraph.shapes import Shape, Tensors
-from invgraph.transforms.transform import Direction, Transform
+from invgraph.transforms.transform import Direction, Transform, require_transform
 
 _PATTERNS = ("checkerboard", "channel")
 
 
 class MaskedCoupling(Invertible):
-    r"""Transform the elements that a mask leaves out given the ones that it keeps, then the other way round.
+    r"""Transform the elements outside a mask given those inside it, then the other way round.
 
     .. math:: y = m \odot x + (1 - m) \odot T(x;\ \theta(m \odot x, c))
 
-    The subnet reads the whole input with zeros where the mask leaves out, so that it sees where things are. For parts
-    that are blocks of channels, :class:`~invgraph.Coupling` does the same at half the cost.
+    The subnet reads the whole input, with zeros outside the mask, so spatial structure is preserved. For parts that are
+    blocks of channels, :class:`~invgraph.Coupling` does the same at half the cost.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same spatial size.
 
     Log-det:
-        The sum of the transform's over the transformed elements, nats per sample.
+        Sum of the transform's log-determinants over the transformed elements, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module``, called once a side.
-        mask: which elements are kept on the first side: ``"checkerboard"`` over the positions (over the numbers of a
-            vector), ``"channel"``: every other channel, or a boolean tensor of the shape of the input.
-        sides: 2 transforms both parts, 1 only the elements that the mask leaves out.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Elementwise transform, e.g. ``Affine()``.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module``, called once per side.
+        mask: Elements m that stay unchanged on the first side: ``"checkerboard"`` over the positions (over the elements
+            of a vector), ``"channel"`` for every other channel, or a boolean tensor of the shape of the input.
+        sides: Number of parts to transform: 2 for both, 1 for the elements outside the mask only. Default: 2.
 
     Raises:
-        GraphError: a part is empty, the mask has another shape, or a subnet does not fit.
-        ArgumentError: an argument has the wrong type.
+        GraphError: A part is empty, the mask has another shape, or a subnet does not fit.
+        ArgumentError: An argument has the wrong type.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,
@@ -75,16 +75,14 @@ class MaskedCoupling(Invertible):
         sides: int = 2,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if not isinstance(transform, Transform):
-            raise ArgumentError("MaskedCoupling", f"transform={transform!r}", "expected a transform such as Affine()")
-        if not is_one_of(sides, (1, 2)):
-            raise GraphError("MaskedCoupling", f"sides={sides!r}", "sides must be 1 or 2")
+        require_transform("MaskedCoupling", transform)
+        sides = require_choice("MaskedCoupling", "sides", sides, (1, 2))
         self.transform = transform
         self.pattern = mask if isinstance(mask, str) else "given"
         shape = self.in_shapes[0]
-        kept = _mask(shape, mask)
+        kept = _make_mask(shape, mask)
         flat = kept.flatten()
-        # Kept elements first, the others after them: each part is then a slice.
+        # With the kept elements first, each part is a slice.
         order = torch.cat((flat.nonzero()[:, 0], flat.logical_not().nonzero()[:, 0]))
         self.count = int(flat.sum())
         self.register_buffer("mask", settled(kept), persistent=False)
@@ -112,7 +110,7 @@ class MaskedCoupling(Invertible):
         return (x,), log_det
 
     def _transform_side(self, side: int, x: Tensor, given: Any, transform: Direction) -> tuple[Tensor, Tensor]:
-        """Transform the elements of one part given the other; side 1 swaps the two."""
+        """Transform one part given the other: side 0 the elements outside the mask, side 1 those inside it."""
         kept = torch.where(self.mask.logical_not() if side else self.mask, x, 0.0)
         output = self.subnets[side](kept, pick(given, side)).to(x.dtype)
         params = output.unflatten(1, (self.transform.params_per_element, x.shape[1])).flatten(2)[:, :, self.order]
@@ -126,24 +124,27 @@ class MaskedCoupling(Invertible):
         return f"{super().extra_repr()}, {self.transform}, mask={self.pattern}"
 
 
-def _mask(shape: Shape, mask: object) -> Tensor:
-    """Where elements are kept: a boolean tensor of this shape, neither all true nor all false."""
+def _make_mask(shape: Shape, mask: object) -> Tensor:
+    """Return a boolean tensor of this shape, neither all True nor all False."""
     if isinstance(mask, Tensor):
-        kept, told = mask.detach().to("cpu", copy=True), f"a mask of shape {tuple(mask.shape)}"
+        kept, given = mask.detach().to("cpu", copy=True), f"a mask of shape {tuple(mask.shape)}"
         if kept.dtype != torch.bool:
             raise ArgumentError("MaskedCoupling", f"a mask of {kept.dtype}", "a mask is a boolean tensor")
         if tuple(kept.shape) != shape:
-            raise GraphError("MaskedCoupling", told, f"expected the shape of the input, {shape}")
+            raise GraphError("MaskedCoupling", given, f"expected the shape of the input, {shape}")
     elif isinstance(mask, str) and mask in _PATTERNS:
-        # A vector has no positions: both patterns take every other number.
+        # A vector has no positions: both patterns select every other element.
         axes = range(1, len(shape)) if mask == "checkerboard" and len(shape) > 1 else range(1)
         places = torch.zeros(shape, dtype=torch.int64, device="cpu")
         for axis in axes:
             places = places + torch.arange(shape[axis], device="cpu").view(-1, *(1 for _ in shape[axis + 1 :]))
-        kept, told = places % 2 == 0, f"mask={mask!r} for an input of shape {shape}"
+        kept, given = places % 2 == 0, f"mask={mask!r} for an input of shape {shape}"
     else:
         names = " or ".join(map(repr, _PATTERNS))
         raise ArgumentError("MaskedCoupling", f"mask={mask!r}", f"mask must be {names}, or a boolean tensor")
     if bool(kept.all()) or not bool(kept.any()):
-        raise GraphError("MaskedCoupling", told, "both parts need at least one element")
+        advice = "both parts need at least one element"
+        raise GraphError(
+            "MaskedCoupling", given, f"{advice}: take Elementwise for one number" if kept.numel() == 1 else advice
+        )
     return kept

@@ -6,11 +6,11 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from invgraph.arguments import is_one_of, require_seed
+from invgraph.arguments import require_choice
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import Chart, random_square, rotation
+from invgraph.numerics.seeding import start_seed
 from invgraph.shapes import Tensors
 
 
@@ -32,7 +32,8 @@ class OrthogonalLinear(Invertible):
         in_shapes: shape of the input.
         chart: ``"exp"``, the matrix exponential, which reaches every rotation, or ``"cayley"``, which reaches all but
             those by half a turn and is cheaper.
-        seed: of the rotation at the start; a generator of its own draws it.
+        seed: Seed of the rotation at the start. None: a seed from the layer's place in the graph, which differs from
+            block to block; 0 outside a graph.
 
     Raises:
         GraphError: there is no such chart.
@@ -49,13 +50,12 @@ class OrthogonalLinear(Invertible):
         (True, tensor([0., 0.]))
     """
 
-    def __init__(self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int = 0) -> None:
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int | None = None
+    ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if not is_one_of(chart, get_args(Chart)):
-            names = " or ".join(repr(name) for name in get_args(Chart))
-            raise GraphError("OrthogonalLinear", f"chart={chart!r}", f"chart must be {names}")
-        require_seed("OrthogonalLinear", seed)
-        self.chart = chart
+        seed = start_seed("OrthogonalLinear", seed)
+        self.chart = require_choice("OrthogonalLinear", "chart", chart, get_args(Chart))
         self.square = nn.Parameter(random_square(self.in_shapes[0][0], seed))
 
     def matrix(self) -> Tensor:

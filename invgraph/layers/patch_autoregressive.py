@@ -1,4 +1,4 @@
-"""Autoregressive over patches, by a causal transformer: TarFlow's layer."""
+"""Autoregressive flow over patches, with a causal transformer (TarFlow)."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import check_conditions
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.nets.transformer import Block, Cache, LayerNorm
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Tensors
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Transform, require_pointwise
 
 
 class PatchAutoregressive(Invertible):
-    r"""Transform each patch given the patches before it and the conditions, by a causal transformer (TarFlow).
+    r"""Transform each patch given the patches before it and the conditions, with a causal transformer (TarFlow).
 
     .. math:: y_t = T(x_t;\ \theta_t(x_1, \dots, x_{t-1}, c))
 
-    The density takes one pass over all patches. The inverse finds one patch after the other; it keeps the keys and
-    values of the patches found (as language models do), so that each step costs one token, not a pass. Alternate
-    ``reverse=False`` and ``True`` so that each patch can depend on each other. A vector is cut into pieces of
-    ``patch`` numbers.
+    Evaluating the density takes one pass over all patches. The inverse is sequential; as in language models, it caches
+    the keys and values of earlier patches, so each step processes a single token. Alternate layers with
+    ``reverse=False`` and ``reverse=True``, so that every patch can depend on every other one. A vector is cut into
+    patches of ``patch`` elements.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``, sizes divisible by ``patch``, at least two patches; conditions
-        ``(B, C_c)``, added to every token, or ``(B, C_c, ...)`` of the same spatial size, patch by patch.
+        ``x: (B, C, ...) -> y: (B, C, ...)``, spatial sizes divisible by ``patch``, at least two patches; conditions
+        ``(B, C_c)``, added to every token, or ``(B, C_c, ...)`` of the same spatial size, added patch by patch.
 
     Log-det:
-        The sum of the transform's, nats per sample: the Jacobian is block triangular, its blocks diagonal.
+        Sum of the transform's log-derivatives over all elements, nats per sample; the Jacobian is block triangular with
+        diagonal blocks.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number.
-        patch: edge of the patches.
-        width: of the tokens, a multiple of ``heads``.
-        depth: how many transformer blocks.
-        heads: of the attention.
-        reverse: take the patches from the last to the first.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Elementwise transform, e.g. ``Affine()``.
+        patch: Edge length of the patches. Default: 2.
+        width: Width of the tokens, a multiple of ``heads``. Default: 64.
+        depth: Number of transformer blocks. Default: 2.
+        heads: Number of attention heads. Default: 4.
+        reverse: True to process the patches from the last to the first.
 
     Raises:
-        GraphError: a transform that takes no parameters or ties numbers to each other, a size that does not fit.
-        ArgumentError: an argument has the wrong type.
+        GraphError: The transform takes no parameters or is not pointwise, or a size does not fit.
+        ArgumentError: An argument has the wrong type.
 
     References:
         S. Zhai et al., "Normalizing Flows are Capable Generative Models" (TarFlow), 2024,
@@ -77,14 +78,19 @@ class PatchAutoregressive(Invertible):
         reverse: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        require_flag("PatchAutoregressive", "reverse", reverse)
-        _check_arguments(transform, patch=patch, width=width, depth=depth, heads=heads)
+        reverse = require_flag("PatchAutoregressive", "reverse", reverse)
+        _require_transform(transform)
+        sizes = {"patch": patch, "width": width, "depth": depth, "heads": heads}
+        patch, width, depth, heads = (require_count("PatchAutoregressive", *size) for size in sizes.items())
+        if width % heads:
+            given = f"width={width}, heads={heads}"
+            raise GraphError("PatchAutoregressive", given, "width must be a multiple of heads")
         shape = self.in_shapes[0]
         self.transform, self.patch, self.reverse = transform, patch, reverse
         self.tokens = math.prod(grid("PatchAutoregressive", shape, patch))
         if self.tokens < 2:
             given = f"input of shape {shape}, patch={patch}"
-            raise GraphError("PatchAutoregressive", given, "one patch has none before it: take smaller patches")
+            raise GraphError("PatchAutoregressive", given, "needs at least two patches: take smaller patches")
         check_conditions("PatchAutoregressive", shape, self.cond_shapes)
         size = patch_size(shape, patch)
         self.embed = nn.Linear(size, width)
@@ -94,9 +100,9 @@ class PatchAutoregressive(Invertible):
         self.blocks = nn.ModuleList(Block(width, heads, causal=True) for _ in range(depth))
         self.norm = LayerNorm(width)
         self.last = nn.Linear(width, transform.params_per_element * size)
-        self._start()
+        self._reset_parameters()
 
-    def _start(self) -> None:
+    def _reset_parameters(self) -> None:
         nn.init.normal_(self.position, std=0.02)
         for layer in (self.embed, *self.conditions):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
@@ -105,17 +111,17 @@ class PatchAutoregressive(Invertible):
             nn.init.zeros_(parameter)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        x = self._cut(xs[0])
-        # Each place sees the patch before it; the first sees none.
+        x = self._to_patches(xs[0])
+        # The token of each patch embeds the patch before it; the first one embeds none.
         before = torch.nn.functional.pad(self.embed(x[:, :-1]), (0, 0, 1, 0))
         h = before + self._context(x, cs)
         for block in self.blocks:
             h = block(h)
-        y, log_det = self.transform.forward(x.flatten(1), self._numbers(h, x.dtype))
-        return (self._joined(y.view_as(x)),), log_det
+        y, log_det = self.transform.forward(x.flatten(1), self._params(h, x.dtype))
+        return (self._from_patches(y.view_as(x)),), log_det
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        y = self._cut(ys[0])
+        y = self._to_patches(ys[0])
         context = self._context(y, cs).expand(y.shape[0], -1, -1)
         caches: list[Cache | None] = [None] * len(self.blocks)
         found: list[Tensor] = []
@@ -126,28 +132,29 @@ class PatchAutoregressive(Invertible):
                 h = h + self.embed(found[-1][:, None])
             for index, block in enumerate(self.blocks):
                 h, caches[index] = cast(Block, block).step(h, caches[index])
-            x, share = self.transform.inverse(y[:, t], self._numbers(h, y.dtype))
+            x, more = self.transform.inverse(y[:, t], self._params(h, y.dtype))
             found.append(x)
-            log_det = log_det + share
-        return (self._joined(torch.stack(found, dim=1)),), log_det
+            log_det = log_det + more
+        return (self._from_patches(torch.stack(found, dim=1)),), log_det
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """The patches in the order in which they depend on each other, ``(B, T, numbers in a patch)``."""
+    def _to_patches(self, x: Tensor) -> Tensor:
+        """Return the patches in autoregressive order, ``(B, patches, elements of a patch)``."""
         patches = to_patches(x, self.patch)
         return patches.flip(1) if self.reverse else patches
 
-    def _joined(self, patches: Tensor) -> Tensor:
+    def _from_patches(self, patches: Tensor) -> Tensor:
+        """Return the data, from patches in autoregressive order."""
         return from_patches(patches.flip(1) if self.reverse else patches, self.in_shapes[0], self.patch)
 
     def _context(self, x: Tensor, cs: Tensors) -> Tensor:
-        """What the tokens get besides the patches: their places, and the conditions."""
+        """Return the sum of position embeddings and embedded conditions, which is added to the tokens."""
         total: Tensor = self.position[None]
         for layer, c in zip(self.conditions, cs, strict=True):
-            total = total + layer(c[:, None] if c.ndim == 2 else self._cut(c))
+            total = total + layer(c[:, None] if c.ndim == 2 else self._to_patches(c))
         return total
 
-    def _numbers(self, h: Tensor, dtype: torch.dtype) -> Tensor:
-        """Parameters for the numbers of all tokens in h, ``(B, numbers, tokens * numbers in a patch)``."""
+    def _params(self, h: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the parameters for all tokens in h, ``(B, params_per_element, tokens * elements of a patch)``."""
         params: Tensor = self.last(self.norm(h)).to(dtype).unflatten(2, (self.transform.params_per_element, -1))
         return params.transpose(1, 2).flatten(2)
 
@@ -155,20 +162,6 @@ class PatchAutoregressive(Invertible):
         return f"{super().extra_repr()}, {self.transform}, patch={self.patch}, reverse={self.reverse}"
 
 
-def _check_arguments(transform: object, **sizes: object) -> None:
+def _require_transform(transform: object) -> None:
     where = "PatchAutoregressive"
-    if not isinstance(transform, Transform):
-        raise ArgumentError(where, f"transform={transform!r}", "expected a transform such as Affine()")
-    if not (transform.params_per_element and transform.pointwise):
-        problem = (
-            "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
-        )
-        raise GraphError(where, f"transform={transform!r}", f"this transform {problem}: take another")
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
-        if value < 1:
-            raise GraphError(where, f"{name}={value}", f"{name} must be at least 1")
-    width, heads = sizes["width"], sizes["heads"]
-    if isinstance(width, int) and isinstance(heads, int) and width % heads:
-        raise GraphError(where, f"width={width}, heads={heads}", "width must be a multiple of heads")
+    require_pointwise(where, transform)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_seed
+from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused.permutation import gather_channels
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import settled, start_seed
 from invgraph.shapes import Tensors
 
 
@@ -28,7 +28,8 @@ class Permute(Invertible):
 
     Arguments:
         in_shapes: shape of the input.
-        seed: of the random order; a generator of its own draws it, the global random state stays untouched.
+        seed: Seed of the random order; the global random state stays untouched. None: a seed from the layer's place in
+            the graph, which differs from block to block; 0 outside a graph.
         order: the order itself instead, a permutation of ``0 .. C-1``.
 
     Raises:
@@ -49,20 +50,26 @@ class Permute(Invertible):
     inverse_order: Tensor
 
     def __init__(
-        self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0, order: Sequence[int] | None = None
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        seed: int | None = None,
+        order: Sequence[int] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels = self.in_shapes[0][0]
-        require_seed("Permute", seed)
+        seed = start_seed("Permute", seed)
         if order is None:
             generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(channels, generator=generator, device="cpu")
         else:
-            if not isinstance(order, Sequence) or not all(type(place) is int for place in order):
+            if not isinstance(order, Sequence) or not all(map(is_int, order)):
                 raise ArgumentError("Permute", f"order: {type(order).__name__}", "order must be a tuple of ints")
-            if sorted(order) != list(range(channels)):
-                raise GraphError("Permute", f"order={list(order)}", f"not a permutation of 0..{channels - 1}")
-            chosen = torch.tensor(list(order), device="cpu")
+            places = [int(place) for place in order]
+            if sorted(places) != list(range(channels)):
+                raise GraphError("Permute", f"order={places}", f"not a permutation of 0..{channels - 1}")
+            chosen = torch.tensor(places, device="cpu")
         self.register_buffer("order", settled(chosen))
         self.register_buffer("inverse_order", settled(chosen.argsort()))
 

@@ -1,4 +1,4 @@
-"""The same numbers in another shape."""
+"""Layers that change the shape of a value and keep its elements."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors, as_shape
 
 
-def _reshaped(x: Tensor, shape: Shape) -> Result:
+def _reshape(x: Tensor, shape: Shape) -> Result:
     return (x.reshape(x.shape[0], *shape),), x.new_zeros(x.shape[0])
 
 
 class Flatten(Invertible):
-    r"""Make a vector of each sample.
+    r"""Reshape each sample to a vector.
 
     .. math:: y = (x_1, \dots, x_N)
 
@@ -28,7 +28,7 @@ class Flatten(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
 
     Example:
         >>> import torch, invgraph as ig
@@ -42,14 +42,14 @@ class Flatten(Invertible):
         return ((math.prod(self.in_shapes[0]),),)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return _reshaped(xs[0], self.out_shapes[0])
+        return _reshape(xs[0], self.out_shapes[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return _reshaped(ys[0], self.in_shapes[0])
+        return _reshape(ys[0], self.in_shapes[0])
 
 
 class Reshape(Invertible):
-    r"""Give each sample another shape, in row-major order.
+    r"""Reshape each sample, in row-major order.
 
     .. math:: (y_1, \dots, y_N) = (x_1, \dots, x_N)
 
@@ -60,11 +60,11 @@ class Reshape(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
-        shape: the new shape, without the batch, of as many numbers.
+        in_shapes: Shape of the input.
+        shape: New shape, without the batch, with the same number of elements.
 
     Raises:
-        GraphError: the new shape holds another count of numbers.
+        GraphError: The new shape has a different number of elements.
 
     Example:
         >>> import torch, invgraph as ig
@@ -86,7 +86,7 @@ class Reshape(Invertible):
         return (self.shape,)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return _reshaped(xs[0], self.shape)
+        return _reshape(xs[0], self.shape)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return _reshaped(ys[0], self.in_shapes[0])
+        return _reshape(ys[0], self.in_shapes[0])

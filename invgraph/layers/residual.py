@@ -1,4 +1,4 @@
-"""i-ResNet: add a contracting network to its input."""
+"""Residual flow (i-ResNet): a contractive network is added to its input."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_one_of
+from invgraph.arguments import as_number, require_choice, require_count
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import check_conditions
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import GraphError
 from invgraph.nets.contraction import Contraction, Linearization
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator
@@ -22,39 +22,42 @@ _NEWTON_STEPS = 2
 
 
 class Residual(Stochastic):
-    r"""Add a network that contracts to its input (i-ResNet).
+    r"""Add the output of a contractive network to its input (i-ResNet).
 
     .. math:: y = x + g(x, c), \qquad \text{Lip}(g) < 1
 
-    The inverse is the fixed point of :math:`x = y - g(x, c)`, by ``iterations`` steps from y and a last Newton step,
-    through which the gradient flows as the implicit function theorem wants: nothing of the iteration is stored. Its
-    error is below :math:`L^{2 \cdot \text{iterations}}` of the distance it went, for the Lipschitz constant L (in exact
-    mode the Newton steps square it once more): 7e-10 at the very worst, at the defaults; networks rarely come near
-    their bound. Autocast does not reach inside.
+    The inverse is the fixed point of :math:`x = y - g(x, c)`, found by ``iterations`` steps from y and a final Newton
+    step. Only the Newton step is differentiated, which gives the gradient of the implicit function theorem without
+    storing any iterate. For a Lipschitz constant L, the error is at most :math:`L^{2 \cdot \text{iterations}}` times
+    the distance between y and x (the square of that factor in exact mode, which takes another Newton step). With the
+    default arguments the factor is 7e-10 at worst, and networks rarely reach their bound. Autocast is disabled inside
+    the layer.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same spatial size.
 
     Log-det:
-        :math:`\log |\det (1 + J_g)|`, nats per sample: ``"exact"`` from the whole Jacobian, for D numbers D passes
-        and a D x D determinant; ``"estimate"`` from its power series by Russian roulette: a random number without
-        bias, equal in both directions, until :func:`~invgraph.reseed` draws other random vectors and another length
-        of the series. Call that once a training step.
+        :math:`\log |\det (1 + J_g)|`, nats per sample. ``"exact"`` computes the whole Jacobian, which takes D passes
+        and a D x D determinant for D elements. ``"estimate"`` truncates the power series at random (Russian roulette).
+        The estimate is unbiased and the same in both directions; :func:`~invgraph.reseed`, which is meant to be called
+        once per training step, draws new random vectors and a new length of the series.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        hidden: width of the network.
-        layers: how many hidden layers.
-        kernel: size of the convolutions, odd; vectors have none.
-        lipschitz: bound of the network's Lipschitz constant, below 1.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        hidden: Width of the network. Default: 64.
+        layers: Number of hidden layers. Default: 2.
+        kernel: Kernel size of the convolutions, odd; not used for vectors. Default: 3.
+        lipschitz: Bound of the network's Lipschitz constant, below 1. Default: 0.9.
         log_det: ``"exact"`` or ``"estimate"``.
-        terms: how many terms of the series are always taken; each further one with probability 1/2.
-        iterations: steps of the inverse.
-        seed: of the estimate.
+        terms: Number of terms of the series that are always evaluated; each further term is added with probability
+            1/2. Default: 5.
+        iterations: Number of fixed-point iterations of the inverse. Default: 100.
+        seed: Seed of the estimate.
 
     Raises:
-        GraphError: a number out of its range, or conditions that do not fit.
+        GraphError: An argument is out of range, or the conditions do not fit.
+        ArgumentError: An argument has the wrong type.
 
     References:
         J. Behrmann, W. Grathwohl, R. T. Q. Chen, D. Duvenaud, J.-H. Jacobsen, "Invertible Residual Networks", 2018,
@@ -87,55 +90,50 @@ class Residual(Stochastic):
         seed: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
-        for name, value in (("hidden", hidden), ("layers", layers), ("kernel", kernel), ("terms", terms),
-                            ("iterations", iterations)):  # fmt: skip
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ArgumentError("Residual", f"{name}={value!r}", f"{name} must be an int")
-            if value < 1:
-                raise GraphError("Residual", f"{name}={value}", f"{name} must be at least 1")
+        sizes = {"hidden": hidden, "layers": layers, "kernel": kernel, "terms": terms, "iterations": iterations}
+        hidden, layers, kernel, terms, iterations = (require_count("Residual", *size) for size in sizes.items())
         if kernel % 2 == 0:
             raise GraphError("Residual", f"kernel={kernel}", "kernel must be odd, to keep the spatial size")
-        if isinstance(lipschitz, bool) or not isinstance(lipschitz, (int, float)):
-            raise ArgumentError("Residual", f"lipschitz: {type(lipschitz).__name__}", "lipschitz must be a number")
+        lipschitz = as_number("Residual", "lipschitz", lipschitz)
         if not 0 < lipschitz < 1:
-            raise GraphError("Residual", f"lipschitz={lipschitz}", "lipschitz must lie in (0, 1): else no inverse")
-        if not is_one_of(log_det, ("exact", "estimate")):
-            raise GraphError("Residual", f"log_det={log_det!r}", "log_det must be 'exact' or 'estimate'")
+            advice = "lipschitz must lie in (0, 1): otherwise the layer may have no inverse"
+            raise GraphError("Residual", f"lipschitz={lipschitz}", advice)
+        self.exact = require_choice("Residual", "log_det", log_det, ("exact", "estimate")) == "exact"
         shape = self.in_shapes[0]
         check_conditions("Residual", shape, self.cond_shapes)
         self.lipschitz = float(lipschitz)
-        self.exact, self.terms, self.iterations = log_det == "exact", terms, iterations
+        self.terms, self.iterations = terms, iterations
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
-        self.length = _length(seed, terms)
+        self.length = _draw_length(seed, terms)
 
     def reseed(self, seed: int) -> None:
         super().reseed(seed)
-        self.length = _length(seed, self.terms)
+        self.length = _draw_length(seed, self.terms)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
         with own_precision(x):
-            g, at = self.net.linearize(x, self.net.precompute(cs), self.net.bounded())
+            g, at = self.net.linearize(x, self.net.precompute(cs), self.net.bounded_weights())
             return (x + g,), self._log_det(x, at)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        with own_precision(ys[0]):  # half precision's rounding would stop the iteration early
+        with own_precision(ys[0]):  # rounding to half precision would stop the iteration early
             return self._solve(ys[0], cs)
 
     def _solve(self, y: Tensor, cs: Tensors) -> Result:
-        given, weights = self.net.precompute(cs), self.net.bounded()
+        given, weights = self.net.precompute(cs), self.net.bounded_weights()
         with torch.no_grad():
             x = y
             for _ in range(self.iterations):
                 x = y - self.net.run(x, given, weights)
             for _ in range(_NEWTON_STEPS - 1 if self.exact else 0):
-                x = self._newton(x.detach(), y, given, weights)
-        x = self._newton(x.detach(), y, given, weights)
+                x = self._newton_step(x.detach(), y, given, weights)
+        x = self._newton_step(x.detach(), y, given, weights)
         _, at = self.net.linearize(x, given, weights)
         return (x,), -self._log_det(x, at)
 
-    def _newton(self, x: Tensor, y: Tensor, given: Tensors, weights: Tensors) -> Tensor:
-        """One step from x, a constant: its derivatives are those of the implicit function."""
+    def _newton_step(self, x: Tensor, y: Tensor, given: Tensors, weights: Tensors) -> Tensor:
+        """Return the result of a Newton step from a detached x, with the gradients of the implicit function."""
         g, at = self.net.linearize(x, given, weights)
         miss = x + g - y
         fixed = Linearization(*(tuple(t.detach() for t in part) for part in at))
@@ -150,7 +148,7 @@ class Residual(Stochastic):
         return x - step
 
     def _jacobian(self, x: Tensor, at: Linearization) -> Tensor:
-        """Of the whole layer, ``(B, D, D)``, in a dtype that has determinants."""
+        """Return the Jacobian of the layer, ``(B, D, D)``, in a dtype for which torch has determinants."""
         jacobian = self.net.jacobian(at, self.in_shapes[0])
         jacobian = jacobian.to(torch.promote_types(x.dtype, torch.float32))
         return jacobian + torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=x.device)
@@ -163,7 +161,7 @@ class Residual(Stochastic):
         v, total = probe, x.new_zeros(x.shape[0])
         for k in range(1, self.length + 1):
             v = self.net.push(v, at)
-            chance = 0.5 ** max(k - self.terms, 0)  # that the series came this far
+            chance = 0.5 ** max(k - self.terms, 0)  # probability that the series has at least k terms
             total = total + (v * probe).flatten(1).sum(1) * ((-1) ** (k + 1) / (k * chance))
         return total
 
@@ -172,7 +170,7 @@ class Residual(Stochastic):
         return f"{super().extra_repr()}, lipschitz={self.lipschitz}, log_det={log_det}"
 
 
-def _length(seed: int, terms: int) -> int:
-    """How many terms to take: each one beyond ``terms`` with probability 1/2."""
+def _draw_length(seed: int, terms: int) -> int:
+    """Draw the number of terms: each one after the first ``terms`` has probability 1/2."""
     u = torch.rand((), generator=generator(seed), dtype=torch.float64, device="cpu").item()
     return terms + math.floor(-math.log2(1 - u))

@@ -1,4 +1,4 @@
-"""One value into several."""
+"""Splitting of one value into several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from invgraph.arguments import require_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, as_shape
@@ -23,12 +24,13 @@ class Split(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
-        sizes: sizes of the parts; they add up to the size of the axis.
-        dim: the axis, not counting the batch: 0 is the channels.
+        in_shapes: Shape of the input.
+        sizes: Sizes of the parts, which must add up to the size of the axis.
+        dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: the sizes do not add up, or there is no such axis.
+        GraphError: The sizes do not add up, or there is no such axis.
+        ArgumentError: An argument has the wrong type.
 
     Example:
         >>> import torch, invgraph as ig
@@ -42,8 +44,7 @@ class Split(Invertible):
         shape = self.in_shapes[0]
         if not isinstance(sizes, Sequence):
             raise ArgumentError("Split", f"sizes={sizes!r}", "sizes must be a tuple of ints, one for each part")
-        if isinstance(dim, bool) or not isinstance(dim, int):
-            raise ArgumentError("Split", f"dim={dim!r}", "dim must be an int")
+        dim = require_int("Split", "dim", dim)
         if not 0 <= dim < len(shape):
             raise GraphError("Split", f"dim={dim} of shape {shape}", f"dim must be in 0..{len(shape) - 1}, no batch")
         self.sizes = as_shape(sizes, "Split")

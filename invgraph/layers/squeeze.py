@@ -1,9 +1,9 @@
-"""Downsampling by moving patches into the channels."""
+"""Downsampling that moves patches into the channels."""
 
 from __future__ import annotations
 
+from invgraph.arguments import require_count
 from invgraph.core.invertible import Invertible, Result
-from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, require_divisible
 
 
@@ -12,8 +12,8 @@ class Squeeze(Invertible):
 
     .. math:: y_{c f^2 + i f + j,\ h,\ w} = x_{c,\ f h + i,\ f w + j} \qquad 0 \le i, j < f
 
-    The channels are ordered by channel, then by place in the patch, as in ``torch.nn.PixelUnshuffle``.
-    `ig.Inverse(ig.Squeeze(...))` upsamples.
+    The output is ordered by channel, then by position in the patch, as in ``torch.nn.PixelUnshuffle``.
+    ``ig.Inverse(ig.Squeeze(...))`` upsamples.
 
     Shape:
         ``x: (B, C, H, W) -> y: (B, 4C, H/2, W/2)`` for a factor of 2; signals and volumes likewise.
@@ -22,11 +22,12 @@ class Squeeze(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input, spatial sizes divisible by the factor.
-        factor: edge of the patch.
+        in_shapes: Shape of the input, with spatial sizes divisible by the factor.
+        factor: Edge length of the patches, at least 2. Default: 2.
 
     Raises:
-        GraphError: a size that the factor does not divide, or a vector.
+        GraphError: A spatial size is not divisible by the factor, the factor is below 2, or the input is a vector.
+        ArgumentError: The factor is not an int.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,
@@ -42,10 +43,7 @@ class Squeeze(Invertible):
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, factor: int = 2) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
-        if isinstance(factor, bool) or not isinstance(factor, int):
-            raise ArgumentError("Squeeze", f"factor={factor!r}", "factor must be an int")
-        if factor < 2:
-            raise GraphError("Squeeze", f"factor={factor}", "factor must be at least 2")
+        factor = require_count("Squeeze", "factor", factor, least=2)
         require_divisible(shape, factor, "Squeeze")
         self.factor = factor
         self.axes = len(shape) - 1

@@ -1,4 +1,4 @@
-"""Subnets: picklable factories of the networks that a layer's parameters come from."""
+"""Subnets: picklable factories of the networks that compute the parameters of a layer."""
 
 from invgraph.nets.attention import GatedAttention as GatedAttention
 from invgraph.nets.feedforward import MLP as MLP

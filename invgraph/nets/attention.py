@@ -1,4 +1,4 @@
-"""Gated convolutions and attention: the subnets of Flow++."""
+"""Subnets of gated convolutions and attention, as in Flow++."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.functional import silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Affine, Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Affine, Entry, affine, check_sizes, initialize, require_spatial
 from invgraph.nets.transformer import Attention, LayerNorm
 from invgraph.shapes import Shape, Tensors
 
 
 class _GatedBlock(nn.Module):
-    """A gated convolution, then gated attention between positions, each added to its input and normed."""
+    """Gated convolution, then gated attention between positions, each added to its input and normalized."""
 
     def __init__(self, rank: int, width: int, heads: int, kernel: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class _GatedAttention(Subnet):
         self.position = nn.Parameter(torch.empty(width, *x_shape[1:]))
         nn.init.normal_(self.position, std=0.01)
         self.blocks = nn.Sequential(*(_GatedBlock(rank, width, heads, kernel) for _ in range(blocks)))
-        self.last: Affine = start(affine(rank, width, out, kernel), zero=True)
+        self.last: Affine = initialize(affine(rank, width, out, kernel), zero=True)
 
     def precompute(self, cs: Tensors) -> Tensors:
         return self.entry.prepare(cs)
@@ -68,14 +68,19 @@ class _GatedAttention(Subnet):
 class GatedAttention(SubnetFactory):
     """Gated convolutions and self-attention between all positions, for signals, images and volumes of fixed size.
 
-    Each block is a gated convolution and gated attention, with layer norms over the channels of each position.
-    Xavier start, last layer zero. Attention costs memory quadratic in the number of positions: use it on few of them.
+    Each block is a gated convolution and gated attention, with layer norms over the channels of each position. Weights
+    are Xavier-initialized, those of the last layer are zero. The memory of attention is quadratic in the number of
+    positions, so use it at low resolutions.
 
     Arguments:
-        hidden: channels, a multiple of ``heads``.
-        blocks: how many blocks.
-        heads: of the attention.
-        kernel: size of the kernels, odd.
+        hidden: Number of channels, a multiple of ``heads``.
+        blocks: Number of blocks. Default: 2.
+        heads: Number of attention heads. Default: 4.
+        kernel: Kernel size, odd. Default: 3.
+
+    Raises:
+        GraphError: An argument is out of range, or the data are vectors.
+        ArgumentError: An argument is not an int.
 
     References:
         J. Ho, X. Chen, A. Srinivas, Y. Duan, P. Abbeel, "Flow++: Improving Flow-Based Generative Models with
@@ -96,9 +101,7 @@ class GatedAttention(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "blocks", "heads"):
-            require_size("GatedAttention", name, getattr(self, name))
-        require_odd("GatedAttention", self.kernel)
+        check_sizes(self, "hidden", "blocks", "heads", "kernel")
         if self.hidden % self.heads:
             given = f"hidden={self.hidden}, heads={self.heads}"
             raise GraphError("GatedAttention", given, "hidden must be a multiple of heads")
@@ -108,5 +111,5 @@ class GatedAttention(SubnetFactory):
         return _GatedAttention(x_shape, cond_shapes, self.hidden, self.blocks, self.heads, self.kernel, channels_out)
 
     def __call__(self, channels_in: int, channels_out: int) -> Subnet:
-        advice = "its positions are learned, so it must know the data's shape: use it as subnet= of a layer, or build()"
+        advice = "it must know the data's shape: pass it as subnet= to a layer, or call build()"
         raise GraphError("GatedAttention", f"channels {channels_in} -> {channels_out} alone", advice)

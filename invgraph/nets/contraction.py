@@ -1,4 +1,4 @@
-"""A network that contracts: what residual flows are made of."""
+"""Contractive network, used by residual flows."""
 
 from __future__ import annotations
 
@@ -19,19 +19,27 @@ _SQUARINGS = 6
 
 
 class Linearization(NamedTuple):
-    """Where a network was evaluated: its weights there, and the slopes of the activations."""
+    """Linearization of a network at a point: its weights, and the derivatives of its activations."""
 
     weights: Tensors
     slopes: Tensors
 
 
 class Contraction(Subnet):
-    r"""Fully connected layers or convolutions of which the Lipschitz constant in x stays below a bound.
+    r"""Fully connected layers or convolutions whose Lipschitz constant with respect to x stays below a bound.
 
     Each weight W is divided by :math:`\max(1, \sigma(W) / c)`, where sigma is an upper bound of its largest singular
-    value, from powers of :math:`W^\top W` (never below it, a few per cent above; a function of W alone, no state). The
-    activation is :math:`\text{silu}(x) / 1.1`, which is smooth and has slopes below 1. Conditions enter in the first
-    layer, without a bound.
+    value, at most a few per cent too large. It is computed from powers of :math:`W^\top W`, so it depends on W only and
+    needs no state. The activation is :math:`\text{silu}(x) / 1.1`, which is smooth and has derivatives below 1. The
+    conditions are added after the first weight and are not bounded.
+
+    Arguments:
+        x_shape: Shape of the data.
+        cond_shapes: Shapes of the conditions.
+        hidden: Width of the hidden layers.
+        layers: Number of hidden layers.
+        kernel: Kernel size of the convolutions.
+        bound: Bound of the Lipschitz constant.
     """
 
     def __init__(
@@ -61,42 +69,42 @@ class Contraction(Subnet):
         return () if total is None else (total,)
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        return self.run(x, given, self.bounded())
+        return self.run(x, given, self.bounded_weights())
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
         return self.weights[-1], self.biases[-1]
 
-    def bounded(self) -> Tensors:
-        """The weights, divided so that the network contracts."""
-        # A convolution's norm is at most that of its matrix from patches to pixels, times the root of the taps.
+    def bounded_weights(self) -> Tensors:
+        """Return the weights, scaled so that the Lipschitz constant of the network stays below its bound."""
+        # The norm of a convolution is at most that of its matrix from patches to pixels, times the root of its taps.
         taps = math.sqrt(self.kernel**self.axes)
         return tuple(w / (norm_bound(w.flatten(1)) * (taps / self.each)).clamp_min(1) for w in self.weights)
 
     def run(self, x: Tensor, given: Tensors, weights: Tensors) -> Tensor:
-        """The output, for weights that :meth:`bounded` returned."""
-        return self._walk(x, given, weights)[0]
+        """Return the output, for the weights that :meth:`bounded_weights` returned."""
+        return self._run_layers(x, given, weights)[0]
 
     def linearize(self, x: Tensor, given: Tensors, weights: Tensors) -> tuple[Tensor, Linearization]:
-        """The output, and what :meth:`push` needs."""
-        out, hidden = self._walk(x, given, weights)
+        """Return the output, and the linearization at x that :meth:`push` takes."""
+        out, hidden = self._run_layers(x, given, weights)
         return out, Linearization(weights, tuple(_slope(h) for h in hidden))
 
     def push(self, v: Tensor, at: Linearization) -> Tensor:
-        """Jacobian times vector, for each sample."""
+        """Return the product of Jacobian and vector, for each sample."""
         for index, weight in enumerate(at.weights):
             v = self._apply_weight(v if index == 0 else v * at.slopes[index - 1], weight)
         return v
 
     def jacobian(self, at: Linearization, shape: Shape) -> Tensor:
-        """The whole Jacobian of each sample, ``(B, D, D)``."""
+        """Return the whole Jacobian of each sample, ``(B, D, D)``."""
         dims, batch, weight = math.prod(shape), at.slopes[0].shape[0], at.weights[0]
         basis = torch.eye(dims, dtype=weight.dtype, device=weight.device).view(dims, 1, *shape)
         slopes = tuple(slope.expand(dims, *slope.shape).flatten(0, 1) for slope in at.slopes)
         columns = self.push(basis.expand(dims, batch, *shape).flatten(0, 1), Linearization(at.weights, slopes))
         return columns.view(dims, batch, dims).permute(1, 2, 0)
 
-    def _walk(self, x: Tensor, given: Tensors, weights: Tensors) -> tuple[Tensor, list[Tensor]]:
-        """The output, and the values before each activation."""
+    def _run_layers(self, x: Tensor, given: Tensors, weights: Tensors) -> tuple[Tensor, list[Tensor]]:
+        """Return the output, and the inputs of the activations."""
         h, hidden = x, []
         for index, weight in enumerate(weights):
             if index:
@@ -115,15 +123,16 @@ class Contraction(Subnet):
 
 
 def _slope(h: Tensor) -> Tensor:
-    """Derivative of the activation."""
+    """Return the derivative of the activation."""
     s = torch.sigmoid(h)
     return s * (1 + h * (1 - s)) / _SLOPE
 
 
 def norm_bound(matrix: Tensor) -> Tensor:
-    r"""An upper bound of the largest singular value, within a factor of :math:`\text{rank}^{1/128}`.
+    r"""Return an upper bound of the largest singular value, tight up to a factor of :math:`\text{rank}^{1/128}`.
 
-    Frobenius norms of :math:`(W W^\top)^{2^k}`, rescaled on the way so that nothing overflows (Gram iteration).
+    It is a root of the Frobenius norm of :math:`(W W^\top)^{2^k}`, which is rescaled in each squaring to avoid overflow
+    (Gram iteration).
     """
     m = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
     tiny = torch.finfo(m.dtype).tiny

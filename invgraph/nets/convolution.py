@@ -1,4 +1,4 @@
-"""Convolutions that keep the spatial size, and are quick to few channels too."""
+"""Convolutions that keep the spatial size, with a faster path for few output channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from invgraph.fused.in_place import returns_fresh
 
 
 class _SameSize(nn.Module):
-    """Zero padding of half a kernel, no stride."""
+    """Mixin of convolutions with zero padding of half a kernel and no stride."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if prefers_shifted_sum(x, weight, bias):
@@ -19,17 +19,17 @@ class _SameSize(nn.Module):
 
 @returns_fresh
 class Conv1d(_SameSize, nn.Conv1d):
-    """A convolution of signals."""
+    """Convolution of signals."""
 
 
 @returns_fresh
 class Conv2d(_SameSize, nn.Conv2d):
-    """A convolution of images."""
+    """Convolution of images."""
 
 
 @returns_fresh
 class Conv3d(_SameSize, nn.Conv3d):
-    """A convolution of volumes."""
+    """Convolution of volumes."""
 
 
 CONVOLUTIONS = (Conv1d, Conv2d, Conv3d)

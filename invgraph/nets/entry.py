@@ -1,4 +1,4 @@
-"""What all subnets share: the first layer, which takes data and conditions apart, and the start of the weights."""
+"""Parts common to all subnets: the first layer, which takes data and conditions, and the initial weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from invgraph.arguments import require_count
 from invgraph.core.given import add_rows
-from invgraph.core.subnet import Subnet, spread_vector
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.core.subnet import Subnet, SubnetFactory, spread_vector
+from invgraph.errors import GraphError
 from invgraph.fused.in_place import is_overwritable
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.shapes import Shape, Tensors
@@ -16,40 +17,35 @@ from invgraph.shapes import Shape, Tensors
 Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def require_size(where: str, name: str, value: object, least: int = 1) -> None:
-    """Refuse what is not an int of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentError(where, f"{name}={value!r}", f"{name} must be an int")
-    if value < least:
-        raise GraphError(where, f"{name}={value}", f"{name} must be at least {least}")
-
-
-def require_odd(where: str, kernel: int) -> None:
-    """Refuse kernels that can't keep the spatial size."""
-    require_size(where, "kernel", kernel)
-    if kernel % 2 == 0:
-        raise GraphError(where, f"kernel={kernel}", "kernel must be odd, to keep the spatial size")
+def check_sizes(factory: SubnetFactory, *names: str) -> None:
+    """Replace fields of a frozen factory by plain ints of at least 1; a ``kernel`` must be odd as well."""
+    where = type(factory).__name__
+    for name in names:
+        size = require_count(where, name, getattr(factory, name))
+        if name == "kernel" and size % 2 == 0:
+            raise GraphError(where, f"kernel={size}", "kernel must be odd, to keep the spatial size")
+        object.__setattr__(factory, name, size)
 
 
 def require_spatial(where: str, shape: Shape) -> None:
-    """Refuse vectors, and more than three spatial axes."""
+    """Refuse shapes without spatial axes, or with more than three."""
     if not 2 <= len(shape) <= 4:
         advice = f"{where} works on signals (C, L), images (C, H, W) and volumes; for vectors use nets.ResidualMLP"
         raise GraphError(where, f"data of shape {shape}", advice)
 
 
 def affine(rank: int, channels_in: int, channels_out: int, kernel: int = 1, bias: bool = True) -> Affine:
-    """A linear layer for vectors (rank 1), else a convolution that keeps the spatial size; Xavier's start."""
+    """Return a linear layer for vectors (rank 1), or a convolution that keeps the spatial size; Xavier-initialized."""
     layer: Affine
     if rank == 1:
         layer = nn.Linear(channels_in, channels_out, bias=bias)
     else:
         layer = CONVOLUTIONS[rank - 2](channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
-    return start(layer)
+    return initialize(layer)
 
 
-def start(layer: Affine, zero: bool = False) -> Affine:
-    """Xavier's weights, or zeros; zero biases."""
+def initialize(layer: Affine, zero: bool = False) -> Affine:
+    """Set the weights of a layer by Xavier's rule, or to zero, and its biases to zero; return the layer."""
     if zero:
         nn.init.zeros_(layer.weight)
     else:
@@ -60,7 +56,7 @@ def start(layer: Affine, zero: bool = False) -> Affine:
 
 
 class Entry(Subnet):
-    """The first layer of a subnet: ``W_x x + sum of W_c c + b``; conditions that are vectors are added everywhere."""
+    """First layer of a subnet, ``W_x x + sum of W_c c + b``; vector conditions are added at every position."""
 
     broadcasts = True
 
@@ -78,7 +74,7 @@ class Entry(Subnet):
 
 
 def sum_of_conditions(layers: nn.ModuleList, cs: Tensors, ndim: int) -> Tensors:
-    """Return the sum of what linear layers make of the conditions; vectors get axes of size one, up to ``ndim``."""
+    """Return the sum of linear layers applied to the conditions; vectors get axes of size one, up to ``ndim``."""
     total: Tensor | None = None
     for layer, c in zip(layers, cs, strict=True):
         part = spread_vector(layer(c), ndim)
@@ -87,5 +83,5 @@ def sum_of_conditions(layers: nn.ModuleList, cs: Tensors, ndim: int) -> Tensors:
 
 
 def add_conditions(layer: nn.Module, h: Tensor, given: Tensors) -> Tensor:
-    """Add to a layer's result what comes from the conditions, if there are any."""
+    """Add the contribution of the conditions, if there are any, to a layer's result ``h``."""
     return add_rows(h, given[0], in_place=is_overwritable(layer)) if given else h

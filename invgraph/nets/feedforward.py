@@ -1,4 +1,4 @@
-"""Subnets that keep data and conditions apart: first layer ``W_x x + W_c c``, last layer zero."""
+"""Fully connected and convolutional subnets: first layer ``W_x x + W_c c``, last layer zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from invgraph.errors import GraphError
 from invgraph.fused.in_place import relu_after
 from invgraph.fused.mlp import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
-from invgraph.nets.entry import add_conditions, require_odd, require_size, start, sum_of_conditions
+from invgraph.nets.entry import add_conditions, check_sizes, initialize, sum_of_conditions
 from invgraph.shapes import Shape, Tensors
 
 
@@ -28,7 +28,7 @@ class _Dense(Subnet):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.conditions = nn.ModuleList(nn.Linear(shape[0], sizes[1], bias=False) for shape in cond_shapes)
         for layer in (*self.layers, *self.conditions):
-            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+            initialize(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
     def precompute(self, cs: Tensors) -> Tensors:
         return sum_of_conditions(self.conditions, cs, 2)
@@ -46,7 +46,7 @@ register(_Dense, _linears)
 
 
 def run_layers(layers: nn.ModuleList, x: Tensor, given: Tensors) -> Tensor:
-    """Run layers with ReLU between them; what comes from the conditions is added to the first one's output."""
+    """Run layers with ReLU between them; the contribution of the conditions is added to the first one's output."""
     before, *others = layers
     h = add_conditions(before, before(x), given)
     for layer in others:
@@ -76,7 +76,7 @@ class _Convolutional(Subnet):
             for shape in cond_shapes
         )
         for layer in (*self.layers, *self.conditions):
-            start(cast(nn.Linear, layer), zero=layer is self.layers[-1])
+            initialize(cast(nn.Linear, layer), zero=layer is self.layers[-1])
 
     def precompute(self, cs: Tensors) -> Tensors:
         return sum_of_conditions(self.conditions, cs, self.rank + 1)
@@ -89,11 +89,16 @@ class _Convolutional(Subnet):
 class MLP(SubnetFactory):
     """Fully connected subnets for vectors: ``layers`` hidden layers of ``hidden`` units, ReLU.
 
-    The paper's MNIST subnet is ``MLP(hidden=512)``. Xavier start, last layer zero (paper, 3.4).
+    The paper's MNIST subnet is ``MLP(hidden=512)``. Weights are Xavier-initialized, those of the last layer are zero
+    (paper, 3.4).
 
     Arguments:
-        hidden: width of the hidden layers.
-        layers: how many hidden layers.
+        hidden: Width of the hidden layers.
+        layers: Number of hidden layers. Default: 1.
+
+    Raises:
+        GraphError: An argument is out of range, or data or conditions are not vectors.
+        ArgumentError: An argument is not an int.
 
     Example:
         >>> import torch, invgraph as ig
@@ -106,8 +111,7 @@ class MLP(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        require_size("MLP", "hidden", self.hidden)
-        require_size("MLP", "layers", self.layers)
+        check_sizes(self, "hidden", "layers")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
@@ -124,13 +128,17 @@ class MLP(SubnetFactory):
 class ConvNet(SubnetFactory):
     """Convolutional subnets for signals, images and volumes: ``layers`` hidden convolutions, ReLU.
 
-    Conditions of the data's spatial size go through a convolution of their own, vectors are added at every position.
-    Xavier start, last layer zero (paper, 3.4).
+    Each condition of the data's spatial size has its own first convolution; vectors are added at every position.
+    Weights are Xavier-initialized, those of the last layer are zero (paper, 3.4).
 
     Arguments:
-        hidden: channels of the hidden layers.
-        kernel: size of the kernels, odd.
-        layers: how many hidden layers.
+        hidden: Number of channels of the hidden layers.
+        kernel: Kernel size, odd. Default: 3.
+        layers: Number of hidden layers. Default: 1.
+
+    Raises:
+        GraphError: An argument is out of range, or the data are vectors.
+        ArgumentError: An argument is not an int.
 
     Example:
         >>> import torch, invgraph as ig
@@ -144,9 +152,7 @@ class ConvNet(SubnetFactory):
     layers: int = 1
 
     def __post_init__(self) -> None:
-        require_size("ConvNet", "hidden", self.hidden)
-        require_size("ConvNet", "layers", self.layers)
-        require_odd("ConvNet", self.kernel)
+        check_sizes(self, "hidden", "layers", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         if not 2 <= len(x_shape) <= 4:

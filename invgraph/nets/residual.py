@@ -11,12 +11,12 @@ from torch.nn.functional import silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Entry, affine, check_sizes, initialize, require_spatial
 from invgraph.shapes import Shape, Tensors
 
 
 class ResidualBlock(nn.Module):
-    """``h + W_2 silu(W_1 silu(h))``."""
+    """Residual block ``h + W_2 silu(W_1 silu(h))``."""
 
     def __init__(self, rank: int, width: int, kernel: int = 1) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
 
 
 class _Residual(Subnet):
-    """An entry, residual blocks, and a last layer that starts at zero."""
+    """Entry layer, residual blocks, and a last layer initialized to zero."""
 
     broadcasts = True
 
@@ -39,7 +39,7 @@ class _Residual(Subnet):
         rank = len(x_shape)
         self.entry = Entry(x_shape, cond_shapes, width, kernel)
         self.blocks = nn.Sequential(*(ResidualBlock(rank, width, kernel) for _ in range(blocks)))
-        self.last = start(affine(rank, width, out, kernel), zero=True)
+        self.last = initialize(affine(rank, width, out, kernel), zero=True)
 
     def precompute(self, cs: Tensors) -> Tensors:
         return self.entry.prepare(cs)
@@ -51,13 +51,17 @@ class _Residual(Subnet):
 
 @dataclass(frozen=True)
 class ResidualMLP(SubnetFactory):
-    """Fully connected residual subnets for vectors, SiLU: smooth, so that they also serve as the field of an ODE.
+    """Fully connected residual subnets for vectors, with SiLU; they are smooth, so they suit an ODE's vector field.
 
-    Xavier start, last layer zero.
+    Weights are Xavier-initialized, those of the last layer are zero.
 
     Arguments:
-        hidden: width.
-        blocks: how many residual blocks of two layers.
+        hidden: Width of the layers.
+        blocks: Number of residual blocks, each of two layers. Default: 2.
+
+    Raises:
+        GraphError: An argument is out of range, or data or conditions are not vectors.
+        ArgumentError: An argument is not an int.
 
     References:
         K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,
@@ -74,8 +78,7 @@ class ResidualMLP(SubnetFactory):
     blocks: int = 2
 
     def __post_init__(self) -> None:
-        require_size("ResidualMLP", "hidden", self.hidden)
-        require_size("ResidualMLP", "blocks", self.blocks)
+        check_sizes(self, "hidden", "blocks")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         for kind, shape in (("data", x_shape), *(("a condition", shape) for shape in cond_shapes)):
@@ -90,14 +93,19 @@ class ResidualMLP(SubnetFactory):
 
 @dataclass(frozen=True)
 class ResidualConvNet(SubnetFactory):
-    """Convolutional residual subnets for signals, images and volumes, SiLU.
+    """Convolutional residual subnets for signals, images and volumes, with SiLU.
 
-    Xavier start, last layer zero. No normalisation: nothing depends on the rest of the batch.
+    Weights are Xavier-initialized, those of the last layer are zero. There is no normalization, so samples of a batch
+    are independent of each other.
 
     Arguments:
-        hidden: channels.
-        blocks: how many residual blocks of two convolutions.
-        kernel: size of the kernels, odd.
+        hidden: Number of channels of the layers.
+        blocks: Number of residual blocks, each of two convolutions. Default: 2.
+        kernel: Kernel size, odd. Default: 3.
+
+    Raises:
+        GraphError: An argument is out of range, or the data are vectors.
+        ArgumentError: An argument is not an int.
 
     References:
         K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,
@@ -115,9 +123,7 @@ class ResidualConvNet(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "blocks"):
-            require_size("ResidualConvNet", name, getattr(self, name))
-        require_odd("ResidualConvNet", self.kernel)
+        check_sizes(self, "hidden", "blocks", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         require_spatial("ResidualConvNet", x_shape)

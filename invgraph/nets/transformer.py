@@ -1,4 +1,4 @@
-"""Transformer blocks over tokens, whole sequences at once or one token at a time with a cache."""
+"""Transformer blocks, for whole sequences at once or for one token at a time with a cache."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from torch.nn.functional import gelu
 
 
 class LayerNorm(nn.LayerNorm):
-    """Torch's, for tokens of any size: the squares of numbers from 1e19 on would not fit into float32."""
+    """Layer norm for tokens of any magnitude: squares of values above 1e19 would overflow in float32."""
 
     def forward(self, input: Tensor) -> Tensor:
-        # A token's norm does not depend on its scale. Ordinary ones are divided by 1, which changes no bit.
+        # The result does not depend on a token's scale. Ordinary tokens are divided by 1, which is exact.
         largest = input.detach().abs().amax(-1, keepdim=True)
         normed: Tensor = super().forward(input / torch.where(largest > 1e6, largest, 1.0))
         return normed
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens so far, ``(B, heads, T, width / heads)`` each."""
+    """Keys and values of the tokens so far, each of shape ``(B, heads, tokens, width / heads)``."""
 
     keys: Tensor
     values: Tensor
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``causal``: each token sees itself and earlier ones.
+    """Multi-head self-attention.
 
-    Written out rather than through ``scaled_dot_product_attention``, whose fused kernels have neither a second
-    derivative nor a batching rule for ``torch.func``.
+    It does not use ``scaled_dot_product_attention``, whose fused kernels support neither second derivatives nor
+    ``torch.func.vmap``.
+
+    Arguments:
+        width: Width of the tokens, a multiple of ``heads``.
+        heads: Number of attention heads.
+        causal: True if each token attends only to itself and earlier ones.
     """
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
@@ -52,7 +57,7 @@ class Attention(nn.Module):
         return self._merge(scores.softmax(-1) @ v)
 
     def step(self, h: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """The output for one more token ``(B, 1, width)``, and the cache with it."""
+        """Return the output for one more token, ``(B, 1, width)``, and the cache that includes it."""
         q, k, v = self._split(h)
         if cache is not None:
             k, v = torch.cat((cache.keys, k), dim=2), torch.cat((cache.values, v), dim=2)
@@ -71,7 +76,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a two-layer network for each token, each after a layer norm and added to its input."""
+    """Pre-norm transformer block: attention, then a two-layer network for each token.
+
+    Arguments:
+        width: Width of the tokens, a multiple of ``heads``.
+        heads: Number of attention heads.
+        causal: True if each token attends only to itself and earlier ones.
+    """
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
@@ -83,13 +94,13 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self._think(h + self.attention(self.norms[0](h)))
+        return self._feed_forward(h + self.attention(self.norms[0](h)))
 
     def step(self, h: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
-        """The output for one more token ``(B, 1, width)``, and the cache with it."""
+        """Return the output for one more token, ``(B, 1, width)``, and the cache that includes it."""
         seen, cache = self.attention.step(self.norms[0](h), cache)
-        return self._think(h + seen), cache
+        return self._feed_forward(h + seen), cache
 
-    def _think(self, h: Tensor) -> Tensor:
-        thought: Tensor = self.narrow(gelu(self.widen(self.norms[1](h))))
-        return h + thought
+    def _feed_forward(self, h: Tensor) -> Tensor:
+        change: Tensor = self.narrow(gelu(self.widen(self.norms[1](h))))
+        return h + change

@@ -1,4 +1,4 @@
-"""U-Nets as subnets: a wide field of view for the price of a few convolutions."""
+"""U-Net subnets: a large receptive field at the cost of a few convolutions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.functional import interpolate, silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Entry, affine, require_odd, require_size, require_spatial, start
+from invgraph.nets.entry import Entry, affine, check_sizes, initialize, require_spatial
 from invgraph.nets.residual import ResidualBlock
 from invgraph.shapes import Shape, Tensors
 
 
 class _UNet(Subnet):
-    """Down by averaging, up by repeating; on each level of the way up the features of the way down are joined."""
+    """U-Net that downsamples by averaging, upsamples by repeating, and concatenates skip connections."""
 
     broadcasts = True
 
@@ -34,7 +34,7 @@ class _UNet(Subnet):
         self.bottom = ResidualBlock(rank, widths[-1], kernel)
         self.narrow = nn.ModuleList(affine(rank, 3 * w, w) for w in widths[:-1])
         self.up = nn.ModuleList(ResidualBlock(rank, w, kernel) for w in widths[:-1])
-        self.last = start(affine(rank, width, out, kernel), zero=True)
+        self.last = initialize(affine(rank, width, out, kernel), zero=True)
 
     def precompute(self, cs: Tensors) -> Tensors:
         return self.entry.prepare(cs)
@@ -45,15 +45,15 @@ class _UNet(Subnet):
         for block, widen in zip(self.down, self.widen, strict=True):
             h = block(h)
             kept.append(h)
-            h = widen(_halved(h))
+            h = widen(_halve(h))
         h = self.bottom(h)
         for block, narrow, skip in zip(reversed(self.up), reversed(self.narrow), reversed(kept), strict=True):
             h = block(narrow(torch.cat((interpolate(h, scale_factor=2), skip), dim=1)))
         return cast(Tensor, self.last(silu(h)))
 
 
-def _halved(h: Tensor) -> Tensor:
-    """Averages of two neighbours along every axis (pooling kernels lack some dtypes)."""
+def _halve(h: Tensor) -> Tensor:
+    """Average pairs of neighbours along every spatial axis (torch's pooling lacks some dtypes)."""
     for axis in range(2, h.ndim):
         h = h.unflatten(axis, (-1, 2)).mean(axis + 1)
     return h
@@ -63,12 +63,17 @@ def _halved(h: Tensor) -> Tensor:
 class UNet(SubnetFactory):
     """U-Net subnets for signals, images and volumes whose sizes are divisible by ``2 ** levels``.
 
-    Xavier start, last layer zero. Conditions of the data's spatial size, and vectors, enter in the first layer.
+    Conditions are vectors or have the data's spatial size; the first layer reads them. Weights are Xavier-initialized,
+    those of the last layer are zero.
 
     Arguments:
-        hidden: channels at full resolution; doubled on each level.
-        levels: how often the spatial size is halved.
-        kernel: size of the kernels, odd.
+        hidden: Number of channels at full resolution, doubled at each level.
+        levels: Number of times the spatial size is halved. Default: 2.
+        kernel: Kernel size, odd. Default: 3.
+
+    Raises:
+        GraphError: An argument is out of range, or the data are vectors or of sizes that are not divisible.
+        ArgumentError: An argument is not an int.
 
     References:
         O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,
@@ -87,9 +92,7 @@ class UNet(SubnetFactory):
     kernel: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "levels"):
-            require_size("UNet", name, getattr(self, name))
-        require_odd("UNet", self.kernel)
+        check_sizes(self, "hidden", "levels", "kernel")
 
     def build(self, x_shape: Shape, cond_shapes: tuple[Shape, ...], channels_out: int) -> Subnet:
         require_spatial("UNet", x_shape)

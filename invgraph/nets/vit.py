@@ -1,4 +1,4 @@
-"""Vision transformers as subnets: couplings as in Jet."""
+"""Vision-transformer subnets, as in Jet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import require_size, require_spatial, start
+from invgraph.nets.entry import check_sizes, initialize, require_spatial
 from invgraph.nets.transformer import Block, LayerNorm
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors
 
 
 class _ViT(Subnet):
-    """Tokens from patches of data and conditions, transformer blocks, patches from tokens."""
+    """Vision transformer whose tokens are embedded patches of data and conditions."""
 
     broadcasts = True
 
@@ -29,13 +29,13 @@ class _ViT(Subnet):
         super().__init__()
         self.patch, self.out_shape = patch, (out, *x_shape[1:])
         tokens = math.prod(grid("ViT", x_shape, patch))
-        self.data = start(nn.Linear(patch_size(x_shape, patch), width))
+        self.data = initialize(nn.Linear(patch_size(x_shape, patch), width))
         sizes = (shape[0] if len(shape) == 1 else patch_size(shape, patch) for shape in cond_shapes)
-        self.conditions = nn.ModuleList(start(nn.Linear(size, width, bias=False)) for size in sizes)
+        self.conditions = nn.ModuleList(initialize(nn.Linear(size, width, bias=False)) for size in sizes)
         self.position = nn.Parameter(torch.empty(tokens, width))
         nn.init.normal_(self.position, std=0.02)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)), LayerNorm(width))
-        self.last = start(nn.Linear(width, patch_size(self.out_shape, patch)), zero=True)
+        self.last = initialize(nn.Linear(width, patch_size(self.out_shape, patch)), zero=True)
 
     def precompute(self, cs: Tensors) -> Tensors:
         total: Tensor = self.position
@@ -51,17 +51,22 @@ class _ViT(Subnet):
 
 @dataclass(frozen=True)
 class ViT(SubnetFactory):
-    """Vision-transformer subnets for signals, images and volumes of fixed size: the couplings of Jet.
+    """Vision-transformer subnets for signals, images and volumes of fixed size.
 
-    ``Coupling(transform=Affine(), subnet=nets.ViT(width=256, depth=4))`` is a transformer coupling. Patches are
-    embedded linearly, learned positions added, then come pre-norm transformer blocks. Conditions of the data's spatial
-    size are cut into patches too, vectors are added to every token. Xavier start, last layer zero.
+    ``Coupling(transform=Affine(), subnet=nets.ViT(width=256, depth=4))`` is the coupling of Jet. Patches are embedded
+    linearly, learned position embeddings are added, and pre-norm transformer blocks follow. Conditions of the data's
+    spatial size are cut into patches as well; vectors are added to every token. Weights are Xavier-initialized, those
+    of the last layer are zero.
 
     Arguments:
-        width: of the tokens, a multiple of ``heads``.
-        depth: how many transformer blocks.
-        heads: of the attention.
-        patch: edge of the patches; the spatial sizes must be divisible by it.
+        width: Width of the tokens, a multiple of ``heads``.
+        depth: Number of transformer blocks. Default: 4.
+        heads: Number of attention heads. Default: 4.
+        patch: Edge length of the patches, which must divide the spatial sizes. Default: 2.
+
+    Raises:
+        GraphError: An argument is out of range, or the data are vectors or of sizes that are not divisible.
+        ArgumentError: An argument is not an int.
 
     References:
         A. Kolesnikov, A. S. Pinto, M. Tschannen, "Jet: A Modern Transformer-Based Normalizing Flow", 2024,
@@ -83,8 +88,7 @@ class ViT(SubnetFactory):
     patch: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "heads", "patch"):
-            require_size("ViT", name, getattr(self, name))
+        check_sizes(self, "width", "depth", "heads", "patch")
         if self.width % self.heads:
             raise GraphError("ViT", f"width={self.width}, heads={self.heads}", "width must be a multiple of heads")
 
@@ -93,5 +97,5 @@ class ViT(SubnetFactory):
         return _ViT(x_shape, cond_shapes, self.width, self.depth, self.heads, self.patch, channels_out)
 
     def __call__(self, channels_in: int, channels_out: int) -> Subnet:
-        advice = "its positions are learned, so it must know the data's shape: use it as subnet= of a layer, or build()"
+        advice = "it must know the data's shape: pass it as subnet= to a layer, or call build()"
         raise GraphError("ViT", f"channels {channels_in} -> {channels_out} alone", advice)

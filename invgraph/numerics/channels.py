@@ -29,7 +29,9 @@ def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
     number = as_number(where, "split", split)
     given = f"split={number} of {channels} channels"
     if channels < 2:
-        raise GraphError(where, f"input of shape {shape}", "a coupling needs at least 2 channels")
+        others = "Squeeze moves positions into channels, MaskedCoupling splits the positions"
+        other = others if len(shape) > 1 else "take Elementwise for one number"
+        raise GraphError(where, f"input of shape {shape}", f"a coupling needs at least 2 channels: {other}")
     if isinstance(number, float) and not 0 < number < 1:
         raise GraphError(where, given, "split must be a fraction in (0, 1) or a number of channels")
     first = int(channels * number) if isinstance(number, float) else number

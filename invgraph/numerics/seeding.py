@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from invgraph.arguments import require_seed
+
 
 def generator(seed: int) -> torch.Generator:
     """Return a new generator on the CPU, because generators of other devices draw other numbers."""
@@ -23,3 +25,8 @@ def settled(constant: Tensor) -> Tensor:
     """Move a constant to the default device and, if it is floating-point, to the default dtype."""
     dtype = torch.get_default_dtype() if constant.is_floating_point() else constant.dtype
     return constant.to(torch.get_default_device(), dtype)
+
+
+def start_seed(where: str, seed: object) -> int:
+    """Return the seed of what a layer draws when it is built; 0 for None, which a node replaces by one of its own."""
+    return 0 if seed is None else require_seed(where, seed)

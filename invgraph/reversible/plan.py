@@ -1,4 +1,4 @@
-"""The order in which the reversible runner's backward pass rebuilds values and takes gradients."""
+"""Order in which the backward pass of the reversible runner rebuilds values and computes gradients."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from invgraph.graph.schedule import Schedule, Step
 
 
 class Stage(NamedTuple):
-    """One thing that the backward pass does: see :func:`plan`.
+    """Step of the backward pass, for one node.
 
     Attributes:
-        kind: "undo", "rebuild", "again", "feature" or "feature gradient".
-        step: The node.
+        kind: One of "undo" (rebuild the inputs of a layer from its outputs, and compute gradients), "rebuild" (only
+            rebuild the inputs), "again" (compute gradients from inputs that are known already), "feature" (compute the
+            outputs of a feature node) and "feature gradient".
+        step: Step of the schedule that runs the node.
     """
 
     kind: str
@@ -20,11 +22,11 @@ class Stage(NamedTuple):
 
 
 def plan(schedule: Schedule) -> tuple[Stage, ...]:
-    """Return what the backward pass of a direction does, in order.
+    """Return the stages of the backward pass of a direction, in order.
 
-    Gradients go against the call's schedule: every reader of a value before its maker. A node conditioned on a value
-    inside the graph needs that value before the node that made it is undone: then the value's reader is rebuilt early
-    ("rebuild"), and its own gradient follows later from its known inputs ("again").
+    Gradients are computed in the reverse order of the schedule, so all readers of a value come before the node that
+    produces it. A node conditioned on a value inside the graph needs that value early: the layer that transforms the
+    value is then rebuilt ahead of its turn ("rebuild"), and its gradients are computed later ("again").
     """
     reader = {slot: step for step in schedule.steps if not step.feature for slot in step.inputs}
     feature = {slot: step for step in schedule.steps if step.feature for slot in step.outputs}
@@ -50,7 +52,7 @@ def _provide(
     early: set[Step],
     stages: list[Stage],
 ) -> None:
-    """Stages that make these slots known, without recursion: graphs may be deep."""
+    """Append stages until the values of these slots are known; iterative, because graphs may be deep."""
     waiting = list(slots)
     while waiting:
         slot = waiting[-1]

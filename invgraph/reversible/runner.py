@@ -1,4 +1,4 @@
-"""The reversible runner: training in constant memory, by rebuilding each node's inputs from its outputs."""
+"""Reversible runner: training in constant memory, by rebuilding each node's inputs from its outputs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
+from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.ports import Ports
 from invgraph.core.vjp import ParameterGrads
-from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph, require_graph
@@ -36,20 +37,20 @@ _WHERE = "reversible"
 
 @final
 class Reversible(Invertible):
-    """A graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
+    """Graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
 
     conditional = True
     arity = None
+    call_name = "graph"
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)
         super().__init__(graph.in_shapes, graph.cond_shapes)
-        if anchors is not None and (isinstance(anchors, bool) or not isinstance(anchors, int)):
-            raise ArgumentError(_WHERE, f"anchors={anchors!r}", "anchors must be an int or None")
-        if anchors is not None and anchors < 1:
-            raise GraphError(_WHERE, f"anchors={anchors}", "an anchor every k nodes: k is at least 1")
-        if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
-            raise GraphError(_WHERE, f"tolerance={tolerance!r}", "tolerance must be a positive number or None")
+        self.label = graph.label.replace("Graph", "Reversible", 1) if graph.label.startswith("Graph") else "Reversible"
+        anchors = None if anchors is None else require_count(_WHERE, "anchors", anchors)
+        tolerance = None if tolerance is None else as_number(_WHERE, "tolerance", tolerance)
+        if tolerance is not None and not tolerance > 0:
+            raise GraphError(_WHERE, f"tolerance={tolerance}", "tolerance must be a positive number or None")
         self.graph = graph
         self.tolerance = tolerance
         self.directions = (
@@ -99,26 +100,30 @@ class Reversible(Invertible):
 
 
 def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> Reversible:
-    """The graph as a module with the same call and parameters that trains in constant memory.
+    """Return a module that is called like the graph and has the same parameters, but trains in constant memory.
 
-    Forward keeps the outputs, conditions and inputs only. Backward walks the graph the other way: each node's inputs
-    are rebuilt from its outputs, the node runs again with gradients, and its activations are freed before the next
-    one's. A coupling's subnets are evaluated once for both. The inverse direction trains in the same way.
+    The forward pass stores only outputs, conditions and inputs. The backward pass visits the nodes in reverse order: it
+    rebuilds the inputs of a node from its outputs, runs the node again with gradients, and frees its activations before
+    it continues. The subnets of a coupling are evaluated once for both. The inverse direction trains in the same way.
 
-    A nested graph counts as one node; a :class:`~invgraph.FeatureNode` runs again once. Batch norm's running
-    statistics are updated once. Under autocast backward uses the forward's settings.
+    A nested graph counts as one node, and a :class:`~invgraph.FeatureNode` is run once more in the backward pass. The
+    backward pass uses the autocast settings of the forward pass, and does not update the statistics of batch norms.
 
     Arguments:
-        graph: any graph; it keeps working by itself, with the same parameters.
-        anchors: also keep the inputs of every k-th node, so that rounding can't build up over more than k inverses.
-        tolerance: the largest error of a rebuilt value, relative to the largest kept number, that is let pass. It is
-            checked at every anchor and at the inputs. None: no check, and no look at the data.
+        graph: Graph to train; it can still be called itself.
+        anchors: Interval k at which the inputs of nodes are stored as well, so that rounding errors accumulate over at
+            most k nodes. Default: None, to store no such inputs.
+        tolerance: Maximum relative reconstruction error before NumericsError is raised: the error of a rebuilt value
+            divided by the largest stored element. It is checked at every anchor and at the inputs. None disables the
+            check, which reads the data. Default: 1e-2.
 
     Raises:
-        GraphError: random numbers were drawn on the way (dropout in training mode), a layer other than batch norm
-            changed its buffers (spectral_norm in training mode), or a second derivative was asked for.
-        NumericsError: an output or condition was changed in place before backward, or a rebuilt value is further from
-            the kept one than the tolerance; the message names the node that lost most precision.
+        ArgumentError: An argument has the wrong type.
+        GraphError: ``anchors`` or ``tolerance`` is out of range; in a call, random values were drawn (dropout in
+            training mode), or a module other than a batch norm changed its buffers (spectral_norm in training mode); in
+            the backward pass, second derivatives were requested.
+        NumericsError: An output or condition was modified in place before the backward pass, or the tolerance is
+            exceeded; the message names the node that loses most precision.
 
     References:
         A. N. Gomez, M. Ren, R. Urtasun, R. B. Grosse, "The Reversible Residual Network: Backpropagation Without
@@ -138,12 +143,12 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
 
 
 class Direction:
-    """One direction of a graph, and how its backward pass goes.
+    """One direction of a graph, with the plan of its backward pass.
 
     Arguments:
-        schedule: The direction.
-        opposite: The other one.
-        anchors: Keep the inputs of every k-th node; None: of no node.
+        schedule: Schedule of the direction.
+        opposite: Schedule of the opposite direction.
+        anchors: Interval at which the inputs of nodes are stored; None to store none.
     """
 
     def __init__(self, schedule: Schedule, opposite: Schedule, anchors: int | None) -> None:
@@ -155,7 +160,7 @@ class Direction:
         }
 
     def run(self, graph: Graph, values: Tensors, cs: Tensors) -> tuple[Tensors, Tensor, dict[Step, Tensors]]:
-        """Run the graph; return outputs, log-determinant, and the inputs of the anchors."""
+        """Run the graph, and return outputs, log-determinant, and the inputs of the anchors."""
         kept: dict[Step, Tensors] = {}
 
         def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
@@ -168,7 +173,15 @@ class Direction:
 
 
 class Call(NamedTuple):
-    """One call of the runner without its tensors: first the values, then the conditions, then the parameters."""
+    """Call of the runner without its tensors, which are values, conditions and parameters, in this order.
+
+    Attributes:
+        graph: Graph to run.
+        direction: Direction of the call.
+        tolerance: Maximum relative reconstruction error; None for no check.
+        values: Number of values.
+        conditions: Number of conditions.
+    """
 
     graph: Graph
     direction: Direction
@@ -178,7 +191,7 @@ class Call(NamedTuple):
 
 
 class _Reversible(torch.autograd.Function):
-    """The whole graph as one function: parameters are arguments, so that hooks on them (DDP) see their gradients."""
+    """Whole graph as one autograd function; parameters are arguments, so that hooks on them (DDP) see their grads."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -193,10 +206,10 @@ class _Reversible(torch.autograd.Function):
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
             raise GraphError(_WHERE, f"{changed}, whose buffers change at each call", advice)
         if not all(map(torch.equal, random, random_states(values[0]))):
-            advice = "dropout can't be run again with the same numbers: call .eval() on it, or train the plain graph"
+            advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError(_WHERE, "a node that draws random numbers", advice)
         ctx.call, ctx.anchors = call, list(kept)
-        # A call may return an argument as it is; a function may not.
+        # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
         ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
@@ -206,7 +219,7 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
-            advice = "second derivatives need stored activations: use the plain graph where create_graph=True"
+            advice = "second derivatives need stored activations: call the graph itself where create_graph=True"
             raise GraphError(_WHERE, "a double backward", advice)
         call: Call = ctx.call
         outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
@@ -236,6 +249,6 @@ def _saved(ctx: Any) -> Tensors:
     except RuntimeError as error:
         if "inplace" not in str(error):
             raise
-        advice = "an output, input, condition or parameter was changed in place before backward: change a copy"
-        raise NumericsError(_WHERE, "saved values that are no longer there", advice) from error
+        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
+        raise NumericsError(_WHERE, "saved tensors that were overwritten", advice) from error
     return saved

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from invgraph.testing.strategies import shapes as shapes
 else:
 
+    def __dir__() -> list[str]:
+        """The public names, among them those that are imported when first asked for."""
+        return ["NodeReport", "Report", "check_invertible", "graphs", "layers", "randomize", "shapes"]
+
     def __getattr__(name: str) -> Any:
         """Import the strategies on first use: they need hypothesis, and the rest does not."""
         if name not in ("graphs", "layers", "shapes"):

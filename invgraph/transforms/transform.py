@@ -8,6 +8,8 @@ from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
+from invgraph.errors import ArgumentError, GraphError
+
 Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One direction of a transform: result and log-determinant per sample, from data and parameters."""
 
@@ -43,3 +45,21 @@ class Transform(ABC):
     @abstractmethod
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
+
+
+def require_transform(where: str, transform: object) -> Transform:
+    """Return a transform; refuse anything else."""
+    if not isinstance(transform, Transform):
+        raise ArgumentError(where, f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
+    return transform
+
+
+def require_pointwise(where: str, transform: object) -> Transform:
+    """Return a transform that takes parameters and is pointwise, as autoregressive layers need; refuse any other."""
+    transform = require_transform(where, transform)
+    if not (transform.params_per_element and transform.pointwise):
+        problem = (
+            "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
+        )
+        raise GraphError(where, f"transform={transform!r}", f"this transform {problem}: use another one")
+    return transform

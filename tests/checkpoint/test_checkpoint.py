@@ -297,11 +297,11 @@ DIFFERENCES = {
               "+ node 'block'.subnets.0.0.module.0: Linear(in_features=5, out_features=9, bias=True)"),
     "class": ("- node 'mix': Permute((4,) -> (4,)) of x", "+ node 'mix': Orthogonal((4,) -> (4,)) of x"),
     "more": ("+ node 'norm': ActNorm((4,) -> (4,)) of mix", "- node 'block': Coupling(", "of mix | c", "of norm | c"),
-    "name": ("- node 'block': Coupling(", "+ node 'renamed': Coupling(", "- node 'nested': Graph(inner (4,) -> k (4,)) of "
-             "block", "+ node 'nested': Graph(inner (4,) -> k (4,)) of renamed"),
+    "name": ("- node 'block': Coupling(", "+ node 'renamed': Coupling(", "- node 'nested': Graph(z (4,) -> turn (4,)) "
+             "of block", "+ node 'nested': Graph(z (4,) -> turn (4,)) of renamed"),
     "wiring": ("+ node 'a': Flatten((4,) -> (4,)) of block", "of a", "+ the whole: Graph([x (4,), y (2, 2)] -> "
                "[nested (4,), b (4,)] | c (3,))"),
-    "nested": ("- node 'nested'.module.layers.turn: Permute", "+ node 'nested'.module.layers.turn: Orthogonal"),
+    "nested": ("- node 'nested'.layers.turn: Permute", "+ node 'nested'.layers.turn: Orthogonal"),
     "order of outputs": ("- the whole: Graph([x (4,), y (2, 2)] -> [nested (4,), flat (4,)] | c (3,))",
                          "+ the whole: Graph([x (4,), y (2, 2)] -> [flat (4,), nested (4,)] | c (3,))"),
 }  # fmt: skip

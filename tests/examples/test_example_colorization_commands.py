@@ -176,7 +176,7 @@ def test_colorize_refuses_what_is_no_colorizer(data, tmp_path):
 
     x = ig.InputNode(4, name="x")
     ig.save(tmp_path / "other.safetensors", ig.Graph(x, ig.Node(x, ig.Permute)))
-    with pytest.raises(ValueError, match="no saved colorizer"):
+    with pytest.raises(ValueError, match="not a saved colorizer"):
         load_colorizer(tmp_path / "other.safetensors", bedrooms_cinn.build)
 
 

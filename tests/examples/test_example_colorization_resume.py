@@ -35,7 +35,7 @@ def data(tmp_path):
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch):
     """The worker's changes to the module end with the test."""
-    monkeypatch.setattr(fitting, "LEAST", fitting.LEAST)
+    monkeypatch.setattr(fitting, "MIN_STEPS", fitting.MIN_STEPS)
     monkeypatch.setattr(fitting, "validate", fitting.validate)
 
 

@@ -47,7 +47,7 @@ def test_neither_side_is_favoured():
     for axis in (-1, -2):
         mirrored = joint_bilateral(ab.flip(axis), lightness.flip(axis)).flip(axis)
         torch.testing.assert_close(mirrored, expected, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="a window of 18 has no middle: take 19"):
+    with pytest.raises(ValueError, match="a window of 18 has no centre: use 19"):
         joint_bilateral(ab, lightness, window=18)
 
 

@@ -117,6 +117,14 @@ class TestData:
         pixels = torch.rand(3, 28, 28, dtype=torch.float64)
         torch.testing.assert_close(data.to_pixels(data.standardize(pixels))[:, 0], pixels, rtol=0, atol=1e-15)
 
+    def test_conditions_are_one_hot_with_mean_0_and_deviation_1(self):
+        conditions = data.condition(torch.arange(10))
+        assert conditions.argmax(1).tolist() == list(range(10))
+        assert conditions.dtype == torch.float32
+        assert conditions.unique().numel() == 2
+        torch.testing.assert_close(conditions.mean(0), torch.zeros(10), rtol=0, atol=1e-6)
+        torch.testing.assert_close(conditions.std(0, correction=0), torch.ones(10), rtol=0, atol=1e-6)
+
 
 def tiny_flow(seed=0):
     torch.manual_seed(seed)
@@ -176,7 +184,7 @@ class TestFigures:
     def test_the_loss_is_equation_6_and_nll_has_the_constant(self):
         flow = stirred(tiny_flow(), torch.float32)
         x, labels = torch.randn(6, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(6)
-        c = data.one_hot(labels)
+        c = data.condition(labels)
         z, log_det = flow.graph(x, c)
         by_hand = (0.5 * z.square().sum(1) - log_det).mean().item() / 784
         assert mnist_cinn.loss(flow, x, c).item() == pytest.approx(by_hand, abs=1e-6)
@@ -362,6 +370,60 @@ class TestTraining:
         flow, history = fit(tmp_path / "m", trainer.Recipe(steps=5, batch=16, autocast=True))
         assert history.finished
         assert all(weight.dtype == torch.float32 for weight in flow.parameters())
+
+
+def adamw_by_hand(recipe):
+    """Weights and averaged weights after the recipe's steps on the toy, by the formulas of AdamW."""
+    flow = toy().double()
+    weights = list(flow.parameters())
+    first, second, averages = ([torch.zeros_like(w) for w in weights] for _ in range(3))
+    averages = [w.detach().clone() for w in weights]
+    order, norms = trainer._Order(100, recipe.batch, 0), []
+    for step in range(recipe.steps):
+        torch.manual_seed(trainer._mixed(0, step, 0))
+        grads = torch.autograd.grad(double_loss(flow, *toy_draw(order.of_step(step))), weights)
+        norms.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
+        factor = min(1.0, recipe.clip / (norms[-1] + 1e-6))
+        rate, t = recipe.rate_at(step), step + 1
+        with torch.no_grad():
+            for w, grad, m, v, average in zip(weights, grads, first, second, averages, strict=True):
+                grad = grad * factor
+                m += 0.1 * (grad - m)
+                v += (1 - recipe.beta2) * (grad.square() - v)
+                w *= 1 - rate * recipe.weight_decay
+                w -= rate * (m / (1 - 0.9**t)) / ((v / (1 - recipe.beta2**t)).sqrt() + 1e-8)
+                average += max(1 - recipe.average, 10 / (10 + t)) * (w - average)
+    return weights, averages, norms
+
+
+def double_loss(model, x, c):
+    return toy_loss(model, x.double(), c.double())
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
+@pytest.mark.parametrize("clip", [0.5, 10.0])
+def test_a_run_is_adamw_with_the_recipe_s_numbers(tmp_path, clip, average):
+    recipe = trainer.Recipe(
+        steps=40, batch=16, rate=2e-2, warmup=5, beta2=0.95, weight_decay=0.3, clip=clip, average=average
+    )
+    flow = toy().double()
+    trainer.train(flow, double_loss, toy_draw, 100, recipe, where=HERE, checkpoint=tmp_path / "m")
+    weights, averages, norms = adamw_by_hand(recipe)
+    if clip < 1:
+        assert min(norms) < clip < max(norms)  # some steps are clipped, others are not
+    for found, expected in zip(flow.parameters(), averages if average else weights, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_the_recipes_of_the_presets():
+    quick, paper = (mnist_cinn.PRESETS[name].recipe for name in ("quick", "paper"))
+    # The paper's code: Adam at 5e-4 with weight decay 1e-5, gradients clipped at 10, a tenth of the rate after 20 and
+    # after 40 of 60 epochs.
+    assert paper == trainer.Recipe(steps=14_040, batch=256, rate=5e-4, schedule="drops", weight_decay=1e-5, clip=10.0)
+    # The one whose figures docs/examples.rst quotes: measure again when it changes.
+    assert quick == trainer.Recipe(
+        steps=1500, batch=128, rate=1.5e-3, warmup=100, schedule="cosine", beta2=0.99, weight_decay=1e-5, clip=10.0
+    )
 
 
 def valid_png(path):

@@ -76,6 +76,27 @@ class Lying(ig.Invertible):
     _inverse = _forward
 
 
+class HalfDone(ig.Invertible):
+    """Has one direction."""
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        return xs, xs[0].sum(1)
+
+
+def out_shapes_as_a_method() -> type:
+    class Hasty(Lying):
+        """Has forgotten the decorator."""
+
+        def out_shapes(self) -> Any:  # type: ignore[override]
+            return self.in_shapes
+
+    return Hasty
+
+
+def double(c: Tensor) -> Tensor:
+    return 2 * c
+
+
 class Wrong(ig.Invertible):
     """Returns something else than it declares."""
 
@@ -188,7 +209,12 @@ def pair() -> ig.Graph:
     return ig.Graph((a, b), (h, node(b)), (d, e))
 
 
-IMAGE, PAIR = image(), pair()
+def named() -> ig.Graph:
+    start = x()
+    return ig.Graph(start, node(start, ig.Coupling, MLP, name="mix"), name="cinn")
+
+
+IMAGE, PAIR, NAMED = image(), pair(), named()
 X, D = torch.zeros(2, 3, 8, 8), torch.zeros(2, 10)
 PAIRS, GIVEN = (torch.zeros(2, 4), torch.zeros(2, 2)), (torch.zeros(2, 3), torch.zeros(2, 5))
 
@@ -230,7 +256,17 @@ DECLARING = (
     Bad("14b", lambda: split()["a"], ArgumentError, ("picked by an int",)),
     Bad("15", lambda: node(x(), nn.Linear), ArgumentError, ("not an Invertible; use it as a subnet", "Linear")),
     Bad("15b", lambda: node(x(), nn.Linear(4, 4)), ArgumentError, ("not an Invertible; use it as a subnet",)),
-    Bad("15c", lambda: node(x(), AFFINE), ArgumentError, ("Affine", "not an Invertible")),
+    Bad("15c", lambda: node(x(), AFFINE), ArgumentError,
+        ("Affine is not an Invertible but a transform: put it in Elementwise(transform=Affine(...))",)),
+    Bad("15d", lambda: node(x(), ig.Logit), ArgumentError, ("put it in Elementwise(transform=Logit(...))",)),
+    Bad("15e", lambda: node(x(), torch.relu), ArgumentError, ("expected a layer: a class of layers with args",)),
+    Bad("15f", lambda: node(x(), None), ArgumentError, ("module=NoneType", "a layer already built, or a graph")),
+    Bad("15g", lambda: node(x(), ig.Invertible), ArgumentError,
+        ("Invertible is abstract, it lacks _forward and _inverse: give a class that derives from it",)),
+    Bad("15h", lambda: node(x(), HalfDone), ArgumentError,
+        ("HalfDone is abstract, it lacks _inverse: define them in the class",)),
+    Bad("15i", out_shapes_as_a_method, ArgumentError,
+        ("class Hasty", "def out_shapes(...) without @property", "write @property above it")),
     Bad("16", lambda: node(x(3), ig.Permute((4,)), name="h"), GraphError, ("expects (4,), gets (3,)", "'h'")),
     Bad("17", lambda: node(x(), ig.Permute((4,)), {"seed": 1}), ArgumentError, ("already built",)),
     Bad("18", lambda: node(x(), ig.Coupling, {"transform": AFFINE, "subnt": None}), ArgumentError,
@@ -248,6 +284,15 @@ DECLARING = (
     Bad("26b", lambda: ig.FeatureNode(c(), ig.Permute((3,))), ArgumentError, ("feed-forward",)),
     Bad("26c", lambda: ig.FeatureNode((), nn.Linear(3, 3)), GraphError, ("at least one condition",)),
     Bad("26d", lambda: ig.FeatureNode(c(), nn.Linear(4, 3)), GraphError, ("it fails", "Linear", "(B, 3)")),
+    Bad("26f", lambda: ig.FeatureNode(c(), torch.relu), ArgumentError,
+        ("module=relu", "is not an nn.Module: wrap it in a module")),
+    Bad("26g", lambda: ig.FeatureNode(c(), double), ArgumentError,
+        ("feature (double)", "a function is not an nn.Module: wrap it in a module, whose forward calls it")),
+    Bad("26h", lambda: ig.FeatureNode(c(), dict), ArgumentError, ("a dict is not an nn.Module",)),
+    Bad("26i", lambda: ig.FeatureNode(c(1), nn.Embedding, {"num_embeddings": 10, "embedding_dim": 4}), GraphError,
+        ("Embedding tried on (B, 1)", "nn.Embedding takes integers", "one_hot", "nn.Linear(classes, size)")),
+    Bad("26j", lambda: ig.FeatureNode(c(1), nn.Sequential(nn.Embedding(10, 4), nn.Flatten())), GraphError,
+        ("nn.Embedding takes integers", "conditions of a graph are floating-point")),
     Bad("26e", lambda: ig.chain(x()), ArgumentError, ("at least one layer",)),
 )  # fmt: skip
 
@@ -279,11 +324,18 @@ BUILDING = (
     Bad("41b", lambda: mixed(lambda m: m.double()), GraphError, ("torch.float64", "'b'")),
     Bad("41c", lambda: IMAGE["convolution"], GraphError, ("no such node", "conv")),
     Bad("41d", lambda: ig.Flow(x()), ArgumentError, ("expected a Graph",)),
+    Bad("41f", lambda: ig.Graph(s := x(), node(s), name=3), ArgumentError, ("name of a graph must be a str",)),
+    Bad("41g", lambda: ig.Graph(s := x(), node(s), name=""), ArgumentError, ("name of a graph", "not empty")),
+    Bad("41h", lambda: NAMED["h"], GraphError, ("Graph 'cinn'", "no such node; the graph has mix")),
     Bad("41e", lambda: ig.Inverse(ig.Haar), ArgumentError, ("already built",)),
 )  # fmt: skip
 
 MODULES = (
-    Bad("43", lambda: coupling((1,)), GraphError, ("needs at least 2 channels",)),
+    Bad("43", lambda: coupling((1,)), GraphError, ("needs at least 2 channels: take Elementwise for one number",)),
+    Bad("43b", lambda: coupling((1, 4, 4)), GraphError,
+        ("needs at least 2 channels", "Squeeze moves positions into channels", "MaskedCoupling splits the positions")),
+    Bad("43c", lambda: ig.AllInOne((1, 4, 4), subnet=ig.nets.ConvNet(4)), GraphError, ("Squeeze", "MaskedCoupling")),
+    Bad("43d", lambda: ig.MaskedCoupling((1,), **MLP), GraphError, ("take Elementwise for one number",)),
     Bad("44", lambda: coupling(split=0), GraphError, ("at least one channel",)),
     Bad("44b", lambda: coupling(split=4), GraphError, ("at least one channel",)),
     Bad("44c", lambda: coupling(split=0.1), GraphError, ("parts of 0 and 4",)),
@@ -306,7 +358,15 @@ MODULES = (
     Bad("48c", lambda: coupling((4, 2, 2), subnet=ig.nets.MLP(4)), GraphError, ("MLP works on vectors",)),
     Bad("48d", lambda: coupling(subnet=ig.nets.ConvNet(4)), GraphError, ("ConvNet works on signals",)),
     Bad("49", lambda: coupling(subnet=tuple_factory), ArgumentError, ("returned a tuple", "one tensor")),
-    Bad("50", lambda: coupling((4, 2, 2), ((3, 4, 4),)), GraphError, ("spatial sizes differ", "(3, 4, 4)")),
+    Bad("50", lambda: coupling((4, 2, 2), ((3, 4, 4),)), GraphError,
+        ("spatial sizes differ", "(3, 4, 4)", "a vector (C,) or of shape (C, 2, 2)")),
+    Bad("50d", lambda: coupling((4,), ((3, 8, 8),)), GraphError,
+        ("condition 0 of shape (3, 8, 8) for data of shape (2,)", "a network in a FeatureNode")),
+    Bad("50e", lambda: ig.Elementwise((4,), ((3, 8, 8),), **MLP), GraphError,
+        ("a condition of shape (3, 8, 8) for vectors", "FeatureNode")),
+    Bad("50f", lambda: ig.Householder((4,), ((3, 8, 8),), subnet=ig.nets.ConvNet(4)), GraphError, ("FeatureNode",)),
+    Bad("50g", lambda: ig.LowRankLinear((4,), ((3, 8, 8),), rank=1, subnet=ig.nets.MLP(4)), GraphError,
+        ("conditions are vectors (C,)", "FeatureNode")),
     Bad("50b", lambda: ig.Elementwise((4,), ((3,),), transform=AFFINE), GraphError, ("conditions need a subnet",)),
     Bad("50c", lambda: ig.Elementwise((4,), transform=AFFINE, subnet=ig.nets.MLP(4)), GraphError, ("0 conditions",)),
     Bad("51", lambda: ig.Haar((3, 5, 4)), GraphError, ("height 5 is odd",)),
@@ -361,17 +421,48 @@ CALLS = (
         ("input 'x': expected (B, 3, 8, 8), got (2, 4, 8, 8)",)),
     Bad("64b", lambda: IMAGE.inverse(torch.zeros(2, 4, 8, 8), D), ShapeError,
         ("output 'conv': expected (B, 3, 8, 8)",)),
+    Bad("64d", lambda: IMAGE(torch.zeros(2, 3, 8, 6), D), ShapeError, ("axis 3 has size 6 instead of 8",)),
+    Bad("64e", lambda: IMAGE(torch.zeros(2, 8, 8, 3), D), ShapeError,
+        ("channels come first, write x.permute(0, 3, 1, 2)",)),
+    Bad("64f", lambda: NAMED(torch.zeros(2, 3)), ShapeError, ("Graph 'cinn'", "expected (B, 4), got (2, 3)")),
     Bad("64c", lambda: IMAGE(torch.zeros(2, 3, 64), D), ShapeError, ("3 instead of 4",)),
-    Bad("65", lambda: IMAGE(X[0], D), ShapeError, ("did you forget the batch dimension?",)),
+    Bad("65", lambda: IMAGE(X[0], D), ShapeError, ("did you forget the batch dimension?", "x.unsqueeze(0)")),
     Bad("66", lambda: IMAGE(X, torch.zeros(3, 10)), ShapeError, ("'x': batch 2", "'digit': batch 3")),
+    Bad("66c", lambda: IMAGE(X, D[:1]), ShapeError,
+        ("'x': batch 2, condition 'digit': batch 1", "write digit.expand(2, -1), or take graph.bind(digit)")),
+    Bad("66d", lambda: coupling((4,), ((3,),))((torch.zeros(2, 4),), (torch.zeros(1, 3),)), ShapeError,
+        ("write condition.expand(2, -1)",)),
     Bad("66b", lambda: PAIR((PAIRS[0], torch.zeros(1, 2)), GIVEN), ShapeError, ("same batch size",)),
-    Bad("67", lambda: PAIR(PAIRS[:1], GIVEN), ShapeError, ("1 inputs", "missing input")),
+    Bad("67", lambda: PAIR(PAIRS[:1], GIVEN), ShapeError, ("1 input\n", "missing input")),
     Bad("67b", lambda: PAIR((*PAIRS, PAIRS[0]), GIVEN), ShapeError, ("surplus input", "input 'a', input 'b'")),
     Bad("67c", lambda: PAIR(PAIRS[0], GIVEN), InputTypeError, ("expected a tuple of 2 tensors",)),
-    Bad("68", lambda: PAIR(PAIRS, GIVEN[:1]), ShapeError, ("missing condition", "condition 'd', condition 'e'")),
+    Bad("68", lambda: PAIR(PAIRS, GIVEN[:1]), ShapeError,
+        ("1 condition\n", "(condition 'd', condition 'e'): missing condition: call graph((a, b), (d, e))")),
     Bad("68b", lambda: PAIR(PAIRS, (*GIVEN, D)), ShapeError, ("surplus condition",)),
     Bad("68c", lambda: PAIR(PAIRS, GIVEN[::-1]), ShapeError, ("condition 'd': expected (B, 3), got (2, 5)",)),
-    Bad("68d", lambda: IMAGE(X), InputTypeError, ("condition 'digit'",)),
+    Bad("68d", lambda: IMAGE(X), InputTypeError,
+        ("no conditions", "condition 'digit' is missing: call graph(x, digit)")),
+    Bad("68f", lambda: IMAGE.inverse(X), InputTypeError, ("digit' is missing: call graph.inverse(z, digit)",)),
+    Bad("68g", lambda: IMAGE.initialize(X), InputTypeError, ("digit' is missing: call graph.initialize(x, digit)",)),
+    Bad("68h", lambda: IMAGE.bind(()), InputTypeError, ("Graph.bind", "digit' is missing: call graph.bind(digit)")),
+    Bad("68i", lambda: IMAGE(X, None), InputTypeError, ("condition 'digit' is missing",)),
+    Bad("68j", lambda: ig.reversible(IMAGE)(X), InputTypeError, ("call graph(x, digit)",)),
+    Bad("68k", lambda: ig.Inverse(IMAGE)(X), InputTypeError, ("call module(conv, digit)",)),
+    Bad("68l", lambda: PAIR(PAIRS), ShapeError,
+        ("condition 'd' and condition 'e' are missing: call graph((a, b), (d, e))",)),
+    Bad("68m", lambda: PAIR.inverse(PAIRS), ShapeError, ("call graph.inverse((z0, z1), (d, e))",)),
+    Bad("68n", lambda: PAIR.bind(()), ShapeError, ("call graph.bind((d, e))",)),
+    Bad("68o", lambda: ig.Flow(IMAGE).log_prob(X), InputTypeError, ("Flow.log_prob", "call flow.log_prob(x, digit)")),
+    Bad("68p", lambda: ig.Flow(IMAGE).sample(3), InputTypeError, ("Flow.sample", "call flow.sample(3, digit)")),
+    Bad("68q", lambda: ig.Flow(PAIR).rsample(3), ShapeError, ("call flow.rsample(3, (d, e))",)),
+    Bad("68r", lambda: ig.Flow(IMAGE).loss(X), InputTypeError, ("Flow.loss", "call flow.loss(x, digit)")),
+    Bad("68s", lambda: ig.Flow(IMAGE).denoise(X, sigma=0.5), InputTypeError,
+        ("call flow.denoise(x, digit, sigma=0.5)",)),
+    Bad("68t", lambda: ig.diagnose(IMAGE, X), InputTypeError, ("call diagnose(graph, x, digit)",)),
+    Bad("68u", lambda: coupling((4,), ((3,),))((torch.zeros(2, 4),)), ShapeError,
+        ("Coupling", "condition 0 is missing: call layer((x,), (c,))")),
+    Bad("68v", lambda: coupling((4,), ((3,), (2,))).inverse((torch.zeros(2, 4),)), ShapeError,
+        ("condition 0 and condition 1 are missing: call layer.inverse((z,), (c0, c1))",)),
     Bad("68e", lambda: ig.Permute((4,))((torch.zeros(2, 4),), (D,)), ShapeError, ("surplus condition",)),
     Bad("69", lambda: IMAGE(np.zeros((2, 3, 8, 8)), D), InputTypeError, ("ndarray", "torch.from_numpy")),
     Bad("69b", lambda: IMAGE([X], D), InputTypeError, ("list", "pass the tensor itself")),
@@ -381,8 +472,11 @@ CALLS = (
     Bad("70", lambda: IMAGE(X.int(), D), InputTypeError, ("torch.int32", "floating-point")),
     Bad("70b", lambda: IMAGE(X.bool(), D), InputTypeError, ("torch.bool", "floating-point")),
     Bad("70c", lambda: IMAGE(X.to(torch.complex64), D), InputTypeError, ("torch.complex64", "real")),
+    Bad("70e", lambda: IMAGE(X, torch.tensor([3, 5])), InputTypeError,
+        ("condition 'digit': torch.int64", "class labels with torch.nn.functional.one_hot(digit, 10).float()")),
     Bad("70d", lambda: IMAGE(X, D.long()), InputTypeError, ("one_hot", "condition 'digit'")),
     Bad("71", lambda: IMAGE(X.double(), D), InputTypeError, ("torch.float64", "expected torch.float32", "silently")),
+    Bad("71c", lambda: NAMED(torch.zeros(2, 4).double()), InputTypeError, ("Graph 'cinn'", "expected torch.float32")),
     Bad("71b", lambda: IMAGE(X, D.half()), InputTypeError, ("condition 'digit'", "torch.float16")),
     Bad("72", lambda: IMAGE(X.to("meta"), D), InputTypeError, ("on meta", "expected cpu")),
     Bad("72b", lambda: IMAGE(X, D.to("meta")), InputTypeError, ("condition 'digit'", "on meta")),
@@ -475,3 +569,29 @@ def test_check_finite_lets_finite_numbers_pass() -> None:
     start = x()
     graph = ig.Graph(start, node(start), check_finite=True)
     assert graph(torch.zeros(2, 4))[0].shape == (2, 4)
+
+
+def test_a_graph_in_a_graph_is_named_by_its_node() -> None:
+    start = x()
+    inner = named()
+    outer = ig.Graph(start, node(start, inner, name="inside"), name="whole")
+    with pytest.raises(ShapeError, match="Graph 'whole'"):
+        outer(torch.zeros(2, 3))
+    with pytest.raises(ShapeError, match=r"node 'inside' \(Graph\)"):
+        inner(torch.zeros(2, 3))
+
+
+def test_the_name_of_a_graph_is_also_that_of_its_runners() -> None:
+    with pytest.raises(ShapeError, match="Reversible 'cinn'"):
+        ig.reversible(NAMED)(torch.zeros(2, 3))
+    start, given = x(), c()
+    graph = ig.Graph(start, node(start, ig.Coupling, MLP, conditions=given), given, name="cinn")
+    with pytest.raises(ShapeError, match=r"Graph 'cinn'\.bind"):
+        graph.bind(torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match=r"Graph 'cinn'\.bind"):
+        graph.bind(torch.zeros(2, 3))(torch.zeros(7, 3, 4))
+
+
+def test_a_condition_that_is_a_list_of_labels_is_refused_as_such() -> None:
+    with pytest.raises(InputTypeError, match="condition 'digit': list"):
+        IMAGE(X, [3, 5])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
@@ -48,12 +47,6 @@ def in_a_graph(case: Case, dtype: torch.dtype) -> ig.Graph:
     return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
 
 
-def shortened(case: Case) -> Case:
-    """The case with fewer iterations: they are traced one by one, and each is like the others."""
-    fewer = {ig.Residual: {"iterations": 3}, ig.ContinuousFlow: {"steps": 1}}.get(case.cls, {})
-    return dataclasses.replace(case, args={**case.args, **fewer})
-
-
 def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, ...], Tensor]) -> float:
     pairs = zip((*ours[0], ours[1]), (*theirs[0], theirs[1]), strict=True)
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
@@ -61,7 +54,7 @@ def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, .
 
 @pytest.mark.parametrize("case", each_part())
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
-    graph = in_a_graph(shortened(case), torch.float32)
+    graph = in_a_graph(case.shortened(), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
     with torch.no_grad():
         xs, cs = case.data(graph, torch.float32)

@@ -33,7 +33,7 @@ CONDITIONS = {VECTOR: ((2,), (3,)), IMAGE: ((2,), (1, 4, 4))}
 
 
 def plain(channels_in: int, channels_out: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(channels_in, 5), nn.ReLU(inplace=True), nn.Linear(5, channels_out))
+    return nn.Sequential(nn.Linear(channels_in, 5), nn.ReLU(), nn.Linear(5, channels_out))
 
 
 def plain_conv(channels_in: int, channels_out: int) -> nn.Module:

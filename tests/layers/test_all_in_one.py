@@ -1,4 +1,4 @@
-"""AllInOne: what its parts do together, and what it refuses."""
+"""AllInOne: composition of its parts, and arguments that it refuses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_rotation_stays_orthogonal_in_float64() -> None:
         ({"householder": 1.5}, ig.ArgumentError, "householder must be an int"),
         ({"seed": True}, ig.ArgumentError, "seed must be an int"),
         ({"transform": "affine"}, ig.ArgumentError, "expected a transform"),
-        ({"split": 5}, ig.GraphError, "both need at least one channel"),
+        ({"split": 5}, ig.GraphError, "each needs at least one channel"),
     ],
 )
 def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Autoregressive flows: what depends on what, both inverses, IAF."""
+"""Autoregressive flows: dependencies between elements, both inverses, IAF."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_narrow_networks_still_see_late_inputs() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("hidden", [2, 3, 7, 8, 9, 16, 17])
 def test_every_input_is_seen_at_every_width(hidden: int, layers: int, conds: Any) -> None:
-    """By masks, whatever the weights: the last output sees all before it; from the least width on, each output does."""
+    """Test the masks: the last output sees all inputs before it; with enough hidden units, every output does."""
     net = layer(9, conds, hidden=hidden, layers=layers).subnet
     reach = torch.eye(9)
     for index in range(layers + 1):
@@ -244,13 +244,13 @@ def test_a_single_number_is_refused() -> None:
 
 
 def count_parts(module: ig.Autoregressive) -> list[int]:
-    """Of each evaluation that follows, of how many numbers it gives the parameters."""
+    """Record, for each subsequent evaluation of the network, for how many elements it computes parameters."""
     sizes: list[int] = []
     original = module.subnet.part
 
-    def counted(x: Tensor, shared: Any, places: slice) -> Tensor:
+    def counted(x: Tensor, given: Any, places: slice) -> Tensor:
         sizes.append(places.stop - places.start)
-        return original(x, shared, places)
+        return original(x, given, places)
 
     module.subnet.part = counted
     return sizes

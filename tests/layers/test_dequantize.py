@@ -1,4 +1,4 @@
-"""Dequantize: exact on integers, a bound as its docstring says, repeatable noise."""
+"""Dequantize: exact round trips of integers, the bound of the docstring, repeatable noise."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_noise_is_uniform() -> None:
 
 
 def test_the_variational_density_integrates_to_one() -> None:
-    """Over the interval of one integer; the inverse tells log q at any point."""
+    """Integrate q, which the inverse gives at any point, over the interval of one integer."""
     noise = ig.Elementwise((1,), ((1,),), transform=ig.Affine(clamp=1.0), subnet=ig.nets.MLP(hidden=6))
     layer = randomize(ig.Dequantize((1,), levels=4, noise=noise), scale=1.0).double()
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
@@ -76,7 +76,7 @@ def test_the_variational_density_integrates_to_one() -> None:
 
 
 def test_the_bound_is_tight_for_the_uniform_density_only() -> None:
-    """P(x) = 1 / 8 per number under a uniform y: uniform noise attains it, other noise stays below on average."""
+    """For uniform y, P(x) = 1 / 8 per element: uniform noise attains the bound, other noise stays below on average."""
     c = torch.ones(20_000, 2, dtype=torch.float64)
     x = torch.full((20_000, 3), 5.0, dtype=torch.float64)
     exact = -3 * math.log(8)
@@ -112,7 +112,7 @@ def test_a_flow_over_integers_trains_its_noise() -> None:
 @pytest.mark.parametrize(
     ("shapes", "args", "error", "words"),
     [
-        (((3,), ()), {"levels": 1}, ig.GraphError, "at least 2 values"),
+        (((3,), ()), {"levels": 1}, ig.GraphError, "levels must be at least 2"),
         (((3,), ()), {"levels": 2.0}, ig.ArgumentError, "must be an int"),
         (((3,), ((2,),)), {}, ig.GraphError, "give noise="),
         (((3,), ()), {"noise": torch.nn.Linear(3, 3)}, ig.ArgumentError, "invertible layer or graph"),

@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def conditions(shape: tuple[int, ...], count: int) -> tuple[tuple[int, ...], ...]:
-    """None; a vector; a vector and a map of the data's size (for vectors: two vectors)."""
+    """Return no conditions, a vector, or a vector and a map of the data's size (two vectors for vectors)."""
     return ((3,), (1, *shape[1:]) if len(shape) > 1 else (2,))[:count]
 
 
@@ -90,10 +90,10 @@ def test_round_trip_and_log_det(structure: Any, transform: Any, rank: str, count
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_huge_and_subnormal_numbers(structure: Any, transform: Any, dtype: torch.dtype) -> None:
     if not transform.pointwise:
-        return  # its mean over the sample is the mean of huge and tiny numbers' scales: nothing of its own to see
+        return  # it subtracts the mean of the log scales, which mixes those of huge and tiny elements
     layer = build(structure, transform, (4,), ()).to(dtype)
     tiny = torch.finfo(dtype).tiny
-    # What a subnet makes of 1e30 is its own affair: huge numbers stand where nothing is conditioned on them.
+    # A subnet may return anything for inputs of 1e30, so huge values are placed where no subnet reads them.
     huge = [1e30, -1e30, 0.0, tiny / 8] if structure is ig.Elementwise else [0.0, tiny / 8, -tiny / 8, tiny]
     x = torch.tensor([huge, [0.5, -0.0, 1.0, tiny]], dtype=dtype)
     (y,), log_det = layer((x,))

@@ -1,4 +1,4 @@
-"""What the first layers compute, against formulas written out: a layer can be invertible and still be another layer."""
+"""Results of the basic layers against explicit formulas, because a wrong layer may still be invertible."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_actnorm_normalises_the_batch_it_starts_from() -> None:
 
 @pytest.mark.parametrize(("kind", "args"), [(ig.Elementwise, {"transform": ig.Affine()}), (ig.Householder, {})])
 def test_conditions_come_in_any_order(kind: Any, args: dict[str, Any]) -> None:
-    """A vector before an image of conditions, or after it: the same layer, the same parameters."""
+    """Swapping a vector and an image of conditions changes neither the parameters nor the result."""
     net = {"subnet": ig.nets.ConvNet(4)}
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(0)

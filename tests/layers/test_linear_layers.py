@@ -20,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def matrix_of(layer: Any, size: int, cs: tuple[Tensor, ...] = ()) -> Tensor:
-    """The matrix that a layer on vectors multiplies with."""
+    """Return the matrix of a linear layer on vectors."""
     (columns,), _ = layer((torch.eye(size, dtype=torch.float64),), tuple(c.expand(size, -1) for c in cs))
     return columns.t().detach()
 

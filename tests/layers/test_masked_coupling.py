@@ -38,7 +38,7 @@ PATTERNS: list[tuple[Any, Any, list[Any]]] = [
 
 
 @pytest.mark.parametrize(("shape", "mask", "kept"), PATTERNS, ids=str)
-def test_what_the_mask_keeps_stays_and_decides_on_the_rest(shape: Any, mask: Any, kept: list[Any]) -> None:
+def test_masked_elements_stay_unchanged_and_determine_the_others(shape: Any, mask: Any, kept: list[Any]) -> None:
     layer, stays = masked(shape, mask), torch.tensor(kept).bool()
     x = normal(4, *shape)
     (y,), _ = layer((x,))
@@ -60,7 +60,7 @@ def test_the_second_side_swaps_the_parts() -> None:
     assert torch.allclose(back, x, rtol=0, atol=1e-13)
 
 
-def test_a_mask_of_ones_own_is_copied() -> None:
+def test_a_mask_given_as_a_tensor_is_copied() -> None:
     mask = torch.tensor([True, False, True])
     layer = masked((3,), mask)
     mask.fill_(True)
@@ -89,7 +89,7 @@ def test_bad_arguments_are_refused(shape: Any, args: dict[str, Any], error: Any,
 
 
 def scales(levels: int = 2) -> ig.Graph:
-    """Glow's multi-scale structure: at each level half is split off, under a prior that the kept half decides on."""
+    """Build Glow's multi-scale structure: each level splits off a half, whose prior depends on the other half."""
     x, c = ig.InputNode(1, 8, 8, name="image"), ig.ConditionNode(3, name="label")
     h: Any = x
     latents = []

@@ -45,12 +45,12 @@ def test_the_cached_inverse_equals_a_pass_for_each_patch() -> None:
     (fast,), log_det = module.inverse((y,), cs)
     x = torch.zeros_like(y)
     for _ in range(4):  # each pass makes one more patch right
-        tokens = module._cut(x)
+        tokens = module._to_patches(x)
         h = torch.nn.functional.pad(module.embed(tokens[:, :-1]), (0, 0, 1, 0)) + module._context(x, cs)
         for block in module.blocks:
             h = block(h)
-        flat, undone = module.transform.inverse(module._cut(y).flatten(1), module._numbers(h, D))
-        x = module._joined(flat.view_as(tokens))
+        flat, undone = module.transform.inverse(module._to_patches(y).flatten(1), module._params(h, D))
+        x = module._from_patches(flat.view_as(tokens))
     assert torch.allclose(fast, x, atol=1e-12)
     assert torch.allclose(log_det, undone, atol=1e-12)
 

@@ -1,4 +1,4 @@
-"""Residual: it contracts, its estimate has no bias, its inverse's gradient is the implicit function's."""
+"""Residual: contraction, unbiased estimates, and the implicit gradient of the inverse."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_norm_of_zeros_has_a_finite_gradient() -> None:
 @pytest.mark.parametrize("bound", [0.5, 0.97])
 def test_networks_contract_however_large_their_weights(shape: tuple[int, ...], bound: float) -> None:
     net = randomize(Contraction(shape, (), 8, 2, 3, bound).double(), scale=30.0)
-    _, at = net.linearize(noise(5, *shape), (), net.bounded())
+    _, at = net.linearize(noise(5, *shape), (), net.bounded_weights())
     jacobian = net.jacobian(at, shape)
     worst = torch.linalg.matrix_norm(jacobian, 2).max()
     assert 1e-4 < worst <= bound  # the bound of a convolution's norm is loose: up to the root of its taps a layer
@@ -48,7 +48,7 @@ def test_networks_contract_however_large_their_weights(shape: tuple[int, ...], b
 def test_the_jacobian_is_autograds() -> None:
     net = randomize(Contraction((2, 3, 3), ((1, 3, 3),), 4, 2, 3, 0.9).double(), scale=2.0)
     x, c = noise(2, 2, 3, 3), (noise(2, 1, 3, 3, seed=1),)
-    _, at = net.linearize(x, net.precompute(c), net.bounded())
+    _, at = net.linearize(x, net.precompute(c), net.bounded_weights())
     for row in range(2):
         part = (c[0][row : row + 1],)
         exact = torch.func.jacrev(lambda v, part=part: net(v[None], part)[0])(x[row]).view(18, 18)
@@ -77,7 +77,7 @@ def test_the_estimates_of_all_lengths_weigh_up_to_the_series() -> None:
     layer = ig.Residual((2,), hidden=3, layers=1, log_det="estimate", terms=2).double()
     randomize(layer, seed=3, scale=20.0)
     x = noise(1, 2)
-    _, at = layer.net.linearize(x, layer.net.precompute(()), layer.net.bounded())
+    _, at = layer.net.linearize(x, layer.net.precompute(()), layer.net.bounded_weights())
     jacobian, probe = layer.net.jacobian(at, (2,))[0], signs(layer.seed, x)[0]
     power, series = probe, 0.0
     for k in range(1, 500):

@@ -1,4 +1,4 @@
-"""The library's subnets: data and conditions apart, a start at zero, nothing of the rest of the batch."""
+"""Subnets of the library: conditions are precomputed, the last layer is zero, rows of a batch are independent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETUPS = [(net, SHAPES[1]) for net in VECTORS] + [(net, SHAPES[rank]) for net in
 
 
 def built(factory: SubnetFactory, shape: tuple[int, ...], out: int = 5) -> tuple[Any, torch.Tensor, Any]:
-    """A subnet under a vector and a condition of the data's size, and what to call it with."""
+    """Return a subnet with a vector and a condition of the data's size, and its arguments."""
     conds = ((2,), (1, *shape[1:]))
     g = torch.Generator().manual_seed(0)
     x, *cs = (torch.randn(3, *s, generator=g, dtype=torch.float64) for s in (shape, *conds))
@@ -46,22 +46,22 @@ def test_the_last_layer_starts_at_zero(factory: SubnetFactory, shape: tuple[int,
 
 
 @pytest.mark.parametrize(("factory", "shape"), SETUPS, ids=str)
-def test_the_conditions_share_is_theirs_alone(factory: SubnetFactory, shape: tuple[int, ...]) -> None:
+def test_what_is_precomputed_depends_on_the_conditions_only(factory: SubnetFactory, shape: tuple[int, ...]) -> None:
     net, x, cs = built(factory, shape)
     randomize(net)
-    shared = net.prepare(cs)
-    assert torch.equal(net.combine(x, shared), net(x, cs))
+    given = net.prepare(cs)
+    assert torch.equal(net.combine(x, given), net(x, cs))
     changed = net(x, (cs[0] + 1, cs[1]))
     assert not torch.allclose(net(x, cs), changed)
     assert not torch.allclose(net(x, cs), net(x, (cs[0], cs[1] + 1)))
-    # The shares of few rows serve any number of samples, sample by sample.
-    rows = net(torch.cat((x, x + 1)), shared)
+    # Each precomputed row serves any number of samples.
+    rows = net(torch.cat((x, x + 1)), given)
     assert torch.allclose(rows, torch.cat((net(x, cs), net(x + 1, cs))), atol=1e-13)
     assert net.broadcasts
 
 
 @pytest.mark.parametrize(("factory", "shape"), SETUPS, ids=str)
-def test_rows_do_not_see_each_other_and_copies_are_equal(factory: SubnetFactory, shape: tuple[int, ...]) -> None:
+def test_rows_are_independent_and_copies_are_equal(factory: SubnetFactory, shape: tuple[int, ...]) -> None:
     net, x, cs = built(factory, shape)
     randomize(net)
     y = net(x, cs)

@@ -64,7 +64,7 @@ def bound_values_agree(graph: ig.Graph) -> None:
 
 
 @tracing
-@settings(calm, max_examples=5)
+@settings(calm, max_examples=3)
 @given(ig.testing.graphs(max_nodes=4, dtype=torch.float32))
 def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
     compiles(graph)

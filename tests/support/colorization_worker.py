@@ -17,12 +17,12 @@ from colorization.photos import open_folder, statistics
 
 import invgraph as ig
 
-LOOKS = 2  # steps between two
+LOOKS = 2  # steps between two validations
 FILES = {"log": ("frozen.json", "training.json"), "result": ("model.safetensors",)}
 
 
 def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = False) -> bool:
-    """Two phases; a look at the end of every second step sees the loss that is given for it."""
+    """Train in two phases; the validation after every second step returns the loss that is given for it."""
     fitting.LEAST = LOOKS
     stage = ""
 

@@ -1,4 +1,4 @@
-"""Count the files and Python calls that a trip through a small graph takes: what a reader of the code steps through.
+"""Count the files and Python calls of a pass through a small graph, as a measure of what a reader has to follow.
 
 ``python tests/support/count_calls.py`` prints a table for a graph of Flatten and two blocks of Permute and an affine
 MLP Coupling under a condition. A call is a "call" event of ``sys.setprofile`` in a file of the package; comprehensions
@@ -22,14 +22,14 @@ PACKAGE = str(Path(ig.__file__).parent)
 
 
 class Trip(NamedTuple):
-    """What one call went through: the number of Python calls in each file, and in each function."""
+    """Number of Python calls in each file, and in each function, during one call."""
 
     files: Counter[str]
     functions: Counter[str]
 
 
 def count(call: Callable[[], object]) -> Trip:
-    """Count the calls of a second run, when everything that is kept for later is there."""
+    """Count the calls of a second run, after a first one has filled all caches."""
     call()
     files: Counter[str] = Counter()
     functions: Counter[str] = Counter()
@@ -49,7 +49,7 @@ def count(call: Callable[[], object]) -> Trip:
 
 
 def small_graph() -> ig.Graph:
-    """Return Flatten, then twice Permute and Coupling under a condition."""
+    """Build a graph of Flatten and two blocks of Permute and a conditional Coupling."""
     x, c = ig.InputNode(1, 2, 2, name="x"), ig.ConditionNode(3, name="c")
     h = ig.Node(x, ig.Flatten)
     for _ in range(2):
@@ -59,7 +59,7 @@ def small_graph() -> ig.Graph:
 
 
 def trips() -> dict[str, Trip]:
-    """Return the counts of a plain call, of sampling bound to a condition, and of a reversible backward pass."""
+    """Return the counts of a call, of sampling from a bound graph, and of a reversible backward pass."""
     graph = small_graph()
     x, c = torch.randn(5, 1, 2, 2), torch.randn(5, 3)
     bound, z = graph.bind(c), torch.randn(7, 5, 4)
@@ -79,7 +79,7 @@ def trips() -> dict[str, Trip]:
 
 
 def main() -> None:
-    torch.autograd.set_multithreading_enabled(False)  # so that the backward pass runs where it is watched
+    torch.autograd.set_multithreading_enabled(False)  # so that the backward pass runs in the profiled thread
     for name, trip in trips().items():
         print(f"{name:18} {len(trip.files):3} files {trip.files.total():4} calls")
         if "-v" in sys.argv:

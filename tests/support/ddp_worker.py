@@ -1,9 +1,9 @@
 """One rank of training runs: ``torchrun --nproc_per_node=N tests/support/ddp_worker.py KIND,KIND,... FOLDER``.
 
-Every rank takes its share of the same batch; rank 0 writes the weights after 20 steps. Without torchrun it is the one
-process that the others must equal. Kinds: ``forward``, ``inverse`` (an ``Inverse`` trains), ``reversible``, ``fsdp``
-and ``fsdp-inverse`` (``fully_shard`` of every node), ``killed`` (rank 1 dies after 5 steps, which rank 0 has saved) and
-``resumed``.
+Every rank trains on its part of the same batch; rank 0 writes the weights after 20 steps. Without torchrun, a single
+process does the reference run that the others must reproduce. Kinds: ``forward``, ``inverse`` (trains an ``Inverse``),
+``reversible``, ``fsdp`` and ``fsdp-inverse`` (``fully_shard`` of every node), ``killed`` (rank 1 dies after 5 steps,
+which rank 0 has saved) and ``resumed``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEPS, ROWS, LAST = 20, 12, 5
 
 
 def make_graph() -> ig.Graph:
-    """Two inputs, a feature node, a condition on a value inside the graph, a split: what DDP has to reach."""
+    """Build a graph with everything that DDP must handle: two inputs, a feature node, an inner condition, a split."""
     torch.manual_seed(0)
     x, y, c = ig.InputNode(6, name="x"), ig.InputNode(4, name="y"), ig.ConditionNode(3, name="c")
     feature = ig.FeatureNode(c, nn.Linear, {"in_features": 3, "out_features": 5}, name="feature")
@@ -44,7 +44,7 @@ def make_graph() -> ig.Graph:
 
 
 def batch(step: int, rank: int, world: int, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """This rank's rows of the step's batch."""
+    """Return this rank's rows of the batch of a step."""
     generator = torch.Generator().manual_seed(step)
     values = [torch.randn(ROWS, *shape, generator=generator, dtype=torch.float64) for shape in (*shapes, (3,))]
     *xs, c = (value[rank::world] for value in values)
@@ -52,7 +52,7 @@ def batch(step: int, rank: int, world: int, shapes: tuple[tuple[int, ...], ...])
 
 
 def shard(graph: ig.Graph, world: int) -> None:
-    """FSDP2: each node's parameters are cut over the ranks, gathered for its call in either direction."""
+    """Apply FSDP2: the parameters of each node are sharded, and gathered for its call in either direction."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -63,8 +63,8 @@ def shard(graph: ig.Graph, world: int) -> None:
             register_fsdp_forward_method(module, "inverse")
 
 
-def gathered(graph: ig.Graph) -> dict[str, Tensor]:
-    """The whole state, on rank 0."""
+def gather_state(graph: ig.Graph) -> dict[str, Tensor]:
+    """Return the whole state, on rank 0."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     return get_model_state_dict(graph, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -103,7 +103,7 @@ def run(kind: str, out: Path, rank: int, world: int) -> None:
             if rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
     if "fsdp" in kind and world > 1:
-        state, graph = gathered(graph), make_graph()
+        state, graph = gather_state(graph), make_graph()
         if rank == 0:
             graph.load_state_dict(state)
     if rank == 0:
@@ -112,7 +112,7 @@ def run(kind: str, out: Path, rank: int, world: int) -> None:
 
 def main(kinds: str, folder: Path) -> None:
     torch.set_num_threads(1)
-    # torch warns of in-place changes to views, which nothing here makes.
+    # torch warns about in-place changes of views, which do not occur here.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1:
@@ -120,7 +120,7 @@ def main(kinds: str, folder: Path) -> None:
     for kind in kinds.split(","):
         run(kind, folder / kind, rank, world)
     if world > 1:
-        # Together: gloo aborts, now and then, in a process whose threads still run while another one closes.
+        # Wait for each other: gloo sometimes aborts in a process that still runs while another one exits.
         dist.barrier()
         dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""A graph with tuples in and out, whatever structure it declares, as the checks of the contract call layers."""
+"""Wrapper that gives any graph tuples as inputs and outputs, as the contract tests call layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from invgraph.shapes import Shape, Tensors
 
 
 class Flat(ig.Invertible):
-    """A module as a layer of tuples."""
+    """Layer that takes and returns tuples, whatever structure the module declares."""
 
     conditional = True
     arity = None
@@ -40,6 +40,6 @@ class Flat(ig.Invertible):
 
 
 def flat(module: ig.Invertible) -> ig.Invertible:
-    """Return the module itself if it takes and returns tuples, else a layer that does."""
+    """Return the module itself if it takes and returns tuples, else a wrapper that does."""
     ports = (module._inputs(), module._outputs(), module._conditions())
     return Flat(module) if any(port.bare for port in ports) else module

@@ -1,7 +1,7 @@
-"""Golden values: what every layer and one whole graph gave when they were last looked at.
+"""Golden values: recorded results of every layer and of whole graphs.
 
-``python tests/support/golden.py`` writes golden.json anew, beside it: do so only when a layer is meant to change, and
-say why in the commit. The test (tests/test_golden.py) compares in float64, so that a change of any formula shows.
+``python tests/support/golden.py`` rewrites golden.json. Do so only when the results of a layer are meant to change, and
+say why in the commit. The test (tests/test_golden.py) compares in float64, so it detects a change of any formula.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Values = dict[str, list[float]]
 
 
 def keyed() -> dict[str, Case]:
-    """The cases whose calls repeat, by their name; a number tells apart those of one name."""
+    """Return the deterministic cases by name; cases of the same name are numbered."""
     found: dict[str, Case] = {}
     for case in CASES:
         if "repeatable" not in case.without:
@@ -27,8 +27,8 @@ def keyed() -> dict[str, Case]:
     return found
 
 
-def told(tensors: tuple[Tensor, ...]) -> list[float]:
-    """A few numbers that any change of the tensors changes: sum, sum of squares, a weighted sum, first and last."""
+def summarize(tensors: tuple[Tensor, ...]) -> list[float]:
+    """Return sum, sum of squares, a weighted sum, the first and the last element: any change of the tensors shows."""
     flat = torch.cat([tensor.detach().flatten() for tensor in tensors]).double()
     weights = torch.arange(1, len(flat) + 1, dtype=torch.float64).sqrt()
     return [flat.sum().item(), flat.square().sum().item(), (flat * weights).sum().item(), flat[0].item(),
@@ -36,14 +36,14 @@ def told(tensors: tuple[Tensor, ...]) -> list[float]:
 
 
 def values(case: Case) -> Values:
-    """Outputs and log-dets of both directions in float64, on fixed data and parameters."""
+    """Return outputs (summarized) and log-dets of both directions in float64, for fixed data and parameters."""
     module = case.build().eval()
     xs, cs = case.data(module, torch.float64)
     ys, ds = case.latents(module, torch.float64)
     with torch.no_grad():
         forward, log_det = module(xs, cs)
         inverse, back = module.inverse(ys, ds)
-    return {"forward": [*told(forward), *log_det.tolist()], "inverse": [*told(inverse), *back.tolist()]}
+    return {"forward": [*summarize(forward), *log_det.tolist()], "inverse": [*summarize(inverse), *back.tolist()]}
 
 
 def main() -> None:

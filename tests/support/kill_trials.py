@@ -26,7 +26,7 @@ MODEL = {"blocks": 4, "hidden": 128}
 
 
 def train(path: Path, phase: mmap.mmap | None, resume: bool) -> str:
-    """Train to the end, saving after every step; the digest of the weights."""
+    """Train to the end, saving after every step, and return the digest of the weights."""
     run = Run(**MODEL)
     if resume:
         run.load(path)
@@ -44,7 +44,7 @@ def train(path: Path, phase: mmap.mmap | None, resume: bool) -> str:
 
 
 def trial(path: Path, within_save: bool, seconds: float, chance: random.Random) -> tuple[bool, int] | None:
-    """Kill a run; whether it was saving at that moment, and its last whole step; None if it ended before."""
+    """Kill a run; return True if it was saving then, and its last complete step, or None if it had ended before."""
     phase = mmap.mmap(-1, 2)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""What the tests measure: differences, and Jacobians by autograd."""
+"""Measurements used by the tests: differences, and Jacobians by autograd."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import invgraph as ig
 
 
 def gap(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> float:
-    """The largest difference; NaN if there is one."""
+    """Return the largest absolute difference; NaN if any difference is NaN."""
     assert [t.shape for t in left] == [t.shape for t in right]
     gaps = [(a.detach() - b.detach()).abs().max() for a, b in zip(left, right, strict=True) if a.numel()]
     return torch.stack(gaps).max().item() if gaps else 0.0  # torch's max keeps NaN
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two results are the same, bit for bit."""
+    """True if two results are equal, bit for bit."""
     (xs, a), (ys, b) = left, right
     return all(torch.equal(x, y) for x, y in zip((*xs, a), (*ys, b), strict=True))
 
 
 def jacobian(function: Any, xs: tuple[Tensor, ...]) -> Tensor:
-    """(B, D, D), of the sum over the batch: rows are independent, which another check shows."""
+    """Return the Jacobian of each row, ``(B, D, D)``, from the sum over the batch, as rows are independent."""
     sizes = [x[0].numel() for x in xs]
 
     def total(joined: Tensor) -> Tensor:
@@ -38,13 +38,13 @@ def jacobian(function: Any, xs: tuple[Tensor, ...]) -> Tensor:
 
 
 def draw(shapes: Any, batch: int = 3, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """Standard normal tensors."""
+    """Draw standard normal tensors."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(batch, *s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
 
 
 def flat(graph: ig.Graph) -> tuple[Any, Any]:
-    """The two directions of a graph, with tuples for every side whatever structure it was declared with."""
+    """Return both directions of a graph as functions of tuples, whatever structure the graph declares."""
 
     layer = as_layer(graph)
     return layer, layer.inverse

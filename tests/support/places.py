@@ -1,4 +1,4 @@
-"""Where the tests find the checkout and the scripts that they start as processes of their own."""
+"""Paths of the checkout, and of the scripts that tests start as separate processes."""
 
 from __future__ import annotations
 

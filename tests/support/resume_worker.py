@@ -1,4 +1,4 @@
-"""A run that resumes three times from what it just wrote; tests/examples/test_example_mnist.py starts it."""
+"""Run that stops and resumes from its own checkpoint twice; started by tests/examples/test_example_mnist.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VALUES = torch.randn(60, 6, generator=torch.Generator().manual_seed(5), dtype=to
 
 
 def flow() -> ig.Flow:
-    """As ``toy`` of the tests, in float64."""
+    """Build the flow ``toy`` of the tests, in float64."""
     torch.manual_seed(0)
     x, c = ig.InputNode(6, name="x"), ig.ConditionNode(3, name="c")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
@@ -27,7 +27,7 @@ def flow() -> ig.Flow:
 
 
 def draw(rows: Tensor) -> tuple[Tensor, ...]:
-    """Without noise: that of a row depends on how many processes there are."""
+    """Return values and labels of some rows, without noise, which would depend on the number of processes."""
     return VALUES[rows], torch.eye(3, dtype=torch.float64)[rows % 3]
 
 
@@ -35,13 +35,13 @@ def loss(model: nn.Module, x: Tensor, c: Tensor) -> Tensor:
     return -model(x, c).mean() / 6
 
 
-def slowly(*args: Any, save: Any = ig.save, **options: Any) -> None:
-    """A disk that takes its time."""
+def save_slowly(*args: Any, save: Any = ig.save, **options: Any) -> None:
+    """Save as on a slow disk."""
     time.sleep(1)
     save(*args, **options)
 
 
-ig.save = slowly
+ig.save = save_slowly
 recipe = trainer.Recipe(steps=6, batch=12, rate=1e-2, average=0.9)
 with trainer.place("cpu") as where:
     for until in (2, 4, 6):

@@ -1,4 +1,4 @@
-"""Small graphs that several test files run, and comparisons of a runner with the plain graph."""
+"""Small graphs used by several test files, and comparisons of a runner with the graph itself."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ AFFINE = ig.Affine(clamp=1.0)
 
 
 def crossed_graph() -> ig.Graph:
-    """A node conditioned on a value that another node has transformed before: needs values ahead of gradients."""
+    """Build a graph with a node conditioned on a value that an earlier node transforms.
+
+    The reversible runner has to rebuild that value before it computes the node's gradient.
+    """
     x, y, c = ig.InputNode(4, name="x"), ig.InputNode(3, name="y"), ig.ConditionNode(2, name="c")
     h = ig.Node(x, ig.Coupling, {"transform": AFFINE, "subnet": MLP}, conditions=c, name="first")
     w = ig.Node(h, ig.Coupling, {"transform": AFFINE, "subnet": MLP}, name="second")
-    told = ig.FeatureNode((h, c), Told, name="told")
-    k = ig.Node(y, ig.Coupling, {"transform": AFFINE, "subnet": MLP}, conditions=(h, w, told), name="third")
+    feature = ig.FeatureNode((h, c), Feature, name="feature")
+    k = ig.Node(y, ig.Coupling, {"transform": AFFINE, "subnet": MLP}, conditions=(h, w, feature), name="third")
     return ig.Graph((x, y), (w, k), c)
 
 
-class Told(nn.Module):
-    """A feature of a value inside the graph and of a condition."""
+class Feature(nn.Module):
+    """Feature of an inner value and a condition."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ def draw(graph: ig.Invertible, inverse: bool = False, batch: int = 3) -> tuple[t
 
 
 def gradients(graph: ig.Graph, module: ig.Invertible, inverse: bool) -> list[Tensor]:
-    """Outputs, and gradients of data, conditions and parameters, of a loss that weighs every number differently."""
+    """Return outputs, and all gradients of a loss that weights each element differently."""
     xs, cs = draw(graph, inverse)
     ports = (graph._outputs() if inverse else graph._inputs(), graph._conditions())
     call = module.inverse if inverse else module
@@ -77,9 +80,10 @@ def gradients(graph: ig.Graph, module: ig.Invertible, inverse: bool) -> list[Ten
 
 
 def agree(graph: ig.Graph, inverse: bool, **options: object) -> None:
-    plain = gradients(graph, graph, inverse)
-    again = gradients(graph, ig.reversible(graph, **options), inverse)  # type: ignore[arg-type]
-    for expected, got in zip(plain, again, strict=True):
+    """Assert that the reversible runner gives the results and gradients of the graph."""
+    reference = gradients(graph, graph, inverse)
+    reversible = gradients(graph, ig.reversible(graph, **options), inverse)  # type: ignore[arg-type]
+    for expected, got in zip(reference, reversible, strict=True):
         assert got.shape == expected.shape
         assert (got - expected).abs().max() <= 1e-10 * max(1.0, float(expected.abs().max()))
 
@@ -87,7 +91,7 @@ def agree(graph: ig.Graph, inverse: bool, **options: object) -> None:
 def both(
     graph: ig.Graph, inverse: bool, samples: int, rows: int, data: tuple[Tensor, ...] | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Values and log-determinant of the bound graph, and of the graph itself on repeated conditions."""
+    """Return values and log-determinants of the bound graph, and of the graph itself with repeated conditions."""
     generator = torch.Generator().manual_seed(1)
     source = graph._outputs() if inverse else graph._inputs()
     xs = data or tuple(torch.randn(samples, rows, *s, generator=generator, dtype=torch.float64) for s in source.shapes)

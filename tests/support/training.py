@@ -1,4 +1,4 @@
-"""A small training run with everything that a resumed run must get back: shared by the tests of checkpoints."""
+"""Small training run with every kind of state that must survive a resume, used by the checkpoint tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import invgraph as ig
 
 
 def make_flow(blocks: int = 3, hidden: int = 8, clamp: float = 1.0) -> ig.Flow:
-    """Images of 16 pixels, a condition through a feature node, permutations, couplings, an ActNorm."""
+    """Build a flow for images of 16 pixels, with a feature node, permutations, couplings and an ActNorm."""
     x, digit = ig.InputNode(1, 4, 4, name="image"), ig.ConditionNode(10, name="digit")
     feature = ig.FeatureNode(digit, nn.Linear, {"in_features": 10, "out_features": 4}, name="embedding")
     h = ig.Node(ig.Node(x, ig.Flatten, name="flatten"), ig.ActNorm, name="norm")
@@ -27,7 +27,7 @@ def make_flow(blocks: int = 3, hidden: int = 8, clamp: float = 1.0) -> ig.Flow:
 
 
 class Run:
-    """Adam, a schedule, a gradient scaler, a data cursor, and noise from all global generators and an own one."""
+    """Training run with Adam, a schedule, a gradient scaler, a data cursor, and noise from several generators."""
 
     def __init__(self, seed: int = 0, **flow: Any) -> None:
         torch.manual_seed(seed)
@@ -86,7 +86,7 @@ class Run:
 
 
 def digest(module: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, bit for bit."""
+    """Return the SHA-256 of all parameters and buffers."""
     found = hashlib.sha256()
     for name, value in module.state_dict().items():
         assert isinstance(value, Tensor)

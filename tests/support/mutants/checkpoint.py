@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant("keys of training state become strings", "checkpoint/state.py",
            "name = encode(key, tensors,", "name = encode(str(key), tensors,", (CHECKPOINT,)),
     Mutant("the wiring is not in the fingerprint", "checkpoint/fingerprint.py",
-           'f"{told} of {reads[path]}" if path in reads else told', "told", (CHECKPOINT,)),
+           'f"{line} of {reads[path]}" if path in reads else line', "line", (CHECKPOINT,)),
     Mutant("the arguments of a layer are not in the fingerprint", "checkpoint/fingerprint.py",
            "return f\"{type(module).__name__}({' '.join(module.extra_repr().split())})\"",
            'return f"{type(module).__name__}()"', (FINGERPRINT,)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .mutant import BAD_INPUT, DIAGNOSE, FLOW, Mutant
 
 MUTANTS = (
-    Mutant("batches of different sizes are accepted", "shapes.py",
+    Mutant("batches of different sizes are accepted", "core/ports.py",
            "elif value.shape[0] != first.shape[0]:", "elif False:", (BAD_INPUT,)),
-    Mutant("the channels of an input are not checked", "shapes.py",
+    Mutant("the channels of an input are not checked", "core/ports.py",
            "if value.shape[1:] != self.shapes[index] or value.ndim == 0:", "if value.ndim == 0:", (BAD_INPUT,)),
     Mutant("log_prob forgets the log-det", "flow.py",
            "self._base_log_prob(self.graph._outputs().unpack(\"Flow\", z)) + log_det",
@@ -16,7 +16,7 @@ MUTANTS = (
            "0.5 * self.dims * math.log(2 * math.pi)\n        loss", "0.0\n        loss", (FLOW,)),
     Mutant("denoising takes sigma for its square", "flow.py", "deviation * deviation * g", "deviation * g", (FLOW,)),
     Mutant("the inverse gain is measured at the inputs", "diagnose.py",
-           "_largest(layer.inverse, ys, cs, power)", "_largest(layer, xs, cs, power)", (DIAGNOSE,)),
+           "_largest_gain(inverse, ys, iterations, seed)", "_largest_gain(forward, xs, iterations, seed)", (DIAGNOSE,)),
     Mutant("nodes inside nested graphs count twice in the shares", "diagnose.py",
            'sum(abs(row.log_det) for row in rows if "." not in row.name)', "sum(abs(row.log_det) for row in rows)",
            (DIAGNOSE,)),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from .mutant import BIJECTIONS, CONTRACT, SPLINES, Mutant
 
 MUTANTS = (
-    Mutant("the sum of a log-det includes the batch", "transforms/transform.py",
+    Mutant("the sum of a log-det includes the batch", "numerics/reductions.py",
            "terms.flatten(1).sum(1)", "terms.sum().expand(terms.shape[0])", (CONTRACT, "-k", "Coupling-Affine")),
-    Mutant("a log-det is summed over the channels only", "transforms/transform.py",
+    Mutant("a log-det is summed over the channels only", "numerics/reductions.py",
            "terms.flatten(1).sum(1)", "terms.sum(1).flatten(1)[:, 0] if terms.ndim > 2 else terms.sum(1)",
            (CONTRACT, "-k", "Coupling-Affine")),
-    Mutant("a log-det is accumulated in float32", "transforms/transform.py",
+    Mutant("a log-det is accumulated in float32", "numerics/reductions.py",
            "terms.flatten(1).sum(1)", "terms.flatten(1).float().sum(1).to(terms.dtype)",
            (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("the mean is not taken off the log scales", "transforms/volume_preserving.py",
@@ -35,7 +35,7 @@ MUTANTS = (
     Mutant("the quotient of a mixture's slope divides by the large side first", "transforms/mixture_cdf.py",
            "(log_cdf > log_rest).unsqueeze(dim)", "(log_cdf < log_rest).unsqueeze(dim)", (BIJECTIONS,)),
     Mutant("the bracket of a mixture's inverse is one component's", "transforms/mixture_cdf.py",
-           "return alone.amin(1), alone.amax(1)", "return alone[:, 0], alone[:, 0]", (CONTRACT, "-k", "MixtureCDF")),
+           "return roots.amin(1), roots.amax(1)", "return roots[:, 0], roots[:, 0]", (CONTRACT, "-k", "MixtureCDF")),
     Mutant("the slope of a Bernstein polynomial forgets the degree", "transforms/bernstein.py",
            "torch.log(slope.squeeze(dim) * degree)", "torch.log(slope.squeeze(dim))", (CONTRACT, "-k", "Bernstein")),
     Mutant("the ends of a Bernstein polynomial have a slope of their own", "transforms/bernstein.py",

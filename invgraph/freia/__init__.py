@@ -1,0 +1,12 @@
+"""FrEIA's names on this library's engine: same scripts, same checkpoints, same numbers.
+
+``import invgraph.freia.framework as Ff`` and ``import invgraph.freia.modules as Fm`` stand in for FrEIA's imports, or
+:func:`install` lets a script keep its own.
+"""
+
+from invgraph.freia import framework as framework
+from invgraph.freia import modules as modules
+from invgraph.freia.contract import wrap as wrap
+from invgraph.freia.install import install as install
+
+__all__ = ["framework", "install", "modules", "wrap"]

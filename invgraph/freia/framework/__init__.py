@@ -1,0 +1,21 @@
+"""FrEIA's nodes and networks, run as native graphs."""
+
+from invgraph.freia.framework.graph_inn import GraphINN as GraphINN
+from invgraph.freia.framework.node import ConditionNode as ConditionNode
+from invgraph.freia.framework.node import InputNode as InputNode
+from invgraph.freia.framework.node import Node as Node
+from invgraph.freia.framework.node import OutputNode as OutputNode
+from invgraph.freia.framework.reversible_graph_net import ReversibleGraphNet as ReversibleGraphNet
+from invgraph.freia.framework.reversible_sequential_net import ReversibleSequential as ReversibleSequential
+from invgraph.freia.framework.sequence_inn import SequenceINN as SequenceINN
+
+__all__ = [
+    "ConditionNode",
+    "GraphINN",
+    "InputNode",
+    "Node",
+    "OutputNode",
+    "ReversibleGraphNet",
+    "ReversibleSequential",
+    "SequenceINN",
+]

@@ -1,0 +1,179 @@
+"""FrEIA's nodes: records that point back at what they read."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.freia.contract import as_ints, output_dims
+from invgraph.shapes import Shape
+
+Output = tuple["Node", int]
+"""An output of a node: the node and the output's number."""
+
+_numbers = itertools.count()
+_OUTPUT = re.compile(r"out(\d+)")
+
+
+class Node:
+    """A layer between values: its module is built at once, from the shapes of what it reads.
+
+    ``node.out0`` and ``(node, 0)`` are its first output, and so is the bare node.
+
+    Arguments:
+        inputs: A node, an output, or a list of either.
+        module_type: Class or function that makes the module: ``module_type(dims_in, dims_c=..., **module_args)``.
+        module_args: Further arguments of the module.
+        conditions: Nodes whose first output the module is conditioned on.
+        name: Name of the node; names may occur twice.
+
+    Attributes:
+        module: The module.
+        input_dims: Shapes of the inputs.
+        output_dims: Shapes of the outputs.
+    """
+
+    module: nn.Module | None
+    output_dims: list[Shape]
+
+    def __init__(
+        self,
+        inputs: Any,
+        module_type: Any,
+        module_args: Mapping[str, Any] | None = None,
+        conditions: Any = None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name or f"{type(self).__name__.lower()}_{next(_numbers)}"
+        self.inputs = _outputs(repr(self), inputs)
+        self.conditions: list[Node] = _conditions(repr(self), conditions)
+        self.module_type, self.module_args = module_type, dict(module_args or {})
+        self.input_dims = [node.output_dims[index] for node, index in self.inputs]
+        self.condition_dims = [node.output_dims[0] for node in self.conditions]
+        self.module, self.output_dims = self.build_module(self.condition_dims, self.input_dims)
+
+    def build_module(
+        self, condition_shapes: list[Shape], input_shapes: list[Shape]
+    ) -> tuple[nn.Module | None, list[Shape]]:
+        """Return the module and the shapes of its outputs."""
+        given = {"dims_c": condition_shapes} if condition_shapes else {}
+        module = self.module_type(input_shapes, **given, **self.module_args)
+        return module, output_dims(module, input_shapes)
+
+    def __getattr__(self, name: str) -> Any:
+        match = _OUTPUT.fullmatch(name)
+        if match is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        index = int(match.group(1))
+        if index >= len(self.output_dims):
+            raise AttributeError(f"{self!r} has {len(self.output_dims)} outputs, so there is no {name}")
+        return self, index
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy or pickle: without what made the module, which is often a lambda."""
+        return {**self.__dict__, "module_type": None, "module_args": {}}
+
+    def __str__(self) -> str:
+        kind = "" if self.module is None else type(self.module).__name__
+        return f"{self!r}: {self.input_dims} -> {kind} -> {self.output_dims}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.name!r}"
+
+
+class _Start(Node):
+    """A node that only brings a value."""
+
+    def __init__(self, *dims: int, name: str | None = None) -> None:
+        sizes = dims[0] if len(dims) == 1 and isinstance(dims[0], Sequence) else dims
+        self.dims: Shape = tuple(as_ints(sizes))
+        super().__init__([], None, {}, name=name)
+
+    def build_module(
+        self, condition_shapes: list[Shape], input_shapes: list[Shape]
+    ) -> tuple[nn.Module | None, list[Shape]]:
+        return None, [self.dims]
+
+
+class InputNode(_Start):
+    """An input of the network.
+
+    Arguments:
+        dims: Sizes, without the batch.
+        name: Name of the node.
+    """
+
+
+class ConditionNode(_Start):
+    """A condition of the network.
+
+    Arguments:
+        dims: Sizes, without the batch; whole floats are taken as ints.
+        name: Name of the node.
+    """
+
+
+class OutputNode(Node):
+    """An output of the network.
+
+    Arguments:
+        in_node: The node, or the output, whose value the network returns.
+        name: Name of the node.
+    """
+
+    def __init__(self, in_node: Any, name: str | None = None) -> None:
+        super().__init__(in_node, None, {}, name=name)
+
+    def build_module(
+        self, condition_shapes: list[Shape], input_shapes: list[Shape]
+    ) -> tuple[nn.Module | None, list[Shape]]:
+        if len(input_shapes) != 1:
+            given = f"{len(input_shapes)} inputs"
+            raise GraphError(repr(self), given, "an output node has one input; write one OutputNode for each output")
+        return None, []
+
+
+def _outputs(where: str, inputs: Any) -> list[Output]:
+    """Return what a node reads as a list of outputs; a bare node stands for its first one."""
+    if isinstance(inputs, Node) or _is_output(inputs):
+        inputs = [inputs]
+    if not isinstance(inputs, (list, tuple)):
+        given = f"inputs: {type(inputs).__name__}"
+        raise ArgumentError(where, given, "expected a node, node.out0, (node, 0), or a list of these")
+    outputs: list[Output] = []
+    for source in inputs:
+        node, index = (source, 0) if isinstance(source, Node) else tuple(source) if _is_output(source) else (None, 0)
+        if not isinstance(node, Node):
+            given = f"inputs: a list with a {type(source).__name__}"
+            raise ArgumentError(where, given, "expected a node, node.out0, (node, 0), or a list of these")
+        if not 0 <= index < len(node.output_dims):
+            given = f"output {index} of {node!r}"
+            raise GraphError(where, given, f"the node has {len(node.output_dims)} outputs, counted from 0")
+        outputs.append((node, index))
+    return outputs
+
+
+def _is_output(source: Any) -> bool:
+    """True for a pair of a node and a number."""
+    return (
+        isinstance(source, (list, tuple))
+        and len(source) == 2
+        and isinstance(source[0], Node)
+        and isinstance(source[1], int)
+    )
+
+
+def _conditions(where: str, conditions: Any) -> list[Node]:
+    if conditions is None:
+        return []
+    nodes = list(conditions) if isinstance(conditions, (list, tuple)) else [conditions]
+    for node in nodes:
+        if not isinstance(node, Node):
+            given = f"conditions: {type(node).__name__}"
+            raise ArgumentError(where, given, "expected a node or a list of nodes")
+    return nodes

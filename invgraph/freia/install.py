@@ -1,0 +1,31 @@
+"""FrEIA's names in ``sys.modules``, for scripts that import FrEIA."""
+
+from __future__ import annotations
+
+import sys
+
+from invgraph.errors import DependencyError
+
+_OURS, _THEIRS = "invgraph.freia", "FrEIA"
+
+
+def install() -> None:
+    """Let ``import FrEIA`` and all its submodules find this package, in this process.
+
+    Raises:
+        DependencyError: FrEIA itself is imported already.
+
+    Example:
+        >>> import invgraph.freia
+        >>> invgraph.freia.install()  # doctest: +SKIP
+        >>> import FrEIA.framework as Ff  # doctest: +SKIP
+        >>> Ff.GraphINN.__module__  # doctest: +SKIP
+        'invgraph.freia.framework.graph_inn'
+    """
+    present = sys.modules.get(_THEIRS)
+    if present is not None and present is not sys.modules[_OURS]:
+        given = f"FrEIA is imported already, from {getattr(present, '__file__', None)}"
+        raise DependencyError("install", given, "call invgraph.freia.install() before anything imports FrEIA")
+    for name, module in list(sys.modules.items()):
+        if name == _OURS or name.startswith((f"{_OURS}.framework", f"{_OURS}.modules")):
+            sys.modules[name.replace(_OURS, _THEIRS, 1)] = module

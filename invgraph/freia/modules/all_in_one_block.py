@@ -1,0 +1,196 @@
+"""FrEIA's block of an affine coupling, a global scale and shift, and a permutation."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from invgraph.errors import GraphError
+from invgraph.freia.affine import halves
+from invgraph.freia.modules.base import OneInput, positions, require_subnet
+from invgraph.fused.permutation import gather_channels
+from invgraph.numerics.channels import mix
+from invgraph.numerics.linalg import own_precision
+from invgraph.numerics.reductions import per_sample
+from invgraph.shapes import batched
+
+__all__ = ["AllInOneBlock"]
+
+_SLOW_ROTATION = 512
+
+
+class AllInOneBlock(OneInput):
+    """FrEIA's all-in-one block: couple the second part of the channels, scale and shift all of them, permute.
+
+    Hard permutations are run as a gather of channels, whatever their matrix ``w_perm`` in the checkpoint is.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Shapes of the conditions, of the input's spatial size.
+        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
+        affine_clamping: Bound of the coupling's log scale.
+        gin_block: Make the coupling preserve volumes, and leave out the global scale.
+        global_affine_init: Start of the global scale.
+        global_affine_type: ``"SIGMOID"``, ``"SOFTPLUS"`` or ``"EXP"``: how the scale stays positive.
+        permute_soft: Rotate the channels at random instead of permuting them.
+        learned_householder_permutation: Number of learned reflections after the fixed matrix.
+        reverse_permutation: Undo the permutation before the coupling.
+    """
+
+    def __init__(
+        self,
+        dims_in: Any,
+        dims_c: Any = (),
+        subnet_constructor: Any = None,
+        affine_clamping: float = 2.0,
+        gin_block: bool = False,
+        global_affine_init: float = 1.0,
+        global_affine_type: str = "SOFTPLUS",
+        permute_soft: bool = False,
+        learned_householder_permutation: int = 0,
+        reverse_permutation: bool = False,
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        shape, channels = self.dims_in[0], self._channels
+        for condition in self.dims_c:
+            if tuple(condition[1:]) != tuple(shape[1:]):
+                given = f"a condition of shape {batched(condition)} for an input of shape {batched(shape)}"
+                raise GraphError("AllInOneBlock", given, "dimensions of input and condition don't agree")
+        self.conditional = len(self.dims_c) > 0
+        self.condition_channels = sum(condition[0] for condition in self.dims_c)
+        self.splits = [channels - channels // 2, channels // 2]
+        self.in_channels = channels
+        self.input_rank = len(shape) - 1
+        self.clamp = affine_clamping
+        self.GIN = gin_block
+        self.reverse_pre_permute = reverse_permutation
+        self.householder = learned_householder_permutation
+        self.global_affine_type = global_affine_type
+        if permute_soft and channels > _SLOW_ROTATION:
+            warnings.warn(f"a soft permutation of {channels} channels takes long to draw and to apply", stacklevel=2)
+        per_channel = (1, channels, *(1 for _ in shape[1:]))
+        start = _inverse_gain(global_affine_type, global_affine_init)
+        self.global_scale = nn.Parameter(torch.full(per_channel, start))
+        self.global_offset = nn.Parameter(torch.zeros(per_channel))
+        self._draw(permute_soft, (channels, *per_channel[1:]))
+        make = require_subnet(self, subnet_constructor)
+        self.subnet = make(self.splits[0] + self.condition_channels, 2 * self.splits[1])
+
+    def _draw(self, soft: bool, shape: Sequence[int]) -> None:
+        """Draw the fixed matrix from numpy's global generator, as FrEIA does."""
+        channels = self._channels
+        if soft:
+            w = _random_rotation(channels)
+        else:
+            w = torch.eye(channels, dtype=torch.float64)[torch.from_numpy(np.random.permutation(channels))]
+        w = w.to(torch.get_default_dtype())
+        self._hard = not soft and not self.householder
+        if self.householder:
+            self.vk_householder = nn.Parameter(0.2 * torch.randn(self.householder, channels))
+            self.w_0 = nn.Parameter(w, requires_grad=False)
+        else:
+            self.w_perm = nn.Parameter(w.reshape(shape), requires_grad=False)
+            self.w_perm_inv = nn.Parameter(w.t().reshape(shape), requires_grad=False)
+
+    def forward(
+        self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        permutation = self._permutation()
+        value, back = x[0], -1 if rev else 1
+        scale = None if self.GIN else self._gain()
+        if rev:
+            value = self._permute(value, permutation, inverse=True) - self.global_offset
+            value = value if scale is None else value / scale
+        elif self.reverse_pre_permute:
+            value = self._permute(value, permutation, inverse=True)
+        value, log_jac = self._couple(value, c, rev)
+        if not rev:
+            value = value + self.global_offset if scale is None else torch.addcmul(self.global_offset, value, scale)
+            value = self._permute(value, permutation, inverse=False)
+        elif self.reverse_pre_permute:
+            value = self._permute(value, permutation, inverse=False)
+        if scale is not None:
+            log_jac = log_jac + back * positions(value) * scale.log().sum()
+        return (value,), log_jac
+
+    def _couple(self, x: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor]:
+        """Transform the second part of the channels, given the first part and the conditions."""
+        first, second = torch.split_with_sizes(x, self.splits, dim=1)
+        params = self.subnet(torch.cat((first, *c), dim=1) if self.conditional else first)
+        scale, shift = halves(params.to(x.dtype) * 0.1, self.splits[1], "AllInOneBlock")
+        log_scale = self.clamp * torch.tanh(scale)
+        if self.GIN:
+            log_scale = log_scale - log_scale.mean(tuple(range(1, log_scale.ndim)), keepdim=True)
+        total = per_sample(log_scale)
+        if rev:
+            return torch.cat((first, (second - shift) * torch.exp(-log_scale)), dim=1), -total
+        return torch.cat((first, torch.addcmul(shift, second, torch.exp(log_scale))), dim=1), total
+
+    def _gain(self) -> Tensor:
+        """Return the global scale."""
+        if self.global_affine_type == "SIGMOID":
+            return 10 * torch.sigmoid(self.global_scale - 2.0)
+        if self.global_affine_type == "SOFTPLUS":
+            return 0.1 * functional.softplus(self.global_scale, beta=0.5)
+        return torch.exp(self.global_scale)
+
+    def _permutation(self) -> tuple[Tensor, Tensor]:
+        """Return the permutation and its inverse: orders of channels if it is hard, and matrices otherwise."""
+        if self.householder:
+            w: Tensor = self.w_0
+            with own_precision(w):
+                for v in self.vk_householder:
+                    w = w - 2 * torch.outer(w @ v, v) / torch.dot(v, v)
+            return w, w.t()
+        w, inverse = self.w_perm.flatten(1), self.w_perm_inv.flatten(1)
+        # The order is read from the matrix at each call, because programs write into parameters by p.data.
+        return (_order(w), _order(inverse)) if self._hard else (w, inverse)
+
+    def _permute(self, x: Tensor, permutation: tuple[Tensor, Tensor], *, inverse: bool) -> Tensor:
+        onward, back = permutation[::-1] if inverse else permutation
+        return mix(x, onward) if onward.ndim == 2 else gather_channels(x, onward, back)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if not self.householder and prefix + "w_perm" in state_dict:
+            self._hard = _is_permutation(self.w_perm.flatten(1))
+
+
+def _inverse_gain(kind: str, start: float) -> float:
+    """Return the parameter for which the global scale has a given value."""
+    if kind == "SIGMOID":
+        return 2.0 - math.log(10.0 / start - 1.0)
+    if kind == "SOFTPLUS":
+        return 2.0 * math.log(math.expm1(5.0 * start))
+    if kind == "EXP":
+        return math.log(start)
+    raise GraphError("AllInOneBlock", f"global_affine_type={kind!r}", "expected SIGMOID, SOFTPLUS or EXP")
+
+
+def _random_rotation(channels: int) -> Tensor:
+    """Return a float64 matrix, uniform over the rotations, from numpy's global generator."""
+    q, r = np.linalg.qr(np.random.standard_normal((channels, channels)))
+    q = q * np.sign(np.diag(r))
+    q[0] *= np.sign(np.linalg.det(q))
+    return torch.from_numpy(q)
+
+
+def _order(matrix: Tensor) -> Tensor:
+    """Return which channel each row of a permutation matrix picks; exact in float32 for any number of channels."""
+    wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+    with own_precision(wide):
+        return (wide @ torch.arange(len(wide), dtype=wide.dtype, device=wide.device)).round().long()
+
+
+def _is_permutation(matrix: Tensor) -> bool:
+    if matrix.is_meta:
+        return False
+    ones = (matrix == 1).sum(0) == 1
+    return bool(ones.all()) and bool(((matrix == 1).sum(1) == 1).all()) and int((matrix != 0).sum()) == len(matrix)

@@ -1,0 +1,211 @@
+"""FrEIA's layers that put elements elsewhere, or halve and double an image's size."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from invgraph.core.invertible import call_checked
+from invgraph.errors import ArgumentError, GraphError
+from invgraph.freia.modules.base import OneInput, require_image
+from invgraph.layers.haar import Haar
+from invgraph.shapes import Shape
+
+__all__ = ["Flatten", "HaarDownsampling", "HaarUpsampling", "IRevNetDownsampling", "IRevNetUpsampling", "Reshape"]
+
+Result = tuple[tuple[Tensor], Any]
+
+
+class _Down(OneInput):
+    """Halve height and width, four times the channels."""
+
+    def output_dims(self, input_dims: Any) -> Any:
+        channels, height, width = require_image(self, input_dims)
+        if height % 2 or width % 2:
+            given = f"input of shape {(channels, height, width)}"
+            raise GraphError(type(self).__name__, given, "height and width must be even: crop or pad the data first")
+        return ((channels * 4, height // 2, width // 2),)
+
+
+class _Up(OneInput):
+    """Double height and width, a fourth of the channels."""
+
+    def output_dims(self, input_dims: Any) -> Any:
+        channels, height, width = require_image(self, input_dims)
+        if channels % 4:
+            given = f"input of shape {(channels, height, width)}"
+            raise GraphError(type(self).__name__, given, "the number of channels must be divisible by 4")
+        return ((channels // 4, height * 2, width * 2),)
+
+
+def _squeeze(module: Any, x: Tensor, rev: bool) -> Result:
+    """Move patches of 2 x 2 into the channels, or back; ``legacy_backend`` orders them by place, then by channel."""
+    if rev:
+        if module.legacy_backend:
+            x = x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
+        return (functional.pixel_shuffle(x, 2),), x.new_zeros(x.shape[0])
+    y = functional.pixel_unshuffle(x, 2)
+    if module.legacy_backend:
+        y = y.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
+    return (y,), y.new_zeros(y.shape[0])
+
+
+def _set_squeeze(module: Any, channels: int, legacy_backend: bool) -> None:
+    """Give a module the constant that checkpoints of FrEIA hold; it is not computed with."""
+    module.legacy_backend = legacy_backend
+    if not legacy_backend:
+        kernel = torch.eye(4).reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)
+        module.downsample_kernel = nn.Parameter(kernel, requires_grad=False)
+
+
+class IRevNetDownsampling(_Down):
+    """Move each patch of 2 x 2 positions into the channels.
+
+    Arguments:
+        dims_in: Shape of the image, in a list.
+        dims_c: Not used.
+        legacy_backend: Order the channels by place in the patch, then by channel.
+    """
+
+    def __init__(self, dims_in: Any, dims_c: Any = None, legacy_backend: bool = False) -> None:
+        super().__init__(dims_in, dims_c)
+        self.output_dims(self.dims_in)
+        _set_squeeze(self, self._channels, legacy_backend)
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        return _squeeze(self, x[0], rev)
+
+
+class IRevNetUpsampling(_Up):
+    """Spread every four channels over patches of 2 x 2 positions: the inverse of :class:`IRevNetDownsampling`.
+
+    Arguments:
+        dims_in: Shape of the image, in a list.
+        dims_c: Not used.
+        legacy_backend: Order of the channels: by place in the patch, then by channel.
+    """
+
+    def __init__(self, dims_in: Any, dims_c: Any = None, legacy_backend: bool = False) -> None:
+        super().__init__(dims_in, dims_c)
+        _set_squeeze(self, self.output_dims(self.dims_in)[0][0], legacy_backend)
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        return _squeeze(self, x[0], not rev)
+
+
+def _set_haar(module: Any, shape: Shape, order_by_wavelet: bool, rebalance: float) -> None:
+    """Give a module the native transform, and the constant that checkpoints of FrEIA hold."""
+    if rebalance == 0:
+        raise GraphError(type(module).__name__, "rebalance=0", "rebalance must not be 0")
+    module.rebalance = rebalance
+    module.haar = Haar(shape, order_by_wavelet=order_by_wavelet)
+    signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
+    module.haar_weights = nn.Parameter(signs.reshape(4, 1, 2, 2).repeat(shape[0], 1, 1, 1), requires_grad=False)
+
+
+def _haar(module: Any, x: Tensor, rev: bool) -> Result:
+    """Apply the orthogonal transform or its inverse; FrEIA's rebalance scales the averages as well."""
+    (y,), log_jac = call_checked(module.haar, (x,), (), inverse=rev)
+    if module.rebalance != 1:
+        y = y / module.rebalance if rev else y * module.rebalance
+        log_jac = log_jac + (-1 if rev else 1) * math.prod(x.shape[1:]) * math.log(abs(module.rebalance))
+    return (y,), log_jac
+
+
+class HaarDownsampling(_Down):
+    """Halve height and width by Haar wavelets.
+
+    Arguments:
+        dims_in: Shape of the image, in a list.
+        dims_c: Not used.
+        order_by_wavelet: Order the channels by wavelet, then by channel.
+        rebalance: Factor on all coefficients, averages included; not zero.
+    """
+
+    def __init__(
+        self, dims_in: Any, dims_c: Any = None, order_by_wavelet: bool = False, rebalance: float = 1.0
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        self.output_dims(self.dims_in)
+        _set_haar(self, self.dims_in[0], order_by_wavelet, rebalance)
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        return _haar(self, x[0], rev)
+
+
+class HaarUpsampling(_Up):
+    """Double height and width by Haar wavelets: the inverse of :class:`HaarDownsampling`.
+
+    Arguments:
+        dims_in: Shape of the image, in a list.
+        dims_c: Not used.
+        order_by_wavelet: Order of the channels: by wavelet, then by channel.
+        rebalance: Factor by which all coefficients are divided; not zero.
+    """
+
+    def __init__(
+        self, dims_in: Any, dims_c: Any = None, order_by_wavelet: bool = False, rebalance: float = 1.0
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        _set_haar(self, self.output_dims(self.dims_in)[0], order_by_wavelet, rebalance)
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        return _haar(self, x[0], not rev)
+
+
+class Flatten(OneInput):
+    """Flatten each sample to a vector.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Not used.
+    """
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        y = x[0].reshape(x[0].shape[0], *self.dims_in[0]) if rev else x[0].flatten(1)
+        return (y,), y.new_zeros(y.shape[0])
+
+    def output_dims(self, input_dims: Any) -> Any:
+        return ((math.prod(input_dims[0]),),)
+
+
+class Reshape(OneInput):
+    """Give each sample another shape.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Not used.
+        output_dims: Shape of the output.
+        target_dim: Deprecated name of ``output_dims``.
+    """
+
+    def __init__(
+        self,
+        dims_in: Any,
+        dims_c: Any = None,
+        output_dims: Iterable[int] | None = None,
+        target_dim: Iterable[int] | None = None,
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        if target_dim is not None:
+            warnings.warn("Reshape(target_dim=...) is deprecated: write output_dims=...", stacklevel=2)
+            output_dims = target_dim
+        if output_dims is None:
+            raise ArgumentError("Reshape", "output_dims=None", "specify the shape of the output: output_dims=(4, 7, 7)")
+        self.size, self.target_dim = tuple(self.dims_in[0]), tuple(output_dims)
+        if math.prod(self.size) != math.prod(self.target_dim):
+            given = f"output_dims={self.target_dim} for an input of shape {self.size}"
+            raise GraphError("Reshape", given, "both shapes must have the same number of elements")
+
+    def forward(self, x: Sequence[Tensor], c: Any = None, jac: bool = True, rev: bool = False) -> Result:
+        y = x[0].reshape(x[0].shape[0], *(self.size if rev else self.target_dim))
+        return (y,), y.new_zeros(y.shape[0])
+
+    def output_dims(self, input_dims: Any) -> Any:
+        return (self.target_dim,)
