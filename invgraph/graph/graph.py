@@ -185,6 +185,9 @@ class Graph(Invertible):
         Returns:
             The graph itself.
 
+        Raises:
+            GraphError: A call found full backward hooks on modules, which ``fullgraph=True`` can't compile.
+
         Example:
             >>> import torch, invgraph as ig
             >>> x = ig.InputNode(4, name="x")

@@ -56,6 +56,11 @@ class Autoregressive(Invertible):
             below 1; or the width is so small that some elements would not be seen by any other.
         ArgumentError: An argument has the wrong type.
 
+    Note:
+        An adapter in the place of one of the network's layers (LoRA, quantised weights) is called with unit vectors,
+        and the linear map that it stands for is masked. Hooks on the adapter see those vectors. A call raises
+        GraphError if the adapter is not linear.
+
     References:
         M. Germain et al., "MADE: Masked Autoencoder for Distribution Estimation", 2015,
         https://arxiv.org/abs/1502.03509; G. Papamakarios, T. Pavlakou, I. Murray, "Masked Autoregressive Flow for
