@@ -68,7 +68,8 @@ def require_channels(params: Tensor, channels: int, where: str) -> None:
 
 def affine(x: Tensor, log_scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
     """Return ``exp(log_scale) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``."""
-    log_scale, shift = log_scale.to(x.dtype), shift.to(x.dtype)
+    if log_scale.dtype != x.dtype:  # under autocast
+        log_scale, shift = log_scale.to(x.dtype), shift.to(x.dtype)
     if rev:
         return (x - shift) * torch.exp(-log_scale), -per_sample(log_scale)
     return torch.addcmul(shift, torch.exp(log_scale), x), per_sample(log_scale)

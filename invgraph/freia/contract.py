@@ -73,7 +73,9 @@ class Contract(Invertible):
             raise ContractError(self.label, "returned a tensor, log_jac", "outputs are a tuple: return (y,), log_jac")
         if log_det is None and self.jac:
             raise ContractError(self.label, "returned None as log_jac", "with jac=True it must be a number or a tensor")
-        return tuple([y.to(xs[0].dtype) for y in ys]), as_log_det(log_det, xs[0], self.label)
+        dtype = xs[0].dtype  # a cast that does nothing still takes its time
+        outputs = tuple([y if y.dtype == dtype else y.to(dtype) for y in ys])
+        return outputs, as_log_det(log_det, xs[0], self.label)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {super().extra_repr()}"
@@ -109,7 +111,7 @@ def as_log_det(log_det: object, data: Tensor, where: str) -> Tensor:
         else:
             given = f"returned log_jac of shape {tuple(log_det.shape)} for a batch of {batch}"
             raise ShapeError(where, given, "expected a number, or one number per sample: sum over all other axes")
-    return log_det.to(data)
+    return log_det if log_det.dtype == data.dtype and log_det.device == data.device else log_det.to(data)
 
 
 def wrap(module: nn.Module, dims_in: object = None, dims_c: object = None) -> Contract:

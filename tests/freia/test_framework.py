@@ -1,0 +1,300 @@
+"""FrEIA's nodes and networks: what a call takes, what is refused, and the native graph below."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+
+Ff, Fm = ig.freia.framework, ig.freia.modules
+
+
+def subnet(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(channels_in, 8), nn.Tanh(), nn.Linear(8, channels_out))
+
+
+def conditional(blocks: int = 3) -> Any:
+    x, c = Ff.InputNode(4, name="x"), Ff.ConditionNode(2, name="c")
+    nodes: list[Any] = [x]
+    for _ in range(blocks):
+        nodes.append(Ff.Node(nodes[-1], Fm.GLOWCouplingBlock, {"subnet_constructor": subnet}, conditions=c))
+        nodes.append(Ff.Node(nodes[-1], Fm.PermuteRandom, {"seed": len(nodes)}))
+    return Ff.GraphINN([*nodes, c, Ff.OutputNode(nodes[-1])])
+
+
+def sequence() -> Any:
+    net = Ff.SequenceINN(4)
+    net.append(Fm.AllInOneBlock, cond=1, cond_shape=(2,), subnet_constructor=subnet)
+    net.append(Fm.ActNorm)
+    return net
+
+
+X, C = torch.randn(5, 4), torch.randn(5, 2)
+
+
+def test_data_and_conditions_come_as_tensor_tuple_or_list() -> None:
+    net = conditional()
+    z, log_jac = net(X, c=C)
+    for x, c in (((X,), (C,)), ([X], [C])):
+        assert torch.equal(net(x, c=c)[0], z)
+    assert log_jac.shape == (5,)
+    chain = sequence()
+    z, _ = chain(X, c=[None, C])
+    assert torch.equal(chain([X], c=(None, C, None))[0], z)
+
+
+def test_a_lone_output_comes_in_a_tuple_by_force() -> None:
+    x = Ff.InputNode(4)
+    h = Ff.Node(x, Fm.PermuteRandom, {"seed": 0})
+    (z,), _ = Ff.GraphINN([x, h, Ff.OutputNode(h)], force_tuple_output=True)(X)
+    assert z.shape == X.shape
+    chain = Ff.SequenceINN(4, force_tuple_output=True)
+    chain.append(Fm.PermuteRandom, seed=0)
+    assert torch.equal(chain(X)[0][0], z)
+
+
+def test_the_native_graph_gives_the_same_numbers() -> None:
+    net = conditional()
+    z, log_jac = net(X, c=C)
+    y, log_det = net.graph(X, C)
+    assert torch.equal(y, z)
+    assert torch.equal(log_det, log_jac)
+    bound = net.graph.bind(C)
+    torch.testing.assert_close(bound.inverse(z.unsqueeze(0))[0][0], X)
+    ig.reversible(net.graph)(X, C)[0].sum().backward()
+    grads = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    net.zero_grad()
+    net(X, c=C)[0].sum().backward()
+    for expected, got in zip((p.grad for p in net.parameters() if p.grad is not None), grads, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("make", [conditional, sequence], ids=["graph", "sequence"])
+def test_keys_and_modules_are_those_of_module_list(make: Any) -> None:
+    net = make()
+    assert all(key.startswith("module_list.") for key in net.state_dict())
+    assert [name for name, _ in net.named_children()] == ["module_list"]
+    layers = list(net.graph.layers.values())
+    assert [layer.module for layer in layers] == list(net.module_list)
+
+
+@pytest.mark.parametrize("make", [conditional, sequence], ids=["graph", "sequence"])
+def test_copies_and_pickles_run_on_their_own_modules(make: Any) -> None:
+    net = make()
+    z, _ = net(X, c=[C, C][: len(net.dims_c) or 2])
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        c = [C, C][: len(net.dims_c) or 2]
+        assert torch.equal(other(X, c=c)[0], z)
+        assert other.graph is not net.graph
+        layers = other.graph.layers.values()
+        assert all(layer.module is own for layer, own in zip(layers, other.module_list, strict=True))
+        for parameter in other.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.5
+        assert not torch.equal(other(X, c=c)[0], z)
+        assert torch.equal(net(X, c=c)[0], z)
+
+
+def test_modules_may_be_exchanged() -> None:
+    net = conditional(1)
+    other = Fm.PermuteRandom([(4,)], seed=9)
+    before = net(X, c=C)[0]
+    permuted = before[:, net.module_list[1].perm_inv][:, other.perm]
+    net.module_list[1] = other
+    assert torch.equal(net(X, c=C)[0], permuted)
+
+
+def test_a_replica_runs_its_own_modules() -> None:
+    """nn.DataParallel copies modules, and assigns the copies to shallow copies of their parents."""
+    net = conditional(1)
+    z, _ = net(X, c=C)
+    replica = net._replicate_for_data_parallel()
+    replica.module_list = copy.deepcopy(net.module_list)
+    for parameter in replica.module_list.parameters():
+        parameter.data *= 2 if parameter.requires_grad else 1
+    assert not torch.equal(replica(X, c=C)[0], z)
+    assert torch.equal(net(X, c=C)[0], z)
+
+
+@pytest.mark.parametrize("make", [conditional, sequence], ids=["graph", "sequence"])
+def test_both_directions_compile(make: Any) -> None:
+    net = make()
+    c = [C, C][: len(net.dims_c) or 2]
+    z, log_jac = net(X, c=c)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(X, c=c), (z, log_jac))
+    torch.testing.assert_close(compiled(z.detach(), c=c, rev=True)[0], X)
+
+
+def test_a_chain_is_cut_and_appended_to_at_any_time() -> None:
+    net = Ff.SequenceINN(4)
+    assert torch.equal(net(X)[0], X)
+    for seed in range(4):
+        net.append(Fm.PermuteRandom, seed=seed)
+        net(X)
+    half, _ = net[:2](X)
+    assert torch.equal(net[2:](half)[0], net(X)[0])
+    assert net[1] is net.module_list[1]
+    assert [len(net), len(net[1:3]), len(list(net)), len(net.shapes)] == [4, 2, 4, 5]
+
+
+def test_the_order_of_modules_is_the_same_for_any_order_of_nodes() -> None:
+    a = Ff.InputNode(6, name="a")
+    split = Ff.Node(a, Fm.Split, {"n_sections": 3}, name="split")
+    ends = [Ff.Node((split, k), Fm.ActNorm, {}, name=f"norm_{k}") for k in range(3)]
+    joined = Ff.Node([end.out0 for end in ends], Fm.Concat, {}, name="join")
+    nodes = [a, split, *ends, joined, Ff.OutputNode(joined, name="z")]
+    orders = [[node.name for node in Ff.GraphINN(order).node_list] for order in (nodes, nodes[::-1])]
+    assert orders[0] == orders[1]
+
+
+def test_an_inner_node_can_be_a_condition() -> None:
+    a, b = Ff.InputNode(4, name="a"), Ff.InputNode(2, name="b")
+    first = Ff.Node(b, Fm.PermuteRandom, {"seed": 1})
+    second = Ff.Node(a, Fm.GLOWCouplingBlock, {"subnet_constructor": subnet}, conditions=first)
+    net = Ff.GraphINN([a, b, second, first, Ff.OutputNode(second), Ff.OutputNode(first)])
+    z, log_jac = net([X, C])
+    (x, c), log_jac_back = net(z, rev=True)
+    torch.testing.assert_close((x, c, -log_jac_back), (X, C, log_jac))
+
+
+def test_calls_of_old_versions_are_told_the_line_to_write() -> None:
+    net = conditional()
+    z = net(X, c=C)
+    line = r"write z, log_jac = net\(x, c=c\)"
+    with pytest.raises(AttributeError, match=line):
+        z.mean()
+    for use in (lambda: z**2, lambda: z - X, lambda: z / 2, lambda: net.log_jacobian(run_forward=False),
+                lambda: net.jacobian(run_forward=False)):  # fmt: skip
+        with pytest.raises(ig.ArgumentError, match=line):
+            use()
+    with pytest.raises(ig.ArgumentError, match="write InputNodes"), pytest.warns(DeprecationWarning, match="GraphINN"):
+        Ff.ReversibleGraphNet([], ind_in=0)
+
+
+def test_numerical_log_determinants() -> None:
+    net = conditional(1).double()
+    x, c = X.double(), C.double()
+    z, log_jac = net(x, c=c)
+    torch.testing.assert_close(net.log_jacobian_numerical(x, c=c), log_jac.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(net.log_jacobian_numerical(z, c=c, rev=True), -log_jac.detach(), rtol=1e-5, atol=1e-5)
+
+
+class Returns(nn.Module):
+    """A layer that returns something else than FrEIA's layers do."""
+
+    def __init__(self, dims_in: Any, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def forward(self, x: Any, rev: bool = False, jac: bool = True) -> Any:
+        return self.result(x[0])
+
+    @staticmethod
+    def output_dims(dims: Any) -> Any:
+        return (list(shape) for shape in dims)
+
+
+def identity(log_jac: Any) -> Any:
+    return lambda x: ([x], log_jac(x))
+
+
+@pytest.mark.parametrize(
+    "log_jac",
+    [lambda x: 0, lambda x: 0.0, lambda x: torch.zeros(()), lambda x: torch.zeros(1), lambda x: x.new_zeros(len(x)),
+     lambda x: torch.zeros(len(x), 1), lambda x: torch.zeros((), dtype=torch.float64)],
+    ids=["int", "float", "0-d", "one", "batch", "column", "float64"],
+)  # fmt: skip
+def test_log_determinants_of_any_form_become_one_per_sample(log_jac: Any) -> None:
+    net = Ff.SequenceINN(4)
+    net.append(Returns, result=identity(log_jac))
+    for rev in (False, True):
+        _, total = net(X, rev=rev)
+        assert torch.equal(total, torch.zeros(5))
+    native = ig.freia.wrap(Returns([(4,)], identity(log_jac)), [(4,)])
+    assert native((X,))[1].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [(lambda x: x, r"return \(y,\), log_jac"), (lambda x: (x, 0.0), r"return \(y,\), log_jac"),
+     (lambda x: ([x], 0, 0), "two things"), (lambda x: ([x], None), "with jac=True"),
+     (lambda x: ([x], torch.zeros(3)), "one number per sample"), (lambda x: ([x, x], 0), "2 values")],
+    ids=["tensor", "bare", "three", "none", "shape", "outputs"],
+)  # fmt: skip
+def test_layers_that_return_something_else_are_refused(result: Any, message: str) -> None:
+    x = Ff.InputNode(4)
+    h = Ff.Node(x, Returns, {"result": result}, name="odd one")
+    with pytest.raises(ig.InvgraphError, match=message) as caught:
+        Ff.GraphINN([x, h, Ff.OutputNode(h)])(X)
+    assert "node 'odd one' (Returns)" in str(caught.value)
+
+
+def test_log_determinants_are_not_needed_without_jac() -> None:
+    net = Ff.SequenceINN(4)
+    net.append(Returns, result=lambda x: ([x], None))
+    assert torch.equal(net(X, jac=False)[0], X)
+    graph = conditional()
+    assert torch.equal(graph(X, c=C, jac=False)[0], graph(X, c=C)[0])
+
+
+def test_wrong_calls_are_refused() -> None:
+    net = conditional()
+    for call, message in (
+        (lambda: net(X), "expected 1: 'c'"),
+        (lambda: net([X, X], c=C), "expected 1"),
+        (lambda: net("x", c=C), "expected a tensor"),
+        (lambda: net(X, c=3), "c: int"),
+        (lambda: sequence()(X, c=[C]), "up to number 1"),
+    ):
+        with pytest.raises((ig.InvgraphError, RuntimeError), match=message):
+            call()
+
+
+def test_wrong_declarations_are_refused() -> None:
+    x, y = Ff.InputNode(4, name="x"), Ff.InputNode(4, name="y")
+    h = Ff.Node(x, Fm.PermuteRandom, {}, name="h")
+    split = Ff.Node(y, Fm.Split, {}, name="split")
+    for make, error, message in (
+        (lambda: Ff.Node(3, Fm.Flatten, {}), ig.ArgumentError, "expected a node"),
+        (lambda: Ff.Node([x, h, 3], Fm.Flatten, {}), ig.ArgumentError, "a list with a int"),
+        (lambda: Ff.Node((x, 1), Fm.Flatten, {}), ig.GraphError, "the node has 1 outputs"),
+        (lambda: Ff.Node(x, Fm.Flatten, {}, conditions=3), ig.ArgumentError, "conditions: int"),
+        (lambda: Ff.Node(x, nn.Identity, {}), ig.ArgumentError, "output_dims"),
+        (lambda: h.out1, AttributeError, "no out1"),
+        (lambda: Ff.OutputNode([split.out0, split.out1]), ig.GraphError, "one OutputNode for each"),
+        (lambda: Ff.GraphINN([h, Ff.OutputNode(h)]), ig.GraphError, "not in the list"),
+        (lambda: Ff.GraphINN([x, y, h, Ff.OutputNode(h)]), ig.GraphError, "not connected"),
+        (lambda: Ff.GraphINN([y, split, Ff.OutputNode(split)]), ig.GraphError, "output 1"),
+        (lambda: Ff.SequenceINN(4).append(Fm.Split), ig.GraphError, "2 outputs"),
+        (lambda: Ff.SequenceINN(4).append(Fm.ActNorm, cond=0), ig.ArgumentError, "cond_shape"),
+        (lambda: ig.freia.wrap(3), ig.ArgumentError, "already built"),
+        (lambda: ig.freia.wrap(nn.ReLU()), ig.ArgumentError, "dims_in"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
+
+
+def test_a_deep_chain_can_be_pickled_and_copied() -> None:
+    nodes: list[Any] = [Ff.InputNode(4)]
+    for _ in range(400):
+        nodes.append(Ff.Node(nodes[-1], Fm.PermuteRandom, {"seed": 0}))
+    net = Ff.GraphINN([*nodes, Ff.OutputNode(nodes[-1])])
+    z: Tensor = net(X)[0]
+    assert torch.equal(pickle.loads(pickle.dumps(net))(X)[0], z)
+    assert torch.equal(copy.deepcopy(net)(X)[0], z)
+
+
+def test_wrapped_layers_are_native_layers() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
+    block = Fm.AllInOneBlock([(4,)], [(2,)], subnet_constructor=subnet, permute_soft=True)
+    h = ig.Node(x, ig.freia.wrap(block), conditions=c, name="block")
+    graph = ig.Graph(x, ig.Node(h, ig.freia.wrap(Fm.ActNorm([(4,)], init_data=X)), name="norm"), c)
+    assert "layers.block.module.global_scale" in graph.state_dict()
+    ig.testing.check_invertible(graph)

@@ -1,0 +1,87 @@
+"""Scripts in FrEIA's style, unchanged: they run on both libraries and give the same numbers."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import invgraph as ig
+
+SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.py"))
+
+
+def is_freia(name: str) -> bool:
+    return name == "FrEIA" or name.startswith("FrEIA.")
+
+
+@contextmanager
+def imports(ours: bool) -> Iterator[None]:
+    """Within the context ``import FrEIA`` finds our package, or the package of that name."""
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if is_freia(name)}
+    try:
+        if ours:
+            ig.freia.install()
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                pytest.importorskip("FrEIA")
+        yield
+    finally:
+        for name in list(sys.modules):
+            if is_freia(name):
+                del sys.modules[name]
+        sys.modules.update(before)
+
+
+def run(path: Path, ours: bool) -> dict[str, Any]:
+    torch.default_generator.manual_seed(1)
+    np.random.seed(1)
+    with imports(ours):
+        return runpy.run_path(str(path))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_runs_unchanged(path: Path) -> None:
+    values = run(path, ours=True)
+    assert values["results"]
+    assert all(value.isfinite().all() for value in values["results"])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_gives_freias_numbers(path: Path) -> None:
+    expected, got = run(path, ours=False), run(path, ours=True)
+    for index, (theirs, mine) in enumerate(zip(expected["results"], got["results"], strict=True)):
+        if theirs.numel() == 1:  # a log-determinant of one element, which FrEIA hands on
+            theirs = theirs.expand_as(mine)
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5, msg=lambda text, i=index: f"result {i}: {text}")
+    for name in ("names", "conditions", "shapes"):
+        assert got.get(name) == expected.get(name)
+
+
+def test_there_are_scripts_enough() -> None:
+    assert len(SCRIPTS) >= 10
+
+
+def test_every_submodule_of_freia_is_found() -> None:
+    with imports(ours=True):
+        for name in ("framework.graph_inn", "framework.sequence_inn", "modules.base", "modules.coupling_layers",
+                     "modules.reshapes", "modules.invertible_resnet", "modules.graph_topology", "modules.orthogonal",
+                     "modules.all_in_one_block", "modules.fixed_transforms", "modules.inv_auto_layers"):  # fmt: skip
+            assert sys.modules[f"FrEIA.{name}"] is sys.modules[f"invgraph.freia.{name}"]
+
+
+def test_installing_twice_is_fine_and_beside_freia_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with imports(ours=True):
+        ig.freia.install()
+        monkeypatch.setitem(sys.modules, "FrEIA", sys)
+        with pytest.raises(ig.DependencyError, match="before anything imports FrEIA"):
+            ig.freia.install()
