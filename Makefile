@@ -6,7 +6,7 @@ test:  ## the fast suite, as in the README
 	pytest -n 2
 
 slow:  ## what takes minutes
-	pytest -n 2 -m "slow and not gpu"
+	pytest -n 2 -m "slow and not gpu and not nightly"
 
 lint:  ## style and types
 	ruff check .

@@ -259,6 +259,7 @@ def test_a_compiled_training_step_gives_eagers_gradients() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", each_kind())
 def test_every_layer_compiled_from_outside_trains_as_eager(case: Case) -> None:
     """Two of each layer in a row, so that what one returns is memory that the compiler might reuse."""
