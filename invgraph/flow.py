@@ -252,11 +252,14 @@ def _draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
     if temperature == 1:
         return z
     try:
-        mean = base.mean
-    except NotImplementedError as error:
-        advice = "this base has no mean, around which a temperature scales the latents: leave it at 1"
+        mean: Tensor | None = base.mean
+    except NotImplementedError:
+        mean = None
+    # Cauchy, StudentT and others return NaN or infinity where the integral of the mean does not exist.
+    if mean is None or not (torch.compiler.is_compiling() or bool(mean.isfinite().all())):
+        advice = "this base has no finite mean, around which a temperature scales the latents: leave it at 1"
         given = f"temperature={temperature} with a base {_describe(base)}"
-        raise ArgumentError("Flow.sample", given, advice) from error
+        raise ArgumentError("Flow.sample", given, advice)
     return mean + temperature * (z - mean)
 
 

@@ -12,11 +12,14 @@ import torch
 from measures import draw, gap
 from torch import Tensor, nn
 from torch.distributions import (
+    Cauchy,
     Distribution,
+    HalfCauchy,
     Independent,
     Laplace,
     MultivariateNormal,
     Normal,
+    Pareto,
     StudentT,
     TanhTransform,
     TransformedDistribution,
@@ -26,6 +29,8 @@ from torch.distributions import (
 import invgraph as ig
 
 AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=8)}
+ZERO = torch.zeros((), dtype=torch.float64)
+WITHOUT_MEAN = (Cauchy(ZERO, ZERO + 1), StudentT(ZERO + 1), HalfCauchy(ZERO + 1), Pareto(ZERO + 1, ZERO + 1))
 MATRIX = torch.tensor([[2.0, 0.5], [-0.25, 1.5]], dtype=torch.float64)
 
 
@@ -360,7 +365,11 @@ MISTAKES = (
     (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
      "inference_mode"),
     (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform())).sample(2, temperature=0.5),
-     ig.ArgumentError, "has no mean"),
+     ig.ArgumentError, "has no finite mean"),
+    *((lambda base=base: linear(base=base.expand((2,))).sample(3, temperature=0.7), ig.ArgumentError,
+       "has no finite mean") for base in WITHOUT_MEAN),
+    *((lambda base=base: linear(base=Independent(base.expand((2,)), 1)).rsample(3, temperature=0.7), ig.ArgumentError,
+       "has no finite mean") for base in WITHOUT_MEAN),
     (lambda: ig.Flow(nn.Linear(2, 2)), ig.ArgumentError, "expected a Graph"),
 )  # fmt: skip
 
