@@ -24,6 +24,15 @@ def is_batched_grad(grad: Tensor) -> bool:
     return bool(torch._C._functorch.is_legacy_batchedtensor(grad))
 
 
+def has_data(x: Tensor) -> bool:
+    """True if the values of a tensor can be read: it is neither meta, fake, nor batched by ``vmap``."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return False
+        x = torch._C._functorch.get_unwrapped(x)
+    return not (x.is_meta or torch._subclasses.fake_tensor.is_fake(x))
+
+
 def is_view(x: Tensor) -> bool:
     """True if a tensor is a view of another, also while it is traced."""
     return x._base is not None
