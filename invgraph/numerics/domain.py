@@ -9,6 +9,8 @@ from torch import Tensor
 
 from invgraph.errors import NumericsError
 
+_SHOWN = 5
+
 
 def require_domain(name: str, x: Tensor, low: float, high: float) -> None:
     """Raise NumericsError for values outside the open interval; NaN passes.
@@ -38,3 +40,15 @@ def zero_density(log_det: Tensor, outside: Tensor) -> Tensor:
         outside: True for elements outside the domain, shape ``(B, ...)``.
     """
     return log_det.masked_fill(outside.flatten(1).any(1), -math.inf)
+
+
+def require_integers(name: str, x: Tensor, levels: int) -> None:
+    """Raise NumericsError for values other than 0, 1, ..., levels - 1; NaN passes."""
+    wrong = ((x != x.floor()) | (x < 0) | (x > levels - 1)) & ~x.isnan()
+    if bool(wrong.any()):
+        values = x.detach()[wrong]
+        shown = ", ".join(f"{value:g}" for value in values[:_SHOWN].tolist())
+        given = f"{len(values)} of {x.numel()} values are no integers from 0 to {levels - 1}: {shown}"
+        given += ", ..." if len(values) > _SHOWN else ""
+        advice = f"give integers in a floating-point dtype; pixels in [0, 1] as (x * {levels - 1}).round()"
+        raise NumericsError(name, given, advice)

@@ -110,7 +110,7 @@ NETS: tuple[tuple[Any, Mapping[str, Any], tuple[int, ...]], ...] = (
 FREE: Mapping[type, set[str]] = {
     ig.Autoregressive: {"tolerance", "blocks"},
     ig.ContinuousFlow: {"seed", "tolerance"},
-    ig.Dequantize: {"seed"},
+    ig.Dequantize: {"seed", "check_domain"},
     ig.Residual: {"seed", "iterations"},
     ig.Sigmoid: {"check_domain"},
     ig.Logit: {"check_domain"},
