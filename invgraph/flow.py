@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from invgraph.arguments import require_amount, require_count
-from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
+from invgraph.errors import ArgumentError, GraphError, InputTypeError, NumericsError, ShapeError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Shape, Structured, Tensors, numel
@@ -68,6 +68,9 @@ class Flow(nn.Module):
         Arguments:
             x: Data, as in a call of the graph.
             c: Conditions, as in a call of the graph. Default: none.
+
+        Raises:
+            NumericsError: If an output lies outside the support of its base, and the base validates its arguments.
         """
         self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")
         z, log_det = self.graph(x, c)
@@ -198,7 +201,10 @@ class Flow(nn.Module):
             square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
             return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
         self._check_bases(zs)
-        parts = [_sum_rows(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
+        ports = self.graph._outputs()
+        parts = [
+            _sum_rows(_log_prob(base, z, ports.label(k))) for k, (base, z) in enumerate(zip(self.base, zs, strict=True))
+        ]
         return torch.stack(parts).sum(0)
 
     def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
@@ -235,6 +241,29 @@ class Flow(nn.Module):
         if self.base is None:
             return ""
         return f"base={', '.join(f'{_describe(base)} {_shape(base)}' for base in self.base)}"
+
+
+def _log_prob(base: Distribution, z: Tensor, label: str) -> Tensor:
+    """Return the log-density of the latents; values that the base refuses are named, with their row."""
+    try:
+        log_prob: Tensor = base.log_prob(z)
+    except ValueError as error:
+        try:
+            support = base.support
+        except NotImplementedError:
+            support = None
+        if support is None:  # a distribution of the user's, with an error of its own
+            raise
+        supported: Tensor = support.check(z)
+        refused = supported.reshape(len(z), -1).logical_not().any(1) if len(z) else torch.zeros(0)
+        if not bool(refused.any()):
+            raise
+        row, least, most = int(refused.nonzero()[0]), *torch.aminmax(z[refused][0])
+        given = f"{label}, row {row} (and {int(refused.sum()) - 1} more): values from {least:g} to {most:g}"
+        advice = f"outside the support of the base {_describe(base)}: choose a base that covers the range of the last "
+        advice += "layer, or end in a layer with its range (Sigmoid); with validate_args=False the base decides"
+        raise NumericsError("Flow", given, advice) from error
+    return log_prob
 
 
 def _sum_rows(terms: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch.distributions import (
     StudentT,
     TanhTransform,
     TransformedDistribution,
+    Uniform,
     VonMises,
 )
 
@@ -380,3 +381,23 @@ def test_mistakes_are_told(mistake: Any, error: type[ig.InvgraphError], words: s
         mistake()
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("event", [0, 1])
+def test_an_outlier_of_a_bounded_base_is_named(event: int) -> None:
+    """Output, row and values; with validate_args=False the density is the base's own."""
+    a, b = ig.InputNode(2, name="a"), ig.InputNode(3, name="b")
+    edge = torch.ones(3)
+    bases = [Normal(torch.zeros(2), 1.0), Independent(Uniform(-edge, edge), event)]
+    flow = ig.Flow(ig.Graph([a, b], [a, b]), base=bases)
+    x, y = torch.zeros(5, 2), torch.zeros(5, 3)
+    inside = flow.log_prob((x, y))
+    y[3, 1], y[4, 0] = 1.5, -7.0
+    with pytest.raises(ig.NumericsError, match=r"(?s)row 3 \(and 1 more\): values from 0 to 1.5\n.*Uniform") as caught:
+        flow.log_prob((x, y))
+    assert "'b'" in str(caught.value) or "output 1" in str(caught.value)
+    with pytest.raises(ig.NumericsError, match="row 0"):
+        flow.loss((x * math.nan, y * 0))
+    flow.base = (bases[0], Independent(Uniform(-edge, edge, validate_args=False), event, validate_args=False))
+    assert torch.equal(flow.log_prob((x, y))[:3], inside[:3])
+    assert flow.log_prob((x, y))[3:].tolist() == [-math.inf] * 2
