@@ -19,7 +19,7 @@ from invgraph.layers.reshape import Flatten
 from invgraph.layers.split import Split
 from invgraph.shapes import Shape, numel
 from invgraph.testing.program import CONDITION, INPUT, Op, Program, Ref
-from invgraph.testing.recipes import Recipe, build, recipes, small_network, unconditional
+from invgraph.testing.recipes import Recipe, Start, accepted, build, recipes, small_network, unconditional
 from invgraph.testing.sketch import Sketch
 
 Draw: TypeAlias = st.DrawFn
@@ -119,43 +119,15 @@ def graphs(
         ... def test_my_layer_in_graphs(graph):
         ...     ig.testing.check_invertible(graph)
     """
-    drawn = programs(
+    return programs(
         max_nodes=max_nodes,
         inputs=inputs,
         outputs=outputs,
         conditions=conditions,
         also=tuple(also),
-        starts=tuple(start for recipe in also for start in _accepted(recipe, _range(conditions)[1], dtype)),
+        starts=tuple(start for recipe in also for start in accepted(recipe, _range(conditions)[1], dtype)),
         dtype=dtype,
-    )
-    return drawn.map(Program.declare)
-
-
-Start: TypeAlias = tuple[Recipe, Shape, tuple[Shape, ...]]
-"""A layer, a shape of its input, and shapes of its conditions."""
-
-
-def _accepted(recipe: Recipe, conditions: int, dtype: torch.dtype) -> list[Start]:
-    """Return the shapes, of those tried, that a layer accepts; it is a mistake if there are none."""
-    found: list[Start] = []
-    reason = "none tried"
-    for shape in _TRIED:
-        for cond_shapes in ((), ((2,),))[: 1 + min(conditions, 1)]:
-            try:
-                build(recipe, (shape,), cond_shapes, 0, dtype)
-            except GraphError as error:
-                reason = " ".join(str(error).split())
-            else:
-                found.append((recipe, shape, cond_shapes))
-    if not found:
-        name = getattr(recipe[0], "__name__", str(recipe[0]))
-        given = f"also: {name}, which accepts no input of shape {', '.join(map(str, _TRIED))}"
-        advice = f"no graph would hold it, and nothing would be tested; the last refusal: {reason}"
-        raise GraphError("testing.graphs", given, advice)
-    return found
-
-
-_TRIED = ((1,), (2,), (3,), (4,), (6,), (8,), (2, 4), (3, 4), (1, 4, 4), (2, 4, 4), (3, 2, 2), (4, 2, 2), (2, 2, 2, 2))
+    ).map(Program.declare)
 
 
 @st.composite
