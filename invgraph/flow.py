@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from invgraph.arguments import require_amount, require_count
+from invgraph.bases import Base, as_bases, base_log_prob, base_shape, base_tensor, describe_base, draw_scaled
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
-from invgraph.shapes import Shape, Structured, Tensors, numel
+from invgraph.shapes import Structured, Tensors, numel
 from invgraph.torch_internals import floating_tensor
-
-Base: TypeAlias = Distribution | Sequence[object] | None
 
 
 class Flow(nn.Module):
@@ -54,8 +51,8 @@ class Flow(nn.Module):
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.graph = graph
-        self.base = _as_bases(base, graph.out_shapes)
-        self._base_tensors = tuple(map(_floating_tensor, self.base or ()))
+        self.base = as_bases(base, graph.out_shapes)
+        self._base_tensors = tuple(map(base_tensor, self.base or ()))
         self.dims = numel(graph.in_shapes)
 
     def forward(self, x: Structured, c: Structured = ()) -> Tensor:
@@ -68,6 +65,9 @@ class Flow(nn.Module):
         Arguments:
             x: Data, as in a call of the graph.
             c: Conditions, as in a call of the graph. Default: none.
+
+        Raises:
+            NumericsError: If an output lies outside the support of its base, and the base validates its arguments.
         """
         self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")
         z, log_det = self.graph(x, c)
@@ -131,7 +131,7 @@ class Flow(nn.Module):
         for base in self.base or ():
             if not base.has_rsample:
                 advice = "its samples have no gradients: call sample, or use a base that has rsample"
-                raise ArgumentError("Flow.rsample", f"a base {_describe(base)} without rsample", advice)
+                raise ArgumentError("Flow.rsample", f"a base {describe_base(base)} without rsample", advice)
         return self._sample("rsample", n, c, temperature, generator)
 
     def _sample(self, method: str, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
@@ -198,7 +198,8 @@ class Flow(nn.Module):
             square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
             return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
         self._check_bases(zs)
-        parts = [_sum_rows(base.log_prob(z)) for base, z in zip(self.base, zs, strict=True)]
+        ports = self.graph._outputs()
+        parts = [base_log_prob(base, z, ports.label(k)) for k, (base, z) in enumerate(zip(self.base, zs, strict=True))]
         return torch.stack(parts).sum(0)
 
     def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
@@ -212,7 +213,7 @@ class Flow(nn.Module):
                 raise ArgumentError("Flow.sample", "a generator", advice)
             if reference is not None:
                 self._check_bases((reference,) * len(self.base))
-            return tuple(_draw_scaled(base, count, temperature) for base in self.base)
+            return tuple(draw_scaled(base, count, temperature) for base in self.base)
         reference = torch.empty(0) if reference is None else reference
         if generator is not None and generator.device.type != reference.device.type:
             advice = f"the samples are drawn on {reference.device}: use a generator on that device"
@@ -233,68 +234,9 @@ class Flow(nn.Module):
     def extra_repr(self) -> str:
         if self.base is None:
             return ""
-        return f"base={', '.join(f'{_describe(base)} {_shape(base)}' for base in self.base)}"
-
-
-def _sum_rows(terms: Tensor) -> Tensor:
-    return terms.flatten(1).sum(1) if terms.ndim > 1 else terms
+        return f"base={', '.join(f'{describe_base(base)} {base_shape(base)}' for base in self.base)}"
 
 
 def _without_inference(value: Tensor) -> Tensor:
     """Return a tensor that autograd can save: inference tensors are cloned."""
     return value.clone() if value.is_inference() else value
-
-
-def _draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
-    draw = base.rsample if base.has_rsample else base.sample
-    z: Tensor = draw(torch.Size((count,)))
-    if temperature == 1:
-        return z
-    try:
-        mean = base.mean
-    except NotImplementedError as error:
-        advice = "this base has no mean, around which a temperature scales the latents: leave it at 1"
-        given = f"temperature={temperature} with a base {_describe(base)}"
-        raise ArgumentError("Flow.sample", given, advice) from error
-    return mean + temperature * (z - mean)
-
-
-def _describe(base: Distribution) -> str:
-    """Name the distribution, without its parameters: they may be trained, and differ between devices."""
-    inner = base.base_dist if isinstance(base, (Independent, TransformedDistribution)) else None
-    return type(base).__name__ + ("" if inner is None else f"({_describe(inner)})")
-
-
-def _shape(base: Distribution) -> Shape:
-    return tuple(base.batch_shape + base.event_shape)
-
-
-def _floating_tensor(base: Distribution) -> Tensor | None:
-    """Return a floating-point tensor that represents the dtype and device of a distribution, or None."""
-    for value in vars(base).values():
-        found = _floating_tensor(value) if isinstance(value, Distribution) else value
-        if isinstance(found, Tensor) and found.is_floating_point():
-            return found
-    return None
-
-
-def _as_bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
-    """Return one distribution for each output, or None for the standard normal."""
-    if base is None:
-        return None
-    if not isinstance(base, (Distribution, list, tuple)):
-        raise ArgumentError("Flow", f"base: {type(base).__name__}", "expected a Distribution, or one for each output")
-    bases = (base,) if isinstance(base, Distribution) else tuple(base)
-    if len(bases) != len(shapes):
-        raise GraphError("Flow", f"{len(bases)} base densities", f"expected {len(shapes)}, one for each output")
-    checked: list[Distribution] = []
-    for index, (density, shape) in enumerate(zip(bases, shapes, strict=True)):
-        if not isinstance(density, Distribution):
-            given = f"base {index}: {type(density).__name__}"
-            raise ArgumentError("Flow", given, "expected a torch.distributions.Distribution")
-        own = _shape(density)
-        if own != shape:
-            given = f"base {index} of shape {own}"
-            raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
-        checked.append(density)
-    return tuple(checked)

@@ -24,6 +24,17 @@ def is_batched_grad(grad: Tensor) -> bool:
     return bool(torch._C._functorch.is_legacy_batchedtensor(grad))
 
 
+def has_data(x: Tensor) -> bool:
+    """True if values can be read: not of meta, fake or ``vmap``'s tensors, nor while code is compiled or captured."""
+    if torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        if torch._C._functorch.is_batchedtensor(x):
+            return False
+        x = torch._C._functorch.get_unwrapped(x)
+    return not (x.is_meta or torch._subclasses.fake_tensor.is_fake(x))
+
+
 def is_view(x: Tensor) -> bool:
     """True if a tensor is a view of another, also while it is traced."""
     return x._base is not None

@@ -12,20 +12,26 @@ import torch
 from measures import draw, gap
 from torch import Tensor, nn
 from torch.distributions import (
+    Cauchy,
     Distribution,
+    HalfCauchy,
     Independent,
     Laplace,
     MultivariateNormal,
     Normal,
+    Pareto,
     StudentT,
     TanhTransform,
     TransformedDistribution,
+    Uniform,
     VonMises,
 )
 
 import invgraph as ig
 
 AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=8)}
+ZERO = torch.zeros((), dtype=torch.float64)
+WITHOUT_MEAN = (Cauchy(ZERO, ZERO + 1), StudentT(ZERO + 1), HalfCauchy(ZERO + 1), Pareto(ZERO + 1, ZERO + 1))
 MATRIX = torch.tensor([[2.0, 0.5], [-0.25, 1.5]], dtype=torch.float64)
 
 
@@ -360,7 +366,11 @@ MISTAKES = (
     (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
      "inference_mode"),
     (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform())).sample(2, temperature=0.5),
-     ig.ArgumentError, "has no mean"),
+     ig.ArgumentError, "has no finite mean"),
+    *((lambda base=base: linear(base=base.expand((2,))).sample(3, temperature=0.7), ig.ArgumentError,
+       "has no finite mean") for base in WITHOUT_MEAN),
+    *((lambda base=base: linear(base=Independent(base.expand((2,)), 1)).rsample(3, temperature=0.7), ig.ArgumentError,
+       "has no finite mean") for base in WITHOUT_MEAN),
     (lambda: ig.Flow(nn.Linear(2, 2)), ig.ArgumentError, "expected a Graph"),
 )  # fmt: skip
 
@@ -371,3 +381,23 @@ def test_mistakes_are_told(mistake: Any, error: type[ig.InvgraphError], words: s
         mistake()
     assert words in str(caught.value)
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("event", [0, 1])
+def test_an_outlier_of_a_bounded_base_is_named(event: int) -> None:
+    """Output, row and values; with validate_args=False the density is the base's own."""
+    a, b = ig.InputNode(2, name="a"), ig.InputNode(3, name="b")
+    edge = torch.ones(3)
+    bases = [Normal(torch.zeros(2), 1.0), Independent(Uniform(-edge, edge), event)]
+    flow = ig.Flow(ig.Graph([a, b], [a, b]), base=bases)
+    x, y = torch.zeros(5, 2), torch.zeros(5, 3)
+    inside = flow.log_prob((x, y))
+    y[3, 1], y[4, 0] = 1.5, -7.0
+    with pytest.raises(ig.NumericsError, match=r"(?s)row 3 \(and 1 more\): values from 0 to 1.5\n.*Uniform") as caught:
+        flow.log_prob((x, y))
+    assert "'b'" in str(caught.value) or "output 1" in str(caught.value)
+    with pytest.raises(ig.NumericsError, match="row 0"):
+        flow.loss((x * math.nan, y * 0))
+    flow.base = (bases[0], Independent(Uniform(-edge, edge, validate_args=False), event, validate_args=False))
+    assert torch.equal(flow.log_prob((x, y))[:3], inside[:3])
+    assert flow.log_prob((x, y))[3:].tolist() == [-math.inf] * 2

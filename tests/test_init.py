@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -203,7 +204,7 @@ def test_conditions_features_and_nested_graphs_take_part() -> None:
     h = ig.Node(h, ig.AllInOne, {"subnet": ig.nets.MLP(hidden=8), "permutation": "hard"}, conditions=c, name="block")
     graph = randomize(ig.Graph(x, h, c))
     batch, given = noise(256, 4) * 3 - 1, noise(256, 3, seed=1)
-    graph.initialize(batch, given)
+    graph.initialize(batch, given, again=True)  # randomize has set the block
     middle = graph["nested"](batch, graph["feature"](given))[0]
     assert max(moments(middle)) < 1e-4
     assert max(moments(graph(batch, given)[0])) < 1e-4  # a permutation keeps channels as they are
@@ -216,7 +217,7 @@ def test_an_inverted_layer_starts_from_what_reaches_it(norm: type[ig.Invertible]
     h = ig.chain(x, (ig.Orthogonal, {"seed": 1}), ig.Inverse(layer))
     graph = ig.Graph(x, h)
     batch = noise(256, 4) * 3 - 1
-    graph.initialize(batch)
+    graph.initialize(batch, again=True)  # randomize has set the block
     y = graph(batch)[0]
     inner = layer((y,))[0][0]  # what the layer undid
     assert torch.allclose(inner, graph["orthogonal_0"]((batch,))[0][0], atol=1e-4)
@@ -267,7 +268,7 @@ def test_layers_are_initialized_by_themselves() -> None:
     """Given as in a forward call."""
     batch, given = noise(256, 4) * 5 + 3, noise(256, 3, seed=1)
     block = randomize(ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8), permutation="hard"))
-    block.initialize((batch,), (given,))
+    block.initialize((batch,), (given,), again=True)  # randomize has set it
     assert max(moments(block((batch,), (given,))[0][0])) < 1e-4
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
@@ -279,7 +280,7 @@ def test_layers_are_initialized_by_themselves() -> None:
         (graph, ((batch,), given)),
     ):
         graph["actnorm_0"].shift.data.zero_()
-        module.initialize(*arguments)
+        module.initialize(*arguments, again=True)
         assert max(moments(graph((batch,), given)[0])) < 1e-4
 
 
@@ -296,9 +297,9 @@ def test_dequantization_is_initialized_by_itself() -> None:
 def test_what_initialize_gets_is_checked_as_in_a_call() -> None:
     block = ig.AllInOne((4,), ((3,),), subnet=ig.nets.MLP(8))
     for arguments, error, words in (
-        (((noise(8, 4),),), ig.ShapeError, "condition 0 is missing: call layer.initialize((x,), (c,))"),
+        (((noise(8, 4),),), ig.ShapeError, "condition 0 is missing"),
         (((noise(8, 4),), (noise(8, 3), noise(8, 3))), ig.ShapeError, "surplus condition"),
-        (((noise(8, 5),), (noise(8, 3),)), ig.ShapeError, "wrong shape"),
+        (((noise(8, 5),), (noise(8, 3),)), ig.ShapeError, "axis 1 has size 5 instead of 4"),
         (((noise(8, 4),), (noise(7, 3),)), ig.ShapeError, "same batch size"),
         (((noise(8, 4).double(),), (noise(8, 3),)), ig.InputTypeError, "expected torch.float32"),
         ((noise(8, 4), (noise(8, 3),)), ig.InputTypeError, "expected a tuple"),
@@ -343,3 +344,78 @@ def test_a_loaded_graph_needs_no_second_initialisation() -> None:
     other = stack(2, ig.nets.MLP(hidden=8), norm=True)
     other.load_state_dict(graph.state_dict())
     assert torch.equal(other(noise(3, 8))[0], graph(noise(3, 8))[0])
+
+
+TRAINED: tuple[Callable[[], ig.Invertible], ...] = (
+    lambda: stack(2, ig.nets.MLP(hidden=8), norm=True),
+    lambda: ig.reversible(stack(2, ig.nets.MLP(hidden=8), norm=True)),
+    lambda: ig.Inverse(stack(2, ig.nets.MLP(hidden=8), norm=True)),
+    lambda: ig.Graph(x := ig.InputNode(8), ig.Node(x, stack(1, ig.nets.MLP(hidden=8), norm=True))),
+    lambda: ig.Graph(x := ig.InputNode(8), ig.Node(x, ig.AllInOne, {"subnet": ig.nets.MLP(8)})),
+    lambda: ig.Graph(x := ig.InputNode(8), ig.Node(x, ig.AllInOne, {"subnet": ig.nets.MLP(8), "scale": False})),
+)
+
+
+@pytest.mark.parametrize("build", TRAINED)
+def test_a_second_initialisation_needs_to_be_asked_for(build: Callable[[], ig.Invertible]) -> None:
+    module, fresh, batch = build(), build(), noise(64, 8) * 3 + 1
+    module.initialize(batch)
+    loaded = copy.deepcopy(fresh)
+    loaded.load_state_dict(module.state_dict())
+    before = module(batch)[0]
+    for one in (module, loaded, copy.deepcopy(module)):
+        with pytest.raises(ig.GraphError, match=r"initialized already\n.*again=True"):
+            one.initialize(batch * 2)
+        assert torch.equal(one(batch)[0], before)
+    module.initialize(batch * 2, again=True)
+    assert not torch.equal(module(batch)[0], before)
+    with pytest.raises(ig.ArgumentError, match="again"):
+        fresh.initialize(batch, again="yes")  # type: ignore[arg-type]
+
+
+def test_a_batch_refused_half_way_initialises_no_layer() -> None:
+    x = ig.InputNode(2, name="x")
+    far = ig.Elementwise((2,), transform=ig.Affine())
+    torch.nn.init.constant_(far.params, 1e30)  # type: ignore[arg-type]
+    graph = ig.Graph(x, ig.chain(x, (ig.AllInOne, {"subnet": ig.nets.MLP(8)}), ig.ActNorm, far, ig.ActNorm))
+    before = {name: value.clone() for name, value in graph.state_dict().items()}
+    with pytest.raises(ig.NumericsError):
+        graph.initialize(noise(64, 2))
+    assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())
+    with pytest.raises(ig.GraphError, match="a call before initialize"):
+        graph(noise(4, 2))
+
+
+def test_the_buffer_alone_says_whether_a_layer_is_initialized() -> None:
+    """Copies made before, other tensors for one call, weights copied by hand."""
+    graph, batch = stack(2, ig.nets.MLP(hidden=8), norm=True), noise(64, 8) * 3 + 1
+    average = torch.optim.swa_utils.AveragedModel(graph, use_buffers=True)
+    by_hand, fresh = copy.deepcopy(graph), copy.deepcopy(graph)
+    graph.initialize(batch)
+    expected = graph(batch)[0]
+    average.update_parameters(graph)
+    assert torch.equal(average(batch)[0], expected)
+    with torch.no_grad():
+        for name, value in by_hand.state_dict().items():
+            value.copy_(graph.state_dict()[name])
+    assert torch.equal(by_hand(batch)[0], expected)
+    assert torch.equal(copy.deepcopy(by_hand)(batch)[0], expected)
+    state = dict(graph.state_dict())
+    for _ in range(2):
+        assert torch.equal(torch.func.functional_call(fresh, state, (batch,))[0], expected)
+        with pytest.raises(ig.GraphError, match="a call before initialize"):
+            fresh(batch)
+    fresh.load_state_dict(state, assign=True)
+    assert torch.equal(fresh(batch)[0], expected)
+    compiled = torch.compile(by_hand, backend="eager", fullgraph=True)
+    assert torch.allclose(compiled(batch)[0], expected, atol=1e-5)
+
+
+def test_a_stack_of_initialized_models_runs_under_vmap() -> None:
+    models, batch = [stack(1, ig.nets.MLP(hidden=8), norm=True) for _ in range(2)], noise(64, 8) * 3 + 1
+    for factor, model in enumerate(models, 1):
+        model.initialize(batch * factor)
+    state = torch.func.stack_module_state(models)
+    base = copy.deepcopy(models[0]).to("meta")
+    found = torch.vmap(lambda *both: torch.func.functional_call(base, both, (batch,))[0])(*state)
+    assert torch.allclose(found, torch.stack([model(batch)[0] for model in models]), atol=1e-5)

@@ -51,6 +51,22 @@ def test_is_batched_grad() -> None:
     assert seen == [False, True]
 
 
+def test_has_data() -> None:
+    x, seen = torch.ones(3), []
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = mode.from_tensor(x)
+    assert [internals.has_data(value) for value in (x, x.to("meta"), fake)] == [True, False, False]
+
+    def look(value: Tensor) -> Tensor:
+        seen.append(internals.has_data(value))
+        return value.sum()
+
+    torch.func.grad(look)(x)
+    torch.vmap(look)(x)
+    torch.vmap(torch.func.grad(look))(x)
+    assert seen == [True, False, False]
+
+
 def test_is_view() -> None:
     x = torch.ones(4)
     assert internals.is_view(x[:2])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
@@ -138,7 +139,7 @@ class Invertible(nn.Module, ABC):
 
     @final
     @torch.no_grad()
-    def initialize(self, inputs: Structured, conditions: Structured = ()) -> None:
+    def initialize(self, inputs: Structured, conditions: Structured = (), *, again: bool = False) -> None:
         """Set what depends on data, from a batch; a graph does so in one pass, each layer from what reaches it.
 
         A few layers have something to set: :class:`~invgraph.ActNorm`, :class:`~invgraph.AllInOne`, the noise of
@@ -147,8 +148,11 @@ class Invertible(nn.Module, ABC):
         Arguments:
             inputs: The inputs, as in a forward call.
             conditions: The conditions, as in a forward call.
+            again: If True, overwrite what was set before, by ``initialize``, training or a checkpoint. If False
+                (default), refuse to.
 
         Raises:
+            GraphError: A layer is initialized already.
             ShapeError: A tensor is missing, is one too many, or has the wrong shape.
             InputTypeError: Something else was given, or tensors of another dtype or device.
         """
@@ -156,7 +160,24 @@ class Invertible(nn.Module, ABC):
         given.require_given(self.label, conditions, f"{self.call_name}.initialize({{x}}, {{c}})", source)
         xs, cs = source.unpack(self.label, inputs), given.unpack(self.label, conditions)
         check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
-        self._initialize(xs, cs)
+        require_flag(self.label, "again", again)
+        parts = [part for part in self.modules() if isinstance(part, Invertible)]
+        for part in () if again else parts:
+            if part._is_initialized():
+                advice = "it would lose what it has learned; initialize(..., again=True) overwrites it"
+                raise GraphError(part.label, "a layer that is initialized already", advice)
+        before = [(part, tensor, tensor.clone()) for part in parts for tensor in _own_tensors(part)]
+        try:
+            self._initialize(xs, cs)
+        except BaseException:
+            for part, tensor, old in before:  # a batch that is refused half-way leaves no layer initialized
+                tensor.copy_(old)
+                part._is_initialized()
+            raise
+
+    def _is_initialized(self) -> bool:
+        """True if what depends on data was set; False also for layers that have nothing to set."""
+        return False
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         """Set what depends on data, from checked inputs and conditions; without gradients."""
@@ -217,6 +238,11 @@ def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -
     if inverse:
         return layer.inverse(CheckedTensors(xs), given)
     return layer(CheckedTensors(xs), given)  # type: ignore[no-any-return]
+
+
+def _own_tensors(layer: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of a layer, without those of its parts."""
+    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
 
 
 def require_invertible(module: object, where: str) -> Invertible:

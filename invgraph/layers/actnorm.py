@@ -12,6 +12,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import channel_moments
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import has_data
 
 
 class ActNorm(Invertible):
@@ -53,9 +54,10 @@ class ActNorm(Invertible):
         self.positions = math.prod(sizes)
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
-        # The buffer is saved in checkpoints; a call reads the flag instead, which needs no access to tensor data.
+        # The buffer is the state; the flag notes that it was seen to be True, which spares calls the look at its data.
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.ready = False
+        self._seen = 0  # id of the tensor in which it was seen: functional_call puts others in its place
 
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
@@ -72,7 +74,13 @@ class ActNorm(Invertible):
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.shift.copy_(shift.view_as(self.shift))
         self.initialized.fill_(True)
-        self.ready = True
+        self.ready, self._seen = True, id(self.initialized)
+
+    def _is_initialized(self) -> bool:
+        """Read the buffer, where it has data that can be read."""
+        if has_data(self.initialized):
+            self.ready, self._seen = bool(self.initialized), id(self.initialized)
+        return self.ready
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         log_det = self._ready_log_det(xs[0])
@@ -83,11 +91,18 @@ class ActNorm(Invertible):
         return ((ys[0] - self.shift) * torch.exp(-self.log_scale),), -log_det
 
     def _ready_log_det(self, x: Tensor) -> Tensor:
-        if not self.ready:
-            raise GraphError(self.label, "a call before initialize", "call initialize(batch) once, before training")
+        if not self.ready or (not torch.compiler.is_compiling() and self._seen != id(self.initialized)):
+            self._require_initialized()
         return (self.log_scale.sum() * self.positions).expand(x.shape[0])
+
+    def _require_initialized(self) -> None:
+        compiling = torch.compiler.is_compiling()  # the data can't be read
+        if not (self.ready if compiling else self._is_initialized()):
+            advice = "call initialize(batch) once, before training"
+            more = "; if it is initialized, call the model once before compiling it" if compiling else ""
+            raise GraphError(self.label, "a call before initialize", advice + more)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if prefix + "initialized" in state_dict:
-            self.ready = bool(state_dict[prefix + "initialized"])
+            self._is_initialized()

@@ -18,6 +18,7 @@ from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, r
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, settled, start_seed
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import has_data
 from invgraph.transforms.affine import Affine
 from invgraph.transforms.transform import Transform
 
@@ -176,6 +177,11 @@ class AllInOne(Invertible):
         if self.log_scale is not None:
             self.log_scale.copy_(std.log().view_as(self.log_scale))
         self.shift.copy_(mean.view_as(self.shift))
+
+    def _is_initialized(self) -> bool:
+        """True if scale or shift, which start as zeros, hold anything else."""
+        own = (self.shift,) if self.log_scale is None else (self.shift, self.log_scale)
+        return any(has_data(values) and bool(values.any()) for values in own)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.rotation.dtype

@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_count
+from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.domain import require_integers
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import has_data
 
 
 class Dequantize(Stochastic):
@@ -44,6 +46,9 @@ class Dequantize(Stochastic):
             normal noise to the logits of u, conditioned on x and then on the conditions, e.g.
             ``Elementwise(shape, (shape,), transform=Affine(), subnet=nets.ConvNet(32))``.
         seed: Seed of the noise.
+        check_domain: If True (default), calls in ``train()`` mode raise :class:`~invgraph.errors.NumericsError` for
+            values other than the integers, such as pixels in [0, 1], from which a flow would learn the noise. Compiled
+            calls, and those under ``vmap``, can't look at the data.
 
     Raises:
         GraphError: There are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
@@ -75,8 +80,10 @@ class Dequantize(Stochastic):
         levels: int = 256,
         noise: Invertible | None = None,
         seed: int = 0,
+        check_domain: bool = True,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed)
+        self.check_domain = require_flag("Dequantize", "check_domain", check_domain)
         self.levels = levels = require_count("Dequantize", "levels", levels, least=2)
         self.constant = math.prod(self.in_shapes[0]) * math.log(levels)
         self.noise = None if noise is None else self._require_noise(noise)
@@ -97,6 +104,8 @@ class Dequantize(Stochastic):
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
+        if self.check_domain and self.training and has_data(x):
+            require_integers(self.label, x, self.levels)
         bits = self._bits(x)
         if self.noise is None:
             u, log_q = uniform(self.seed, x, bits), x.new_zeros(x.shape[0])

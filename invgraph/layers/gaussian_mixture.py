@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from invgraph.arguments import as_number, require_count, require_seed
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import normal, settled
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import floating_tensor
 
 
 class GaussianMixture(Invertible):
@@ -126,7 +128,12 @@ class GaussianMixture(Invertible):
         Arguments:
             x: Samples, shape ``(B, D)``.
             cs: Conditions except the first, which selects the component.
+
+        Raises:
+            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: Something else was given, or tensors of another dtype or device.
         """
+        x, cs = self._require_call("log_prob", x, cs)
         log_prob: Tensor = torch.logsumexp(self._log_joint(x, cs), dim=1)
         return log_prob
 
@@ -136,7 +143,12 @@ class GaussianMixture(Invertible):
         Arguments:
             x: Samples, shape ``(B, D)``.
             cs: Conditions except the first, which selects the component.
+
+        Raises:
+            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: Something else was given, or tensors of another dtype or device.
         """
+        x, cs = self._require_call("posterior", x, cs)
         return torch.softmax(self._log_joint(x, cs), dim=1)
 
     def weights(self, cs: Tensors = ()) -> Tensor:
@@ -145,7 +157,7 @@ class GaussianMixture(Invertible):
         Arguments:
             cs: Conditions except the first, which selects the component.
         """
-        return self._components(cs)[0].exp()
+        return self._components(self._require_others("weights({c})", cs))[0].exp()
 
     def choose(self, cs: Tensors = (), *, seed: int, count: int = 1) -> Tensor:
         """Draw components with their probabilities, as one-hot vectors of shape ``(B, K)``.
@@ -161,13 +173,34 @@ class GaussianMixture(Invertible):
         """
         seed = require_seed(self.label, seed, bits=63)
         count = require_count(self.label, "count", count)
-        weights = self.weights(cs)
+        cs = self._require_others(f"choose({{c}}, seed={seed})", cs)
+        weights = self._components(cs)[0].exp()
         if not cs:
             weights = weights.expand(count, -1)
         bits = 50 if weights.dtype == torch.float64 else 22
         u = uniform(torch.tensor(seed, device=weights.device), weights[:, :1], bits)
         index = (weights.cumsum(1) < u).sum(1).clamp(max=self.components - 1)
         return torch.nn.functional.one_hot(index, self.components).to(weights.dtype)
+
+    def _require_call(self, method: str, x: Tensor, cs: Tensors) -> tuple[Tensor, Tensors]:
+        """Check a sample and the conditions after the first, as a call of the layer checks its arguments."""
+        source, others = Ports("input", self.in_shapes, bare=True), self._others()
+        others.require_given(self.label, cs, f"layer.{method}({{x}}, {{c}})", source)
+        xs, given = source.unpack(self.label, x), others.unpack(self.label, cs)
+        check_together(self.label, ((source, xs), (others, given)), floating_tensor(self))
+        return xs[0], given
+
+    def _require_others(self, call: str, cs: Tensors) -> Tensors:
+        """Check the conditions after the first, as a call of the layer checks its arguments."""
+        others = self._others()
+        others.require_given(self.label, cs, f"layer.{call}")
+        given = others.unpack(self.label, cs)
+        if given:
+            check_together(self.label, ((others, given),), floating_tensor(self))
+        return given
+
+    def _others(self) -> Ports:
+        return Ports("condition", self.cond_shapes[1:])
 
     def _log_joint(self, x: Tensor, cs: Tensors) -> Tensor:
         """Return ``log w_k + log N(x; mu_k, ...)``, shape ``(B, K)``."""

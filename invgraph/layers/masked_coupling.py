@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -78,10 +79,11 @@ class MaskedCoupling(Invertible):
         require_transform("MaskedCoupling", transform)
         sides = require_choice("MaskedCoupling", "sides", sides, (1, 2))
         self.transform = transform
-        self.pattern = mask if isinstance(mask, str) else "given"
         shape = self.in_shapes[0]
         kept = _make_mask(shape, mask)
         flat = kept.flatten()
+        # The mask is not saved: its name or digest, as part of extra_repr, is what a checkpoint is compared by.
+        self.pattern = mask if isinstance(mask, str) else f"given {_digest(flat)}"
         # With the kept elements first, each part is a slice.
         order = torch.cat((flat.nonzero()[:, 0], flat.logical_not().nonzero()[:, 0]))
         self.count = int(flat.sum())
@@ -122,6 +124,11 @@ class MaskedCoupling(Invertible):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, mask={self.pattern}"
+
+
+def _digest(mask: Tensor) -> str:
+    """Return a short digest of the elements of a mask, the same in every process."""
+    return hashlib.sha256(bytes(mask.tolist())).hexdigest()[:12]
 
 
 def _make_mask(shape: Shape, mask: object) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.core.wrappers import Inverse
+from invgraph.errors import GraphError
 from invgraph.layers.actnorm import ActNorm
 from invgraph.layers.all_in_one import AllInOne
 from invgraph.layers.autoregressive import Autoregressive
@@ -194,3 +195,30 @@ def small_network(shapes: tuple[Shape, ...], seed: int, dtype: torch.dtype) -> n
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return Pooled(shapes).to(dtype)
+
+
+Start: TypeAlias = tuple[Recipe, Shape, tuple[Shape, ...]]
+"""A layer, a shape of its input, and shapes of its conditions."""
+
+
+def accepted(recipe: Recipe, conditions: int, dtype: torch.dtype) -> list[Start]:
+    """Return the shapes, of those tried, that a layer accepts; it is a mistake if there are none."""
+    found: list[Start] = []
+    reason = "none tried"
+    for shape in _TRIED:
+        for cond_shapes in ((), ((2,),))[: 1 + min(conditions, 1)]:
+            try:
+                build(recipe, (shape,), cond_shapes, 0, dtype)
+            except GraphError as error:
+                reason = " ".join(str(error).split())
+            else:
+                found.append((recipe, shape, cond_shapes))
+    if not found:
+        name = getattr(recipe[0], "__name__", str(recipe[0]))
+        given = f"also: {name}, which accepts no input of shape {', '.join(map(str, _TRIED))}"
+        advice = f"no graph would hold it, and nothing would be tested; the last refusal: {reason}"
+        raise GraphError("testing.graphs", given, advice)
+    return found
+
+
+_TRIED = ((1,), (2,), (3,), (4,), (6,), (8,), (2, 4), (3, 4), (1, 4, 4), (2, 4, 4), (3, 2, 2), (4, 2, 2), (2, 2, 2, 2))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,8 +18,8 @@ from invgraph.layers.concat import Concat
 from invgraph.layers.reshape import Flatten
 from invgraph.layers.split import Split
 from invgraph.shapes import Shape, numel
-from invgraph.testing.program import Op, Program, Ref
-from invgraph.testing.recipes import Recipe, build, recipes, small_network, unconditional
+from invgraph.testing.program import CONDITION, INPUT, Op, Program, Ref
+from invgraph.testing.recipes import Recipe, Start, accepted, build, recipes, small_network, unconditional
 from invgraph.testing.sketch import Sketch
 
 Draw: TypeAlias = st.DrawFn
@@ -104,8 +105,12 @@ def graphs(
         inputs: Number of inputs, or its range. Default: 1 to 2.
         outputs: Number of outputs, or its range. Default: 1 to 3.
         conditions: Number of conditions, or its range. Default: 0 to 2.
-        also: Additional layers, as pairs ``(class, args)``; used for all shapes that the class accepts.
+        also: Additional layers, as pairs ``(class, args)``; used for all shapes that the class accepts. If there are
+            any, every graph holds at least one of them.
         dtype: Dtype of the parameters. Default: float64.
+
+    Raises:
+        GraphError: An additional layer accepts none of the shapes that are tried.
 
     Example:
         >>> import hypothesis, invgraph as ig
@@ -114,10 +119,15 @@ def graphs(
         ... def test_my_layer_in_graphs(graph):
         ...     ig.testing.check_invertible(graph)
     """
-    drawn = programs(
-        max_nodes=max_nodes, inputs=inputs, outputs=outputs, conditions=conditions, also=tuple(also), dtype=dtype
-    )
-    return drawn.map(Program.declare)
+    return programs(
+        max_nodes=max_nodes,
+        inputs=inputs,
+        outputs=outputs,
+        conditions=conditions,
+        also=tuple(also),
+        starts=tuple(start for recipe in also for start in accepted(recipe, _range(conditions)[1], dtype)),
+        dtype=dtype,
+    ).map(Program.declare)
 
 
 @st.composite
@@ -129,15 +139,20 @@ def programs(
     outputs: Range = (1, 3),
     conditions: Range = (0, 2),
     also: tuple[Recipe, ...] = (),
+    starts: tuple[Start, ...] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Program:
-    """Programs of the graphs that :func:`graphs` declares."""
+    """Programs of the graphs that :func:`graphs` declares; each begins with one of ``starts``, if there are any."""
     counts = [draw(st.integers(*_range(side))) for side in (inputs, conditions)]
     ins, given = (tuple(draw(shapes()) for _ in range(count)) for count in counts)
     fewest, most = _range(outputs)
     if numel(ins) < fewest:  # an output has at least one element
         ins = ((fewest,), *ins[1:])
-    return draw(bodies(ins, given, max_nodes, (fewest, most), also, dtype, True))
+    start = draw(st.sampled_from(starts)) if starts else None
+    if start is not None:
+        ins, given = (start[1], *ins[1:]), (*start[2], *given[len(start[2]) :])
+        assume(numel(ins) >= fewest)
+    return draw(bodies(ins, given, max_nodes, (fewest, most), also, dtype, True, start))
 
 
 @st.composite
@@ -150,10 +165,13 @@ def bodies(
     also: tuple[Recipe, ...],
     dtype: torch.dtype,
     nesting: bool,
+    start: Start | None = None,
 ) -> Program:
-    """Programs with the given inputs and conditions."""
+    """Programs with the given inputs and conditions, the first of which ``start`` reads."""
     sketch = Sketch(inputs, conditions)
     growth = _Growth(draw, sketch, also, dtype)
+    if start is not None:
+        growth.begin(start)
     for _ in range(draw(st.integers(min(2, max_nodes), max_nodes))):
         kind = draw(st.sampled_from(("layer", "layer", "layer", "layer", "join", "feature", "nested")))
         if kind == "join" and len(sketch.live) > max(1, outputs[0]):
@@ -179,6 +197,12 @@ class _Growth:
 
     def __init__(self, draw: Draw, sketch: Sketch, also: tuple[Recipe, ...], dtype: torch.dtype) -> None:
         self.draw, self.sketch, self.also, self.dtype = draw, sketch, also, dtype
+
+    def begin(self, start: Start) -> None:
+        """Add a layer that reads the first input, and the first conditions if it has any."""
+        recipe, shape, cond_shapes = start
+        conditions = tuple(Ref(CONDITION, index) for index in range(len(cond_shapes)))
+        self.sketch.add(Op(self._build(recipe, (shape,), cond_shapes), (Ref(INPUT, 0),), conditions))
 
     def layer(self) -> None:
         """Add a layer with one input and up to two conditions."""

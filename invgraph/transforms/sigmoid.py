@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import as_number, require_flag
 from invgraph.errors import GraphError
-from invgraph.numerics.domain import require_domain
+from invgraph.numerics.domain import into_open_interval, require_domain, zero_density
 from invgraph.numerics.reductions import per_sample
 from invgraph.transforms.transform import Transform
 
@@ -31,8 +31,9 @@ class Sigmoid(Transform):
         alpha: Widening of the interval to (-alpha, 1 - alpha) / (1 - 2 alpha), which gives all of [0, 1] finite logits.
             Default: 0.
         check_domain: If True, the inverse raises :class:`~invgraph.errors.NumericsError` for values outside the
-            interval. This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If
-            False (default), such values become NaN.
+            interval or at its ends. This is for debugging: it depends on the data, so it can't be compiled or
+            vectorized by vmap. If False (default), the log-determinant of the inverse is minus infinity for values
+            outside.
 
     Raises:
         GraphError: If alpha is not in [0, 1/2).
@@ -76,11 +77,11 @@ class Logit(Transform):
         The sum of :math:`\log(1 - 2 \alpha) - \log p - \log(1 - p)`, in nats per sample.
 
     Arguments:
-        alpha: Margin that keeps p away from 0 and 1 for x in [0, 1]; 0.05 for the images of RealNVP. Default: 0, which
-            makes x = 0 and x = 1 infinite.
-        check_domain: If True, forward raises :class:`~invgraph.errors.NumericsError` for values outside the domain.
-            This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If False
-            (default), such values become NaN.
+        alpha: Margin that keeps p away from 0 and 1 for x in [0, 1]; 0.05 for the images of RealNVP. Default: 0, for
+            which x = 0 and x = 1 count as the numbers next to them, because samples of a flow are rounded to them.
+        check_domain: If True, forward raises :class:`~invgraph.errors.NumericsError` for values outside the domain or
+            at its ends. This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap.
+            If False (default), values outside have a log-determinant, and thus a log-density, of minus infinity.
 
     Raises:
         GraphError: If alpha is not in [0, 1/2).
@@ -132,8 +133,17 @@ def _sigmoid(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     return (torch.sigmoid(x) - alpha) / width, per_sample(logsigmoid(x) + logsigmoid(-x) - math.log(width))
 
 
-def _logit(x: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def _logit(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Return the logit and its log-determinant.
+
+    The ends of the interval are values that the sigmoid rounds to: they count as the last numbers before them, with
+    finite results. Values outside, which have no density, count so too, with a log-determinant of minus infinity; only
+    then the sum with the log-density of a base is minus infinity, and no NaN.
+    """
     width = 1 - 2 * alpha
-    p = alpha + width * x
+    p = alpha + width * y
+    rounding = 4 * torch.finfo(p.dtype).eps if alpha else 0.0
+    outside = (p < -rounding) | (p > 1 + rounding)
+    p = into_open_interval(p)
     low, high = torch.log(p), torch.log1p(-p)
-    return low - high, per_sample(math.log(width) - low - high)
+    return low - high, zero_density(per_sample(math.log(width) - low - high), outside)

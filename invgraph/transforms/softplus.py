@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import require_flag
-from invgraph.numerics.domain import require_domain
+from invgraph.numerics.domain import require_domain, zero_density
 from invgraph.numerics.reductions import per_sample
 from invgraph.transforms.transform import Transform
 
@@ -29,7 +29,7 @@ class Softplus(Transform):
     Arguments:
         check_domain: If True, the inverse raises :class:`~invgraph.errors.NumericsError` for values that are not
             positive. This is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If
-            False (default), such values become NaN.
+            False (default), the log-determinant of the inverse is minus infinity for negative values.
 
     References:
         C. Dugas et al., "Incorporating Second-Order Functional Knowledge for Better Option Pricing", 2000,
@@ -58,5 +58,7 @@ class Softplus(Transform):
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         if self.check_domain:
             require_domain("inverse of softplus", y, 0.0, math.inf)
+        outside = y < 0  # 0 is what the softplus of a very negative number rounds to
+        y = y.clamp(min=torch.finfo(y.dtype).tiny)
         log_slope = torch.log(-torch.expm1(-y))
-        return y + log_slope, per_sample(-log_slope)
+        return y + log_slope, zero_density(per_sample(-log_slope), outside)

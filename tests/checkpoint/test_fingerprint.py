@@ -70,6 +70,7 @@ ROWS = (
     Row(ig.Residual, {"hidden": 4, "log_det": "estimate"}, {"terms": 2}),
     Row(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV},
         {"transform": GIN, "subnet": SMOOTH_CONV, "mask": MASK, "sides": 1}, (3, 2, 2)),
+    Row(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV, "mask": MASK}, {"mask": ~MASK}, (3, 2, 2)),
     Row(ig.MaskedCoupling, {"transform": AFFINE, "subnet": CONV}, {"mask": "channel"}, (3, 2, 2)),
     Row(ig.Conv1x1, {}, {"orthogonal": True, "seed": 1, "matrix": torch.eye(4).flip(0)}),
     Row(ig.OrthogonalLinear, {}, {"chart": "cayley", "seed": 1}),
@@ -109,7 +110,7 @@ NETS: tuple[tuple[Any, Mapping[str, Any], tuple[int, ...]], ...] = (
 FREE: Mapping[type, set[str]] = {
     ig.Autoregressive: {"tolerance", "blocks"},
     ig.ContinuousFlow: {"seed", "tolerance"},
-    ig.Dequantize: {"seed"},
+    ig.Dequantize: {"seed", "check_domain"},
     ig.Residual: {"seed", "iterations"},
     ig.Sigmoid: {"check_domain"},
     ig.Logit: {"check_domain"},

@@ -259,3 +259,43 @@ def test_a_users_layer_is_mixed_in() -> None:
     strategy = ig.testing.graphs(also=((Doubled, {}),), conditions=0)
     graph = find(strategy, holds_doubled, settings=settings(settled(2000), phases=(Phase.generate,)))
     ig.testing.check_invertible(graph)
+
+
+class OnlyThree(ig.Invertible):
+    """Adds its condition, if any; for vectors of three numbers only."""
+
+    conditional = True
+
+    def __init__(self, in_shapes: Any, cond_shapes: Any = (), *, sizes: tuple[int, ...] = (3,), least: int = 0) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        if self.in_shapes[0] != sizes or len(self.cond_shapes) < least:
+            raise ig.GraphError("OnlyThree", f"{in_shapes}, {cond_shapes}", f"expected {sizes} and {least} conditions")
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        shift = sum(c.flatten(1).sum(1) for c in cs)
+        return (xs[0] + (shift[:, None] if cs else 0.0),), xs[0].new_zeros(len(xs[0]))
+
+    def _inverse(self, ys: Any, cs: Any) -> Any:
+        shift = sum(c.flatten(1).sum(1) for c in cs)
+        return (ys[0] - (shift[:, None] if cs else 0.0),), ys[0].new_zeros(len(ys[0]))
+
+
+@pytest.mark.parametrize("sides", [{}, {"conditions": 0}, {"outputs": 3}, {"inputs": 2, "conditions": (1, 2)}])
+def test_the_users_layer_stands_in_every_graph(sides: dict[str, Any]) -> None:
+    strategy = ig.testing.graphs(also=[(OnlyThree, {})], max_nodes=4, **sides)
+    counts = []
+
+    @settings(max_examples=25, deadline=None, database=None)
+    @given(strategy)
+    def count(graph: ig.Graph) -> None:
+        counts.append(sum(isinstance(part, OnlyThree) for part in graph.modules()))
+
+    count()
+    assert len(counts) >= 25
+    assert min(counts) >= 1
+
+
+@pytest.mark.parametrize(("args", "sides"), [({"sizes": (77,)}, {}), ({"least": 1}, {"conditions": 0})])
+def test_a_layer_that_no_graph_accepts_is_refused(args: dict[str, Any], sides: dict[str, Any]) -> None:
+    with pytest.raises(ig.GraphError, match=r"(?s)OnlyThree, which accepts no input.*the last refusal: OnlyThree"):
+        ig.testing.graphs(also=[(OnlyThree, args)], **sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -122,3 +123,32 @@ def test_a_flow_over_integers_trains_its_noise() -> None:
 def test_wrong_arguments_are_refused(shapes: Any, args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.Dequantize(*shapes, **args)
+
+
+WRONG: tuple[tuple[list[float], int, str], ...] = (
+    ([0.0, 0.5, 1.0, 0.25], 256, "2 of 4 values are no integers from 0 to 255: 0.5, 0.25"),
+    ([3.3, 1.0, 2.0, 300.0], 256, "3.3, 300"),
+    ([-1.0, 0.0, 7.0, 8.0], 8, "-1, 8"),
+    ([0.0, 0.0, math.inf, 0.0], 8, "1 of 4 values are no integers from 0 to 7: inf"),
+)
+
+
+@pytest.mark.parametrize(("values", "levels", "words"), WRONG)
+def test_values_that_are_no_integers_are_refused_in_training(values: list[float], levels: int, words: str) -> None:
+    """Also within a graph, in each of its runners; in evaluation mode, compiled, or if told so, nothing is read."""
+    x = torch.tensor([values])
+    layer = ig.Dequantize((4,), levels=levels)
+    node = ig.InputNode(4, name="pixels")
+    graph = ig.Graph(node, ig.Node(node, ig.Dequantize, {"levels": levels}, name="noise"))
+    for call in (graph, ig.reversible(graph), ig.Flow(graph).log_prob, lambda x: layer((x,))):
+        with pytest.raises(ig.NumericsError, match=re.escape(words)):
+            call(x)
+    with pytest.raises(ig.NumericsError, match="node 'noise'"):
+        graph(x)
+    torch.compile(layer, backend="eager", fullgraph=True)((x,))
+    torch.vmap(lambda row: layer((row[None],))[0][0])(x)
+    layer.to("meta")((x.to("meta"),))
+    graph.eval()(x)
+    ig.Dequantize((4,), levels=levels, check_domain=False)((x,))
+    graph.train()(torch.full((1, 4), math.nan))
+    graph(torch.arange(4.0).expand(2, 4))

@@ -120,3 +120,39 @@ def test_fitting_finds_two_clusters() -> None:
 def test_wrong_arguments_are_refused(shapes: Any, args: dict[str, Any], words: str) -> None:
     with pytest.raises(ig.GraphError, match=words):
         ig.GaussianMixture(*shapes, **args)
+
+
+WRONG_CALLS: tuple[tuple[Any, Any, type[Exception], str], ...] = (
+    (noise(5, 1), (noise(5, 2),), ig.ShapeError, r"input 0: expected \(B, 3\), got \(5, 1\)"),
+    (noise(5, 3), (noise(5, 1),), ig.ShapeError, r"condition 0: expected \(B, 2\), got \(5, 1\)"),
+    (noise(5, 3), (), ig.ShapeError, "condition 0 is missing"),
+    (noise(5, 3), None, ig.ShapeError, "condition 0 is missing"),
+    (noise(5, 3), (noise(5, 2), noise(5, 2)), ig.ShapeError, "surplus condition"),
+    (noise(5, 3), noise(5, 2), ig.InputTypeError, r"\(x,\) for a tensor x"),
+    (noise(5, 3), (noise(4, 2),), ig.ShapeError, "batch 5, condition 0: batch 4"),
+    (noise(5, 3), (noise(1, 2),), ig.ShapeError, "batch 5, condition 0: batch 1"),
+    (noise(5, 3).float(), (noise(5, 2),), ig.InputTypeError, "input 0: torch.float32"),
+    (noise(5, 3), (noise(5, 2).float(),), ig.InputTypeError, "condition 0: torch.float32"),
+    (noise(5, 3), (torch.zeros(5, dtype=torch.int64),), ig.InputTypeError, "condition 0: torch.int64"),
+    ([0.0], (noise(5, 2),), ig.InputTypeError, "input 0: list"),
+)
+
+
+@pytest.mark.parametrize(("x", "cs", "error", "words"), WRONG_CALLS)
+def test_methods_check_their_arguments_as_a_call_does(x: Any, cs: Any, error: type[Exception], words: str) -> None:
+    layer = mixture()
+    for method in (layer.log_prob, layer.posterior):
+        with pytest.raises(error, match=words):
+            method(x, cs)
+    if ("condition 0:" in words and "batch" not in words) or "missing" in words or "surplus" in words:
+        for draw in (lambda: layer.choose(cs, seed=1), lambda: layer.weights(cs)):
+            with pytest.raises(error, match=words):
+                draw()
+
+
+def test_methods_without_conditions_still_work() -> None:
+    layer = ig.GaussianMixture((3,), ((4,),)).double()
+    assert layer.log_prob(noise(5, 3)).shape == (5,)
+    assert layer.choose(seed=1, count=3).shape == (3, 4)
+    with pytest.raises(ig.ShapeError, match="surplus"):
+        layer.choose((noise(5, 2),), seed=1)

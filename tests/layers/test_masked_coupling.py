@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,23 @@ def test_masked_elements_stay_unchanged_and_determine_the_others(shape: Any, mas
     within = matrix[~flat][:, ~flat]
     assert torch.equal(within, torch.diag(within.diagonal()))
     assert bool(matrix[~flat][:, flat].any())
+
+
+def test_another_mask_is_another_architecture(tmp_path: Path) -> None:
+    """A mask that is given is in no checkpoint, so its digest is; the built-in patterns keep their names."""
+    first = torch.tensor([True, True, False, False])
+    x = ig.InputNode(4, name="x")
+
+    def build(mask: Any) -> ig.Graph:
+        return ig.Graph(x, ig.Node(x, ig.MaskedCoupling, {"transform": AFFINE, "subnet": MLP, "mask": mask}))
+
+    ig.save(tmp_path / "given", build(first))
+    ig.load(tmp_path / "given", build(first.clone()))
+    for other in (first.flip(0), torch.tensor([True, False, True, False]), "channel"):
+        with pytest.raises(ig.CheckpointError, match="mask=given"):
+            ig.load(tmp_path / "given", build(other))
+    (layer,) = build("channel").layers.values()
+    assert layer.extra_repr().endswith("mask=channel")
 
 
 def test_the_second_side_swaps_the_parts() -> None:

@@ -60,11 +60,11 @@ MUTANTS = (
            (CONTRACT, "-k", "Split")),
     Mutant("the log-det of ActNorm forgets the positions", "layers/actnorm.py",
            "(self.log_scale.sum() * self.positions)", "(self.log_scale.sum() * 1)", (CONTRACT, "-k", "ActNorm")),
-    Mutant("ActNorm is not ready after loading", "layers/actnorm.py",
-           'self.ready = bool(state_dict[prefix + "initialized"])', "pass", (LAYERS,)),
+    Mutant("ActNorm does not look at its buffer", "layers/actnorm.py",
+           "bool(self.initialized), id(self.initialized)", "self.ready, id(self.initialized)", (LAYERS,)),
     Mutant("ActNorm initialises itself with whatever is called first", "layers/actnorm.py",
            "        log_det = self._ready_log_det(xs[0])\n",
-           "        if not self.ready:\n            self.initialize(xs[0])\n"
+           "        if not self.ready:\n            self._initialize(xs, cs)\n"
            "        log_det = self._ready_log_det(xs[0])\n",
            (BAD_INPUT,)),
     Mutant("a number of an autoregressive layer sees itself", "layers/autoregressive.py",

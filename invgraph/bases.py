@@ -1,0 +1,104 @@
+"""Base densities of a flow, from ``torch.distributions``: checked, evaluated and drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, TransformedDistribution
+
+from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.shapes import Shape
+
+Base: TypeAlias = Distribution | Sequence[object] | None
+
+
+def base_log_prob(base: Distribution, z: Tensor, label: str) -> Tensor:
+    """Return the log-density of the latents, shape ``(B,)``; name values that the base refuses, with their row."""
+    try:
+        log_prob: Tensor = base.log_prob(z)
+    except ValueError as error:
+        try:
+            support = base.support
+        except NotImplementedError:
+            support = None
+        if support is None:  # a distribution of the user's, with an error of its own
+            raise
+        supported: Tensor = support.check(z)
+        refused = supported.reshape(len(z), -1).logical_not().any(1) if len(z) else torch.zeros(0)
+        if not bool(refused.any()):
+            raise
+        row, least, most = int(refused.nonzero()[0]), *torch.aminmax(z[refused][0])
+        given = f"{label}, row {row} (and {int(refused.sum()) - 1} more): values from {least:g} to {most:g}"
+        advice = (
+            f"outside the support of the base {describe_base(base)}: choose a base that covers the range of the last "
+        )
+        advice += "layer, or end in a layer with its range (Sigmoid); with validate_args=False the base decides"
+        raise NumericsError("Flow", given, advice) from error
+    return _sum_rows(log_prob)
+
+
+def _sum_rows(terms: Tensor) -> Tensor:
+    return terms.flatten(1).sum(1) if terms.ndim > 1 else terms
+
+
+def draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
+    """Draw latents, with their deviation from the mean of the base scaled by the temperature."""
+    draw = base.rsample if base.has_rsample else base.sample
+    z: Tensor = draw(torch.Size((count,)))
+    if temperature == 1:
+        return z
+    try:
+        mean: Tensor | None = base.mean
+    except NotImplementedError:
+        mean = None
+    # Cauchy, StudentT and others return NaN or infinity where the integral of the mean does not exist.
+    if mean is None or not (torch.compiler.is_compiling() or bool(mean.isfinite().all())):
+        advice = "this base has no finite mean, around which a temperature scales the latents: leave it at 1"
+        given = f"temperature={temperature} with a base {describe_base(base)}"
+        raise ArgumentError("Flow.sample", given, advice)
+    return mean + temperature * (z - mean)
+
+
+def describe_base(base: Distribution) -> str:
+    """Name the distribution, without its parameters: they may be trained, and differ between devices."""
+    inner = base.base_dist if isinstance(base, (Independent, TransformedDistribution)) else None
+    return type(base).__name__ + ("" if inner is None else f"({describe_base(inner)})")
+
+
+def base_shape(base: Distribution) -> Shape:
+    """Return the shape of one draw."""
+    return tuple(base.batch_shape + base.event_shape)
+
+
+def base_tensor(base: Distribution) -> Tensor | None:
+    """Return a floating-point tensor that represents the dtype and device of a distribution, or None."""
+    for value in vars(base).values():
+        found = base_tensor(value) if isinstance(value, Distribution) else value
+        if isinstance(found, Tensor) and found.is_floating_point():
+            return found
+    return None
+
+
+def as_bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] | None:
+    """Return one distribution for each output, or None for the standard normal."""
+    if base is None:
+        return None
+    if not isinstance(base, (Distribution, list, tuple)):
+        raise ArgumentError("Flow", f"base: {type(base).__name__}", "expected a Distribution, or one for each output")
+    bases = (base,) if isinstance(base, Distribution) else tuple(base)
+    if len(bases) != len(shapes):
+        raise GraphError("Flow", f"{len(bases)} base densities", f"expected {len(shapes)}, one for each output")
+    checked: list[Distribution] = []
+    for index, (density, shape) in enumerate(zip(bases, shapes, strict=True)):
+        if not isinstance(density, Distribution):
+            given = f"base {index}: {type(density).__name__}"
+            raise ArgumentError("Flow", given, "expected a torch.distributions.Distribution")
+        own = base_shape(density)
+        if own != shape:
+            given = f"base {index} of shape {own}"
+            raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
+        checked.append(density)
+    return tuple(checked)
