@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _NormBase
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def is_transformed() -> bool:
@@ -145,6 +148,13 @@ class Snapshot:
                 if now is not before:
                     return False
         return True
+
+
+def with_children(module: M, children: dict[str, nn.Module | None]) -> M:
+    """Return a shallow copy of a module that has other children; everything else is shared."""
+    other = copy.copy(module)
+    other._modules = children
+    return other
 
 
 def batch_norms(module: nn.Module) -> list[Any]:

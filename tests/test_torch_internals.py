@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -179,6 +178,14 @@ def test_snapshot(how: str) -> None:
         handle.remove()
 
 
+def test_with_children() -> None:
+    net, other = two_linears(), nn.Tanh()
+    copied = internals.with_children(net, {"0": other})
+    assert list(copied) == [other]
+    assert len(net) == 3
+    assert copied.training is net.training
+
+
 def test_batch_norms() -> None:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d)
     net = nn.Sequential(*(kind(2) for kind in kinds), nn.LayerNorm(2))
@@ -244,7 +251,7 @@ def test_aoti_package(tmp_path: Path) -> None:
 
 
 def test_each_function_has_a_test() -> None:
-    own = [name for name, value in vars(internals).items() if getattr(value, "__module__", "") == internals.__name__]
+    kinds = [value for value in vars(internals).values() if isinstance(value, (FunctionType, type))]
+    own = [value.__name__ for value in kinds if value.__module__ == internals.__name__]
     named = {name.removeprefix("test_") for name, value in globals().items() if isinstance(value, FunctionType)}
-    kinds = [name for name in (*own, "has_global_hooks") if not inspect.ismodule(getattr(internals, name))]
-    assert {name.lower() for name in kinds} <= named
+    assert {name.lower() for name in (*own, "has_global_hooks")} <= named

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, cast, final
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, ContractError, ShapeError
 from invgraph.shapes import Shape, Tensors, as_shapes
+from invgraph.torch_internals import with_children
 
 
 @final
@@ -49,8 +49,7 @@ class Contract(Invertible):
 
     def with_module(self, module: nn.Module, *, jac: bool) -> Contract:
         """Return the same layer around another module, or without log-determinants that take time."""
-        other = copy.copy(self)
-        other._modules = {"module": module}
+        other = with_children(self, {"module": module})
         other.jac = jac
         return other
 

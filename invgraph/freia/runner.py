@@ -39,7 +39,7 @@ class Runner:
         if len(xs) != len(schedule.starts):
             raise ShapeError("forward", f"{len(xs)} inputs", f"expected {len(schedule.starts)}")
         slots = fill(schedule, xs, tuple(cs[place] for place in self.conditions))
-        return run(schedule, self._layers_of(tuple(modules._modules.values()), jac), slots, after=after)
+        return run(schedule, self._layers_of(tuple(modules), jac), slots, after=after)
 
     def schedule(self, rev: bool) -> Schedule:
         """Return one direction of the graph."""
