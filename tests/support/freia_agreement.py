@@ -6,8 +6,10 @@ log-determinants of both directions are compared. Differences are relative to th
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,7 +144,7 @@ def pair(case: Case, theirs: Any, dtype: torch.dtype, seed: int = 0) -> tuple[nn
     for modules in (theirs, ig.freia.modules):
         torch.default_generator.manual_seed(seed)
         np.random.seed(seed)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # some of FrEIA's modules print
             warnings.simplefilter("ignore")
             built.append(getattr(modules, case.name)(list(case.dims_in), **given, **case.args).to(dtype))
     reference, ours = built
