@@ -13,6 +13,11 @@ from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _NormBase
 
 
+def is_traced() -> bool:
+    """True while ``torch.jit.trace`` records operations."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 def is_transformed() -> bool:
     """True inside a ``torch.func`` transform such as ``vmap`` or ``grad``, or inside forward-mode differentiation."""
     # The second is what autograd.Function itself asks before every call.
