@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError
-from invgraph.torch_internals import is_batched_grad, is_transformed
+from invgraph.torch_internals import is_batched_grad, is_traced, is_transformed
 
 PLAIN = (Tensor, nn.Parameter)
 """The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
@@ -64,10 +64,10 @@ def is_enabled() -> bool:
 def is_eager() -> bool:
     """True if kernels may be used: operations run as they are written.
 
-    ``torch.compile`` and ``torch.export`` trace plain operations better, and ``torch.func`` and forward-mode
-    differentiation map and differentiate them to any order.
+    ``torch.compile`` and ``torch.export`` trace plain operations better, ``torch.jit.trace`` traces nothing else, and
+    ``torch.func`` and forward-mode differentiation map and differentiate them to any order.
     """
-    return _enabled and not torch.compiler.is_compiling() and not is_transformed()
+    return _enabled and not torch.compiler.is_compiling() and not is_traced() and not is_transformed()
 
 
 def needs_grad(*values: Tensor) -> bool:

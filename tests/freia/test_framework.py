@@ -132,6 +132,17 @@ def test_both_directions_compile(make: Any) -> None:
     torch.testing.assert_close(compiled(z.detach(), c=c, rev=True)[0], X)
 
 
+@pytest.mark.filterwarnings("ignore")  # tracing itself is deprecated, and warns of each look at a shape
+def test_a_network_can_be_traced() -> None:
+    net = Ff.SequenceINN(6)
+    net.append(Fm.AllInOneBlock, subnet_constructor=subnet)
+    net.append(Fm.PermuteRandom, seed=1)
+    x = torch.randn(3, 6)
+    traced = torch.jit.trace(net, x)
+    assert "PythonOp" not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x), tuple(net(x)))
+
+
 def test_a_chain_is_cut_and_appended_to_at_any_time() -> None:
     net = Ff.SequenceINN(4)
     assert torch.equal(net(X)[0], X)

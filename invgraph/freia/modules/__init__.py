@@ -12,6 +12,7 @@ from invgraph.freia.modules.fixed_transforms import Fixed1x1Conv as Fixed1x1Conv
 from invgraph.freia.modules.fixed_transforms import FixedLinearTransform as FixedLinearTransform
 from invgraph.freia.modules.fixed_transforms import InvertibleSigmoid as InvertibleSigmoid
 from invgraph.freia.modules.fixed_transforms import PermuteRandom as PermuteRandom
+from invgraph.freia.modules.gaussian_mixture import GaussianMixtureModel as GaussianMixtureModel
 from invgraph.freia.modules.graph_topology import Concat as Concat
 from invgraph.freia.modules.graph_topology import Concat1d as Concat1d
 from invgraph.freia.modules.graph_topology import ConcatChannel as ConcatChannel
@@ -21,8 +22,11 @@ from invgraph.freia.modules.graph_topology import SplitChannel as SplitChannel
 from invgraph.freia.modules.inv_auto_layers import InvAutoAct as InvAutoAct
 from invgraph.freia.modules.inv_auto_layers import InvAutoActFixed as InvAutoActFixed
 from invgraph.freia.modules.inv_auto_layers import InvAutoActTwoSided as InvAutoActTwoSided
+from invgraph.freia.modules.inv_auto_layers import InvAutoConv2D as InvAutoConv2D
+from invgraph.freia.modules.inv_auto_layers import InvAutoFC as InvAutoFC
 from invgraph.freia.modules.inv_auto_layers import LearnedElementwiseScaling as LearnedElementwiseScaling
 from invgraph.freia.modules.invertible_resnet import ActNorm as ActNorm
+from invgraph.freia.modules.invertible_resnet import IResNetLayer as IResNetLayer
 from invgraph.freia.modules.orthogonal import HouseholderPerm as HouseholderPerm
 from invgraph.freia.modules.orthogonal import OrthogonalTransform as OrthogonalTransform
 from invgraph.freia.modules.reshapes import Flatten as Flatten
@@ -45,14 +49,18 @@ __all__ = [
     "Flatten",
     "GINCouplingBlock",
     "GLOWCouplingBlock",
+    "GaussianMixtureModel",
     "HaarDownsampling",
     "HaarUpsampling",
     "HouseholderPerm",
+    "IResNetLayer",
     "IRevNetDownsampling",
     "IRevNetUpsampling",
     "InvAutoAct",
     "InvAutoActFixed",
     "InvAutoActTwoSided",
+    "InvAutoConv2D",
+    "InvAutoFC",
     "InvertibleModule",
     "InvertibleSigmoid",
     "LearnedElementwiseScaling",

@@ -1,4 +1,4 @@
-"""FrEIA's learned slopes and scales."""
+"""FrEIA's learned slopes and scales, and its invertible autoencoder layers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from invgraph.freia.modules.base import OneInput
+from invgraph.freia.modules.base import OneInput, require_image, require_vector
+from invgraph.numerics.channels import mix
 from invgraph.numerics.reductions import per_sample
 
-__all__ = ["InvAutoAct", "InvAutoActFixed", "InvAutoActTwoSided", "LearnedElementwiseScaling"]
+__all__ = [
+    "InvAutoAct",
+    "InvAutoActFixed",
+    "InvAutoActTwoSided",
+    "InvAutoConv2D",
+    "InvAutoFC",
+    "LearnedElementwiseScaling",
+]
 
 
 def _per_channel(shape: Sequence[int], value: float, learnable: bool) -> nn.Parameter:
@@ -99,3 +108,74 @@ class LearnedElementwiseScaling(OneInput):
     ) -> tuple[tuple[Tensor], Tensor]:
         scale = -self.s if rev else self.s
         return (x[0] * torch.exp(scale),), scale.sum().expand(x[0].shape[0])
+
+
+def _warn_of_log_det() -> None:
+    text = "Invertible autoencoder layers have no tractable log-det-Jacobian: 0 is right for an orthogonal matrix only"
+    warnings.warn(text, stacklevel=3)
+
+
+class InvAutoFC(OneInput):
+    """A linear layer whose inverse is taken to be its transpose, which it is only where the matrix is orthogonal.
+
+    Arguments:
+        dims_in: Shape of the vector, in a list.
+        dims_c: Not used.
+        dims_out: Size of the output. Default: that of the input.
+    """
+
+    def __init__(self, dims_in: Any, dims_c: Any = None, dims_out: int | None = None) -> None:
+        super().__init__(dims_in, dims_c)
+        require_vector(self, self.dims_in)
+        self.dims_out = self._channels if dims_out is None else dims_out
+        self.weights = nn.Parameter(torch.randn(self.dims_out, self._channels) * math.sqrt(1 / self.dims_out))
+        self.bias = nn.Parameter(torch.randn(1, self.dims_out))
+
+    def forward(
+        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        if jac:
+            _warn_of_log_det()
+        y = mix(x[0] - self.bias, self.weights.t()) if rev else mix(x[0], self.weights) + self.bias
+        return (y,), y.new_zeros(y.shape[0])
+
+    def output_dims(self, input_dims: Any) -> Any:
+        require_vector(self, input_dims)
+        return [(self.dims_out,)]
+
+
+class InvAutoConv2D(OneInput):
+    """A convolution whose inverse is taken to be its transpose, which it is only where the matrix is orthogonal.
+
+    Arguments:
+        dims_in: Shape of the image, in a list.
+        dims_c: Not used.
+        dims_out: Shape of the output. Default: that of the input.
+        kernel_size: Size of the kernel.
+        padding: Padding of the convolution.
+    """
+
+    def __init__(
+        self, dims_in: Any, dims_c: Any = None, dims_out: Any = None, kernel_size: int = 3, padding: int = 1
+    ) -> None:
+        super().__init__(dims_in, dims_c)
+        require_image(self, self.dims_in)
+        self.dims_out = self.dims_in[0] if dims_out is None else tuple(dims_out)
+        self.kernel_size, self.padding = kernel_size, padding
+        self.conv2d = nn.Conv2d(self._channels, self.dims_out[0], kernel_size, padding=padding, bias=False)
+        self.bias = nn.Parameter(torch.randn(1, self.dims_out[0], 1, 1))
+
+    def forward(
+        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        if jac:
+            _warn_of_log_det()
+        if rev:
+            y = functional.conv_transpose2d(x[0] - self.bias, self.conv2d.weight, padding=self.padding)
+        else:
+            y = self.conv2d(x[0]) + self.bias
+        return (y,), y.new_zeros(y.shape[0])
+
+    def output_dims(self, input_dims: Any) -> Any:
+        require_image(self, input_dims)
+        return [self.dims_out]
