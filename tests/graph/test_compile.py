@@ -246,6 +246,26 @@ def test_compiled_from_outside_there_are_no_regions(entrance: str) -> None:
     assert not any("subgraph" in name for graph in graphs for name, _ in graph.named_children())
 
 
+def test_under_a_backend_that_nobody_has_looked_at_there_are_no_regions() -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    x, c = torch.randn(4, 8), torch.randn(4, 3)
+    eager = build(lambda: deep_graph(2), torch.float32)
+    compiled = copy.deepcopy(eager).compile(backend=keep)
+    losses = [negative(graph(x, c)) for graph in (compiled, eager)]
+    ours, theirs = (
+        [loss.detach(), *torch.autograd.grad(loss, list(graph.parameters()))]
+        for loss, graph in zip(losses, (compiled, eager), strict=True)
+    )
+    assert_same_gradients(ours, theirs)
+    assert graphs
+    assert not any("subgraph" in name for graph in graphs for name, _ in graph.named_children())
+
+
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
 @pytest.mark.slow
 def test_a_compiled_training_step_gives_eagers_gradients() -> None:
