@@ -246,6 +246,28 @@ def test_compiled_from_outside_there_are_no_regions(entrance: str) -> None:
     assert not any("subgraph" in name for graph in graphs for name, _ in graph.named_children())
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_where_regions_could_be_wrong_there_are_no_regions(known: bool) -> None:
+    """Under a backend that nobody has looked at; and under eager, which has no gradient for a region."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    x, c = torch.randn(4, 8), torch.randn(4, 3)
+    eager = build(lambda: deep_graph(2), torch.float32)
+    compiled = copy.deepcopy(eager).compile(backend="eager" if known else keep)
+    losses = [negative(graph(x, c)) for graph in (compiled, eager)]
+    ours, theirs = (
+        [loss.detach(), *torch.autograd.grad(loss, list(graph.parameters()))]
+        for loss, graph in zip(losses, (compiled, eager), strict=True)
+    )
+    assert_same_gradients(ours, theirs)
+    assert known or graphs
+    assert not any("subgraph" in name for graph in graphs for name, _ in graph.named_children())
+
+
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
 @pytest.mark.slow
 def test_a_compiled_training_step_gives_eagers_gradients() -> None:

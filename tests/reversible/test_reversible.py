@@ -11,6 +11,7 @@ import torch
 from cases import CASES, Case, wide_graph
 from small_graphs import AFFINE, MLP, agree, build, crossed_graph, deep_graph, draw
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import invgraph as ig
 
@@ -46,6 +47,22 @@ def test_frozen_parameters_and_conditions_without_gradient() -> None:
     z, log_det = ig.reversible(graph)(x.detach(), c.detach())
     (z.sum() + log_det.sum()).backward()
     assert all((p.grad is None) != p.requires_grad for p in graph.parameters())
+
+
+def test_parameters_put_in_for_one_call_are_those_of_its_backward_pass_alone() -> None:
+    graph = build(lambda: deep_graph(2))
+    runner, own = ig.reversible(graph), dict(graph.named_parameters())
+    (x,), (c,) = draw(graph)
+    others = {name: (p * 1.5).detach().requires_grad_() for name, p in own.items()}
+    exact, found = (
+        torch.autograd.grad(z.square().sum() - log_det.sum(), list(others.values()))
+        for z, log_det in (
+            functional_call(graph, others, (x, c)),
+            functional_call(runner, {f"graph.{name}": p for name, p in others.items()}, (x, c)),
+        )
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-8)
+    assert all(p is own[name] for name, p in graph.named_parameters())
 
 
 def test_without_gradient_it_is_the_plain_graph() -> None:

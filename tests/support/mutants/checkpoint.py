@@ -36,4 +36,6 @@ MUTANTS = (
            "except BaseException:", "except ZeroDivisionError:", (DAMAGE,)),
     Mutant("the leftovers of a writer at work are swept", "checkpoint/atomic_file.py",
            "_STALE_SECONDS = 3600", "_STALE_SECONDS = -3600", (CHECKPOINT,)),
+    Mutant("a named pipe is written over", "checkpoint/atomic_file.py",
+           "if not stat.S_ISREG(mode):", "if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):", (CHECKPOINT, DAMAGE)),
 )  # fmt: skip

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[3]
 
 CONTRACT = "tests/core/test_contract.py"
 FUSED_AFFINE, FUSED_COUPLING = "tests/fused/test_affine.py", "tests/fused/test_affine_coupling.py"
+FUSED_CONVOLUTION, SWITCH = "tests/fused/test_convolution.py", "tests/fused/test_switch.py"
+ADAPTERS, TORCH_INTERNALS = "tests/habits/test_adapters.py", "tests/test_torch_internals.py"
 SPLINES, BIJECTIONS = "tests/transforms/test_splines.py", "tests/transforms/test_bijections.py"
 NETS = "tests/nets/test_nets.py"
 LAYERS, LINEAR, ALL_IN_ONE = (f"tests/layers/test_{name}.py" for name in ("layers", "linear_layers", "all_in_one"))
@@ -17,6 +19,7 @@ AUTOREGRESSIVE, PATCHES = "tests/layers/test_autoregressive.py", "tests/layers/t
 RESIDUAL, MIXTURE = "tests/layers/test_residual.py", "tests/layers/test_gaussian_mixture.py"
 CONTINUOUS = "tests/layers/test_continuous_flow.py"
 NODES, BAD_INPUT, BOUND = (f"tests/graph/test_{name}.py" for name in ("nodes", "bad_input", "bound"))
+COMPILE, SEEDS = (f"tests/graph/test_{name}.py" for name in ("compile", "seeds"))
 RANDOM_GRAPHS = "tests/graph/test_random_graphs.py"
 REVERSIBLE = "tests/reversible/test_reversible.py"
 CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
