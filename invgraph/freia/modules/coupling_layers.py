@@ -154,17 +154,8 @@ class RNVPCouplingBlock(_BaseCouplingBlock):
         return affine(x, self.clamp * self.f_clamp(scale), shift, rev)
 
 
-class GLOWCouplingBlock(_BaseCouplingBlock):
-    """FrEIA's affine coupling with two subnets, ``subnet1`` and ``subnet2``.
-
-    Arguments:
-        dims_in: Shape of the input, in a list.
-        dims_c: Shapes of the conditions.
-        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
-        clamp: Bound of the log scale.
-        clamp_activation: ``"ATAN"``, ``"TANH"``, ``"SIGMOID"``, or a function to (-1, 1).
-        split_len: Channels of the first part: a number, or a fraction.
-    """
+class _TwoSubnets(_BaseCouplingBlock):
+    """A coupling whose subnets ``subnet1`` and ``subnet2`` return scale and shift together."""
 
     def __init__(
         self,
@@ -187,10 +178,29 @@ class GLOWCouplingBlock(_BaseCouplingBlock):
         return self._affine(x2, self.subnet1(u1), rev)
 
 
-class GINCouplingBlock(GLOWCouplingBlock):
+class GLOWCouplingBlock(_TwoSubnets):
+    """FrEIA's affine coupling with two subnets, ``subnet1`` and ``subnet2``.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Shapes of the conditions.
+        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
+        clamp: Bound of the log scale.
+        clamp_activation: ``"ATAN"``, ``"TANH"``, ``"SIGMOID"``, or a function to (-1, 1).
+        split_len: Channels of the first part: a number, or a fraction.
+    """
+
+
+class GINCouplingBlock(_TwoSubnets):
     """FrEIA's volume-preserving coupling: the log scales of a position have mean zero over the channels.
 
-    Its arguments and keys are those of :class:`GLOWCouplingBlock`.
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Shapes of the conditions.
+        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
+        clamp: Bound of the log scale.
+        clamp_activation: ``"ATAN"``, ``"TANH"``, ``"SIGMOID"``, or a function to (-1, 1).
+        split_len: Channels of the first part: a number, or a fraction.
     """
 
     def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Tensor]:

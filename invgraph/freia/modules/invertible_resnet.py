@@ -64,7 +64,7 @@ class ActNorm(InvertibleModule):
         log_jac = (self.scale.sum() * positions(x[0])).expand(x[0].shape[0])
         if rev:
             return ((x[0] - self.bias) * torch.exp(-self.scale),), -log_jac
-        return (torch.addcmul(self.bias, x[0], self.scale.exp()),), log_jac
+        return (x[0] * self.scale.exp() + self.bias,), log_jac
 
     def output_dims(self, input_dims: Any) -> Any:
         require_one(self, input_dims)
