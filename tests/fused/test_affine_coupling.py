@@ -134,6 +134,14 @@ def test_hooks_of_the_networks_are_called(hook: Any) -> None:
     assert len(seen) >= 2
 
 
+def test_what_a_hook_keeps_is_not_overwritten() -> None:
+    net, kept = ig.nets.MLP(hidden=8)(4, 6), list[tuple[Tensor, Tensor]]()
+    net.layers[0].register_forward_hook(lambda *arguments: kept.append((arguments[-1], arguments[-1].clone())))
+    net(torch.randn(5, 4))
+    ((output, copy),) = kept
+    assert torch.equal(output, copy)
+
+
 def test_surgery_is_seen() -> None:
     layer = coupling(())
     (x,) = values(layer)

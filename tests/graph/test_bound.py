@@ -100,6 +100,17 @@ def test_conditions_alone_are_computed_once(nested: str | None) -> None:
     assert torch.allclose(log_det.flatten(), exact[1], atol=1e-5)
 
 
+@torch.no_grad()
+def test_a_coupling_of_one_side_passes_the_other_on() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8), "sides": 1}
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c)
+    z, given = torch.randn(5, 2, 4), torch.randn(2, 3)
+    found, _ = graph.bind(given)(z)
+    exact, _ = graph(z.flatten(0, 1), given.repeat(5, 1))
+    torch.testing.assert_close(found.flatten(0, 1), exact)
+
+
 def test_gradients_flow_if_asked() -> None:
     graph = build(lambda: deep_graph(2))
     z = torch.randn(3, 2, 8, dtype=torch.float64)

@@ -309,6 +309,9 @@ def test_a_hook_put_on_a_compiled_graph_counts() -> None:
     assert not torch.allclose(graph((x,))[0][0], before)
     handle.remove()
     assert torch.allclose(graph((x,))[0][0], before)
+    last = list(graph.layers.values())[-1]
+    last.register_forward_hook(lambda _, arguments, output: ((output[0][0] * 1.5,), output[1]))
+    assert torch.allclose(graph((x,))[0][0], before * 1.5)
 
 
 @pytest.mark.parametrize("habit", ["spectral_norm, old", "spectral_norm, parametrization"])

@@ -39,6 +39,13 @@ def test_every_layer_trains_reversibly(case: Case) -> None:
     agree(in_a_graph(case), False)
 
 
+def test_parameters_of_two_layers_have_the_sum_of_their_gradients() -> None:
+    graph = build(lambda: deep_graph(2))
+    first, second = (layer for layer in graph.layers.values() if isinstance(layer, ig.Coupling))
+    second.subnets = first.subnets
+    agree(graph, False)
+
+
 def test_frozen_parameters_and_conditions_without_gradient() -> None:
     graph = build(lambda: deep_graph(3))
     for p in graph["coupling_1"].parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import BOUND, CONTRACT, DIAGNOSE, FUSED_COUPLING, INIT, LAYERS, NODES, REVERSIBLE, Mutant
+from .mutant import BOUND, CONTRACT, DIAGNOSE, INIT, LAYERS, NODES, REVERSIBLE, Mutant
 
 MUTANTS = (
     Mutant("the second condition is not concatenated to a plain subnet's data", "core/subnet.py",
@@ -29,5 +29,5 @@ MUTANTS = (
            (REVERSIBLE, "-k", "every_layer and Coupling")),
     Mutant("a condition has the gradient of a coupling's last side alone", "core/vjp.py",
            "[add_grads(a, b) for a, b in zip(condition_grads, others[: len(cs)], strict=True)]", "others[: len(cs)]",
-           (FUSED_COUPLING, "-k", "reversible")),
+           (REVERSIBLE, "-k", "every_layer and Coupling")),
 )  # fmt: skip

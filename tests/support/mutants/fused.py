@@ -70,7 +70,7 @@ MUTANTS = (
            "gather_channels(grad, order, inverse_order), None, None", (CONTRACT, "-k", "Permute")),
     Mutant("what a hook has kept of a layer's result is overwritten", "fused/in_place.py",
            "forward is not None and is_eager() and is_untouched(layer, forward)", "forward is not None and is_eager()",
-           (FUSED_COUPLING, "-k", "hooks")),
+           (FUSED_COUPLING, "-k", "hook")),
     Mutant("hooks of a layer are passed by", "torch_internals.py",
            "return not has_hooks(module) and not has_global_hooks()", "return True", (TORCH_INTERNALS,)),
     Mutant("a convolution is shifted the other way", "fused/convolution.py",
