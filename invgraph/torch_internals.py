@@ -16,11 +16,6 @@ from torch.nn.modules.batchnorm import _NormBase
 M = TypeVar("M", bound=nn.Module)
 
 
-def is_traced() -> bool:
-    """True while ``torch.jit.trace`` records operations."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
-
-
 def is_transformed() -> bool:
     """True inside a ``torch.func`` transform such as ``vmap`` or ``grad``, or inside forward-mode differentiation."""
     # The second is what autograd.Function itself asks before every call.

@@ -150,6 +150,7 @@ TARGETS: dict[str, Callable[..., Any]] = {
         built, gain, seed=seed, zero_last=zero_last),
     "init.scaled_normal": lambda built, std=0.03, seed=0, zero_last=True: ig.init.scaled_normal(
         built, std, seed=seed, zero_last=zero_last),
+    "fused": lambda enabled: ig.fused(enabled).__exit__(None, None, None),
     "testing.randomize": lambda built, seed=0, scale=0.3: ig.testing.randomize(built, seed, scale),
     "testing.check_invertible": lambda built, batch=3, seed=0, tolerance=1e-3, log_det_tolerance=1e-3, max_dims=64:
         ig.testing.check_invertible(built, batch=batch, seed=seed, tolerance=tolerance,
@@ -177,7 +178,7 @@ def public() -> set[str]:
         classes = (cls for cls in kind.__mro__ if cls.__module__.startswith("invgraph."))
         methods = {name for cls in classes for name, value in vars(cls).items()
                    if inspect.isfunction(value) and not name.startswith("_")}  # fmt: skip
-        own |= {f"{kind.__name__}.{name}" for name in methods - {"extra_repr", "share"}}
+        own |= {f"{kind.__name__}.{name}" for name in methods - {"extra_repr", "precompute"}}
     return own
 
 

@@ -101,7 +101,7 @@ def test_few_files_lie_outside_the_rooms() -> None:
 
 def test_only_the_graph_imports_networkx() -> None:
     users = {ids(path) for path in FILES if any(name.split(".")[0] == "networkx" for name in imports(path))}
-    assert users == {"graph/schedule.py"}
+    assert users == {"graph/wiring.py"}
 
 
 def test_layers_do_not_import_each_other() -> None:

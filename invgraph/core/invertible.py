@@ -104,7 +104,7 @@ class Invertible(nn.Module, ABC):
     def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
         """Return outputs and log-determinant, from inputs and conditions."""
         if type(xs) is CheckedTensors:  # a graph calls, and checks what comes out
-            return self._forward(xs, cs)
+            return self._forward(tuple(xs), cs)  # torch.compile traces functions of plain tuples only
         return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
 
     @final
@@ -116,7 +116,7 @@ class Invertible(nn.Module, ABC):
 
     def _inverse_impl(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
         if type(ys) is CheckedTensors:
-            return self._inverse(ys, cs)
+            return self._inverse(tuple(ys), cs)
         return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
 
     def _call(

@@ -48,7 +48,7 @@ class Binding:
         steps = tuple([step for step in schedule.steps if not (step.feature and self.is_known(step))])
         slots = fill(schedule, values, ())
         if check_finite:
-            require_finite_start("bind", schedule, slots)
+            require_finite_start("Graph.bind", schedule, slots)
         for step in steps:
             for slot in step.conditions if step.layer not in self.given else ():
                 if slot in self.known:
@@ -68,7 +68,7 @@ def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_fin
     """
     slots = fill(replace(schedule, starts=()), (), cs)
     if check_finite:
-        require_finite_start("bind", schedule, slots)
+        require_finite_start("Graph.bind", schedule, slots)
     known = set(range(len(cs)))
     features = []
     for step in schedule.steps:

@@ -108,7 +108,7 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     )
     folder = tmp_path / "runs" / "bedrooms"
     told, warned = capsys.readouterr()
-    assert "left out" in warned
+    assert "omitted" in warned
     assert "Frechet distance (--viewer), accuracy (--classifier); pip install" in warned
     table = json.loads((folder / "table.json").read_text())
     assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", "unconditional", "raw", "cnn", "cvae", "cgan"]

@@ -380,7 +380,7 @@ def adamw_by_hand(recipe):
     averages = [w.detach().clone() for w in weights]
     order, norms = trainer._Order(100, recipe.batch, 0), []
     for step in range(recipe.steps):
-        torch.manual_seed(trainer._mixed(0, step, 0))
+        torch.manual_seed(trainer._mix_seed(0, step, 0))
         grads = torch.autograd.grad(double_loss(flow, *toy_draw(order.of_step(step))), weights)
         norms.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
         factor = min(1.0, recipe.clip / (norms[-1] + 1e-6))

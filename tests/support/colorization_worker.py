@@ -23,7 +23,7 @@ FILES = {"log": ("frozen.json", "training.json"), "result": ("model.safetensors"
 
 def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = False) -> bool:
     """Train in two phases; the validation after every second step returns the loss that is given for it."""
-    fitting.LEAST = LOOKS
+    fitting.MIN_STEPS = LOOKS
     stage = ""
 
     def seen(*arguments: object) -> float:

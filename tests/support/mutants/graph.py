@@ -20,7 +20,7 @@ from .mutant import (
 MUTANTS = (
     Mutant("a node's log-det is dropped from the graph's", "graph/run.py",
            "log_det = log_det + more", "log_det = log_det + 0 * more", (CONTRACT, "-k", "Graph")),
-    Mutant("the inverse schedule ignores conditions", "graph/schedule.py",
+    Mutant("the inverse schedule ignores conditions", "graph/wiring.py",
            "for value in (*read, *node.conditions):", "for value in (*read, *(() if inverse else node.conditions)):",
            (RANDOM_GRAPHS,)),
     Mutant("a slot is let go while it is still read", "graph/schedule.py",
