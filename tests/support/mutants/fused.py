@@ -79,7 +79,7 @@ MUTANTS = (
            "is_precise and is_eager() and not needs_grad(x, weight, *(() if bias is None else (bias,)))",
            "is_precise and is_eager()", (FUSED_CONVOLUTION,)),
     Mutant("turning the kernels off leaves them on", "fused/dispatch.py",
-           "return _enabled and not torch.compiler.is_compiling()", "return not torch.compiler.is_compiling()",
+           "return _enabled and not (torch.compiler.is_compiling()", "return not (torch.compiler.is_compiling()",
            (SWITCH, "-k", "only_while")),
     Mutant("kernels run in full precision under autocast", "fused/dispatch.py",
            "return not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))", "return True",
