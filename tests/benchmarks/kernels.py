@@ -10,6 +10,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+import invgraph as ig
 from invgraph.fused import affine, in_place
 from invgraph.layers import coupling, permute
 from invgraph.nets import convolution
@@ -44,6 +45,26 @@ def without(kernel: str) -> Iterator[None]:
         yield
 
 
+class Unconditional(torch.nn.Module):
+    """A graph without conditions, called with none."""
+
+    def __init__(self, graph: ig.Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, x: Tensor, c: Any) -> Any:
+        return self.graph(x)
+
+
+def feature_maps() -> ig.Graph:
+    """Return four couplings of 64 channels at 32 x 32, as in anomaly detection."""
+    x = h = ig.InputNode(64, 32, 32, name="features")
+    for _ in range(4):
+        h = ig.Node(h, ig.Permute)
+        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.ConvNet(32, 1)})
+    return ig.Graph(x, h)
+
+
 def works() -> dict[str, tuple[Job, Callable[[], object] | None]]:
     """Return jobs by name, each with the call whose saved bytes are counted."""
     digits, colors = mnist.graph(), bedrooms.graph()
@@ -58,6 +79,8 @@ def works() -> dict[str, tuple[Job, Callable[[], object] | None]]:
     repeated = tuple(feature.expand(4, *feature.shape[1:]).contiguous() for feature in features)
     found["colors step, 4"] = train_step(colors, ab, repeated), lambda: colors(ab, repeated)
     found["colors, 8 of one"] = _without_grad(lambda: colors.bind(features).inverse(torch.randn(8, 1, 8192))), None
+    maps, data = feature_maps(), torch.randn(8, 64, 32, 32)
+    found["feature maps step, 8"] = train_step(Unconditional(maps), data, ()), lambda: maps(data)
     one = torch.eye(mnist.CLASSES)[:1]
     found["digits, 64 of one"] = _without_grad(lambda: digits.bind(one).inverse(torch.randn(64, 1, mnist.WIDTH))), None
     return found
