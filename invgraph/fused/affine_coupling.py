@@ -57,7 +57,9 @@ class Plan(NamedTuple):
             log_det = log_det + more
         return torch.cat(parts, 1), log_det
 
-    def evaluate(self, x: Tensor, cs: Tensors, nets: Sequence[MLPKernel]) -> tuple[Tensor, Tensor, list[Kept]]:
+    def evaluate(
+        self, x: Tensor, cs: Tensors, nets: Sequence[MLPKernel], *, keep: bool = True
+    ) -> tuple[Tensor, Tensor, list[Kept]]:
         """Return result, log-determinant, and what :meth:`backward` needs, side by side."""
         y = torch.empty_like(x)
         before, after = self.split(x), self.split(y)
@@ -69,7 +71,8 @@ class Plan(NamedTuple):
             params = output.unflatten(1, (2, -1))
             current[side], more, scales = self.transform.evaluate(before[side], params, out=after[side])
             log_det = more if log_det is None else log_det.add_(more)
-            kept.append(Kept(hidden, params, scales))
+            if keep:
+                kept.append(Kept(hidden, params, scales))
         assert log_det is not None
         if len(self.order) == 1:
             after[1].copy_(before[1])
@@ -167,7 +170,7 @@ class AffineCoupling:
         elif needs_grad(x, *given, *self.parameters):
             y, log_det = _AffineCoupling.apply(plan, self.nets, x, *given, *self.parameters)  # type: ignore[no-untyped-call]
         else:
-            y, log_det, _ = plan.evaluate(x, given, self.nets)
+            y, log_det, _ = plan.evaluate(x, given, self.nets, keep=False)
         return (y,), log_det
 
     def backward_from_outputs(
