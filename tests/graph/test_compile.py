@@ -24,6 +24,8 @@ COMPILER = any(map(shutil.which, ("g++", "clang++", "c++")))
 
 # torch's own tracing of autograd functions, and the first import of inductor, do what they warn of.
 pytestmark = [
+    # torch looks at the gradient of a loss that a compiled step returns.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch._prims_common.check:FutureWarning"),
