@@ -1,4 +1,4 @@
-"""What a layer is given besides its data: conditions, or what was computed from them beforehand."""
+"""Conditions of a layer, or the values that were computed from them beforehand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Precomputed(tuple[Any, ...]):
-    """What :meth:`~invgraph.Invertible.precompute` returned: a bound graph hands it over in place of conditions."""
+    """Result of :meth:`~invgraph.Invertible.precompute`; a bound graph passes it in place of the conditions."""
 
     __slots__ = ()
 

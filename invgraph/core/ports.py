@@ -30,7 +30,7 @@ class Ports(NamedTuple):
     bare: bool = False
 
     def label(self, index: int) -> str:
-        """What an error calls the value: its name, or its place."""
+        """Return the name of a value in errors, or its place if it has none."""
         return f"{self.kind} '{self.names[index]}'" if self.names else f"{self.kind} {index}"
 
     def named(self, kind: str) -> Ports:

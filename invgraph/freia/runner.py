@@ -92,7 +92,7 @@ _TWO_VALUES = "write z, log_jac = net(x, c=c), and x, log_jac = net(z, c=c, rev=
 
 
 class ValueAndLogDet(tuple[Any, ...]):
-    """What a network returns: ``(z, log_jac)``; used as if it were ``z`` alone, it says which line to write."""
+    """Result of a network, ``(z, log_jac)``; if used as if it were ``z`` alone, its error says which line to write."""
 
     __slots__ = ()
 

@@ -20,7 +20,7 @@ from invgraph.torch_internals import Snapshot
 
 
 class Kept(NamedTuple):
-    """What the gradient of one side needs: values of the network's hidden layers, its output, and the scales."""
+    """Values that the gradient of one side needs: the network's hidden layers, its output, and the scales."""
 
     hidden: Sequence[Tensor]
     params: Tensor

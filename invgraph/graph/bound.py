@@ -29,7 +29,7 @@ _ELEMENTS = 1 << 16
 
 @dataclass(frozen=True)
 class Binding:
-    """What a graph computed from its conditions.
+    """Everything that a graph computed from its conditions.
 
     Attributes:
         known: Conditions, and features of them, by slot.

@@ -40,7 +40,7 @@ def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str 
 
 
 def _takes_conditions(module: object, args: object) -> bool:
-    """Whether a layer takes conditions, as it was built, or as it would be built with these arguments."""
+    """Return True if a layer takes conditions, as it was built or as it would be built with these arguments."""
     if isinstance(module, Invertible):
         return bool(module.cond_shapes)
     if not isinstance(module, type) or not issubclass(module, Invertible) or not module.conditional:

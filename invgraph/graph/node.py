@@ -47,7 +47,7 @@ class Value:
 
 
 class Declaration:
-    """What all nodes have in common: a name, an order of declaration, a place in the graph, and the values they make.
+    """Base class of all nodes: a name, an order of declaration, a place in the graph, and the values they make.
 
     Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.
 
@@ -100,7 +100,7 @@ class Declaration:
 
     @property
     def told(self) -> str:
-        """What errors and pictures call the node."""
+        """Description of the node in errors and pictures."""
         return f"{self.kind} {self.name!r}" if self.name else f"unnamed {self.kind}"
 
     def __repr__(self) -> str:

@@ -108,7 +108,7 @@ def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
 
 
 class Regions(threading.local):
-    """How a graph is traced; ``compiled.py`` sets it.
+    """The way a graph is traced; ``compiled.py`` sets it.
 
     Attributes:
         wanted: True if equal layers share compiled code.

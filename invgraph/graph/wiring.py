@@ -27,7 +27,7 @@ class Wiring:
     conditions: tuple[Value, ...]
     bare: tuple[bool, bool, bool]
     consumer: dict[Value, Node]
-    """Which node transforms a value; the graph's outputs have none."""
+    """The node that transforms a value; the graph's outputs have none."""
 
     def ports(self) -> tuple[Ports, Ports, Ports]:
         """Return the ports of inputs, outputs and conditions: how a call names and checks them."""

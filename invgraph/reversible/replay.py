@@ -1,4 +1,4 @@
-"""What a backward pass needs to repeat the forward pass: autocast, parameters, statistics left alone, no randomness."""
+"""Repetition of a forward pass in the backward pass: autocast, parameters, frozen statistics, no randomness."""
 
 from __future__ import annotations
 
