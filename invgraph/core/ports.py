@@ -140,12 +140,12 @@ class Ports(NamedTuple):
 def check_together(
     where: str, sides: Sequence[tuple[Ports, Tensors]], reference: Tensor | None
 ) -> tuple[int | torch.SymInt, torch.dtype]:
-    """Batch size and dtype of a call whose tensors must agree in batch, dtype and device.
+    """Return batch size and dtype of a call; refuse tensors that differ in batch, dtype or device.
 
     Arguments:
-        where: the module, for the error.
-        sides: the ports of data and of conditions, each with its (unpacked) tensors.
-        reference: a tensor of the module, whose dtype and device the data must have; None for a module without.
+        where: The module, for the error.
+        sides: The ports of data and of conditions, each with its unpacked tensors.
+        reference: A tensor of the module, whose dtype and device the data must have; None for a module without any.
     """
     first: Tensor | None = None
     for ports, values in sides:
@@ -190,12 +190,12 @@ def check_result(
     """Refuse what a layer returned when it is not what the layer declares.
 
     Arguments:
-        where: the layer, for the error.
-        kind: whether it returned its outputs or its inputs.
-        shapes: what it declares them to be.
-        values: what it returned.
-        log_det: the log-determinant that it returned.
-        data: a tensor that it was given, whose batch and dtype the results share.
+        where: The layer, for the error.
+        kind: ``"output"`` or ``"input"``, the side that the layer returned.
+        shapes: The shapes that the layer declares.
+        values: The values that it returned.
+        log_det: The log-determinant that it returned.
+        data: One of its arguments, whose batch and dtype the results must have.
     """
     batch, dtype = data.shape[0], data.dtype
     if not isinstance(values, tuple) or len(values) != len(shapes):

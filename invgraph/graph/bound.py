@@ -17,7 +17,7 @@ from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, ShapeError
 from invgraph.fused.dispatch import is_eager
-from invgraph.graph.finite import finite_observer, require_finite_start
+from invgraph.graph.finite import finite_observer, require_finite_start, run_checked
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows
@@ -47,14 +47,12 @@ class Binding:
         """Run a direction on several samples for each row of the conditions, sample by sample."""
         steps = tuple([step for step in schedule.steps if not (step.feature and self.is_known(step))])
         slots = fill(schedule, values, ())
-        if check_finite:
-            require_finite_start("Graph.bind", schedule, slots)
         for step in steps:
             for slot in step.conditions if step.layer not in self.given else ():
                 if slot in self.known:
                     slots[slot] = repeat_rows(self.known[slot], values[0].shape[0])
-        after = finite_observer(schedule) if check_finite else None
-        return run(replace(schedule, steps=steps), layers, slots, given=self.given, after=after)
+        schedule = replace(schedule, steps=steps)
+        return run_checked("Graph.bind", schedule, layers, slots, check_finite=check_finite, given=self.given)
 
 
 def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_finite: bool) -> Binding:

@@ -10,14 +10,14 @@ from invgraph.graph.node import Node, Sources, check_name
 
 
 def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str | None = None) -> Node:
-    """A node for each layer, each reading what the one before it made.
+    """Declare a node for each layer, each of which reads the output of the one before it; return the last.
 
     Arguments:
-        inputs: what the first layer reads.
-        layers: classes, pairs ``(class, args)``, or layers already built.
-        conditions: given to every layer that takes conditions: built ones that were built with some, and classes that
-            take them with these arguments (an ``Elementwise`` without a subnet takes none).
-        name: if given, the nodes are called ``name_0``, ``name_1``, ...
+        inputs: Values that the first layer reads.
+        layers: Classes, pairs ``(class, args)``, or layers that are built already.
+        conditions: Conditions of every layer that takes any: layers that were built with some, and classes that take
+            some with these arguments (an ``Elementwise`` without a subnet takes none).
+        name: Prefix of the names: the nodes are called ``name_0``, ``name_1``, ...
 
     Example:
         >>> import invgraph as ig

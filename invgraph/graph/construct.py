@@ -1,4 +1,4 @@
-"""A node's module: built of its class and arguments, and held against what the node reads."""
+"""Build a node's module from its class and arguments, and check it against the values that the node reads."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def build_layer(
         ("conditions", layer.cond_shapes, cond_shapes),
     ):
         if expected != got:
-            advice = f"the layer expects {_listed(expected)}, gets {_listed(got)}"
+            advice = f"the layer expects {_describe(expected)}, gets {_describe(got)}"
             if what == "conditions" and not layer.conditional:
                 advice = f"{kind.__name__} takes no conditions"
-            raise GraphError(where, f"{what} of shapes {_listed(got)}", advice)
+            raise GraphError(where, f"{what} of shapes {_describe(got)}", advice)
     return layer
 
 
@@ -87,7 +87,7 @@ def build_network(where: str, module: object, args: object) -> nn.Module:
     return net
 
 
-def _listed(shapes: tuple[Shape, ...]) -> str:
+def _describe(shapes: tuple[Shape, ...]) -> str:
     return ", ".join(map(str, shapes)) or "none"
 
 
@@ -116,7 +116,9 @@ def _check_arguments(where: str, module: type, arguments: dict[str, Any]) -> Non
     if issubclass(module, Invertible):
         if accepted[:1] != ["in_shapes"]:
             name = module.__name__
-            raise ArgumentError(where, f"the class {name}", f"{name} is built by itself: give the node {name}(...)")
+            raise ArgumentError(
+                where, f"the class {name}", f"{name} is not built from shapes: give the node {name}(...)"
+            )
         accepted = [name for name in accepted if name not in ("in_shapes", "cond_shapes")]
     for name in arguments:
         if name not in accepted and not any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -14,9 +14,9 @@ from invgraph.core.ports import Ports
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import BoundGraph, bind
 from invgraph.graph.compiled import compiled
-from invgraph.graph.finite import finite_observer, require_finite_start
+from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
-from invgraph.graph.run import Observer, Slots, fill, gather, run
+from invgraph.graph.run import Observer, Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step, schedules
 from invgraph.graph.summary import summarize
 from invgraph.graph.wiring import wire
@@ -32,21 +32,22 @@ class Graph(Invertible):
     of inputs, outputs and conditions has the structure it was declared with: one node alone is a tensor, a list or
     tuple of nodes is a tuple of tensors.
 
-    Graphs declared over the same nodes share their layers. A graph is a layer too: ``Node(x, graph)``.
+    Graphs declared over the same nodes share their layers. A graph is a layer too: ``Node(x, graph)``. Default seeds
+    inside it follow from the places in it: give seeds to the layers of equal graphs that are nested in a loop.
 
     Arguments:
-        inputs: the :class:`InputNode` or a list of them.
-        outputs: the node or value, or a list of them, that the network returns.
-        conditions: the :class:`ConditionNode` or a list of them.
-        check_finite: raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an infinity,
-            or at the input or condition that brings one (a debugging aid: it looks at the data after every node).
-        name: What errors of a call name the graph by; within another graph it is named by its node.
+        inputs: The :class:`InputNode`, or a list of them.
+        outputs: The node or value that the network returns, or a list of them.
+        conditions: The :class:`ConditionNode`, or a list of them.
+        check_finite: True to raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an
+            infinity, or at the input or condition that brings one (for debugging: it reads the data after every node).
+        name: Name of the graph in the errors of a call; within another graph it is named by its node.
 
     Log-det:
         The sum over the nodes, nats per sample, of the direction taken.
 
     Raises:
-        GraphError: the nodes do not make an invertible graph; the message says where and why.
+        GraphError: The nodes do not make an invertible graph; the message says where and why.
 
     Example:
         >>> import torch, invgraph as ig
@@ -130,25 +131,22 @@ class Graph(Invertible):
         if isinstance(given, Precomputed):
             return given[0].run(schedule, layers, values, self.check_finite)  # type: ignore[no-any-return]
         slots = fill(schedule, values, given)
-        if not self.check_finite:
-            return run(schedule, layers, slots, before=before)
-        require_finite_start(self.label, schedule, slots)
-        return run(schedule, layers, slots, before=before, after=finite_observer(schedule))
+        return run_checked(self.label, schedule, layers, slots, check_finite=self.check_finite, before=before)
 
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
-        """The graph under fixed conditions: what depends on them alone is computed now, once.
+        """Return the graph under fixed conditions; everything that depends on them alone is computed now, once.
 
-        Feature nodes of the conditions, and the conditions' share of every subnet's first layer, then serve any number
-        of samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples. Parameters
-        that change later don't change what was computed.
+        Features of the conditions, and their contribution to the first layer of every subnet, then serve any number of
+        samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples. Later changes
+        of the parameters have no effect on what is computed here.
 
         Arguments:
-            conditions: of B rows, as in a call.
-            gradients: whether gradients flow back to what is computed here: conditions, conditioning networks and the
-                subnets' weights for them.
+            conditions: Conditions, of B rows, as in a call.
+            gradients: True to record gradients of what is computed here: of the conditions, the conditioning networks
+                and the weights of subnets that read the conditions. Default: False.
 
         Raises:
-            GraphError: the graph has no conditions.
+            GraphError: The graph has no conditions.
 
         Example:
             >>> import torch, invgraph as ig

@@ -24,12 +24,12 @@ _KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDic
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Value:
-    """One output of a node: what other nodes read.
+    """One output of a node, which other nodes read.
 
     Attributes:
-        node: the node that makes it.
-        index: which of the node's outputs it is.
-        shape: its shape, without the batch.
+        node: The node that makes it.
+        index: Its place among the outputs of the node.
+        shape: Its shape, without the batch.
 
     Example:
         >>> import invgraph as ig
@@ -43,7 +43,7 @@ class Value:
 
     def __repr__(self) -> str:
         place = f"[{self.index}]" if len(self.node.shapes) > 1 else ""
-        return f"{self.node.told}{place} {self.shape}"
+        return f"{self.node.label}{place} {self.shape}"
 
 
 class Declaration:
@@ -52,8 +52,8 @@ class Declaration:
     Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.
 
     Attributes:
-        place: A number that the node's kind, class, name and all that it reads determine, whatever else is declared
-            and in whatever process. Inputs and conditions differ by name and shape.
+        place: Number that follows from the node's kind, class and name and from all that it reads, so that it is the
+            same in every process. Inputs and conditions differ by name and shape.
     """
 
     name: str | None
@@ -82,29 +82,29 @@ class Declaration:
 
     def __getitem__(self, index: int) -> Value:
         if not is_int(index):
-            raise ArgumentError(self.told, f"index {index!r}", "an output is picked by an int")
+            raise ArgumentError(self.label, f"index {index!r}", "an output is picked by an int")
         if not 0 <= index < len(self.outputs):
-            raise GraphError(self.told, f"index {index}", f"the node has outputs 0..{len(self.outputs) - 1}")
+            raise GraphError(self.label, f"index {index}", f"the node has outputs 0..{len(self.outputs) - 1}")
         return self.outputs[int(index)]
 
     @property
     def shape(self) -> Shape:
-        """The shape of the one value that the node makes.
+        """Shape of the value that the node makes.
 
         Raises:
-            GraphError: it makes several; each has its own, ``node[0].shape``.
+            GraphError: The node makes several values; each has a shape, ``node[0].shape``.
         """
         if len(self.shapes) != 1:
-            raise GraphError(self.told, f"shape of {len(self.shapes)} outputs", "each has its own: ask node[0].shape")
+            raise GraphError(self.label, f"shape of {len(self.shapes)} outputs", "each has its own: ask node[0].shape")
         return self.shapes[0]
 
     @property
-    def told(self) -> str:
+    def label(self) -> str:
         """Description of the node in errors and pictures."""
         return f"{self.kind} {self.name!r}" if self.name else f"unnamed {self.kind}"
 
     def __repr__(self) -> str:
-        return f"<{self.told}: {', '.join(str(shape) for shape in self.shapes)}>"
+        return f"<{self.label}: {', '.join(str(shape) for shape in self.shapes)}>"
 
 
 Source: TypeAlias = Declaration | Value
@@ -115,9 +115,9 @@ class InputNode(Declaration):
     """An input of the graph.
 
     Arguments:
-        shape: its sizes, without the batch.
-        name: how errors and the graph call it. Names also tell inputs of one shape apart where a layer's seed follows
-            from its place in the graph: branches of unnamed ones are given equal seeds.
+        shape: Its sizes, without the batch.
+        name: Name in errors and in the graph. Seeds that follow from a layer's place in the graph differ between
+            branches of named inputs; inputs of one shape without names give their branches equal seeds.
 
     Example:
         >>> import invgraph as ig
@@ -133,11 +133,11 @@ class InputNode(Declaration):
 
 
 class ConditionNode(Declaration):
-    """A condition of the graph: given in both directions, never transformed.
+    """A condition of the graph, which is given in both directions and never transformed.
 
     Arguments:
-        shape: its sizes, without the batch.
-        name: how errors and the graph call it.
+        shape: Its sizes, without the batch.
+        name: Name in errors and in the graph.
 
     Example:
         >>> import invgraph as ig
@@ -156,10 +156,10 @@ class FeatureNode(Declaration):
     """A feed-forward network of conditions, computed forward in both directions (the paper's conditioning network).
 
     Arguments:
-        conditions: what it reads: conditions, other features, or values inside the graph.
-        module: an ``nn.Module``, or a class together with ``args``; it returns a tensor or a tuple of tensors.
-        args: keyword arguments of the class.
-        name: the key of its parameters in the graph's ``state_dict``.
+        conditions: Values that the network reads: conditions, other features, or values inside the graph.
+        module: An ``nn.Module``, or a class together with ``args``; it returns a tensor or a tuple of tensors.
+        args: Keyword arguments of the class.
+        name: Key of its parameters in the graph's ``state_dict``.
 
     Example:
         >>> import invgraph as ig, torch
@@ -186,16 +186,16 @@ class Node(Declaration):
     """An invertible layer between values.
 
     Arguments:
-        inputs: the values it transforms: a node with one output, or a value such as ``split[0]``; or several.
-        module: the class of a layer, to be built with ``args``; or a layer or graph, already built.
-        args: keyword arguments of the class. One with an argument ``seed`` that is None by default gets a seed from the
-            node's place in the graph, unless one is given.
-        conditions: what the layer is conditioned on: conditions, features, or values inside the graph.
-        name: the key of its parameters in the graph's ``state_dict``. Default: the class's name with a number.
+        inputs: Values that the layer transforms: a node with one output, or a value such as ``split[0]``; or several.
+        module: Class of a layer, to be built with ``args``; or a layer or graph that is built already.
+        args: Keyword arguments of the class. A class with an argument ``seed`` that is None by default gets a seed from
+            the node's place in the graph, unless one is given.
+        conditions: Values that the layer is conditioned on: conditions, features, or values inside the graph.
+        name: Key of its parameters in the graph's ``state_dict``. Default: the class's name with a number.
 
     Raises:
-        GraphError: the layer does not fit the shapes of what it reads.
-        ArgumentError: an argument is unknown, missing or of the wrong type.
+        GraphError: The layer does not fit the shapes of the values that it reads.
+        ArgumentError: An argument is unknown, missing or of the wrong type.
 
     Example:
         >>> import invgraph as ig
@@ -223,10 +223,10 @@ class Node(Declaration):
             raise GraphError(where, "no inputs", "a node reads at least one value")
         for value in sources:
             if isinstance(value.node, (ConditionNode, FeatureNode)):
-                advice = f"{value.node.told} can't be transformed: write conditions={value.node.name or '...'}"
+                advice = f"{value.node.label} can't be transformed: write conditions={value.node.name or '...'}"
                 raise GraphError(where, f"inputs: {value!r}", f"{advice}, or use conditions= with it")
         place = _place(self.kind, _class_name(module), name, sources, given)
-        read = ", ".join(value.node.told for value in sources)
+        read = ", ".join(value.node.label for value in sources)
         shapes = tuple(value.shape for value in sources), tuple(value.shape for value in given)
         layer = build_layer(where, read, module, args, shapes, seed=place)
         self._freeze(name, layer.out_shapes, place, sources=sources, conditions=given, module=layer)
@@ -294,6 +294,6 @@ def _value(where: str, source: object, what: str) -> Value:
     if not isinstance(source, Declaration):
         raise ArgumentError(where, f"{what}: {type(source).__name__}", "expected a Node or value")
     if len(source.outputs) != 1:
-        advice = f"{source.told} has {len(source.outputs)} outputs; pick one with {source.name or 'node'}[0]"
+        advice = f"{source.label} has {len(source.outputs)} outputs; pick one with {source.name or 'node'}[0]"
         raise GraphError(where, f"{what}: {source!r}", advice)
     return source.outputs[0]

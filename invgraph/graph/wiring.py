@@ -30,16 +30,16 @@ class Wiring:
     """The node that transforms a value; the graph's outputs have none."""
 
     def ports(self) -> tuple[Ports, Ports, Ports]:
-        """Return the ports of inputs, outputs and conditions: how a call names and checks them."""
+        """Return the ports of inputs, outputs and conditions, against which a call is checked."""
         sides = (("input", self.inputs), ("output", self.outputs), ("condition", self.conditions))
         inputs, outputs, conditions = (
-            Ports(kind, tuple(value.shape for value in values), tuple(map(self.tell, values)), bare)
+            Ports(kind, tuple(value.shape for value in values), tuple(map(self.describe, values)), bare)
             for (kind, values), bare in zip(sides, self.bare, strict=True)
         )
         return inputs, outputs, conditions
 
-    def tell(self, value: Value) -> str:
-        """A value by its node's name, with the output's number where there are several."""
+    def describe(self, value: Value) -> str:
+        """Return the name of a value: its node's, with the number of the output if there are several."""
         name = self.names[value.node]
         return f"{name}[{value.index}]" if len(value.node.outputs) > 1 else name
 
@@ -48,8 +48,8 @@ def wire(inputs: Sources, outputs: Sources, conditions: Sources) -> Wiring:
     """Collect and check the graph between these values.
 
     Raises:
-        GraphError: the values do not make an invertible graph.
-        ArgumentError: something other than nodes and values was given.
+        GraphError: The values do not make an invertible graph.
+        ArgumentError: Something other than nodes and values was given.
     """
     ins, single_in = _listed(inputs, "inputs")
     outs, single_out = _listed(outputs, "outputs")
@@ -91,7 +91,7 @@ def _listed(sources: Sources, what: str) -> tuple[tuple[Value, ...], bool]:
 
 def _only_output(node: Declaration, what: str) -> Value:
     if len(node.outputs) != 1:
-        advice = f"{node.told} has {len(node.outputs)} outputs; pick one with {node.name or 'node'}[0], or list them"
+        advice = f"{node.label} has {len(node.outputs)} outputs; pick one with {node.name or 'node'}[0], or list them"
         raise GraphError("Graph", f"{what}: {node!r}", advice)
     return node.outputs[0]
 
@@ -108,7 +108,7 @@ def _check_sides(ins: Sequence[Value], outs: Sequence[Value], given: Sequence[Va
                 raise GraphError("Graph", f"{what}: {value!r}", f"{what} of a graph are {wanted.__name__}s")
     for value in outs:
         if isinstance(value.node, (ConditionNode, FeatureNode)):
-            advice = f"{value.node.told} is not transformed: a condition can't be an output"
+            advice = f"{value.node.label} is not transformed: a condition can't be an output"
             raise GraphError("Graph", f"outputs: {value!r}", advice)
 
 
@@ -154,27 +154,27 @@ def _numbered(kind: str, counters: Counter[str]) -> Iterator[str]:
 
 
 def _check_listed(wiring: Wiring) -> None:
-    """The graph's inputs and conditions are those it depends on: none missing, none idle."""
+    """Refuse inputs and conditions that are missing, or that nothing depends on."""
     for kind, what, listed in (
         (InputNode, "input", wiring.inputs),
         (ConditionNode, "condition", wiring.conditions),
     ):
         used = {node for node in wiring.nodes if isinstance(node, kind)}
         for node in sorted(used - {value.node for value in listed}, key=lambda node: node.order):
-            told = f"{what} {wiring.names[node]!r}"
-            raise GraphError("Graph", f"{what}s: {_told(wiring, listed)}", f"depends on {told} that is not listed")
+            label = f"{what} {wiring.names[node]!r}"
+            raise GraphError("Graph", f"{what}s: {_describe(wiring, listed)}", f"depends on {label} that is not listed")
         for value in listed:
             if value.node not in used:
-                told = f"{what} {wiring.names[value.node]!r}"
-                raise GraphError("Graph", f"{what}s: {_told(wiring, listed)}", f"no output depends on {told}")
+                label = f"{what} {wiring.names[value.node]!r}"
+                raise GraphError("Graph", f"{what}s: {_describe(wiring, listed)}", f"no output depends on {label}")
 
 
-def _told(wiring: Wiring, values: Sequence[Value]) -> str:
-    return ", ".join(wiring.tell(value) for value in values) or "none"
+def _describe(wiring: Wiring, values: Sequence[Value]) -> str:
+    return ", ".join(wiring.describe(value) for value in values) or "none"
 
 
 def _check_consumed(wiring: Wiring) -> None:
-    """Every value is transformed by one node, or is one output of the graph: nothing is lost, nothing used twice."""
+    """Refuse values that nothing reads, and values that are read twice; note who reads each."""
     outputs = set(wiring.outputs)
     for node in wiring.nodes:
         if not isinstance(node, Node):
@@ -183,21 +183,21 @@ def _check_consumed(wiring: Wiring) -> None:
             other = wiring.consumer.get(value)
             if other is not None or value in outputs:
                 names = [wiring.names[other] if other is not None else "the outputs", wiring.names[node]]
-                told = " and ".join(repr(name) if name != "the outputs" else name for name in names)
-                advice = f"read by {told}; a value may be consumed once (as a condition, any number of times)"
-                raise GraphError("Graph", f"value {wiring.tell(value)!r}", advice)
+                label = " and ".join(repr(name) if name != "the outputs" else name for name in names)
+                advice = f"read by {label}; a value may be consumed once (as a condition, any number of times)"
+                raise GraphError("Graph", f"value {wiring.describe(value)!r}", advice)
             wiring.consumer[value] = node
     for node in wiring.nodes:
         if isinstance(node, (ConditionNode, FeatureNode)):
             continue
         for value in node.outputs:
             if value not in wiring.consumer and value not in outputs:
-                told = f"output {value.index} of {node.kind} {wiring.names[node]!r}"
-                raise GraphError("Graph", told, f"{told} is never used; read it in a node, or list it in outputs")
+                label = f"output {value.index} of {node.kind} {wiring.names[node]!r}"
+                raise GraphError("Graph", label, f"{label} is never used; read it in a node, or list it in outputs")
 
 
 def _check_modules(wiring: Wiring) -> None:
-    """No layer in two nodes, as many numbers out as in, all parameters of one dtype on one device."""
+    """Refuse a layer in two nodes, a layer that changes the number of elements, and mixed dtypes or devices."""
     holder: dict[int, str] = {}
     first: tuple[str, Tensor] | None = None
     for node in wiring.nodes:

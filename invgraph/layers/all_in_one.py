@@ -1,4 +1,4 @@
-"""A coupling, a global scale and shift, and a permutation in one block: what most published INNs are stacks of."""
+"""A coupling, a global scale and shift, and a permutation in one block, of which most published INNs are stacks."""
 
 from __future__ import annotations
 
@@ -40,21 +40,22 @@ class AllInOne(Invertible):
         The transform's plus the sum of g over channels and positions, nats per sample.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        transform: what is done to each number; ``VolumePreserving()`` together with ``scale=False`` is GIN's block.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module``.
-        split: channels of the part that is transformed: a fraction (rounded down) or a count.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        transform: Transform of each element; ``VolumePreserving()`` with ``scale=False`` is the block of GIN. Default:
+            ``Affine()``.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module``.
+        split: Channels of the part that is transformed: a fraction (rounded down) or a number. Default: 0.5.
         permutation: ``"soft"`` or ``"hard"``.
-        householder: how many learned reflections R is made of besides.
-        reverse: undo R before the coupling.
-        scale: learn g; False keeps it at 0, so that a volume-preserving block preserves volumes.
+        householder: Number of learned reflections that R is multiplied with. Default: 0.
+        reverse: True to undo R before the coupling. Default: False.
+        scale: True to learn g; False keeps it at 0, so that a volume-preserving block preserves volumes. Default: True.
         seed: Seed of the permutation and of the reflections at the start. None: a seed from the layer's place in the
             graph, which differs from block to block; 0 outside a graph.
 
     Raises:
-        GraphError: the channels can't be split so, or the subnet does not fit.
-        ArgumentError: an argument has the wrong type.
+        GraphError: The channels can't be split so, or the subnet does not fit.
+        ArgumentError: An argument has the wrong type.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -151,7 +152,7 @@ class AllInOne(Invertible):
         return 0.0 if self.log_scale is None else self.log_scale.sum() * self.positions
 
     def _matrix(self) -> Tensor:
-        """R: the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
+        """Return R, the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
         matrix: Tensor = self.rotation
         with own_precision(matrix):  # in half precision it would no longer be orthogonal
             for v in self.reflections if self.reflections is not None else ():

@@ -1,4 +1,4 @@
-"""Reflections of the channels, learned or decided on by conditions."""
+"""Reflections of the channels, learned or computed from conditions."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Householder(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
-        cond_shapes: shapes of the conditions.
-        reflections: how many.
-        subnet: factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions.
+        in_shapes: Shape of the input.
+        cond_shapes: Shapes of the conditions.
+        reflections: Number of reflections. Default: 4.
+        subnet: Factory ``f(channels_in, channels_out) -> nn.Module`` of a network that reads the conditions.
         seed: Seed of the vectors at the start. None: a seed from the layer's place in the graph, which differs from
             block to block; 0 outside a graph.
 
     Raises:
-        GraphError: a subnet without conditions, or conditions without a subnet.
+        GraphError: A subnet without conditions, or conditions without a subnet.
 
     References:
         A. S. Householder, "Unitary Triangularization of a Nonsymmetric Matrix", 1958,
@@ -114,7 +114,7 @@ def _reflect(x: Tensor, units: Tensor, order: Iterable[int]) -> Result:
 
 
 def _normalised(vectors: Tensor) -> Tensor:
-    """Vectors along axis 2, of length 1 whatever it was; a vector of zeros stays, and reflects nothing."""
+    """Return the vectors along axis 2, scaled to length 1; a vector of zeros stays zero, and reflects nothing."""
     largest = vectors.detach().abs().amax(2, keepdim=True)
     scaled = vectors / torch.where(largest > 0, largest, 1.0)
     square = scaled.square().sum(2, keepdim=True)

@@ -31,7 +31,7 @@ class _Mixing(Invertible):
 
     @abstractmethod
     def _settle(self, widened: bool) -> None:
-        """Make what is derived from the matrix exact in its dtype; ``widened``: it was rounded to a narrower one."""
+        """Compute again what is derived from the matrix; ``widened`` is True if it was rounded to a narrower dtype."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.matrix.dtype
@@ -57,11 +57,11 @@ class FixedLinear(_Mixing):
         :math:`P \log |\det M|`, nats per sample, for P positions.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
         matrix: M, of shape (C, C); its inverse and determinant are computed once, in float64.
 
     Raises:
-        GraphError: the matrix has the wrong shape, or can't be inverted.
+        GraphError: The matrix has the wrong shape, or can't be inverted.
 
     References:
         G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
@@ -125,7 +125,7 @@ class Orthogonal(_Mixing):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
         seed: Seed of the matrix, which is uniform over the orthogonal group. None: a seed from the layer's place in the
             graph, which differs from block to block; 0 outside a graph.
 

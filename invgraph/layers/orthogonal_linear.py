@@ -29,14 +29,14 @@ class OrthogonalLinear(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
         chart: ``"exp"``, the matrix exponential, which reaches every rotation, or ``"cayley"``, which reaches all but
             those by half a turn and is cheaper.
         seed: Seed of the rotation at the start. None: a seed from the layer's place in the graph, which differs from
             block to block; 0 outside a graph.
 
     Raises:
-        GraphError: there is no such chart.
+        GraphError: There is no such chart.
 
     References:
         M. Lezcano-Casado, D. Martinez-Rubio, "Cheap Orthogonal Constraints in Neural Networks", 2019,
@@ -59,7 +59,7 @@ class OrthogonalLinear(Invertible):
         self.square = nn.Parameter(random_square(self.in_shapes[0][0], seed))
 
     def matrix(self) -> Tensor:
-        """Q, of shape (C, C)."""
+        """Return Q, of shape ``(C, C)``."""
         return rotation(self.square, self.chart)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:

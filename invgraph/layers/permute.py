@@ -27,10 +27,10 @@ class Permute(Invertible):
         0.
 
     Arguments:
-        in_shapes: shape of the input.
+        in_shapes: Shape of the input.
         seed: Seed of the random order; the global random state stays untouched. None: a seed from the layer's place in
             the graph, which differs from block to block; 0 outside a graph.
-        order: the order itself instead, a permutation of ``0 .. C-1``.
+        order: Order to use instead of a random one, a permutation of ``0 .. C-1``.
 
     Raises:
         GraphError: ``order`` is not a permutation of the channels.

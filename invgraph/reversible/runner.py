@@ -15,8 +15,9 @@ from invgraph.core.vjp import ParameterGrads
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
+from invgraph.graph.finite import run_checked
 from invgraph.graph.graph import Graph, require_graph
-from invgraph.graph.run import Slots, gather
+from invgraph.graph.run import Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.backward import Backward
 from invgraph.reversible.plan import Stage, plan
@@ -167,8 +168,11 @@ class Direction:
             if step in self.anchors:
                 kept[step] = gather(slots, step.inputs)
 
-        before = keep if self.anchors else None
-        outputs, log_det = graph._run(self.schedule, values, cs, before)
+        layers, slots = tuple(graph.layers.values()), fill(self.schedule, values, cs)
+        outputs, log_det = run_checked(
+            graph.label, self.schedule, layers, slots,
+            check_finite=graph.check_finite, before=keep if self.anchors else None,
+        )  # fmt: skip
         return outputs, log_det, kept
 
 
