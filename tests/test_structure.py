@@ -38,7 +38,7 @@ FLOORS = {
     "nets": "subnets: feedforward, residual, attention, unet, vit",
     "core": "the contract: invertible, wrappers, ports, given, subnet, trial, stochastic, modes, vjp",
     "transforms": "one elementwise transform per file",
-    "fused": "hand-derived gradients and kernels: dispatch, mlp, affine, affine_coupling, permutation, convolution",
+    "fused": "hand-derived gradients and kernels: dispatch, mlp, affine, affine_coupling, convolution, in_place",
     "numerics": "linear algebra, root finding, soft clamp, seeding, patches, reductions",
     "torch_internals": "everything of torch that has no public name",
     "shapes, arguments": "the vocabulary",

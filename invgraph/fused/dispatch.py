@@ -24,7 +24,7 @@ _is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-
 class fused:  # noqa: N801  a switch that is called like a function, as torch.no_grad is
     """Turn the hand-derived kernels on or off, for the process or for a ``with`` block.
 
-    They change the speed and the memory of couplings, permutations and convolutions, never the results. Turn them off
+    They change the speed and the memory of couplings and convolutions, never the results. Turn them off
     to step through the readable code of a layer, or to find out whether a kernel is to blame.
 
     Arguments:

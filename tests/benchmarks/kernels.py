@@ -12,7 +12,7 @@ from torch import Tensor
 
 import invgraph as ig
 from invgraph.fused import affine, in_place
-from invgraph.layers import coupling, permute
+from invgraph.layers import coupling
 from invgraph.nets import convolution
 from tests.benchmarks import bedrooms, mnist
 from tests.benchmarks.timing import Job, interleave, rows, saved_bytes, train_step
@@ -23,14 +23,9 @@ def _formula(kernel: Any, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
     return found
 
 
-def _index(x: Tensor, order: Tensor, inverse_order: Tensor) -> Tensor:
-    return x.index_select(1, order)
-
-
 REPLACED: dict[str, tuple[Any, str, Any]] = {
     "affine_coupling": (coupling.Coupling, "_kernel", lambda *given: None),
     "affine": (affine.AffineKernel, "run", _formula),
-    "permutation": (permute, "gather_channels", _index),
     "convolution": (convolution, "prefers_shifted_sum", lambda *given: False),
     "in_place": (in_place, "is_overwritable", lambda layer: False),
 }

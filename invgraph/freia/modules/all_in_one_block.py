@@ -15,7 +15,6 @@ from torch.nn import functional
 from invgraph.errors import GraphError
 from invgraph.freia.affine import halves
 from invgraph.freia.modules.base import OneInput, positions, require_subnet
-from invgraph.fused.permutation import gather_channels
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.reductions import per_sample
@@ -155,8 +154,8 @@ class AllInOneBlock(OneInput):
         return (_order(w), _order(inverse)) if self._hard else (w, inverse)
 
     def _permute(self, x: Tensor, permutation: tuple[Tensor, Tensor], *, inverse: bool) -> Tensor:
-        onward, back = permutation[::-1] if inverse else permutation
-        return mix(x, onward) if onward.ndim == 2 else gather_channels(x, onward, back)
+        onward = permutation[inverse]
+        return mix(x, onward) if onward.ndim == 2 else x.index_select(1, onward)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from invgraph.errors import ArgumentError
 from invgraph.freia.modules.base import OneInput, positions, require_image
-from invgraph.fused.permutation import gather_channels
 from invgraph.numerics.channels import mix
 from invgraph.numerics.reductions import per_sample
 
@@ -43,8 +42,8 @@ class PermuteRandom(OneInput):
     def forward(
         self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
-        orders = (self.perm_inv, self.perm) if rev else (self.perm, self.perm_inv)
-        return (gather_channels(x[0], *orders),), x[0].new_zeros(x[0].shape[0])
+        order = self.perm_inv if rev else self.perm
+        return (x[0].index_select(1, order),), x[0].new_zeros(x[0].shape[0])
 
 
 def _as_matrix(where: str, matrix: Any) -> Tensor:
