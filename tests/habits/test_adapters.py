@@ -215,7 +215,7 @@ def check(name: str, conditional: bool, habit: Habit, runners: Any, only: int | 
         assert torch.equal(output, before_)
 
 
-MASKED = ig.layers.autoregressive.Linear
+MASKED = ig.nets.masked.Linear
 
 
 RUNNERS = (run_plain, run_bound, run_reversible)

@@ -70,11 +70,11 @@ MUTANTS = (
            "        if not self.ready:\n            self._initialize(xs, cs)\n"
            "        log_det = self._ready_log_det(xs[0])\n",
            (BAD_INPUT,)),
-    Mutant("a number of an autoregressive layer sees itself", "layers/autoregressive.py",
+    Mutant("a number of an autoregressive layer sees itself", "nets/masked.py",
            "degrees += [torch.arange(size).repeat(params_per_element)]",
            "degrees += [torch.arange(1, size + 1).repeat(params_per_element)]",
            (AUTOREGRESSIVE,)),
-    Mutant("the last hidden units of an autoregressive layer see nothing new", "layers/autoregressive.py",
+    Mutant("the last hidden units of an autoregressive layer see nothing new", "nets/masked.py",
            "* (size - lowest) // width", "* (size - lowest) // (2 * width)", (AUTOREGRESSIVE,)),
     Mutant("the inverse by blocks takes the parameters of the first block for all", "layers/autoregressive.py",
            "params = self._params(x, given, places)", "params = self._params(x, given, slice(0, y.shape[1]))",

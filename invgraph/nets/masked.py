@@ -1,0 +1,119 @@
+"""Masked fully connected network of autoregressive layers: the outputs for an element see only those before it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from invgraph.core.subnet import Subnet
+from invgraph.errors import GraphError
+from invgraph.shapes import Tensors
+from invgraph.torch_internals import is_transformed, is_untouched
+
+
+# A checkpoint is compared by the names of classes: these two must stay as they are.
+class Linear(nn.Linear):
+    """Linear layer with some of its weights masked out."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight * self.mask, self.bias)
+
+    def rows(self, x: Tensor, places: slice, groups: int) -> Tensor:
+        """Compute only some outputs, the same ones of each of ``groups`` equal groups."""
+        whole = (self.weight, self.mask, self.bias)
+        weight, mask, bias = (part.unflatten(0, (groups, -1))[:, places].flatten(0, 1) for part in whole)
+        return linear(x, weight * mask, bias)
+
+
+class _Masked(Subnet):
+    """MADE: fully connected layers with ReLU, masked so that the outputs for element i see only the inputs before i.
+
+    A hidden unit of degree d sees the first d inputs; degree 0 sees only the conditions. The degrees are spread evenly.
+    However few units there are, the last one sees every input that any output may see.
+    """
+
+    def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], params_per_element: int) -> None:
+        super().__init__()
+        self.size, self.params_per_element = size, params_per_element
+        lowest = 0 if cond_size else 1
+        degrees = [torch.arange(1, size + 1)]
+        degrees += [_degrees(lowest, size, width) for width in hidden]
+        degrees += [torch.arange(size).repeat(params_per_element)]
+        masks = [after[:, None] >= before for before, after in pairwise(degrees)]
+        self.layers = nn.ModuleList(Linear(mask) for mask in masks)
+        self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
+        for index, mask in enumerate(masks):  # needed where an adapter wraps a layer, see _call
+            self.register_buffer(f"mask_{index}", mask, persistent=False)
+        for layer in (*self.layers, *([self.condition] if self.condition else [])):
+            nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
+        for layer in self.layers:
+            nn.init.zeros_(cast(nn.Linear, layer).bias)
+        nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
+
+    def precompute(self, cs: Tensors) -> Tensors:
+        return () if self.condition is None else (self.condition(torch.cat([c.flatten(1) for c in cs], dim=1)),)
+
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return self._call(len(self.layers) - 1, self._hidden(x, given))
+
+    def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
+        """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""
+        h, last = self._hidden(x, given), self.layers[-1]
+        if type(last) is Linear and is_untouched(last, _masked_forward):
+            return last.rows(h, places, self.params_per_element)
+        outputs: Tensor = self._call(len(self.layers) - 1, h)
+        part: Tensor = outputs.unflatten(1, (self.params_per_element, -1))[:, :, places].flatten(1)
+        return part
+
+    def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
+        h = self._call(0, x)
+        h = h + given[0] if given else h
+        for index in range(1, len(self.layers) - 1):
+            h = self._call(index, torch.relu(h))
+        return torch.relu(h)
+
+    def _call(self, index: int, x: Tensor) -> Tensor:
+        """Call a layer; mask the linear map of whatever has taken its place, such as a LoRA adapter."""
+        layer = self.layers[index]
+        if type(layer).forward is _masked_forward and "forward" not in vars(layer):
+            return layer(x)  # type: ignore[no-any-return]
+        mask = self.get_buffer(f"mask_{index}")
+        inputs = mask.shape[1]
+        columns = layer(torch.eye(inputs + 1, inputs, dtype=x.dtype, device=x.device))  # the last row is zero
+        weight, bias = (columns[:-1] - columns[-1]).t(), columns[-1]
+        if not (torch.compiler.is_compiling() or is_transformed() or x.is_meta):
+            _require_linear(layer, weight, bias, x)
+        return linear(x, weight * mask, bias)
+
+
+_masked_forward = Linear.forward
+
+
+@torch.no_grad()
+def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor) -> None:
+    """Refuse a layer that is not the linear map with this weight and bias: there is no weight to be masked."""
+    signs = 1 - 2 * (torch.arange(weight.shape[1], device=like.device) % 2)
+    probe = torch.stack((8 * signs, -8 * signs)).to(like.dtype)  # large, so that activations bend
+    exact = probe @ weight.to(probe).t() + bias.to(probe)
+    error = (layer(probe).to(probe) - exact).abs().max()
+    if bool(error > 0.05 * exact.abs().max() + 1e-3):
+        advice = "it must be linear in its input, to be masked: give it no activation, and set dropout to 0 or .eval()"
+        raise GraphError("Autoregressive", f"a {type(layer).__name__} in place of a linear layer", advice)
+
+
+def _degrees(lowest: int, size: int, width: int) -> Tensor:
+    """Return the degrees of a layer's units, from ``lowest`` to ``size - 1`` inclusive."""
+    units = torch.arange(width)
+    if width >= size - lowest:
+        return lowest + units * (size - lowest) // width
+    return lowest + units * (size - 1 - lowest) // (width - 1)
