@@ -97,7 +97,7 @@ def train_command(args: argparse.Namespace) -> None:
     checkpoint = args.out / "model.safetensors"
     if args.resume and not checkpoint.exists():
         raise SystemExit(f"{checkpoint}: there is nothing to resume; start without --resume")
-    with place(args.device) as where:
+    with place(args.device, args.threads) as where:
         torch.manual_seed(args.seed)
         flow = build(preset.blocks, preset.hidden, preset.clamp).to(where.device)
         if where.rank == 0:
@@ -202,6 +202,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     trains.add_argument("--steps", type=int, help="instead of the preset's")
     trains.add_argument("--out", type=Path, default=Path("runs/mnist"), help="folder of everything written")
     trains.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    trains.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
     trains.add_argument("--autocast", action="store_true", help="subnets in bfloat16")
     trains.set_defaults(run=train_command)
     for name, run, told in (

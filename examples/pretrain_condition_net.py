@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from colorization.commands import ERRORS
 from colorization.photos import EMBEDDED, open_folder
 from colorization.pretraining import STEPS, pretrain
@@ -36,13 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
     parser.add_argument("--workers", type=int, default=0, help="processes that cut crops")
     parser.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU")
+    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
-        with place(options.device) as where:
+        with place(options.device, options.threads) as where:
             folder = open_folder(options.data)
             if where.rank == 0:
                 print(folder.report())

@@ -44,9 +44,9 @@ class Progress:
         )
 
     def write(self, message: str) -> None:
-        """Print a message on a line."""
+        """Print a message on a line of its own, above the bar."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{message}" if self.terminal else message, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """End the line of the bar."""

@@ -1,7 +1,8 @@
 """Training loop in plain torch: for any model, in one or several processes, with bit-for-bit resumption.
 
 All randomness of a step (rows, noise) is drawn from a seed derived from the seed of the run, the step and the process,
-so that resuming needs no generator state.
+so that resuming needs no generator state. On the CPU, the first steps are timed to find the fastest number of threads,
+which a resumed run keeps, because another number adds up in another order.
 
     torchrun --nproc-per-node 4 examples/mnist_cinn.py     # the same loop in four processes
 """
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 from progress import Progress, Stop
+from threads import Threads, numbers_of_threads
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -103,23 +105,29 @@ class History:
 
 @dataclass(frozen=True)
 class Place:
-    """Device and rank of a process, and the number of processes."""
+    """Device and rank of a process, the number of processes, and the numbers of threads among which to choose."""
 
     device: torch.device
     rank: int = 0
     world: int = 1
+    threads: tuple[int, ...] = ()
 
 
 @contextmanager
-def place(device: str | None = None) -> Iterator[Place]:
+def place(device: str | None = None, threads: int = 0) -> Iterator[Place]:
     """Set up this process, within a process group if it was started by ``torchrun``.
 
     Arguments:
         device: Device such as ``"cpu"`` or ``"cuda"``. Default: a GPU if there is one.
+        threads: Number of threads of torch. With 0 (default), :func:`train` chooses the fastest up to the number that
+            torch would take; with a GPU or several processes it stays as it is.
     """
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if threads:
+        torch.set_num_threads(threads)
     if "WORLD_SIZE" not in os.environ:
-        yield Place(kind)
+        choose = kind.type == "cpu" and not threads
+        yield Place(kind, threads=numbers_of_threads(torch.get_num_threads()) if choose else ())
         return
     if kind.type == "cuda":
         kind = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -204,6 +212,7 @@ def train(
     last = recipe.steps if until is None else min(until, recipe.steps)
     progress = Progress(run.step, recipe.steps, recipe.batch, quiet=where.rank > 0)
     batches = _Batches(draw, _Order(rows, recipe.batch, seed), seed, where, last)
+    threads = Threads(where.threads, progress.write, chosen=run.threads)
     model.train()
     with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
         if where.world > 1 and not resume:
@@ -211,7 +220,10 @@ def train(
         progress.write("training; Ctrl-C saves and stops")
         while run.step < last and not stop.asked():
             batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in batches.of_step(run.step))
-            run.update(wrapped, loss, batch, progress)
+            with threads.step():
+                run.update(wrapped, loss, batch, progress)
+            run.threads = threads.chosen
+            run.save_if_due()
         run.save()
         if where.world > 1:
             distributed.barrier()  # from here on, the checkpoint of this run is complete
@@ -281,7 +293,7 @@ class _Run:
     ) -> None:
         self.model, self.recipe, self.seed, self.where = model, recipe, seed, where
         self.path, self.metadata = path, metadata
-        self.step, self.history = 0, History()
+        self.step, self.history, self.threads = 0, History(), 0
         self.weights: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.averages = [weight.detach().clone() for weight in self.weights] if recipe.average else []
         self.optimizer = torch.optim.AdamW(
@@ -310,8 +322,6 @@ class _Run:
         self._losses.append(value.detach())
         if self.step % self.every == 0 or self.step == self.recipe.steps:
             self._record(rate, progress)
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            self.save()
 
     def _record(self, rate: float, progress: Progress) -> None:
         mean = torch.stack(self._losses).mean()
@@ -330,6 +340,11 @@ class _Run:
     def _diverged(self, what: str) -> DivergedError:
         kept = f"{self.path} holds an earlier state" if self.path.exists() else "nothing was saved yet"
         return DivergedError(f"{what} before step {self.step}: lower the rate or the clamp; {kept}")
+
+    def save_if_due(self) -> None:
+        """Write the checkpoint if the last one is two minutes old."""
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Write the checkpoint, in one process: the weights to use, and the state from which to resume.
@@ -351,6 +366,7 @@ class _Run:
             "recipe": asdict(self.recipe),
             "history": asdict(self.history),
             "losses": list(self._losses),
+            "threads": self.threads,
             "optimizer": self.optimizer.state_dict(),
             "weights": [weight.detach().clone() for weight in self.weights] if self.averages else [],
         }
@@ -376,6 +392,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.history = state["step"], History(**state["history"])
         self._losses = [value.to(self.where.device) for value in state["losses"]]
+        self.threads = state.get("threads", 0)  # missing from files of earlier versions
 
     @torch.no_grad()
     def _set_weights(self, values: list[Tensor]) -> None:

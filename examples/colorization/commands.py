@@ -63,11 +63,9 @@ def main(example: Example, arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["all", *given]
     options = _parser(example).parse_args(given)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     command: Callable[[Example, argparse.Namespace, Place], int] = options.command
     try:
-        with place(options.device) as where:
+        with place(options.device, options.threads) as where:
             return command(example, options, where)
     except KeyboardInterrupt:
         print(STOPPED, file=sys.stderr)
@@ -80,7 +78,7 @@ def main(example: Example, arguments: Sequence[str] | None = None) -> int:
 def _parser(example: Example) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    common.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: torch's")
+    common.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
     common.add_argument("--seed", type=int, default=0, help="of everything random")
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument(

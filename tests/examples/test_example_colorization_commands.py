@@ -221,7 +221,7 @@ def test_what_is_wrong_is_told_in_words(data, tmp_path, capsys, monkeypatch):
     assert "sort them into folders train, val, test" in told
     assert not (tmp_path / "other").exists()
 
-    def many(device):
+    def many(device, threads):
         return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 0, 16))
 
     monkeypatch.setattr("colorization.commands.place", many)
@@ -243,7 +243,7 @@ def test_a_table_of_two_sizes_is_refused(data, tmp_path, capsys):
 def test_only_the_first_process_measures_and_draws(data, tmp_path, monkeypatch, capsys):
     assert train(data, tmp_path / "run") == 0
 
-    def second(device):
+    def second(device, threads):
         return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 1, 2))
 
     monkeypatch.setattr("colorization.commands.place", second)
