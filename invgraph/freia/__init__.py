@@ -4,9 +4,11 @@
 :func:`install` lets a script keep its own.
 """
 
+from invgraph.freia import distributions as distributions
 from invgraph.freia import framework as framework
 from invgraph.freia import modules as modules
+from invgraph.freia import utils as utils
 from invgraph.freia.contract import wrap as wrap
 from invgraph.freia.install import install as install
 
-__all__ = ["framework", "install", "modules", "wrap"]
+__all__ = ["distributions", "framework", "install", "modules", "utils", "wrap"]

@@ -27,5 +27,5 @@ def install() -> None:
         given = f"FrEIA is imported already, from {getattr(present, '__file__', None)}"
         raise DependencyError("install", given, "call invgraph.freia.install() before anything imports FrEIA")
     for name, module in list(sys.modules.items()):
-        if name == _OURS or name.startswith((f"{_OURS}.framework", f"{_OURS}.modules")):
+        if name == _OURS or name.startswith(f"{_OURS}."):
             sys.modules[name.replace(_OURS, _THEIRS, 1)] = module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class Runner:
     def __init__(self, graph: Graph, conditions: tuple[int, ...]) -> None:
         self.graph = graph
         self.conditions = conditions
-        self._kept: dict[bool, tuple[tuple[nn.Module, ...], tuple[Contract, ...]]] = {}
+        self._kept: dict[bool, tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]] = {}
 
     def __call__(
         self, modules: nn.ModuleList, xs: Tensors, cs: Any, *, rev: bool, jac: bool, after: Observer | None = None
@@ -49,7 +49,7 @@ class Runner:
         """True if the graph has one layer for each module."""
         return len(modules) == len(self.graph.layers)
 
-    def _layers_of(self, modules: tuple[Any, ...], jac: bool) -> tuple[Contract, ...]:
+    def _layers_of(self, modules: tuple[Any, ...], jac: bool) -> tuple[nn.Module, ...]:
         """Return the graph's layers around these modules."""
         kept = self._kept.get(jac)
         if kept is None or kept[0] != modules:  # a comparison of identities
@@ -63,7 +63,10 @@ class Runner:
         return {**self.__dict__, "_kept": {}}
 
 
-def _around(layer: Any, module: Any, jac: bool) -> Contract:
+def _around(layer: Any, module: Any, jac: bool) -> nn.Module:
+    """Return a layer of the graph around another module; a network of conditions stands for itself."""
+    if not isinstance(layer, Contract):
+        return cast("nn.Module", module)
     around: Contract = layer if jac and layer.module is module else layer.with_module(module, jac=jac)
     return around
 

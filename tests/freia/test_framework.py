@@ -175,6 +175,60 @@ def test_an_inner_node_can_be_a_condition() -> None:
     torch.testing.assert_close((x, c, -log_jac_back), (X, C, log_jac))
 
 
+def with_features() -> Any:
+    torch.default_generator.manual_seed(0)
+    x, c = Ff.InputNode(4, name="x"), Ff.ConditionNode(3, name="c")
+    features = Ff.FeedForwardNode(c, (2,), nn.Linear, {"in_features": 3, "out_features": 2}, name="features")
+    more = Ff.FeedForwardNode([features.out0, c], (2,), nn.Bilinear(2, 3, 2), name="more")
+    block = Fm.GLOWCouplingBlock([(4,)], [(2,), (2,)], subnet_constructor=subnet)
+    h = Ff.Node(x, block, conditions=[features, more.out0])
+    return Ff.GraphINN([x, c, more, features, h, Ff.OutputNode(h)])
+
+
+def test_a_network_of_conditions_runs_forward_in_both_directions() -> None:
+    net, c = with_features(), torch.randn(5, 3)
+    z, log_jac = net(X, c=c)
+    linear, bilinear, block = (net.get_module_by_name(name) for name in ("features", "more", net.node_list[-2].name))
+    assert list(net.module_list) == [linear, bilinear, block]
+    h = linear(c)
+    (expected,), _ = block((X,), c=(h, bilinear(h, c)))
+    torch.testing.assert_close(z, expected)
+    for jac in (True, False):
+        torch.testing.assert_close(net(z, c=c, rev=True, jac=jac)[0], X)
+    values, log_jacs = net(X, c=c, intermediate_outputs=True)
+    assert [node.name for node in log_jacs][:2] == ["features", "more"]
+    torch.testing.assert_close(sum(log_jacs.values()), log_jac)
+    names = {node.name: value for (node, _), value in values.items()}
+    torch.testing.assert_close(names["more"], bilinear(h, c))
+    z.sum().backward()
+    assert linear.weight.grad is not None
+    assert torch.equal(copy.deepcopy(net)(X, c=c)[0], z)
+
+
+def test_modules_may_be_built_already() -> None:
+    norm = Fm.PermuteRandom([(4,)], seed=3)
+    net = Ff.SequenceINN(4)
+    net.append(norm)
+    assert net[0] is norm
+    with pytest.raises(ig.ArgumentError, match="pass the class"):
+        net.append(norm, seed=3)
+
+
+def test_wrong_networks_of_conditions_are_refused() -> None:
+    x, c = Ff.InputNode(4), Ff.ConditionNode(4)
+
+    def build(node: Any) -> None:
+        h = Ff.Node(x, Fm.GLOWCouplingBlock, {"subnet_constructor": subnet}, conditions=node)
+        Ff.GraphINN([x, c, node, h, Ff.OutputNode(h)])
+
+    for node, message in (
+        (Ff.FeedForwardNode(c, (3,), nn.Linear(4, 2)), "declare the shape"),
+        (Ff.FeedForwardNode(c, (4,), Fm.PermuteRandom([(4,)])), "use Node for layers"),
+    ):
+        with pytest.raises(ig.GraphError, match=message):
+            build(node)
+
+
 def test_calls_of_old_versions_are_told_the_line_to_write() -> None:
     net = conditional()
     z = net(X, c=C)

@@ -2,6 +2,7 @@
 
 from invgraph.freia.framework.graph_inn import GraphINN as GraphINN
 from invgraph.freia.framework.node import ConditionNode as ConditionNode
+from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
 from invgraph.freia.framework.node import Node as Node
 from invgraph.freia.framework.node import OutputNode as OutputNode
@@ -11,6 +12,7 @@ from invgraph.freia.framework.sequence_inn import SequenceINN as SequenceINN
 
 __all__ = [
     "ConditionNode",
+    "FeedForwardNode",
     "GraphINN",
     "InputNode",
     "Node",

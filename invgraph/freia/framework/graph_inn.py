@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import GraphError, ShapeError
 from invgraph.freia.framework.node import ConditionNode as ConditionNode
+from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
 from invgraph.freia.framework.node import Node as Node
 from invgraph.freia.framework.node import OutputNode as OutputNode
@@ -22,7 +23,7 @@ from invgraph.graph.run import Slots
 from invgraph.graph.schedule import Step
 from invgraph.shapes import Shape
 
-__all__ = ["ConditionNode", "GraphINN", "InputNode", "Node", "OutputNode"]
+__all__ = ["ConditionNode", "FeedForwardNode", "GraphINN", "InputNode", "Node", "OutputNode"]
 
 
 class GraphINN(InvertibleModule):

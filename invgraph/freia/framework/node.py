@@ -27,9 +27,10 @@ class Node:
 
     Arguments:
         inputs: A node, an output, or a list of either.
-        module_type: Class or function that makes the module: ``module_type(dims_in, dims_c=..., **module_args)``.
+        module_type: Class or function that makes the module: ``module_type(dims_in, dims_c=..., **module_args)``; or a
+            module that is built already.
         module_args: Further arguments of the module.
-        conditions: Nodes whose first output the module is conditioned on.
+        conditions: Nodes whose first output, ``node`` or ``node.out0``, the module is conditioned on.
         name: Name of the node; names may occur twice.
 
     Attributes:
@@ -62,7 +63,7 @@ class Node:
     ) -> tuple[nn.Module | None, list[Shape]]:
         """Return the module and the shapes of its outputs."""
         given = {"dims_c": condition_shapes} if condition_shapes else {}
-        module = self.module_type(input_shapes, **given, **self.module_args)
+        module = built(repr(self), self.module_type, self.module_args, input_shapes, **given)
         return module, output_dims(module, input_shapes)
 
     def __getattr__(self, name: str) -> Any:
@@ -84,6 +85,17 @@ class Node:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.name!r}"
+
+
+def built(where: str, module_type: Any, module_args: Mapping[str, Any], *args: Any, **kwargs: Any) -> nn.Module:
+    """Return the module that a class or function makes; one that is built already takes no arguments."""
+    if not isinstance(module_type, nn.Module):
+        module: nn.Module = module_type(*args, **kwargs, **module_args)
+        return module
+    if module_args:
+        given = f"a built {type(module_type).__name__} with arguments {', '.join(module_args)}"
+        raise ArgumentError(where, given, "pass the class to have it built with arguments, or the module alone")
+    return module_type
 
 
 class _Start(Node):
@@ -116,6 +128,34 @@ class ConditionNode(_Start):
         dims: Sizes, without the batch; whole floats are taken as ints.
         name: Name of the node.
     """
+
+
+class FeedForwardNode(Node):
+    """A network of conditions without an inverse, computed forward in both directions, whose output others are given.
+
+    Arguments:
+        conditions: Nodes that the network reads: ``module(*conditions)``.
+        output_dims: Shape of its output.
+        module_type: Class or function that makes the network, or a network that is built already.
+        module_args: Arguments of the class.
+        name: Name of the node.
+    """
+
+    def __init__(
+        self,
+        conditions: Any,
+        output_dims: Sequence[int],
+        module_type: Any,
+        module_args: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.module_output_dims: Shape = tuple(as_ints(output_dims))
+        super().__init__([], module_type, module_args, conditions=conditions, name=name)
+
+    def build_module(
+        self, condition_shapes: list[Shape], input_shapes: list[Shape]
+    ) -> tuple[nn.Module | None, list[Shape]]:
+        return built(repr(self), self.module_type, self.module_args), [self.module_output_dims]
 
 
 class OutputNode(Node):
@@ -171,7 +211,8 @@ def _is_output(source: Any) -> bool:
 def _conditions(where: str, conditions: Any) -> list[Node]:
     if conditions is None:
         return []
-    nodes = list(conditions) if isinstance(conditions, (list, tuple)) else [conditions]
+    listed = list(conditions) if isinstance(conditions, (list, tuple)) and not _is_output(conditions) else [conditions]
+    nodes = [node[0] if _is_output(node) and node[1] == 0 else node for node in listed]
     for node in nodes:
         if not isinstance(node, Node):
             given = f"conditions: {type(node).__name__}"

@@ -9,7 +9,7 @@ from torch import nn
 
 from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.freia.contract import as_ints, output_dims
-from invgraph.freia.framework.node import ConditionNode, InputNode, Node, OutputNode
+from invgraph.freia.framework.node import ConditionNode, InputNode, Node, OutputNode, built
 from invgraph.freia.framework.wiring import as_runner
 from invgraph.freia.modules.base import InvertibleModule
 from invgraph.freia.runner import Runner, as_conditions, as_result, as_tensors
@@ -53,14 +53,16 @@ class SequenceINN(InvertibleModule):
         """Append a layer.
 
         Arguments:
-            module_class: Class or function that makes the module: ``module_class(dims_in, dims_c=..., **kwargs)``.
+            module_class: Class or function that makes the module: ``module_class(dims_in, dims_c=..., **kwargs)``;
+                or a module that is built already.
             cond: Place of the layer's condition in the list of a call; None for no condition.
             cond_shape: Shape of that condition.
             kwargs: Further arguments of the module.
         """
         dims_in = [self.shapes[-1]]
         shape = None if cond is None else self._condition_shape(cond, cond_shape)
-        module = module_class(dims_in, **({} if shape is None else {"dims_c": [shape]}), **kwargs)
+        dims_c = {} if shape is None else {"dims_c": [shape]}
+        module = built("SequenceINN.append", module_class, kwargs, dims_in, **dims_c)
         outputs = output_dims(module, dims_in)
         if len(outputs) != 1:
             given = f"{type(module).__name__} with {len(outputs)} outputs"

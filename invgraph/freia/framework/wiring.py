@@ -11,7 +11,8 @@ from torch import nn
 
 from invgraph.errors import GraphError
 from invgraph.freia.contract import Contract
-from invgraph.freia.framework.node import ConditionNode, InputNode, Node, OutputNode
+from invgraph.freia.framework.node import ConditionNode, FeedForwardNode, InputNode, Node, OutputNode
+from invgraph.freia.modules.base import InvertibleModule
 from invgraph.freia.runner import Runner
 from invgraph.graph import node as native
 from invgraph.graph.graph import Graph
@@ -96,7 +97,9 @@ def as_runner(
         kind = native.InputNode if isinstance(start, InputNode) else native.ConditionNode
         values[start] = kind(*start.dims, name=names[start]).outputs
     for node in nodes:
-        if node.module is not None:
+        if isinstance(node, FeedForwardNode):
+            values[node] = _feature(node, [values[condition][0] for condition in node.conditions], names[node])
+        elif node.module is not None:
             layer = Contract(node.module, node.input_dims, node.condition_dims, node.output_dims, any_size=True)
             sources = [values[source][index] for source, index in node.inputs]
             seen = [values[condition][0] for condition in node.conditions]
@@ -107,9 +110,23 @@ def as_runner(
         _alone(starts, len(starts) == 1), _alone(results, bare), _alone([values[c][0] for c in given], len(given) == 1)
     )
     for node in nodes:
-        if node.module is not None:
+        if node.module is not None and not isinstance(node, FeedForwardNode):
             graph[names[node]].label = f"node {node.name!r} ({type(node.module).__name__})"  # type: ignore[assignment]
     return Runner(graph, tuple(used))
+
+
+def _feature(node: FeedForwardNode, read: list[native.Value], name: str) -> tuple[native.Value, ...]:
+    """Return the output of a network of conditions, of the shape that it was declared with."""
+    if isinstance(node.module, InvertibleModule):
+        given = f"the invertible {type(node.module).__name__}"
+        raise GraphError(repr(node), given, "a FeedForwardNode takes a plain network: use Node for layers")
+    feature = native.FeatureNode(read, node.module, name=name)
+    if feature.shapes != (node.module_output_dims,):
+        given = (
+            f"output_dims={node.module_output_dims} for a network that returns {', '.join(map(str, feature.shapes))}"
+        )
+        raise GraphError(repr(node), given, "declare the shape of the network's output, without the batch")
+    return feature.outputs
 
 
 def _alone(values: list[native.Value], bare: bool) -> Any:

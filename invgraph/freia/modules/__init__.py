@@ -25,6 +25,7 @@ from invgraph.freia.modules.inv_auto_layers import InvAutoActTwoSided as InvAuto
 from invgraph.freia.modules.inv_auto_layers import InvAutoConv2D as InvAutoConv2D
 from invgraph.freia.modules.inv_auto_layers import InvAutoFC as InvAutoFC
 from invgraph.freia.modules.inv_auto_layers import LearnedElementwiseScaling as LearnedElementwiseScaling
+from invgraph.freia.modules.inverse import Inverse as Inverse
 from invgraph.freia.modules.invertible_resnet import ActNorm as ActNorm
 from invgraph.freia.modules.invertible_resnet import IResNetLayer as IResNetLayer
 from invgraph.freia.modules.orthogonal import HouseholderPerm as HouseholderPerm
@@ -35,11 +36,15 @@ from invgraph.freia.modules.reshapes import HaarUpsampling as HaarUpsampling
 from invgraph.freia.modules.reshapes import IRevNetDownsampling as IRevNetDownsampling
 from invgraph.freia.modules.reshapes import IRevNetUpsampling as IRevNetUpsampling
 from invgraph.freia.modules.reshapes import Reshape as Reshape
+from invgraph.freia.modules.splines import BinnedSpline as BinnedSpline
+from invgraph.freia.modules.splines import LinearSpline as LinearSpline
+from invgraph.freia.modules.splines import RationalQuadraticSpline as RationalQuadraticSpline
 
 __all__ = [
     "ActNorm",
     "AffineCouplingOneSided",
     "AllInOneBlock",
+    "BinnedSpline",
     "Concat",
     "Concat1d",
     "ConcatChannel",
@@ -61,13 +66,16 @@ __all__ = [
     "InvAutoActTwoSided",
     "InvAutoConv2D",
     "InvAutoFC",
+    "Inverse",
     "InvertibleModule",
     "InvertibleSigmoid",
     "LearnedElementwiseScaling",
+    "LinearSpline",
     "NICECouplingBlock",
     "OrthogonalTransform",
     "PermuteRandom",
     "RNVPCouplingBlock",
+    "RationalQuadraticSpline",
     "Reshape",
     "Split",
     "Split1D",

@@ -1,0 +1,159 @@
+"""Base class of couplings by splines whose knots the subnets choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from invgraph.errors import GraphError
+from invgraph.freia.affine import require_channels
+from invgraph.freia.modules.base import require_subnet
+from invgraph.freia.modules.coupling_layers import _BaseCouplingBlock
+from invgraph.numerics.reductions import per_sample
+
+__all__ = ["BinnedSpline"]
+
+Parameters = dict[str, Tensor]
+
+
+def _identity(u: Tensor) -> Tensor:
+    return u
+
+
+class BinnedSpline(_BaseCouplingBlock):
+    """A coupling by splines: the subnets choose the place, the widths and the heights of the bins.
+
+    A subclass writes ``_spline1`` and ``_spline2``, which map numbers inside the bins; outside, the spline goes on as
+    a straight line from its first knot to its last.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Shapes of the conditions.
+        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
+        split_len: Channels of the first part: a number, or a fraction.
+        bins: Number of bins.
+        parameter_counts: Further parameters of the spline by name, and how many of each it takes per element.
+        min_bin_sizes: Smallest width and height of a bin.
+        default_domain: Left, right, bottom and top of all bins together where a subnet returns zeros.
+    """
+
+    bins: Tensor
+    min_bin_sizes: Tensor
+    default_domain: Tensor
+
+    def __init__(
+        self,
+        dims_in: Any,
+        dims_c: Any = None,
+        subnet_constructor: Any = None,
+        split_len: float = 0.5,
+        bins: int = 10,
+        parameter_counts: Mapping[str, int] | None = None,
+        min_bin_sizes: Sequence[float] = (0.1, 0.1),
+        default_domain: Sequence[float] = (-3.0, 3.0, -3.0, 3.0),
+    ) -> None:
+        super().__init__(dims_in, dims_c or (), clamp=0.0, clamp_activation=_identity, split_len=split_len)
+        self._check_bins(bins, min_bin_sizes, default_domain)
+        self.register_buffer("bins", torch.tensor(bins, dtype=torch.int32))
+        self.register_buffer("min_bin_sizes", torch.tensor(tuple(min_bin_sizes), dtype=torch.float32))
+        self.register_buffer("default_domain", torch.tensor(tuple(default_domain), dtype=torch.float32))
+        self.parameter_counts = {"left": 1, "bottom": 1, "widths": bins, "heights": bins, **(parameter_counts or {})}
+        count = sum(self.parameter_counts.values())
+        make = require_subnet(self, subnet_constructor)
+        self.subnet1 = make(self.split_len2 + self.condition_length, self.split_len1 * count)
+        self.subnet2 = make(self.split_len1 + self.condition_length, self.split_len2 * count)
+
+    def _check_bins(self, bins: int, sizes: Sequence[float], domain: Sequence[float]) -> None:
+        where = type(self).__name__
+        left, right, bottom, top = domain
+        if bins < 1:
+            raise GraphError(where, f"bins={bins}", "a spline has at least one bin")
+        if min(sizes) < 0:
+            raise GraphError(where, f"min_bin_sizes={tuple(sizes)}", "sizes of bins can't be negative")
+        if right - left <= bins * sizes[0] or top - bottom <= bins * sizes[1]:
+            given = f"default_domain={tuple(domain)} for {bins} bins of min_bin_sizes={tuple(sizes)}"
+            raise GraphError(where, given, "the domain (left, right, bottom, top) must be wider than all smallest bins")
+
+    def _spline1(self, x1: Tensor, parameters: Parameters, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the first part inside its bins, and the log of the forward derivative of each element."""
+        raise NotImplementedError(f"{type(self).__name__} does not provide _spline1(x1, parameters, rev=False)")
+
+    def _spline2(self, x2: Tensor, parameters: Parameters, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """Return the second part inside its bins, and the log of the forward derivative of each element."""
+        raise NotImplementedError(f"{type(self).__name__} does not provide _spline2(x2, parameters, rev=False)")
+
+    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        return self._couple(x1, self.subnet1(u2), self._spline1, rev)
+
+    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        return self._couple(x2, self.subnet2(u1), self._spline2, rev)
+
+    def _couple(self, x: Tensor, raw: Tensor, spline: Callable[..., Any], rev: bool) -> tuple[Tensor, Tensor]:
+        require_channels(raw, x.shape[1] * sum(self.parameter_counts.values()), type(self).__name__)
+        parameters = self.constrain_parameters(self.split_parameters(raw.to(x.dtype), x.shape[1]))
+        return self.binned_spline(x, parameters, spline, rev)
+
+    def split_parameters(self, parameters: Tensor, split_len: int) -> Parameters:
+        """Return what a subnet returned by name, each of shape ``(B, ..., C, count)``."""
+        by_element = parameters.movedim(1, -1).unflatten(-1, (split_len, -1))
+        counts = list(self.parameter_counts.values())
+        return dict(zip(self.parameter_counts, by_element.split_with_sizes(counts, dim=-1), strict=True))
+
+    def constrain_parameters(self, parameters: Parameters) -> Parameters:
+        """Return the parameters with positive widths and heights, around the default domain."""
+        left, right, bottom, top = self.default_domain.to(parameters["left"].dtype).unbind()
+        least = self.min_bin_sizes.to(left.dtype)
+        result = {**parameters, "left": parameters["left"] + left, "bottom": parameters["bottom"] + bottom}
+        for name, size, smallest in (("widths", right - left, least[0]), ("heights", top - bottom, least[1])):
+            shift = torch.log(torch.expm1(size / self.parameter_counts[name] - smallest))  # zeros give equal bins
+            result[name] = smallest + functional.softplus(parameters[name] + shift)
+        return result
+
+    def binned_spline(
+        self, x: Tensor, parameters: Parameters, spline: Callable[..., Any], rev: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return the spline of all elements, and the log-determinant of shape ``(B,)``.
+
+        Arguments:
+            x: Data of shape ``(B, C, ...)``.
+            parameters: Constrained parameters.
+            spline: Function ``(x, parameters of each element's bin, rev=...)``.
+            rev: True for the inverse.
+        """
+        x = x.movedim(1, -1)
+        knots = {side: _edges(parameters[side], parameters[sizes]) for side, sizes in _AXES.items()}
+        own = knots["bottom" if rev else "left"]
+        first, last = own[..., 0], own[..., -1]
+        inside = (x > first) & (x <= last)
+        # Elements outside take part with a number inside, so that no gradient becomes NaN.
+        within = torch.where(inside, x, (first + last) / 2)
+        lower = (torch.searchsorted(own[..., 1:-1].contiguous(), within.unsqueeze(-1).contiguous())).clamp(min=0)
+        bin_parameters: Parameters = {}
+        for (start, end), values in zip((("left", "right"), ("bottom", "top")), knots.values(), strict=True):
+            bin_parameters[start], bin_parameters[end] = _at(values, lower), _at(values, lower + 1)
+        for name, values in parameters.items():
+            if name not in ("left", "bottom", "widths", "heights"):
+                bin_parameters[f"{name}_left"] = _at(values, lower)
+                bin_parameters[f"{name}_right"] = _at(values, lower + 1)
+        mapped, log_slope = spline(within, bin_parameters, rev=rev)
+        scale = parameters["heights"].sum(-1) / parameters["widths"].sum(-1)
+        shift = parameters["bottom"].squeeze(-1) - scale * parameters["left"].squeeze(-1)
+        y = torch.where(inside, mapped, (x - shift) / scale if rev else scale * x + shift)
+        log_det = per_sample(torch.where(inside, log_slope, torch.log(scale)))
+        return y.movedim(-1, 1), -log_det if rev else log_det
+
+
+_AXES = {"left": "widths", "bottom": "heights"}
+
+
+def _edges(start: Tensor, sizes: Tensor) -> Tensor:
+    """Return the knots from the first one and the sizes of the bins."""
+    return torch.cat((start, start + sizes.cumsum(-1)), dim=-1)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(-1, index).squeeze(-1)
