@@ -38,8 +38,8 @@ def build() -> ig.Flow:
     point, moon = ig.InputNode(2, name="point"), ig.ConditionNode(2, name="moon")
     coupling = {"transform": ig.Affine(clamp=1.9), "subnet": ig.nets.MLP(hidden=64, layers=2)}
     h: ig.InputNode | ig.Node = point
-    for k in range(6):
-        h = ig.Node(h, ig.Orthogonal, {"seed": k})
+    for _ in range(6):
+        h = ig.Node(h, ig.Orthogonal)
         h = ig.Node(h, ig.Coupling, coupling, conditions=moon)
     return ig.Flow(ig.Graph(inputs=point, outputs=h, conditions=moon))
 

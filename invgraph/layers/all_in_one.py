@@ -14,9 +14,16 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import ArgumentError
-from invgraph.numerics.channels import channel_moments, mix, nearest_rotation, random_rotation, split_sizes, widened
+from invgraph.numerics.channels import (
+    channel_moments,
+    is_more_precise,
+    mix,
+    nearest_rotation,
+    random_rotation,
+    split_sizes,
+)
 from invgraph.numerics.linalg import own_precision
-from invgraph.numerics.seeding import generator, normal, settled, start_seed
+from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import has_data
 from invgraph.transforms.affine import Affine
@@ -114,8 +121,8 @@ class AllInOne(Invertible):
             order = torch.randperm(channels, generator=source, device="cpu")
             fixed = torch.eye(channels, dtype=torch.float64, device="cpu")[order]
         vectors = normal((householder, channels), source)
-        self.register_buffer("rotation", settled(fixed))
-        self.reflections = nn.Parameter(settled(vectors)) if householder else None
+        self.register_buffer("rotation", to_defaults(fixed))
+        self.reflections = nn.Parameter(to_defaults(vectors)) if householder else None
 
     def precompute(self, cs: Tensors) -> Precomputed:
         return self.subnet.prepare(cs)
@@ -187,16 +194,16 @@ class AllInOne(Invertible):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.rotation.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._settle(before)
+        self._refresh(before)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if prefix + "rotation" in state_dict:
-            self._settle(state_dict[prefix + "rotation"].dtype)
+            self._refresh(state_dict[prefix + "rotation"].dtype)
 
-    def _settle(self, before: torch.dtype) -> None:
-        if widened(before, self.rotation.dtype) and not self.rotation.is_meta:
+    def _refresh(self, before: torch.dtype) -> None:
+        if is_more_precise(before, self.rotation.dtype) and not self.rotation.is_meta:
             self.rotation = nearest_rotation(self.rotation)
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
-from invgraph.numerics.seeding import settled, start_seed
+from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
@@ -84,10 +84,10 @@ class Conv1x1(Invertible):
         permutation, lower, upper = torch.linalg.lu(start)
         diagonal = upper.diagonal()
         # One matrix holds L below its diagonal and U above it; the fixed entries of both, 0 or 1, are not stored.
-        self.factors = nn.Parameter(settled(lower.tril(-1) + upper.triu(1)))
-        self.log_scale = nn.Parameter(settled(diagonal.abs().log()))
-        self.register_buffer("order", settled(permutation.argmax(1)))
-        self.register_buffer("signs", settled(diagonal.sign()))
+        self.factors = nn.Parameter(to_defaults(lower.tril(-1) + upper.triu(1)))
+        self.log_scale = nn.Parameter(to_defaults(diagonal.abs().log()))
+        self.register_buffer("order", to_defaults(permutation.argmax(1)))
+        self.register_buffer("signs", to_defaults(diagonal.sign()))
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         if self.orthogonal:

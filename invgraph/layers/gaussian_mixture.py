@@ -13,7 +13,7 @@ from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
-from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.seeding import normal, to_defaults
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import floating_tensor
@@ -109,7 +109,7 @@ class GaussianMixture(Invertible):
         self.params = nn.Parameter(torch.zeros(1, size)) if subnet is None else None
         net = None if subnet is None else make_subnet("GaussianMixture", subnet, others[0], others[1:], (size,))
         self.subnet = net
-        self.centers = nn.Parameter(settled(normal((count, dims), seed, torch.float32) * spread))
+        self.centers = nn.Parameter(to_defaults(normal((count, dims), seed, torch.float32) * spread))
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         mean, log_diagonal, factor = self._select(xs[0], cs)

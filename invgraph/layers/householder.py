@@ -12,7 +12,7 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
-from invgraph.numerics.seeding import normal, settled, start_seed
+from invgraph.numerics.seeding import normal, start_seed, to_defaults
 from invgraph.shapes import Tensors, as_shape, repeat_rows
 
 
@@ -74,7 +74,7 @@ class Householder(Invertible):
         seed = start_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]
-        self.vectors = nn.Parameter(settled(normal((self.reflections, shape[0]), seed)))
+        self.vectors = nn.Parameter(to_defaults(normal((self.reflections, shape[0]), seed)))
         self.subnet = None
         if subnet is not None:
             self.lead = leading(self.cond_shapes)

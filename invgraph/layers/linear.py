@@ -13,8 +13,8 @@ from torch import Tensor
 from invgraph.arguments import as_matrix
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.numerics.channels import mix, nearest_rotation, random_rotation, widened
-from invgraph.numerics.seeding import settled, start_seed
+from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
+from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors
 
 _WORST_CONDITION = 1e12
@@ -30,19 +30,19 @@ class _Mixing(Invertible):
         self.positions = math.prod(self.in_shapes[0][1:])
 
     @abstractmethod
-    def _settle(self, widened: bool) -> None:
-        """Compute again what is derived from the matrix; ``widened`` is True if it was rounded to a narrower dtype."""
+    def _refresh(self, more_precise: bool) -> None:
+        """Compute again what is derived from the matrix; ``more_precise`` if its dtype was widened."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.matrix.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._settle(widened(before, self.matrix.dtype))
+        self._refresh(is_more_precise(before, self.matrix.dtype))
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if prefix + "matrix" in state_dict:
-            self._settle(widened(state_dict[prefix + "matrix"].dtype, self.matrix.dtype))
+            self._refresh(is_more_precise(state_dict[prefix + "matrix"].dtype, self.matrix.dtype))
 
 
 class FixedLinear(_Mixing):
@@ -90,12 +90,12 @@ class FixedLinear(_Mixing):
         if not condition < _WORST_CONDITION:
             given = f"a matrix of condition number {condition:.0e}"
             raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
-        self.register_buffer("matrix", settled(exact))
+        self.register_buffer("matrix", to_defaults(exact))
         self.register_buffer("inverse_matrix", torch.empty(0), persistent=False)
         self.register_buffer("log_abs_det", torch.empty(0), persistent=False)
-        self._settle(widened=False)
+        self._refresh(more_precise=False)
 
-    def _settle(self, widened: bool) -> None:
+    def _refresh(self, more_precise: bool) -> None:
         if self.matrix.is_meta:
             self.inverse_matrix, self.log_abs_det = torch.empty_like(self.matrix), self.matrix.new_empty(())
             return
@@ -145,10 +145,10 @@ class Orthogonal(_Mixing):
         super().__init__(in_shapes, cond_shapes)
         seed = start_seed("Orthogonal", seed)
         channels = self.in_shapes[0][0]
-        self.register_buffer("matrix", settled(random_rotation(channels, seed)))
+        self.register_buffer("matrix", to_defaults(random_rotation(channels, seed)))
 
-    def _settle(self, widened: bool) -> None:
-        if widened and not self.matrix.is_meta:
+    def _refresh(self, more_precise: bool) -> None:
+        if more_precise and not self.matrix.is_meta:
             self.matrix = nearest_rotation(self.matrix)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:

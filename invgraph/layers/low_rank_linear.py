@@ -13,7 +13,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
-from invgraph.numerics.seeding import normal, settled, start_seed
+from invgraph.numerics.seeding import normal, start_seed, to_defaults
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors, as_shape, repeat_rows
 
@@ -91,7 +91,7 @@ class LowRankLinear(Invertible):
             raise GraphError(where, f"rank={rank} for {channels} channels", f"rank must be at most {channels}")
         self.rank, self.clamp = rank, clamp
         self.positions = math.prod(sizes)
-        self.directions = nn.Parameter(settled(normal((channels, rank), seed)))
+        self.directions = nn.Parameter(to_defaults(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))
         self.subnet = None
         if subnet is not None:

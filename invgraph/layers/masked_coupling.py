@@ -14,7 +14,7 @@ from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.seeding import settled
+from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.transform import Direction, Transform, require_transform
 
@@ -87,9 +87,9 @@ class MaskedCoupling(Invertible):
         # With the kept elements first, each part is a slice.
         order = torch.cat((flat.nonzero()[:, 0], flat.logical_not().nonzero()[:, 0]))
         self.count = int(flat.sum())
-        self.register_buffer("mask", settled(kept), persistent=False)
-        self.register_buffer("order", settled(order), persistent=False)
-        self.register_buffer("restore", settled(order.argsort()), persistent=False)
+        self.register_buffer("mask", to_defaults(kept), persistent=False)
+        self.register_buffer("order", to_defaults(order), persistent=False)
+        self.register_buffer("restore", to_defaults(order.argsort()), persistent=False)
         out_shape = (shape[0] * transform.params_per_element, *shape[1:])
         self.subnets = nn.ModuleList(
             make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)

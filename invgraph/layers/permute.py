@@ -10,7 +10,7 @@ from torch import Tensor
 from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.seeding import settled, start_seed
+from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors
 
 
@@ -69,8 +69,8 @@ class Permute(Invertible):
             if sorted(places) != list(range(channels)):
                 raise GraphError("Permute", f"order={places}", f"not a permutation of 0..{channels - 1}")
             chosen = torch.tensor(places, device="cpu")
-        self.register_buffer("order", settled(chosen))
-        self.register_buffer("inverse_order", settled(chosen.argsort()))
+        self.register_buffer("order", to_defaults(chosen))
+        self.register_buffer("inverse_order", to_defaults(chosen.argsort()))
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         y = xs[0].index_select(1, self.order)

@@ -83,6 +83,6 @@ def nearest_rotation(matrix: Tensor) -> Tensor:
     return rounded
 
 
-def widened(before: torch.dtype, after: torch.dtype) -> bool:
+def is_more_precise(before: torch.dtype, after: torch.dtype) -> bool:
     """True if a cast went to a dtype of higher precision, so that rounded constants need to be computed again."""
     return torch.finfo(after).eps < torch.finfo(before).eps

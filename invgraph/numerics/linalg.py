@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from invgraph.numerics.seeding import normal, settled
+from invgraph.numerics.seeding import normal, to_defaults
 
 Chart = Literal["exp", "cayley"]
 
@@ -27,7 +27,7 @@ def widen(x: Tensor) -> Tensor:
 
 def random_square(size: int, seed: int) -> Tensor:
     """Return a normal matrix whose :func:`rotation` turns by angles of order one, drawn with a private generator."""
-    return settled(normal((size, size), seed) / math.sqrt(size))
+    return to_defaults(normal((size, size), seed) / math.sqrt(size))
 
 
 def rotation(square: Tensor, chart: Chart) -> Tensor:

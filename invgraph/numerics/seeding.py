@@ -21,7 +21,7 @@ def normal(shape: Sequence[int], seed: int | torch.Generator, dtype: torch.dtype
     return torch.randn(tuple(shape), generator=source, dtype=dtype, device="cpu")
 
 
-def settled(constant: Tensor) -> Tensor:
+def to_defaults(constant: Tensor) -> Tensor:
     """Move a constant to the default device and, if it is floating-point, to the default dtype."""
     dtype = torch.get_default_dtype() if constant.is_floating_point() else constant.dtype
     return constant.to(torch.get_default_device(), dtype)

@@ -87,7 +87,7 @@ EXAMPLES = (
 )
 
 
-def settled(count: int, **more: Any) -> settings:
+def with_examples(count: int, **more: Any) -> settings:
     """The same examples in every run, unless ``derandomize=False`` is given."""
     told = {"derandomize": True, "deadline": None, "database": None, "print_blob": True, **more}
     return settings(max_examples=count, suppress_health_check=list(HealthCheck), **told)
@@ -109,7 +109,7 @@ def keeps_the_contract(program: Program) -> None:
     assert len(lines) >= 3 + len(graph.layers)
 
 
-@settled(300)
+@with_examples(300)
 @given(programs(max_nodes=8))
 @example(EXAMPLES[0])
 @example(EXAMPLES[1])
@@ -129,7 +129,7 @@ def test_ten_thousand_random_graphs_keep_the_contract() -> None:
     print(f"NIGHTLY_SEED={SEED} NIGHTLY_GRAPHS={COUNT}")  # pytest shows it where the test fails, and under -rP
 
     @seed(SEED)
-    @settled(COUNT, derandomize=False)
+    @with_examples(COUNT, derandomize=False)
     @given(programs(max_nodes=16, inputs=(1, 3), conditions=(0, 3)))
     def kept(program: Program) -> None:
         keeps_the_contract(program)
@@ -166,7 +166,7 @@ some_or_many = pytest.mark.parametrize("count", [25, pytest.param(100, marks=pyt
 
 @some_or_many
 def test_order_of_declaration_and_names_change_no_value(count: int) -> None:
-    @settled(count)
+    @with_examples(count)
     @given(programs(max_nodes=8), st.data())
     @example(EXAMPLES[1], None)
     def same(program: Program, data: Any) -> None:
@@ -185,7 +185,7 @@ def order_and_names_change_no_value(program: Program, data: Any) -> None:
 
 @some_or_many
 def test_a_nested_graph_equals_the_same_graph_inlined(count: int) -> None:
-    @settled(count)
+    @with_examples(count)
     @given(programs(max_nodes=6).filter(lambda program: any(op.inner is not None for op in program.ops)))
     @example(EXAMPLES[2])
     def same(program: Program) -> None:
@@ -198,7 +198,7 @@ def test_a_nested_graph_equals_the_same_graph_inlined(count: int) -> None:
 
 @pytest.mark.parametrize("count", [4, pytest.param(25, marks=pytest.mark.slow)])
 def test_random_graphs_pass_check_invertible(count: int) -> None:
-    @settled(count)
+    @with_examples(count)
     @given(ig.testing.graphs(max_nodes=6))
     def passes(graph: ig.Graph) -> None:
         report = ig.testing.check_invertible(graph)
@@ -209,7 +209,7 @@ def test_random_graphs_pass_check_invertible(count: int) -> None:
 
 @some_or_many
 def test_random_layers_pass_check_invertible(count: int) -> None:
-    @settled(count)
+    @with_examples(count)
     @given(ig.testing.layers())
     def passes(module: ig.Invertible) -> None:
         ig.testing.check_invertible(module)
@@ -217,7 +217,7 @@ def test_random_layers_pass_check_invertible(count: int) -> None:
     passes()
 
 
-@settled(25)
+@with_examples(25)
 @given(ig.testing.graphs(inputs=2, outputs=(2, 4), conditions=1, dtype=torch.float32))
 def test_counts_and_dtype_are_those_asked_for(graph: ig.Graph) -> None:
     assert len(graph.in_shapes) == 2
@@ -226,7 +226,7 @@ def test_counts_and_dtype_are_those_asked_for(graph: ig.Graph) -> None:
     assert {p.dtype for p in graph.parameters()} <= {torch.float32}
 
 
-@settled(50)
+@with_examples(50)
 @given(ig.testing.shapes(min_axes=2, max_axes=3))
 def test_shapes_have_the_axes_asked_for(shape: tuple[int, ...]) -> None:
     assert 2 <= len(shape) <= 3
@@ -257,7 +257,7 @@ def test_a_users_layer_is_mixed_in() -> None:
         return any(isinstance(module, Doubled) for module in graph.modules())
 
     strategy = ig.testing.graphs(also=((Doubled, {}),), conditions=0)
-    graph = find(strategy, holds_doubled, settings=settings(settled(2000), phases=(Phase.generate,)))
+    graph = find(strategy, holds_doubled, settings=settings(with_examples(2000), phases=(Phase.generate,)))
     ig.testing.check_invertible(graph)
 
 

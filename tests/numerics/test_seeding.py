@@ -1,4 +1,4 @@
-"""Constants from seeds: drawn on the CPU in a dtype of their own, settled where the layer is built."""
+"""Constants from seeds: drawn on the CPU in a dtype of their own, moved to the defaults where the layer is built."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cases import CASES, Case
 from torch import Tensor
 
 import invgraph as ig
-from invgraph.numerics.seeding import generator, normal, settled
+from invgraph.numerics.seeding import generator, normal, to_defaults
 
 SEEDED: dict[str, Any] = {
     "Permute": lambda: ig.Permute((6,), seed=3),
@@ -91,10 +91,10 @@ def test_helpers_on_another_device() -> None:
     source = generator(1)
     with torch.device("meta"):
         first, second = normal((2, 3), source), normal((2, 3), source)
-        assert settled(first).is_meta
+        assert to_defaults(first).is_meta
         assert first.device.type == second.device.type == "cpu"
         assert first.dtype == torch.float64
     assert torch.equal(first, normal((2, 3), 1))
     assert not torch.equal(first, second)
-    assert settled(torch.zeros(2, dtype=torch.int64)).dtype == torch.int64
-    assert settled(first).dtype == torch.float32
+    assert to_defaults(torch.zeros(2, dtype=torch.int64)).dtype == torch.int64
+    assert to_defaults(first).dtype == torch.float32
