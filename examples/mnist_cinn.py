@@ -124,7 +124,7 @@ def finish(flow: ig.Flow, noise: float, history: History, out: Path, settings: d
     """Measure, draw, and say where everything is."""
     began = time.monotonic()
     figures = measure.evaluate(flow, noise)
-    print(measure.told(figures))
+    print(measure.as_text(figures))
     trained = {"steps": history.step[-1] if history.step else 0, "seconds": round(history.seconds, 1)}
     versions = {"invgraph": ig.__version__, "torch": torch.__version__}
     write_json(out / "metrics.json", {**figures, "settings": settings, "training": trained, "versions": versions})
@@ -164,7 +164,7 @@ def open_checkpoint(path: Path, device: str | None) -> tuple[ig.Flow, dict[str, 
 def evaluate_command(args: argparse.Namespace) -> None:
     flow, metadata, history = open_checkpoint(args.checkpoint, args.device)
     figures = measure.evaluate(flow, metadata["noise"], seed=args.seed)
-    print(measure.told(figures))
+    print(measure.as_text(figures))
     trained = {"steps": history.step[-1] if history.step else 0, "seconds": round(history.seconds, 1)}
     out = args.out or args.checkpoint.parent
     write_json(out / "metrics.json", {**figures, "settings": metadata, "training": trained})
@@ -205,11 +205,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     trains.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
     trains.add_argument("--autocast", action="store_true", help="subnets in bfloat16")
     trains.set_defaults(run=train_command)
-    for name, run, told in (
+    for name, run, summary in (
         ("evaluate", evaluate_command, "measure a trained model again"),
         ("draw", draw_command, "draw the pictures again"),
     ):
-        other = commands.add_parser(name, parents=[common], help=told)
+        other = commands.add_parser(name, parents=[common], help=summary)
         other.add_argument("--checkpoint", type=Path, default=Path("runs/mnist/model.safetensors"))
         other.add_argument("--out", type=Path, help="folder of what is written; default: the checkpoint's")
         other.set_defaults(run=run)

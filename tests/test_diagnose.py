@@ -145,7 +145,7 @@ def test_a_diagnosis_leaves_no_trace() -> None:
     assert all(p.grad is None for p in graph.parameters())
 
 
-def test_what_is_not_finite_is_told_as_such() -> None:
+def test_values_that_are_not_finite_are_named() -> None:
     graph = chained((ig.Elementwise, {"transform": ig.Affine()}), ig.Flatten)
     with torch.no_grad():
         graph["node_0"].params[1, 2] = float("nan")

@@ -301,7 +301,7 @@ def test_a_prior_over_no_trained_parameters_is_zero() -> None:
     assert torch.equal(flow.loss(x, tau=0.1), flow.loss(x))
 
 
-def test_a_base_is_told_and_the_default_is_not() -> None:
+def test_repr_names_a_base_but_not_the_default() -> None:
     assert linear().extra_repr() == ""
     assert linear(base=BASES[0]).extra_repr() == "base=Normal (2,)"
     assert linear(base=BASES[1]).extra_repr() == "base=Independent(Laplace) (2,)"
@@ -376,7 +376,7 @@ MISTAKES = (
 
 
 @pytest.mark.parametrize(("mistake", "error", "words"), MISTAKES)
-def test_mistakes_are_told(mistake: Any, error: type[ig.InvgraphError], words: str) -> None:
+def test_mistakes_are_refused(mistake: Any, error: type[ig.InvgraphError], words: str) -> None:
     with pytest.raises(error) as caught:
         mistake()
     assert words in str(caught.value)

@@ -160,7 +160,7 @@ MISTAKES: list[tuple[Callable[[], object], type[ig.InvgraphError], str]] = [
 
 
 @pytest.mark.parametrize(("mistake", "error", "words"), MISTAKES)
-def test_mistakes_are_told(mistake: Callable[[], object], error: type[ig.InvgraphError], words: str) -> None:
+def test_mistakes_are_refused(mistake: Callable[[], object], error: type[ig.InvgraphError], words: str) -> None:
     with pytest.raises(error) as caught:
         mistake()
     assert words in str(caught.value)

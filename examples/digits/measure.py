@@ -127,7 +127,7 @@ def evaluate(flow: ig.Flow, noise: float, *, each: int = 200, count: int = 10_00
     }
 
 
-def told(figures: dict[str, Any]) -> str:
+def as_text(figures: dict[str, Any]) -> str:
     """Format the figures as text."""
     noise, real = figures["noise"]["of_the_pixel_range"], figures["accuracy_on_real_digits"]
     lines = [

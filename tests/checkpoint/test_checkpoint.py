@@ -145,7 +145,7 @@ class Silent(Extra):
             raise ValueError
 
 
-def test_a_layer_that_refuses_without_a_word_is_told_all_the_same(path: Path) -> None:
+def test_a_layer_that_refuses_without_a_message_is_named(path: Path) -> None:
     saved, other = Silent(), Silent()
     saved.extra, other.extra = "theirs", "mine"
     ig.save(path, saved)

@@ -107,7 +107,7 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
         == 0
     )
     folder = tmp_path / "runs" / "bedrooms"
-    told, warned = capsys.readouterr()
+    captured, warned = capsys.readouterr()
     assert "omitted" in warned
     assert "Frechet distance (--viewer), accuracy (--classifier); pip install" in warned
     table = json.loads((folder / "table.json").read_text())
@@ -124,7 +124,7 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     rst = (folder / "table.rst").read_text()
     assert rst.startswith(".. list-table::")
     assert "conditional GAN" in rst
-    assert "conditional GAN" in told
+    assert "conditional GAN" in captured
     names = {path.stem for path in (folder / "pictures").glob("*.png")}
     assert names == {"diverse", "scaling", "transfer", "interpolation", "failures", "ablation"}
 
@@ -152,8 +152,8 @@ def test_colorize_writes_pictures_of_the_inputs_size(data, tmp_path, capsys):
     sources = [tmp_path / name for name in ("grey.png", "broken.png", "colour.jpg")]
     capsys.readouterr()
     assert run(BEDROOMS, "colorize", checkpoint, *sources, "-n", 2, "--out", tmp_path / "out") == 1
-    told = capsys.readouterr()
-    assert "broken.png: can't be read" in told.err
+    captured = capsys.readouterr()
+    assert "broken.png: can't be read" in captured.err
     shapes = {path.name: pixels(path).shape for path in (tmp_path / "out").iterdir()}
     expected = {"grey": (37, 91, 3), "colour": (50, 20, 3)}
     assert shapes == {f"{name}_{k}.png": shape for name, shape in expected.items() for k in range(2)}
@@ -196,12 +196,12 @@ def refused(capsys, example, *arguments):
     """What is said; nothing of it a traceback."""
     capsys.readouterr()
     assert run(example, *arguments) == 1
-    told = capsys.readouterr().err
-    assert "Traceback" not in told
-    return told
+    captured = capsys.readouterr().err
+    assert "Traceback" not in captured
+    return captured
 
 
-def test_what_is_wrong_is_told_in_words(data, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_reported_in_words(data, tmp_path, capsys, monkeypatch):
     out, grey = tmp_path / "run", tmp_path / "grey.png"
     picture(30, 30, 0).convert("L").save(grey)
     tiny = ("--data", data, "--out", out, "--preset", "tiny", "--steps", 2)
@@ -216,9 +216,9 @@ def test_what_is_wrong_is_told_in_words(data, tmp_path, capsys, monkeypatch):
     assert "runs of different sizes (cinn 16 of 16 pixels, noise 0.05; raw 32 of 32 pixels" in mixed
     for path in (data / "val").iterdir():
         path.unlink()
-    told = refused(capsys, BEDROOMS, "all", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
-    assert "no photographs in the val split" in told
-    assert "sort them into folders train, val, test" in told
+    captured = refused(capsys, BEDROOMS, "all", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
+    assert "no photographs in the val split" in captured
+    assert "sort them into folders train, val, test" in captured
     assert not (tmp_path / "other").exists()
 
     def many(device, threads):
@@ -226,8 +226,8 @@ def test_what_is_wrong_is_told_in_words(data, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("colorization.commands.place", many)
     picture(40, 48, 99).save(data / "val" / "99.png")
-    told = refused(capsys, BEDROOMS, "train", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
-    assert "a batch of 8 does not fit 10 rows and 16 processes" in told
+    captured = refused(capsys, BEDROOMS, "train", *tiny[:2], "--out", tmp_path / "other", *tiny[4:])
+    assert "a batch of 8 does not fit 10 rows and 16 processes" in captured
 
 
 def test_a_table_of_two_sizes_is_refused(data, tmp_path, capsys):
@@ -236,8 +236,8 @@ def test_a_table_of_two_sizes_is_refused(data, tmp_path, capsys):
         assert run(BEDROOMS, "train", *options) == 0
     (tmp_path / "quick" / "cnn").rename(tmp_path / "tiny" / "cnn")
     for command in ("table",):
-        told = refused(capsys, BEDROOMS, command, "--data", data, "--out", tmp_path / "tiny")
-        assert "cinn 16 of 16 pixels, noise 0.05; cnn 32 of 32 pixels" in told
+        captured = refused(capsys, BEDROOMS, command, "--data", data, "--out", tmp_path / "tiny")
+        assert "cinn 16 of 16 pixels, noise 0.05; cnn 32 of 32 pixels" in captured
 
 
 def test_only_the_first_process_measures_and_draws(data, tmp_path, monkeypatch, capsys):

@@ -68,7 +68,7 @@ def test_bootstrap_of_any_figure():
     assert 0 < measured.error < 1
 
 
-def test_a_figure_is_told_with_its_error():
+def test_a_figure_is_printed_with_its_error():
     assert str(Measured(3.5312, 0.0432)) == "3.53 ± 0.04"
     assert str(Measured(87.51, 3.26)) == "87.5 ± 3.3"
 

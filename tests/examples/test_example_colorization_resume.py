@@ -44,8 +44,8 @@ def result(run):
 
 
 def assert_same_result(one, other):
-    (weights, told), (expected, expected_told) = result(one), result(other)
-    assert told == expected_told
+    (weights, figures), (expected, expected_figures) = result(one), result(other)
+    assert figures == expected_figures
     assert weights.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in weights.items())
     for log in other.glob("*.json"):

@@ -229,7 +229,7 @@ def test_wrong_networks_of_conditions_are_refused() -> None:
             build(node)
 
 
-def test_calls_of_old_versions_are_told_the_line_to_write() -> None:
+def test_calls_of_old_versions_are_refused_with_the_line_to_write() -> None:
     net = conditional()
     z = net(X, c=C)
     line = r"write z, log_jac = net\(x, c=c\)"

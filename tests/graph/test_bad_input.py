@@ -498,7 +498,7 @@ TABLE = (*DECLARING, *BUILDING, *MODULES, *CALLS)
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=[bad.number for bad in TABLE])
-def test_mistakes_are_told_in_three_lines(bad: Bad) -> None:
+def test_errors_have_three_lines(bad: Bad) -> None:
     with pytest.raises(ig.InvgraphError) as caught:
         bad.mistake()
     told = str(caught.value)

@@ -139,7 +139,7 @@ def test_copies_and_pickles_are_not_compiled() -> None:
         assert torch.equal(copied.inverse(z, c)[0], graph.inverse(z, c)[0])
 
 
-def test_bad_input_is_still_told() -> None:
+def test_compiled_graphs_refuse_bad_input() -> None:
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=False)
     with pytest.raises(ig.ShapeError, match="expected"):
         graph(torch.zeros(2, 7), torch.zeros(2, 3))

@@ -35,7 +35,7 @@ DESIGN_EXAMPLE = """
 
 
 @pytest.mark.parametrize("inverse", [False, True])
-def test_a_layer_cast_by_itself_is_told_by_its_node(inverse: bool) -> None:
+def test_a_layer_cast_by_itself_is_refused_by_the_name_of_its_node(inverse: bool) -> None:
     x = ig.InputNode(4, name="x")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
     graph = ig.Graph(x, ig.chain(x, *[(ig.Coupling, args)] * 2, name="mix"))

@@ -140,7 +140,7 @@ def test_names_classes_and_conditions_count() -> None:
     assert all(0 <= node.place < 2**63 for node in nodes)
 
 
-def test_two_inputs_are_told_apart_by_the_order_in_which_a_node_reads_them() -> None:
+def test_seeds_depend_on_the_order_in_which_a_node_reads_its_inputs() -> None:
     a, b = ig.InputNode(3, name="a"), ig.InputNode(3, name="b")
     assert ig.Node((a, b), ig.Concat).place != ig.Node((b, a), ig.Concat).place
 
