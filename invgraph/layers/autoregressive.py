@@ -13,8 +13,10 @@ from invgraph.arguments import require_positive
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.nets.masked import _Masked
-from invgraph.shapes import Tensors, as_shape, numel, repeat_rows
+from invgraph.fused.dispatch import PLAIN, is_usable_for
+from invgraph.fused.sequential import SequentialKernel
+from invgraph.nets.masked import Stepwise, _Masked
+from invgraph.shapes import Tensors, as_shape, numel
 from invgraph.transforms.transform import Transform, require_pointwise
 
 
@@ -24,7 +26,8 @@ class Autoregressive(Invertible):
     .. math:: y_i = T(x_i;\ \theta_i(x_1, \dots, x_{i-1}, c))
 
     A masked network (MADE) computes the parameters of all elements in one pass, so evaluating densities is fast. The
-    inverse is exact and sequential: it takes one pass per element. The elements are ordered as in memory, channels
+    inverse is exact and sequential, but a hidden unit is evaluated only once, when the last element that it sees is
+    known, so it does the arithmetic of one pass, in many small steps. The elements are ordered as in memory, channels
     first; put a :class:`~invgraph.Permute` between two layers so that every element can depend on every other one.
 
     Shape:
@@ -57,7 +60,8 @@ class Autoregressive(Invertible):
     Note:
         An adapter in the place of one of the network's layers (LoRA, quantised weights) is called with unit vectors,
         and the linear map that it stands for is masked. Hooks on the adapter see those vectors. A call raises
-        GraphError if the adapter is not linear.
+        GraphError if the adapter is not linear. With an adapter or a hook on a layer, the inverse calls all layers
+        once per element.
 
     References:
         M. Germain et al., "MADE: Masked Autoencoder for Distribution Estimation", 2015,
@@ -124,17 +128,39 @@ class Autoregressive(Invertible):
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = ys[0].flatten(1)
-        rows = tuple(repeat_rows(part, y.shape[0]) for part in self._precomputed(given))
+        given = self._precomputed(given)
         x, log_det = y[:, :0], y.new_zeros(y.shape[0])
         for block in self.blocks:
             exact = self.tolerance is None or torch.is_grad_enabled()
-            found = None if exact else self._all_at_once(x, y[:, block], rows)
-            x, more = found or self._one_by_one(x, y[:, block], rows)
+            found = None if exact else self._all_at_once(x, y[:, block], given)
+            x, more = found or self._one_by_one(x, y[:, block], given)
             log_det = log_det + more
         return (x.view_as(ys[0]),), log_det
 
     def _one_by_one(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor]:
-        """Invert each element given those already known; zeros stand in for the others, which the masks hide."""
+        """Invert each element given those already known."""
+        tensors = self.subnet.tensors(given)
+        if tensors is None:
+            return self._by_whole_passes(before, y, given)
+        if is_usable_for(y) and y.shape[1] == self.size and all(type(tensor) in PLAIN for tensor in tensors):
+            net = self.subnet
+            kernel = SequentialKernel(self.transform.inverse, self._solve, net.edges, net.params_per_element)
+            return kernel.run(y, tensors)
+        return self._solve(y, *tensors, before=before)
+
+    def _solve(self, y: Tensor, *tensors: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Invert each element given those before it, at the cost of one pass of the network."""
+        x = y[:, :0] if before is None else before
+        network = Stepwise(self.subnet.edges, self.subnet.params_per_element, tensors)
+        log_det = y.new_zeros(y.shape[0])
+        for value in y.split(1, dim=1):
+            new, more = self.transform.inverse(value, network.params(x).to(y.dtype))
+            x = torch.cat((x, new), dim=1)
+            log_det = log_det + more
+        return x, log_det
+
+    def _by_whole_passes(self, before: Tensor, y: Tensor, given: Tensors) -> tuple[Tensor, Tensor]:
+        """Invert each element, calling all layers for each; zeros stand in for what is unknown and hidden by masks."""
         known = [before]
         log_det = y.new_zeros(y.shape[0])
         for place in range(before.shape[1], before.shape[1] + y.shape[1]):

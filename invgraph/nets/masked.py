@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
 from invgraph.shapes import Tensors
@@ -42,14 +45,18 @@ class _Masked(Subnet):
     However few units there are, the last one sees every input that any output may see.
     """
 
+    broadcasts = True
+
     def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], params_per_element: int) -> None:
         super().__init__()
         self.size, self.params_per_element = size, params_per_element
         lowest = 0 if cond_size else 1
         degrees = [torch.arange(1, size + 1)]
-        degrees += [_degrees(lowest, size, width) for width in hidden]
+        degrees += [torch.tensor(_degrees(lowest, size, width)) for width in hidden]
         degrees += [torch.arange(size).repeat(params_per_element)]
         masks = [after[:, None] >= before for before, after in pairwise(degrees)]
+        spread = [range(1, size + 1), *(_degrees(lowest, size, width) for width in hidden)]
+        self.edges = tuple(tuple(bisect_left(units, p) for p in range(size + 1)) for units in spread)
         self.layers = nn.ModuleList(Linear(mask) for mask in masks)
         self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
         for index, mask in enumerate(masks):  # needed where an adapter wraps a layer, see _call
@@ -75,9 +82,16 @@ class _Masked(Subnet):
         part: Tensor = outputs.unflatten(1, (self.params_per_element, -1))[:, :, places].flatten(1)
         return part
 
+    def tensors(self, given: Tensors) -> Tensors | None:
+        """Return the masked weights, the biases, and what is given; None if something else stands for a layer."""
+        layers = [layer for layer in self.layers if type(layer) is Linear and is_untouched(layer, _masked_forward)]
+        if len(layers) < len(self.layers):
+            return None
+        return *[layer.weight * layer.mask for layer in layers], *[layer.bias for layer in layers], *given
+
     def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
         h = self._call(0, x)
-        h = h + given[0] if given else h
+        h = add_rows(h, given[0]) if given else h
         for index in range(1, len(self.layers) - 1):
             h = self._call(index, torch.relu(h))
         return torch.relu(h)
@@ -99,6 +113,40 @@ class _Masked(Subnet):
 _masked_forward = Linear.forward
 
 
+class Stepwise:
+    """Outputs of a masked network place by place; a unit is evaluated once, when the last input that it sees is known.
+
+    Arguments:
+        edges: For each layer of units, inputs first: the number of units of a degree below p, for p from 0 to D.
+        params_per_element: Number of outputs per element.
+        tensors: Masked weights, biases, and the conditions' contribution to the first layer, if there is one.
+    """
+
+    def __init__(self, edges: Sequence[Sequence[int]], params_per_element: int, tensors: Tensors) -> None:
+        layers = len(edges)
+        self.edges, self.weights, self.biases = edges, list(tensors[:layers]), list(tensors[layers : 2 * layers])
+        self.given = tensors[2 * layers :]
+        by_place = [last.unflatten(0, (params_per_element, -1)) for last in (self.weights.pop(), self.biases.pop())]
+        self.last_weight, self.last_bias = by_place
+        self.units: list[Tensor] = []
+
+    def params(self, x: Tensor) -> Tensor:
+        """Return the parameters ``(B, params_per_element, 1)`` of a place, from the elements before it."""
+        place = x.shape[1]
+        self.units = self.units or [x[:, :0]] * len(self.weights)
+        before = x
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            own = slice(self.units[layer].shape[1], self.edges[layer + 1][place + 1])
+            if own.stop > own.start:
+                new = linear(before, weight[own, : before.shape[1]], bias[own])
+                for part in self.given if layer == 0 else ():
+                    new = add_rows(new, part[:, own])
+                self.units[layer] = torch.cat((self.units[layer], torch.relu(new)), dim=1)
+            before = self.units[layer]
+        params = linear(before, self.last_weight[:, place, : before.shape[1]], self.last_bias[:, place])
+        return params.unsqueeze(2)
+
+
 @torch.no_grad()
 def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor) -> None:
     """Refuse a layer that is not the linear map with this weight and bias: there is no weight to be masked."""
@@ -111,9 +159,8 @@ def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor
         raise GraphError("Autoregressive", f"a {type(layer).__name__} in place of a linear layer", advice)
 
 
-def _degrees(lowest: int, size: int, width: int) -> Tensor:
-    """Return the degrees of a layer's units, from ``lowest`` to ``size - 1`` inclusive."""
-    units = torch.arange(width)
+def _degrees(lowest: int, size: int, width: int) -> list[int]:
+    """Return the degrees of a layer's units in ascending order, from ``lowest`` to ``size - 1`` inclusive."""
     if width >= size - lowest:
-        return lowest + units * (size - lowest) // width
-    return lowest + units * (size - 1 - lowest) // (width - 1)
+        return [lowest + unit * (size - lowest) // width for unit in range(width)]
+    return [lowest + unit * (size - 1 - lowest) // (width - 1) for unit in range(width)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .mutant import (
     ADAPTERS,
+    AUTOREGRESSIVE,
     BOUND,
     CONTRACT,
     FUSED_AFFINE,
@@ -16,6 +17,16 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("an element does not see the units of the block before its own", "fused/sequential.py",
+           "seen = slice(0, self.edges[-1][start])\n            params[start:stop]",
+           "seen = slice(0, self.edges[-1][max(0, start - 1)])\n            params[start:stop]", (AUTOREGRESSIVE,)),
+    Mutant("the gradient of a sequential inverse goes through units that are off", "fused/sequential.py",
+           "grad.copy_(_relu_backward(grad, units[layer][own], 0))", "grad.mul_(1)", (AUTOREGRESSIVE,)),
+    Mutant("the gradient of a sequential inverse forgets the log-det", "fused/sequential.py",
+           "y_grad.addcmul_(y_slopes, grads[0])", "y_grad.zero_().addcmul_(y_slopes, grads[0])", (AUTOREGRESSIVE,)),
+    Mutant("the samples of a condition do not share its gradient", "fused/sequential.py",
+           "self._by_sample(grads[1], part).sum(1).t()", "self._by_sample(grads[1], part)[:, 0].t()",
+           (AUTOREGRESSIVE,)),
     Mutant("the log-det of the inverse has the forward's sign", "fused/affine.py",
            "div_(scales[0]), log_det.neg_()", "div_(scales[0]), log_det", (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("the shift is added before the scale", "fused/affine.py",
