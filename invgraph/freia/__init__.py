@@ -9,6 +9,17 @@ from invgraph.freia import framework as framework
 from invgraph.freia import modules as modules
 from invgraph.freia import utils as utils
 from invgraph.freia.contract import wrap as wrap
+from invgraph.freia.framework.loading import candidate_orders as candidate_orders
+from invgraph.freia.framework.loading import load_in_order as load_in_order
 from invgraph.freia.install import install as install
 
-__all__ = ["distributions", "framework", "install", "modules", "utils", "wrap"]
+__all__ = [
+    "candidate_orders",
+    "distributions",
+    "framework",
+    "install",
+    "load_in_order",
+    "modules",
+    "utils",
+    "wrap",
+]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError, ShapeError
+from invgraph.freia.framework.loading import VERSION, renumber
 from invgraph.freia.framework.node import ConditionNode as ConditionNode
 from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
@@ -48,6 +49,8 @@ class GraphINN(InvertibleModule):
         (torch.Size([2, 4]), torch.Size([2]))
     """
 
+    _version = VERSION
+
     def __init__(self, node_list: Sequence[Node], force_tuple_output: bool = False, verbose: bool = False) -> None:
         in_nodes = [node for node in node_list if isinstance(node, InputNode)]
         out_nodes = [node for node in node_list if isinstance(node, OutputNode)]
@@ -71,6 +74,14 @@ class GraphINN(InvertibleModule):
     def graph(self) -> Graph:
         """The native graph over the same modules."""
         return self._runner.graph
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Match the modules of a checkpoint by structure, unless it was saved here, in the order of declaration."""
+        if local_metadata.get("version") != VERSION:
+            renumber(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
     def output_dims(self, input_dims: Any) -> list[Shape]:
         return self.global_out_shapes
