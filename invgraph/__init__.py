@@ -17,6 +17,8 @@ from invgraph.core.subnet import SubnetFactory as SubnetFactory
 from invgraph.core.wrappers import Inverse as Inverse
 from invgraph.diagnose import Diagnosis as Diagnosis
 from invgraph.diagnose import diagnose as diagnose
+from invgraph.distributions.flow_distribution import FlowDistribution as FlowDistribution
+from invgraph.distributions.graph_transform import GraphTransform as GraphTransform
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
 from invgraph.errors import ContractError as ContractError

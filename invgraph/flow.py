@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_amount, require_count
 from invgraph.bases import Base, as_bases, base_log_prob, base_shape, base_tensor, describe_base, draw_scaled
+from invgraph.distributions.flow_distribution import FlowDistribution
 from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
@@ -54,6 +55,11 @@ class Flow(nn.Module):
         self.base = as_bases(base, graph.out_shapes)
         self._base_tensors = tuple(map(base_tensor, self.base or ()))
         self.dims = numel(graph.in_shapes)
+
+    @property
+    def has_rsample(self) -> bool:
+        """True if samples have gradients: unless a base has no ``rsample``."""
+        return all(base.has_rsample for base in self.base or ())
 
     def forward(self, x: Structured, c: Structured = ()) -> Tensor:
         """Return :meth:`log_prob`, so that DDP, compile and export work on the density."""
@@ -154,6 +160,31 @@ class Flow(nn.Module):
             return self.graph.inverse(target.pack(z))[0]
         bound = self.graph.bind(c, gradients=True)
         return bound.inverse(target.pack(tuple(value.unflatten(0, (n, rows)) for value in z)))[0]
+
+    def given(self, c: Structured = ()) -> FlowDistribution:
+        """Return the density under given conditions as a ``torch.distributions.Distribution``.
+
+        Arguments:
+            c: Conditions with any number of leading axes, which become the batch shape; there may be none. Default: no
+                conditions.
+
+        Returns:
+            A distribution with ``sample``, ``rsample``, ``log_prob``, ``expand``, ``rsample_and_log_prob``, and
+            ``to_pyro`` for Pyro's methods.
+
+        Raises:
+            GraphError: If the graph has several inputs: a distribution has one value.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+            >>> flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c))
+            >>> posterior = flow.given(torch.zeros(5, 3))
+            >>> posterior.batch_shape, posterior.event_shape, posterior.sample((7,)).shape
+            (torch.Size([5]), torch.Size([2]), torch.Size([7, 5, 2]))
+        """
+        return FlowDistribution(self, c)
 
     def denoise(self, x: Structured, c: Structured = (), sigma: float | None = None) -> Any:
         r"""Return the expected clean data, given data with Gaussian noise, by Tweedie's formula.

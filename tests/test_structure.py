@@ -35,6 +35,7 @@ FLOORS = {
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",
     "graph": "node, wiring, schedule, run (the one interpreter), finite, bound, compiled, summary, graph",
+    "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, conditioned",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "the contract: invertible, wrappers, ports, given, subnet, trial, stochastic, modes, vjp",
     "transforms": "one elementwise transform per file",

@@ -11,6 +11,7 @@ from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports
+from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import BoundGraph, bind
 from invgraph.graph.compiled import compiled
@@ -167,6 +168,10 @@ class Graph(Invertible):
             check_finite=self.check_finite,
             label=self.label,
         )
+
+    def transform(self, c: Structured = (), cache_size: int = 0) -> GraphTransform:
+        """Return the graph under conditions as a transform of ``torch.distributions``: see :class:`GraphTransform`."""
+        return GraphTransform(self, c, cache_size)
 
     def compile(self, *, fullgraph: bool = True, dynamic: bool | None = None, **options: Any) -> Self:  # type: ignore[override]
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.

@@ -1,0 +1,171 @@
+"""A graph under conditions of any batch shape, run on values of ``sample_shape + batch_shape + event_shape``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.core.ports import Ports
+from invgraph.errors import InputTypeError, ShapeError
+from invgraph.shapes import Shape, Structured, Tensors
+from invgraph.torch_internals import version
+
+Result = tuple[Tensors, Tensor]
+
+
+class Bound(Protocol):
+    """A graph under fixed conditions: values with a leading axis of samples, in both directions."""
+
+    def __call__(self, inputs: Structured) -> tuple[Any, Tensor]: ...
+
+    def inverse(self, outputs: Structured) -> tuple[Any, Tensor]: ...
+
+
+class Bijection(Protocol):
+    """The parts of a graph that are used here; the graph itself stands on a higher floor."""
+
+    def __call__(self, inputs: Structured, conditions: Structured = ...) -> tuple[Any, Tensor]: ...
+
+    def inverse(self, outputs: Structured, conditions: Structured = ...) -> tuple[Any, Tensor]: ...
+
+    def bind(self, conditions: Structured, *, gradients: bool = ...) -> Bound: ...
+
+    def _inputs(self) -> Ports: ...
+
+    def _outputs(self) -> Ports: ...
+
+    def _conditions(self) -> Ports: ...
+
+
+class Conditioned:
+    """A graph under conditions with any number of leading axes, of which there may be none.
+
+    What depends on the conditions alone is computed once as long as no gradients are recorded and nothing that it
+    depends on changes. Where gradients are recorded it is computed at each call, so that each result can be
+    differentiated on its own.
+
+    Arguments:
+        where: Name of the caller in errors.
+        graph: The graph.
+        c: Conditions ``batch_shape + shape`` for each condition of the graph, whose batch shapes are broadcast.
+
+    Attributes:
+        batch_shape: Leading axes of the conditions, broadcast against each other.
+    """
+
+    def __init__(self, where: str, graph: Bijection, c: Structured) -> None:
+        self.where, self.graph = where, graph
+        ports = graph._conditions()
+        ports.require_given(where, c, f"{where}({{c}})")
+        values: tuple[object, ...] = (c,) if ports.bare else tuple(c) if isinstance(c, (tuple, list)) else (c,)
+        if len(values) == len(ports.shapes) and all(isinstance(value, Tensor) for value in values):
+            self.batch_shape, rows = _as_rows(ports, where, values)  # type: ignore[arg-type]
+            self.rows = ports.unpack(where, rows[0] if ports.bare else rows)
+        else:
+            self.batch_shape, self.rows = torch.Size(), ports.unpack(where, c)
+        self._kept: tuple[tuple[object, ...], Bound] | None = None
+
+    def expand(self, batch_shape: torch.Size) -> Conditioned:
+        """Return the same graph with conditions that are repeated to fill a batch shape."""
+        ports = self.graph._conditions()
+        wide = tuple(
+            row.reshape(*self.batch_shape, *shape).expand(*batch_shape, *shape)
+            for row, shape in zip(self.rows, ports.shapes, strict=True)
+        )
+        return Conditioned(self.where, self.graph, ports.pack(wide))
+
+    def forward(self, values: Tensors) -> Result:
+        """Return outputs and log-determinants for inputs of ``samples + batch_shape + event_shape``."""
+        return self._run(values, self.graph._inputs(), self.graph._outputs(), inverse=False)
+
+    def inverse(self, values: Tensors) -> Result:
+        """Return inputs and log-determinants of the inverse for outputs of ``samples + batch_shape + event_shape``."""
+        return self._run(values, self.graph._outputs(), self.graph._inputs(), inverse=True)
+
+    def _run(self, values: Tensors, source: Ports, target: Ports, inverse: bool) -> Result:
+        ahead = values[0].shape[: values[0].ndim - len(source.shapes[0])]
+        own = ahead[len(ahead) - len(self.batch_shape) :]
+        if own != self.batch_shape:  # an axis of size 1 among the conditions, and several values along it
+            return self.expand(own)._run(values, source, target, inverse)
+        rows = self.rows[0].shape[0] if self.rows else 1
+        samples = math.prod(ahead[: len(ahead) - len(self.batch_shape)])
+        axes = (samples, rows) if self.rows else (math.prod(ahead),)
+        flat = source.pack(tuple(v.reshape(*axes, *s) for v, s in zip(values, source.shapes, strict=True)))
+        if self.rows:
+            bound = self._bound()
+            result, log_det = bound.inverse(flat) if inverse else bound(flat)
+        else:
+            result, log_det = self.graph.inverse(flat) if inverse else self.graph(flat)
+        outputs: Tensors = (result,) if target.bare else result
+        return tuple(
+            y.reshape(*ahead, *shape) for y, shape in zip(outputs, target.shapes, strict=True)
+        ), log_det.reshape(ahead)
+
+    def _bound(self) -> Bound:
+        ports = self.graph._conditions()
+        if torch.is_grad_enabled():
+            return self.graph.bind(ports.pack(self.rows), gradients=True)
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return self.graph.bind(ports.pack(self.rows))
+        state = self.state()
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, self.graph.bind(ports.pack(self.rows))
+        return self._kept[1]
+
+    def state(self) -> tuple[object, ...]:
+        """Return what results depend on, to be compared later: parameters, buffers, conditions, and modes."""
+        module = self.graph
+        assert isinstance(module, nn.Module)
+        tensors = (*module.parameters(), *module.buffers(), *self.rows)
+        modes = tuple([part.training for part in module.modules()])
+        mixed = torch.is_autocast_enabled(self.rows[0].device.type if self.rows else "cpu")
+        return (torch.is_grad_enabled(), mixed, modes, *[(id(t), t.data_ptr(), _version(t)) for t in tensors])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}
+
+
+def _version(tensor: Tensor) -> int:
+    """Return how often a tensor has been changed in place; tensors of inference mode do not count that."""
+    return -1 if tensor.is_inference() else version(tensor)
+
+
+def _as_rows(ports: Ports, where: str, values: Tensors) -> tuple[torch.Size, Tensors]:
+    """Return the common batch shape of conditions, and the conditions with that batch in one axis."""
+    ahead = [value.shape[: max(value.ndim - len(s), 0)] for value, s in zip(values, ports.shapes, strict=True)]
+    try:
+        batch_shape = torch.broadcast_shapes(*ahead)
+    except RuntimeError as error:
+        given = f"conditions of batch shapes {', '.join(str(tuple(shape)) for shape in ahead)}"
+        raise ShapeError(where, given, "the batch shapes of conditions are broadcast: they do not fit") from error
+    rows = []
+    for value, shape, own in zip(values, ports.shapes, ahead, strict=True):
+        if value.shape[len(own) :] != shape:
+            ports.unpack(where, values[0] if ports.bare else values)  # raises
+        rows.append(value.expand(*batch_shape, *shape).reshape(math.prod(batch_shape), *shape))
+    return batch_shape, tuple(rows)
+
+
+def broadcast_value(where: str, value: object, event_shape: Shape, batch_shape: torch.Size) -> Tensor:
+    """Return a value broadcast to ``sample_shape + batch_shape + event_shape``.
+
+    Raises:
+        InputTypeError: If it is no tensor of floating-point numbers.
+        ShapeError: If its shape does not fit.
+    """
+    expected = f"expected sample_shape + {(*batch_shape, *event_shape)}: batch_shape {tuple(batch_shape)}"
+    expected += f" and event_shape {tuple(event_shape)}"
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        given = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputTypeError(where, given, "expected a tensor of floating-point numbers")
+    ahead = value.shape[: max(value.ndim - len(event_shape), 0)]
+    try:
+        full = torch.broadcast_shapes(ahead, batch_shape)
+    except RuntimeError:
+        full = None
+    if full is None or value.shape[len(ahead) :] != event_shape:
+        raise ShapeError(where, f"a value of shape {tuple(value.shape)}", expected)
+    return value.expand(*full, *event_shape)
