@@ -3,7 +3,7 @@
     python examples/imagenet_cinn.py                          # all of the following, on the included photographs:
     python examples/pretrain_condition_net.py --data DIR      # pretrain the conditioning network
     python examples/imagenet_cinn.py train --data DIR --condition-net runs/condition_net/condition_net.safetensors
-    python examples/imagenet_cinn.py colorize runs/imagenet/cinn/model.safetensors photo.jpg -n 8
+    python examples/imagenet_cinn.py colorize photo.jpg -n 8
     python examples/imagenet_cinn.py table
     python examples/imagenet_cinn.py pictures
 

@@ -3,8 +3,8 @@
     python examples/mnist_cinn.py                                  # train the quick preset, then all below
     python examples/mnist_cinn.py --preset paper --device cuda     # the model as in the paper
     python examples/mnist_cinn.py --resume                         # go on with a run that was stopped
+    python examples/mnist_cinn.py draw                             # of your run, or the trained model that comes along
     python examples/mnist_cinn.py evaluate --checkpoint runs/mnist/model.safetensors
-    python examples/mnist_cinn.py draw --checkpoint runs/mnist/model.safetensors
     torchrun --nproc-per-node 4 examples/mnist_cinn.py             # in several processes
 
 L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019, section 4.1,
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import weights
 from digits import data, judge, measure
 from digits.idx import IDXError
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class Preset:
     noise: float
     recipe: Recipe
 
+
+RUN = Path("runs/mnist")
 
 PRESETS = {
     # a minute on two CPU cores, three on slow ones
@@ -156,25 +159,33 @@ def open_checkpoint(path: Path, device: str | None) -> tuple[ig.Flow, dict[str, 
     if metadata.get("example") != "mnist_cinn":
         raise SystemExit(f"{path}\n  is a checkpoint, but not of this example: take one that mnist_cinn.py wrote")
     flow = build(**metadata["model"])
-    state = ig.load(path, flow).training
+    state = weights.load_weights(path, flow).training or metadata  # a published model has its history in the metadata
     with place(device) as where:
-        return flow.to(where.device).eval(), metadata, History(**state["history"]) if state else History()
+        return flow.to(where.device).eval(), metadata, History(**state.get("history", {}))
+
+
+def chosen_files(args: argparse.Namespace) -> tuple[Path, Path]:
+    """The checkpoint, and the folder of what is written."""
+    checkpoint = args.checkpoint or weights.trained_or_own(RUN / "model.safetensors", "mnist_cinn")
+    return checkpoint, args.out or (RUN if checkpoint.parent == weights.FOLDER else checkpoint.parent)
 
 
 def evaluate_command(args: argparse.Namespace) -> None:
-    flow, metadata, history = open_checkpoint(args.checkpoint, args.device)
+    checkpoint, out = chosen_files(args)
+    flow, metadata, history = open_checkpoint(checkpoint, args.device)
     figures = measure.evaluate(flow, metadata["noise"], seed=args.seed)
     print(measure.as_text(figures))
     trained = {"steps": history.step[-1] if history.step else 0, "seconds": round(history.seconds, 1)}
-    out = args.out or args.checkpoint.parent
     write_json(out / "metrics.json", {**figures, "settings": metadata, "training": trained})
     print(f"written to {out / 'metrics.json'}")
 
 
 def draw_command(args: argparse.Namespace) -> None:
-    flow, metadata, history = open_checkpoint(args.checkpoint, args.device)
-    out = args.out or args.checkpoint.parent
-    measured = out / "metrics.json"
+    # Seconds of work: on a busy machine, waiting for a second thread can take minutes.
+    torch.set_num_threads(1)
+    checkpoint, out = chosen_files(args)
+    flow, metadata, history = open_checkpoint(checkpoint, args.device)
+    measured = checkpoint.parent / ("mnist_cinn.json" if checkpoint.parent == weights.FOLDER else "metrics.json")
     figures = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else None
     for path in draw_pictures(flow, metadata["noise"], history, figures, out):
         print(path)
@@ -200,7 +211,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     trains = commands.add_parser("train", parents=[common], help="the default")
     trains.add_argument("--preset", choices=list(PRESETS), default="quick")
     trains.add_argument("--steps", type=int, help="instead of the preset's")
-    trains.add_argument("--out", type=Path, default=Path("runs/mnist"), help="folder of everything written")
+    trains.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
     trains.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     trains.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
     trains.add_argument("--autocast", action="store_true", help="subnets in bfloat16")
@@ -210,8 +221,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         ("draw", draw_command, "draw the pictures again"),
     ):
         other = commands.add_parser(name, parents=[common], help=summary)
-        other.add_argument("--checkpoint", type=Path, default=Path("runs/mnist/model.safetensors"))
-        other.add_argument("--out", type=Path, help="folder of what is written; default: the checkpoint's")
+        other.add_argument("--checkpoint", type=Path, help="default: that of your run, or else the trained model")
+        other.add_argument(
+            "--out", type=Path, help="folder of what is written; default: the checkpoint's, or runs/mnist"
+        )
         other.set_defaults(run=run)
     judges = commands.add_parser("judge", parents=[common], help="train the judge of generated digits again")
     judges.set_defaults(run=judge_command)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from weights import load_weights
 
 import invgraph as ig
 from colorization.photos import Statistics
@@ -139,5 +140,5 @@ def load_colorizer(path: Path | str, build: Callable[[Config], Colorizer], examp
     if example is not None and other != example:
         raise ValueError(f"{path} is a colorizer of the {other} example, not of {example}: take {other}_cinn.py")
     colorizer = build(config)
-    ig.load(path, colorizer)
+    load_weights(path, colorizer)
     return colorizer.eval()

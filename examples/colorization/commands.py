@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from trainer import DivergedError, Place, Recipe, place
+from weights import trained_or_own
 
 import invgraph as ig
 from colorization.colorizer import Colorizer, Config, load_colorizer
@@ -117,8 +118,8 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     added = commands.add_parser("pictures", parents=[common, runs, measuring], help="galleries of the cINN")
     added.set_defaults(command=run_pictures)
     added = commands.add_parser("colorize", parents=[common], help="colorize images")
-    added.add_argument("checkpoint", type=Path)
-    added.add_argument("images", type=Path, nargs="+")
+    added.add_argument("images", type=Path, nargs="+", help="after a checkpoint, FILE.safetensors; default: that of "
+                       "your run, or else the trained model that comes along")  # fmt: skip
     added.add_argument("-n", type=int, default=4, help="colorizations of each image")
     added.add_argument("--temperature", type=float, default=1.0)
     added.add_argument("--upsampling", choices=("joint", "bicubic"), default="joint")
@@ -299,9 +300,15 @@ def run_colorize(example: Example, options: argparse.Namespace, where: Place) ->
     if where.rank > 0:
         return 0
     failed = 0
-    colorizer = _load(example, options.checkpoint, where)
+    # Seconds of work: on a busy machine, waiting for a second thread can take minutes.
+    torch.set_num_threads(options.threads or 1)
+    checkpoint, images = _checkpoint_and_images(example, options.images)
+    if not images:
+        print(f"no images to colorize with {checkpoint}: name them after it", file=sys.stderr)
+        return 2
+    colorizer = _load(example, checkpoint, where)
     side = Preset(**colorizer.config["preset"]).seen
-    for path, name in zip(options.images, distinct_names(options.images), strict=True):
+    for path, name in zip(images, distinct_names(images), strict=True):
         try:
             pixels = read_image(path, grey=True)
         except UnusableError as error:
@@ -315,6 +322,14 @@ def run_colorize(example: Example, options: argparse.Namespace, where: Place) ->
         for written in write_colorizations(images, name, options.out):
             print(written)
     return failed
+
+
+def _checkpoint_and_images(example: Example, given: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """Return the checkpoint, which may be the first of the given paths, and the images."""
+    if given[0].suffix == ".safetensors":
+        return given[0], given[1:]
+    own = Path("runs") / example.name / "cinn" / "model.safetensors"
+    return trained_or_own(own, f"{example.name}_cinn"), given
 
 
 def _load(example: Example, path: Path, where: Place) -> Colorizer:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+import invgraph as ig
 from colorization.lab import rgb_to_lab
 
 # Groups of convolutions: channels in units of the first, stride of the last convolution, dilation.
@@ -84,10 +86,18 @@ def load_condition_net(net: ConditionNet, path: Path | str) -> None:
     code from the file.
 
     Raises:
+        CheckpointError: If the file is ours and damaged.
         ValueError: If the file has another content, or a network of another width.
     """
     path = Path(path)
-    read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            own_file = "invgraph" in (file.metadata() or {})
+        if own_file:
+            ig.load(path)  # verifies the digest
+        read = load_file(path)
+    else:
+        read = torch.load(path, map_location="cpu", weights_only=True)
     if not (isinstance(read, Mapping) and all(isinstance(value, Tensor) for value in read.values())):
         raise ValueError(f"{path} holds no state dict")
     state = {_own_key(key): value for key, value in read.items()}
@@ -101,11 +111,11 @@ def load_condition_net(net: ConditionNet, path: Path | str) -> None:
 
 
 def _own_key(key: str) -> str:
-    """Map ``model3.0.weight``, as published, or ``net.groups.2.0.weight`` to ``groups.2.0.weight``."""
+    """Map ``model3.0.weight``, as published, or ``model.`` or ``net.groups.2.0.weight`` to ``groups.2.0.weight``."""
     group, _, rest = key.partition(".")
     if group.startswith("model") and group[5:].isdigit():
         return f"groups.{int(group[5:]) - 1}.{rest}"
-    return key.removeprefix("net.")
+    return key.removeprefix("model.").removeprefix("net.")
 
 
 class ColourClassifier(nn.Module):

@@ -1,0 +1,109 @@
+"""Write the trained models of ``examples/trained`` from finished runs, in half precision, with their figures as JSON.
+
+    python examples/mnist_cinn.py
+    python examples/bedrooms_cinn.py train --steps 3000
+    python examples/pretrain_condition_net.py --steps 1000
+    python examples/publish.py                         # what there is of these three in the folder runs
+
+The figures are those of the published file, not of the run. The description beside each file is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import bedrooms_cinn
+import mnist_cinn
+import torch
+from colorization.colorizer import load_colorizer
+from colorization.condition_net import ColourClassifier, ConditionNet, load_condition_net
+from colorization.features import find_viewer
+from colorization.metrics import mean_of, rmse_best
+from colorization.photos import Crops, open_folder
+from colorization.table import HeldOut, evaluate, round_trip
+from digits import measure
+from weights import FOLDER, load_weights, save_half
+
+import invgraph as ig
+
+TEMPERATURE = 0.7
+LIGHTNESS = 128  # side of the lightness in the preset of the conditioning network
+
+
+def publish_digits(run: Path, out: Path) -> dict[str, Any]:
+    """Publish the model of MNIST."""
+    flow, metadata, history = mnist_cinn.open_checkpoint(run / "model.safetensors", "cpu")
+    save_half(out, flow, {**metadata, "history": asdict(history)})
+    flow, _, _ = mnist_cinn.open_checkpoint(out, "cpu")
+    trained = {"steps": history.reached, "seconds": round(history.seconds, 1)}
+    return {**measure.evaluate(flow, metadata["noise"]), "settings": metadata, "training": trained}
+
+
+def publish_colorizer(run: Path, out: Path) -> dict[str, Any]:
+    """Publish the colorizer, measured on the test split of the included photographs."""
+    colorizer = load_colorizer(run / "cinn" / "model.safetensors", bedrooms_cinn.build, "bedrooms")
+    save_half(out, colorizer, colorizer.config)
+    colorizer = load_colorizer(out, bedrooms_cinn.build, "bedrooms")
+    held_out = HeldOut(open_folder(), "test", colorizer.colours, find_viewer(None, None))
+    rows = {kind: evaluate(kind, colorizer, held_out) for kind in ("truth", "grey", "cinn")}
+    rows[f"cinn {TEMPERATURE}"] = evaluate("cinn", colorizer, held_out, temperature=TEMPERATURE)
+    figures = {kind: {key: figure._asdict() for key, figure in row.items()} for kind, row in rows.items()}
+    state = ig.load(run / "cinn" / "training.safetensors").training
+    return {
+        "rows": figures, "photographs": len(held_out.lab), "settings": colorizer.config,
+        "round_trip": round_trip(colorizer.model, *colorizer.prepare(held_out.lab)),
+        "training": {"steps": state["history"]["reached"], "seconds": round(state["history"]["seconds"], 1)},
+    }  # fmt: skip
+
+
+def publish_condition_net(run: Path, out: Path) -> dict[str, Any]:
+    """Publish the conditioning network, measured on the validation split of the included photographs."""
+    metadata = ig.load(run / "model.safetensors").metadata
+    classifier = ColourClassifier(ConditionNet(metadata["width"]))
+    load_weights(run / "model.safetensors", classifier)
+    save_half(out, classifier.net, metadata)
+    load_condition_net(classifier.net, out)
+    lab = Crops(open_folder(), "val", LIGHTNESS).spread(2000)
+    guess = classifier.eval().colours(lab[:, :1])
+    truth = torch.nn.functional.adaptive_avg_pool2d(lab[:, 1:], guess.shape[-1])
+    errors = {
+        name: mean_of(rmse_best(colours[None], truth))._asdict()
+        for name, colours in (("annealed mean", guess), ("grey", torch.zeros_like(guess)))
+    }
+    state = ig.load(run / "training.safetensors").training
+    return {
+        "rmse_ab": errors, "photographs": len(lab), "settings": metadata,
+        "training": {"steps": state["history"]["reached"], "seconds": round(state["history"]["seconds"], 1)},
+    }  # fmt: skip
+
+
+MODELS = {
+    "mnist_cinn": (publish_digits, "mnist"),
+    "bedrooms_cinn": (publish_colorizer, "bedrooms"),
+    "condition_net": (publish_condition_net, "condition_net"),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*MODELS, []], help="default: all that have a run")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the published files")
+    args = parser.parse_args(arguments)
+    for name in args.names or [name for name, (_, run) in MODELS.items() if (args.runs / run).exists()]:
+        publish, run = MODELS[name]
+        path = args.out / f"{name}.safetensors"
+        figures = publish(args.runs / run, path)
+        figures["versions"] = {"invgraph": ig.__version__, "torch": torch.__version__}
+        path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        content = path.read_bytes()
+        print(f"{path}: {len(content):,} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The trained models that come with the repository: half precision, digests, descriptions, commands that use them."""
+
+import copy
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import mnist_cinn
+import pytest
+import torch
+import weights
+from digits import judge, measure
+from test_example_mnist import tiny_flow, valid_png
+
+import invgraph as ig
+
+TRAINED = sorted(weights.FOLDER.glob("*.safetensors"))
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def test_half_precision_rounds_parameters_and_nothing_else(tmp_path):
+    flow = tiny_flow().float()
+    before = copy.deepcopy(flow.state_dict())
+    weights.save_half(tmp_path / "folder" / "half.safetensors", flow, {"some": "thing"})
+    other = tiny_flow(seed=1)
+    assert weights.load_weights(tmp_path / "folder" / "half.safetensors", other).metadata["some"] == "thing"
+    parameters = dict(other.named_parameters())
+    for name, value in other.state_dict().items():
+        assert torch.equal(flow.state_dict()[name], before[name])
+        assert value.dtype == before[name].dtype
+        assert torch.equal(value, before[name].half().float() if name in parameters else before[name])
+    ig.save(tmp_path / "whole.safetensors", flow)
+    weights.load_weights(tmp_path / "whole.safetensors", other)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_a_file_that_does_not_fit_leaves_a_model_in_float32(tmp_path):
+    weights.save_half(tmp_path / "half", tiny_flow(), {})
+    other = mnist_cinn.build(1, 4, 1.0)
+    with pytest.raises(ig.CheckpointError, match="another graph"):
+        weights.load_weights(tmp_path / "half", other)
+    assert all(parameter.dtype == torch.float32 for parameter in other.parameters())
+
+
+def test_they_are_small():
+    assert sum(path.stat().st_size for path in weights.FOLDER.iterdir()) < 40e6
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
+def test_each_is_described_with_its_own_digest(path):
+    card = path.with_suffix(".rst").read_text(encoding="utf-8")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    for heading in (":Command:", ":Training:", ":Data:", ":License of the data:", "Figures", "Limits:"):
+        assert heading in card
+    steps = json.loads(path.with_suffix(".json").read_text())["training"]["steps"]
+    assert f"{steps:,} steps" in card
+    assert ig.load(path).metadata["parameters"] == "float16"
+
+
+def in_words(card):
+    return re.sub(r"\s+", " ", card)
+
+
+def test_the_figures_of_the_digits_are_those_of_the_json():
+    card = in_words((weights.FOLDER / "mnist_cinn.rst").read_text(encoding="utf-8"))
+    figures = json.loads((weights.FOLDER / "mnist_cinn.json").read_text())
+    assert f"{figures['nll_nats_per_dim']:.4f} nats" in card
+    assert f"{figures['bits_per_dim']:.3f} bits" in card
+    for kind in ("plain", "denoised"):
+        shares = [f"{100 * row[kind]:.2f}" for row in figures["accuracy_on_generated_digits"]]
+        assert " / ".join(shares) in card
+
+
+def test_digits_are_drawn_at_once(tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mnist_cinn, "draw_pictures", lambda *arguments: drawn.append(arguments) or [])
+    mnist_cinn.main(["draw"])
+    assert "using the trained model of the repository" in capsys.readouterr().out
+    ((flow, noise, history, figures, out),) = drawn
+    assert (noise, out) == (0.15, mnist_cinn.RUN)
+    assert history.step[-1] == 1500
+    assert figures["accuracy_on_generated_digits"]
+    x, labels = measure.generate(flow, 5, 0.7, seed=0)
+    assert judge.accuracy(judge.load(), x, labels) > 0.85
+
+
+def test_one_s_own_run_comes_first(tmp_path):
+    own = tmp_path / "model.safetensors"
+    assert weights.trained_or_own(own, "mnist_cinn") == weights.FOLDER / "mnist_cinn.safetensors"
+    assert weights.trained_or_own(own, "no_such_model") == own
+    own.touch()
+    assert weights.trained_or_own(own, "mnist_cinn") == own
+
+
+@pytest.mark.slow
+def test_the_command_draws_in_a_fresh_folder(tmp_path):
+    began = time.monotonic()
+    subprocess.run([sys.executable, mnist_cinn.__file__, "draw"], cwd=tmp_path, check=True)
+    assert time.monotonic() - began < 60  # 7 s of work
+    names = {"samples_1.0.png", "samples_0.7.png", "style_transfer.png", "latent_axes.png", "training.png"}
+    assert {path.name for path in (tmp_path / "runs" / "mnist").iterdir()} == names
+    assert all(valid_png(tmp_path / "runs" / "mnist" / name) for name in names)
+
+
+def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "trained")
+    shutil.copytree(TRAINED[0].parent, weights.FOLDER)
+    damage(weights.FOLDER / "mnist_cinn.safetensors")
+    with pytest.raises(SystemExit, match="SHA-256 does not match"):
+        mnist_cinn.main(["draw"])
