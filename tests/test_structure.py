@@ -37,7 +37,7 @@ FLOORS = {
     "graph": "node, wiring, schedule, run (the one interpreter), finite, bound, compiled, summary, graph",
     "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, conditioned",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
-    "core": "the contract: invertible, wrappers, ports, given, subnet, trial, stochastic, modes, vjp",
+    "core": "the contract: invertible, wrappers, ports, given, constants, subnet, trial, stochastic, modes, vjp",
     "transforms": "one elementwise transform per file",
     "fused": "gradients and kernels by hand: dispatch, mlp, affine, affine_coupling, sequential, convolution, in_place",
     "numerics": "linear algebra, root finding, soft clamp, seeding, patches, reductions",

@@ -258,13 +258,15 @@ def _require_same(
 
 def _load_state(where: str, graph: nn.Module, state: dict[str, Any]) -> None:
     """Load the state, or restore the previous one if a layer refuses it."""
+    before = graph.state_dict()
+    assign = any(isinstance(value, Tensor) and value.is_meta for value in before.values())  # nothing to copy into
     before = {
-        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
-        for name, value in graph.state_dict().items()
+        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) and not value.is_meta else value
+        for name, value in before.items()
     }
     try:
-        graph.load_state_dict(state)
+        graph.load_state_dict(state, assign=assign)
     except Exception as error:  # a layer may raise anything, and the graph must not stay half loaded
-        graph.load_state_dict(before)
+        graph.load_state_dict(before, assign=assign)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(where, reason, "a layer refused its state: nothing was loaded") from error

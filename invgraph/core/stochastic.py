@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_seed
+from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError
 
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685  # splitmix64's, signed
 
 
-class Stochastic(Invertible, ABC):
+class Stochastic(WithConstants, Invertible, ABC):
     """Base class of layers that draw random values, from their seed only.
 
     A call is a function of its arguments, the parameters and the seed. Hence both directions, recomputation in a
@@ -31,11 +32,16 @@ class Stochastic(Invertible, ABC):
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
-        self.register_buffer("seed", torch.tensor(_require_seed(type(self).__name__, seed)), persistent=False)
+        self._seed = _require_seed(type(self).__name__, seed)
+        self._register_constants()
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {"seed": torch.tensor(self._seed, device="cpu")}
 
     def reseed(self, seed: int) -> None:
         """Set the seed, so that subsequent calls draw different random values."""
-        self.seed.fill_(_require_seed(self.label, seed))
+        self._seed = _require_seed(self.label, seed)
+        self.seed.fill_(self._seed)
 
 
 def reseed(module: nn.Module, seed: int) -> None:

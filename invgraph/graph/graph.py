@@ -8,6 +8,7 @@ from typing import Any, Self, final
 from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
+from invgraph.core.constants import materialize_constants
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports
@@ -217,6 +218,7 @@ class Graph(Invertible):
         old = f"{prefix}module.layers."
         for name in [name for name in state_dict if name.startswith(old)]:
             state_dict[f"{prefix}layers.{name.removeprefix(old)}"] = state_dict.pop(name)
+        materialize_constants(self, state_dict, args)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:

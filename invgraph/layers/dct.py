@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Self
 
 import torch
 from torch import Tensor
 
+from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors, as_shape, require_divisible
 
 
-class DCT(Invertible):
+class DCT(WithConstants, Invertible):
     r"""Apply the orthonormal DCT-II to each channel, over its whole size or in blocks that become channels.
 
     .. math:: y_k = \sqrt{\frac{2 - \delta_{k0}}{N}} \sum_{n=0}^{N-1} x_n \cos \frac{\pi (2 n + 1) k}{2 N}
@@ -63,9 +62,10 @@ class DCT(Invertible):
             self.sizes = (self.block,) * self.axes
         if self.block == 1:
             raise GraphError("DCT", "block=1", "blocks of one number have a single frequency: take 2 or more")
-        for index, size in enumerate(self.sizes):
-            self.register_buffer(f"matrix_{index}", torch.empty(size, size), persistent=False)
-        self._fill_matrices()
+        self._register_constants()
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {f"matrix_{index}": _cosines(size) for index, size in enumerate(self.sizes)}
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -73,18 +73,6 @@ class DCT(Invertible):
             return self.in_shapes
         channels, *sizes = self.in_shapes[0]
         return ((channels * self.block**self.axes, *(size // self.block for size in sizes)),)
-
-    def _fill_matrices(self) -> None:
-        """Compute the matrices, rounded once to their dtype; a conversion would keep the error of the old dtype."""
-        for index, size in enumerate(self.sizes):
-            matrix = self.get_buffer(f"matrix_{index}")
-            if not matrix.is_meta:
-                setattr(self, f"matrix_{index}", _cosines(size).to(matrix))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._fill_matrices()
-        return self
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         x = xs[0]

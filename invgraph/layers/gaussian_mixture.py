@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import as_number, require_count, require_seed
+from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import uniform
@@ -19,7 +20,7 @@ from invgraph.shapes import Tensors
 from invgraph.torch_internals import floating_tensor
 
 
-class GaussianMixture(Invertible):
+class GaussianMixture(WithConstants, Invertible):
     r"""Map the selected component of a mixture of Gaussians to a standard normal.
 
     .. math:: y = U_k (x - \mu_k), \qquad p(x | c) = \sum_k w_k \, \mathcal N(x; \mu_k, (U_k^\top U_k)^{-1})
@@ -100,16 +101,20 @@ class GaussianMixture(Invertible):
             advice = "further conditions need a subnet that reads them, and a subnet needs conditions"
             raise GraphError("GaussianMixture", given, advice)
         count, dims = self.components, self.dims
-        # Index of each entry above the diagonal; all other entries refer to a zero appended after the last one.
-        places = torch.full((dims, dims), dims * (dims - 1) // 2)
-        rows, columns = torch.triu_indices(dims, dims, 1)
-        places[rows, columns] = torch.arange(len(rows))
-        self.register_buffer("places", places, persistent=False)
+        self._register_constants()
         size = count * (1 + 2 * dims + dims * (dims - 1) // 2)
         self.params = nn.Parameter(torch.zeros(1, size)) if subnet is None else None
         net = None if subnet is None else make_subnet("GaussianMixture", subnet, others[0], others[1:], (size,))
         self.subnet = net
         self.centers = nn.Parameter(to_defaults(normal((count, dims), seed, torch.float32) * spread))
+
+    def _constants(self) -> dict[str, Tensor]:
+        # Index of each entry above the diagonal; all other entries refer to a zero appended after the last one.
+        dims = self.dims
+        places = torch.full((dims, dims), dims * (dims - 1) // 2, device="cpu")
+        rows, columns = torch.triu_indices(dims, dims, 1, device="cpu")
+        places[rows, columns] = torch.arange(len(rows), device="cpu")
+        return {"places": places}
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         mean, log_diagonal, factor = self._select(xs[0], cs)

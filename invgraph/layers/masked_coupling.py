@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_choice
+from invgraph.core.constants import WithConstants
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.transform import Direction, Transform, require_transform
 
 _PATTERNS = ("checkerboard", "channel")
 
 
-class MaskedCoupling(Invertible):
+class MaskedCoupling(WithConstants, Invertible):
     r"""Transform the elements outside a mask given those inside it, then the other way round.
 
     .. math:: y = m \odot x + (1 - m) \odot T(x;\ \theta(m \odot x, c))
@@ -84,16 +84,19 @@ class MaskedCoupling(Invertible):
         flat = kept.flatten()
         # The mask is not saved: its name or digest, as part of extra_repr, is what a checkpoint is compared by.
         self.pattern = mask if isinstance(mask, str) else f"given {_digest(flat)}"
-        # With the kept elements first, each part is a slice.
-        order = torch.cat((flat.nonzero()[:, 0], flat.logical_not().nonzero()[:, 0]))
         self.count = int(flat.sum())
-        self.register_buffer("mask", to_defaults(kept), persistent=False)
-        self.register_buffer("order", to_defaults(order), persistent=False)
-        self.register_buffer("restore", to_defaults(order.argsort()), persistent=False)
+        self.kept = bytes(flat.tolist())
+        self._register_constants()
         out_shape = (shape[0] * transform.params_per_element, *shape[1:])
         self.subnets = nn.ModuleList(
             make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)
         )
+
+    def _constants(self) -> dict[str, Tensor]:
+        mask = torch.tensor(list(self.kept), dtype=torch.bool, device="cpu")
+        # With the kept elements first, each part is a slice.
+        order = torch.cat((mask.nonzero()[:, 0], mask.logical_not().nonzero()[:, 0]))
+        return {"mask": mask.view(self.in_shapes[0]), "order": order, "restore": order.argsort()}
 
     def precompute(self, cs: Tensors) -> Precomputed:
         return Precomputed([cast(Subnet, net).prepare(cs) for net in self.subnets])

@@ -5,28 +5,41 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from invgraph.core.constants import WithConstants
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import is_transformed, is_untouched
 
+Degrees: TypeAlias = tuple[int, ...]
+"""For each unit, the number of inputs that it sees."""
+
 
 # A checkpoint is compared by the names of classes: these two must stay as they are.
-class Linear(nn.Linear):
-    """Linear layer with some of its weights masked out."""
+class Linear(WithConstants, nn.Linear):
+    """Linear layer with some of its weights masked out.
+
+    Arguments:
+        before: Degree of each input.
+        after: Degree of each output, which sees the inputs of at most its own degree.
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
-        self.register_buffer("mask", mask, persistent=False)
+    def __init__(self, before: Degrees, after: Degrees) -> None:
+        super().__init__(len(before), len(after))
+        self.degrees = before, after
+        self._register_constants()
+
+    def _constants(self) -> dict[str, Tensor]:
+        return {"mask": _mask(*self.degrees)}
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight * self.mask, self.bias)
@@ -38,7 +51,7 @@ class Linear(nn.Linear):
         return linear(x, weight * mask, bias)
 
 
-class _Masked(Subnet):
+class _Masked(WithConstants, Subnet):
     """MADE: fully connected layers with ReLU, masked so that the outputs for element i see only the inputs before i.
 
     A hidden unit of degree d sees the first d inputs; degree 0 sees only the conditions. The degrees are spread evenly.
@@ -51,21 +64,22 @@ class _Masked(Subnet):
         super().__init__()
         self.size, self.params_per_element = size, params_per_element
         lowest = 0 if cond_size else 1
-        degrees = [torch.arange(1, size + 1)]
-        degrees += [torch.tensor(_degrees(lowest, size, width)) for width in hidden]
-        degrees += [torch.arange(size).repeat(params_per_element)]
-        masks = [after[:, None] >= before for before, after in pairwise(degrees)]
-        spread = [range(1, size + 1), *(_degrees(lowest, size, width) for width in hidden)]
-        self.edges = tuple(tuple(bisect_left(units, p) for p in range(size + 1)) for units in spread)
-        self.layers = nn.ModuleList(Linear(mask) for mask in masks)
+        hidden_degrees = [_degrees(lowest, size, width) for width in hidden]
+        degrees = [tuple(range(1, size + 1)), *hidden_degrees, tuple(range(size)) * params_per_element]
+        self.pairs = tuple(pairwise(degrees))
+        self.edges = tuple(tuple(bisect_left(units, p) for p in range(size + 1)) for units in degrees[:-1])
+        self.layers = nn.ModuleList(Linear(before, after) for before, after in self.pairs)
         self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
-        for index, mask in enumerate(masks):  # needed where an adapter wraps a layer, see _call
-            self.register_buffer(f"mask_{index}", mask, persistent=False)
+        self._register_constants()
         for layer in (*self.layers, *([self.condition] if self.condition else [])):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
         for layer in self.layers:
             nn.init.zeros_(cast(nn.Linear, layer).bias)
         nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
+
+    def _constants(self) -> dict[str, Tensor]:
+        """Return the masks, which are needed where an adapter wraps a layer: see ``_call``."""
+        return {f"mask_{index}": _mask(before, after) for index, (before, after) in enumerate(self.pairs)}
 
     def precompute(self, cs: Tensors) -> Tensors:
         return () if self.condition is None else (self.condition(torch.cat([c.flatten(1) for c in cs], dim=1)),)
@@ -159,8 +173,13 @@ def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor
         raise GraphError("Autoregressive", f"a {type(layer).__name__} in place of a linear layer", advice)
 
 
-def _degrees(lowest: int, size: int, width: int) -> list[int]:
-    """Return the degrees of a layer's units in ascending order, from ``lowest`` to ``size - 1`` inclusive."""
+def _mask(before: Degrees, after: Degrees) -> Tensor:
+    """Return True for the weights of a layer that are used, shape ``(out, in)``."""
+    return torch.tensor(after, device="cpu")[:, None] >= torch.tensor(before, device="cpu")
+
+
+def _degrees(lowest: int, size: int, width: int) -> Degrees:
+    """Return the degrees of a layer's units, from ``lowest`` to ``size - 1`` inclusive."""
     if width >= size - lowest:
-        return [lowest + unit * (size - lowest) // width for unit in range(width)]
-    return [lowest + unit * (size - 1 - lowest) // (width - 1) for unit in range(width)]
+        return tuple(lowest + unit * (size - lowest) // width for unit in range(width))
+    return tuple(lowest + unit * (size - 1 - lowest) // (width - 1) for unit in range(width))

@@ -18,7 +18,7 @@ MUTANTS = (
     Mutant("the bytes before the digest are not in it", "checkpoint/checkpoint.py",
            "found = hashlib.sha256(content[:start])", "found = hashlib.sha256(b\"\")", (CHECKPOINT,)),
     Mutant("a graph that refuses a checkpoint stays half loaded", "checkpoint/checkpoint.py",
-           "        graph.load_state_dict(before)\n", "", (CHECKPOINT,)),
+           "        graph.load_state_dict(before, assign=assign)\n", "", (CHECKPOINT,)),
     Mutant("a checkpoint ignores the layers where the tensors agree", "checkpoint/checkpoint.py",
            "if layers or tensors:", "if tensors:", (CHECKPOINT,)),
     Mutant("tuples of training state come back as lists", "checkpoint/state.py",
