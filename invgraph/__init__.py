@@ -40,6 +40,8 @@ from invgraph.graph.node import FeatureNode as FeatureNode
 from invgraph.graph.node import InputNode as InputNode
 from invgraph.graph.node import Node as Node
 from invgraph.graph.node import Value as Value
+from invgraph.graph.summary import NodeSummary as NodeSummary
+from invgraph.graph.summary import Summary as Summary
 from invgraph.layers.actnorm import ActNorm as ActNorm
 from invgraph.layers.all_in_one import AllInOne as AllInOne
 from invgraph.layers.autoregressive import Autoregressive as Autoregressive

@@ -34,13 +34,14 @@ FLOORS = {
     "checkpoint": "checkpoint, fingerprint, state, atomic_file, rng_state",
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",
-    "graph": "node, wiring, schedule, run (the one interpreter), finite, bound, compiled, summary, graph",
+    "graph": "node, wiring, schedule, run (the one interpreter), finite, bound, compiled, shown, picture, graph",
     "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, conditioned",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "the contract: invertible, wrappers, ports, given, constants, subnet, trial, stochastic, modes, vjp",
     "transforms": "one elementwise transform per file",
     "fused": "gradients and kernels by hand: dispatch, mlp, affine, affine_coupling, sequential, convolution, in_place",
     "numerics": "linear algebra, root finding, soft clamp, seeding, patches, reductions",
+    "draw": "layered drawings of boxes and arrows: picture, ranks, columns, layout, svg, png, markup, write",
     "torch_internals": "everything of torch that has no public name",
     "shapes, arguments": "the vocabulary",
     "errors": "the exceptions",
@@ -121,6 +122,7 @@ ALLOWED = {
     "_apply": "what .double() and .to() end in: matrices that are orthogonal are made anew in a wider dtype",
     "_conv_forward": "the one place in which a convolution's own hooks, padding and parametrizations are done with",
     "_compiled_call_impl": "named in the comment that explains _compiled_inverse_impl",
+    "saved_tensors_hooks": "a public name of torch",
     "torch._inductor.aoti_load_package": "named in a docstring: what users call",
 }
 """Private names of torch that other files use, each with the reason."""

@@ -20,14 +20,14 @@ from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
 from invgraph.graph.run import Observer, Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step, schedules
-from invgraph.graph.summary import summarize
+from invgraph.graph.shown import Shown
 from invgraph.graph.wiring import wire
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import compile_calls
 
 
 @final
-class Graph(Invertible):
+class Graph(Shown):
     """A declared graph of nodes as one invertible module.
 
     ``outputs, log_det = graph(inputs, conditions)`` and ``inputs, log_det = graph.inverse(outputs, conditions)``. Each
@@ -220,9 +220,6 @@ class Graph(Invertible):
             state_dict[f"{prefix}layers.{name.removeprefix(old)}"] = state_dict.pop(name)
         materialize_constants(self, state_dict, args)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def __repr__(self) -> str:
-        return summarize(self.layers, self.forward_schedule)
 
 
 def _label(name: object) -> str:

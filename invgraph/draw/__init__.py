@@ -1,0 +1,1 @@
+"""Layered drawings of boxes and arrows, without graphviz: SVG, PNG, DOT and Mermaid."""

@@ -1,0 +1,114 @@
+"""What a graph shows of itself: a table, a table with measurements, and a picture."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from invgraph.arguments import require_choice, require_flag
+from invgraph.core.invertible import Invertible
+from invgraph.core.modes import evaluating
+from invgraph.core.ports import check_together
+from invgraph.draw.layout import layout
+from invgraph.draw.style import Theme
+from invgraph.draw.svg import svg
+from invgraph.draw.write import check_target, write
+from invgraph.errors import ShapeError
+from invgraph.graph.picture import Sketch
+from invgraph.graph.schedule import Schedule
+from invgraph.graph.summary import Summary, summarize, table
+from invgraph.shapes import Structured
+from invgraph.torch_internals import floating_tensor
+
+THEMES: tuple[Theme, ...] = ("auto", "light", "dark")
+
+
+class Shown(Invertible, ABC):
+    """Base class of a graph, with its tables and pictures."""
+
+    forward_schedule: Schedule
+    if TYPE_CHECKING:
+        layers: nn.ModuleDict
+
+    def draw(self, path: str | os.PathLike[str], *, fold: bool = True, theme: Theme = "auto") -> None:
+        """Draw the graph into a file; graphviz is not needed. In a notebook, a graph shows itself.
+
+        Each node is a box with its name, class and transform; the arrows of data carry their shapes. Colours tell
+        inputs and outputs (blue), conditions (amber), conditioning networks (green), layers with parameters (violet)
+        and without (grey), and nested graphs (pink), which are one box each: draw ``graph["name"]`` to see inside.
+        In an SVG, the pointer on a box shows shapes and the number of parameters.
+
+        Arguments:
+            path: Path of the file. It ends in ``.svg``; in ``.png``, which matplotlib draws; in ``.dot``, the language
+                of graphviz; or in ``.mmd``, that of Mermaid.
+            fold: True to draw equal blocks that follow each other once, with their number. False draws every node.
+                Default: True.
+            theme: Colours of an SVG or PNG: ``"light"``, ``"dark"``, or ``"auto"``, which in an SVG follows the
+                reader's system and in a PNG is light. Default: ``"auto"``.
+
+        Raises:
+            GraphError: The name ends in anything else, the folder is missing, or the file can't be written.
+            DependencyError: A PNG was asked for, and matplotlib is not installed.
+
+        Example:
+            >>> import pathlib, tempfile, invgraph as ig
+            >>> x = ig.InputNode(4, name="x")
+            >>> graph = ig.Graph(x, ig.Node(x, ig.Permute, name="mix"))
+            >>> path = pathlib.Path(tempfile.mkdtemp(), "graph.mmd")
+            >>> graph.draw(path)
+            >>> for line in path.read_text().splitlines()[:6]:
+            ...     print(line)
+            flowchart TD
+              n0(["x<br>input 4"])
+              n1["mix<br>Permute"]
+              n2(["output<br>4"])
+              n0 -->|"4"| n1
+              n1 -->|"4"| n2
+        """
+        fold = require_flag("Graph.draw", "fold", fold)
+        theme = require_choice("Graph.draw", "theme", theme, THEMES)  # type: ignore[assignment]
+        target = check_target("Graph.draw", path)
+        write("Graph.draw", target, Sketch(self.layers, self.forward_schedule, fold).picture(), theme, self.label)
+
+    def _repr_svg_(self) -> str:
+        """Return the picture that a notebook shows."""
+        picture = Sketch(self.layers, self.forward_schedule, fold=True).picture()
+        return svg(layout(picture), "auto", self.label)
+
+    def summary(self, x: Structured, c: Structured = ()) -> Summary:
+        """Run the graph forward on a batch in evaluation mode, and measure what each node costs.
+
+        The result prints as the graph's table with three more columns: the operations per sample (two for each
+        multiply-add of a matrix product or convolution), the memory that a training step keeps for the backward pass
+        of the whole batch, and the mean log-determinant with its share of the sum of all absolute ones. The graph does
+        not change.
+
+        Arguments:
+            x: Data, as in a call of the graph.
+            c: Conditions, as in a call of the graph. Default: none.
+
+        Raises:
+            ShapeError: The batch is empty, or a tensor does not fit.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x = ig.InputNode(4, name="x")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+            >>> graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, name="mix"))
+            >>> graph.summary(torch.zeros(10, 4))["mix"].operations
+            192.0
+        """
+        where, source, given = "Graph.summary", self._inputs(), self._conditions()
+        given.require_given(where, c, "graph.summary({x}, {c})", source)
+        xs, cs = source.unpack(where, x), given.unpack(where, c)
+        batch, _ = check_together(where, ((source, xs), (given, cs)), floating_tensor(self))
+        if batch == 0:
+            raise ShapeError(where, "a batch of 0", "costs are measured on data: pass at least one sample")
+        with evaluating(self):
+            return summarize(self.layers, self.forward_schedule, xs, cs)
+
+    def __repr__(self) -> str:
+        return table(self.layers, self.forward_schedule)

@@ -1,0 +1,70 @@
+"""Files of drawings, and names of files that are refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import invgraph as ig
+
+
+def graph() -> ig.Graph:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}
+    return ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c, name="$mix$"), c)
+
+
+def test_the_suffix_chooses_the_kind(tmp_path: Path) -> None:
+    starts = {"svg": b"<svg ", "png": b"\x89PNG\r\n\x1a\n", "dot": b"digraph {", "mmd": b"flowchart TD"}
+    for suffix, start in starts.items():
+        path = tmp_path / f"graph.{suffix}"
+        graph().draw(path if suffix == "svg" else str(path))
+        assert path.read_bytes().startswith(start)
+
+
+def test_both_themes_are_in_an_svg_unless_one_is_asked_for(tmp_path: Path) -> None:
+    texts = {}
+    for theme in ("auto", "light", "dark"):
+        graph().draw(tmp_path / f"{theme}.svg", theme=theme)  # type: ignore[arg-type]
+        texts[theme] = (tmp_path / f"{theme}.svg").read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in texts["auto"]
+    assert "prefers-color-scheme" not in texts["light"] + texts["dark"]
+    assert "#14181e" in texts["dark"]
+    assert "#14181e" not in texts["light"]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("graph", "ends in .svg, .png, .dot or .mmd"), ("graph.pdf", "ends in"), (os.devnull, "ends in"),
+     ("missing/graph.svg", "folder does not exist")],
+)  # fmt: skip
+def test_names_that_are_refused(path: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ig.GraphError, match=words):
+        graph().draw(path if path == os.devnull else tmp_path / path)
+
+
+def test_a_pipe_is_refused_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.svg"
+    os.mkfifo(path)
+    with pytest.raises(ig.GraphError, match="no regular file"):
+        graph().draw(path)
+    assert path.is_fifo()
+
+
+def test_arguments_of_other_types_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ig.ArgumentError, match="str or a Path"):
+        graph().draw(3)  # type: ignore[arg-type]
+    with pytest.raises(ig.GraphError, match="theme must be"):
+        graph().draw(tmp_path / "a.svg", theme="pink")  # type: ignore[arg-type]
+    with pytest.raises(ig.ArgumentError, match="fold must be"):
+        graph().draw(tmp_path / "a.svg", fold=1)  # type: ignore[arg-type]
+
+
+def test_a_png_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ig.errors.DependencyError, match="pip install"):
+        graph().draw(tmp_path / "graph.png")
+    assert not (tmp_path / "graph.png").exists()
