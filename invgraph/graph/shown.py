@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
@@ -12,17 +12,13 @@ from invgraph.arguments import require_choice, require_flag
 from invgraph.core.invertible import Invertible
 from invgraph.core.modes import evaluating
 from invgraph.core.ports import check_together
-from invgraph.draw.layout import layout
-from invgraph.draw.style import Theme
-from invgraph.draw.svg import svg
-from invgraph.draw.write import check_target, write
 from invgraph.errors import ShapeError
-from invgraph.graph.picture import Sketch
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.summary import Summary, summarize, table
 from invgraph.shapes import Structured
 from invgraph.torch_internals import floating_tensor
 
+Theme = Literal["auto", "light", "dark"]
 THEMES: tuple[Theme, ...] = ("auto", "light", "dark")
 
 
@@ -68,6 +64,9 @@ class Shown(Invertible, ABC):
               n0 -->|"4"| n1
               n1 -->|"4"| n2
         """
+        from invgraph.draw.write import check_target, write  # here, because `import invgraph` is to stay quick
+        from invgraph.graph.picture import Sketch
+
         fold = require_flag("Graph.draw", "fold", fold)
         theme = require_choice("Graph.draw", "theme", theme, THEMES)  # type: ignore[assignment]
         target = check_target("Graph.draw", path)
@@ -75,6 +74,10 @@ class Shown(Invertible, ABC):
 
     def _repr_svg_(self) -> str:
         """Return the picture that a notebook shows."""
+        from invgraph.draw.layout import layout
+        from invgraph.draw.svg import svg
+        from invgraph.graph.picture import Sketch
+
         picture = Sketch(self.layers, self.forward_schedule, fold=True).picture()
         return svg(layout(picture), "auto", self.label)
 
