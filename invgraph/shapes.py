@@ -58,6 +58,11 @@ def numel(shapes: Sequence[Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
+def positions(shape: Shape) -> int:
+    """Number of positions of a signal, an image or a volume; 1 for a vector."""
+    return math.prod(shape[1:])
+
+
 def batched(shape: Shape) -> str:
     """Format a shape with its batch axis for messages: ``(B, 3, 8, 8)``."""
     return f"(B, {', '.join(map(str, shape))})"

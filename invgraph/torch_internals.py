@@ -157,6 +157,16 @@ def with_children(module: M, children: dict[str, nn.Module | None]) -> M:
     return other
 
 
+def replace_children(copied: nn.Module, children: dict[str, nn.Module]) -> None:
+    """Give a shallow copy of a module other children of these names; the original keeps its own."""
+    copied._modules = {**copied._modules, **children}
+
+
+def replace_buffers(copied: nn.Module, buffers: dict[str, Tensor]) -> None:
+    """Give a shallow copy of a module other buffers of these names; the original keeps its own."""
+    copied._buffers = {**copied._buffers, **buffers}
+
+
 def batch_norms(module: nn.Module) -> list[Any]:
     """Return the parts of a module that normalise with statistics of the batch."""
     return [part for part in module.modules() if isinstance(part, _NormBase)]

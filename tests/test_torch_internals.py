@@ -186,6 +186,24 @@ def test_with_children() -> None:
     assert copied.training is net.training
 
 
+def test_replace_children() -> None:
+    net, other = two_linears(), nn.Tanh()
+    copied = copy.copy(net)
+    internals.replace_children(copied, {"1": other})
+    assert copied[1] is other
+    assert copied[0] is net[0]
+    assert net[1] is not other
+
+
+def test_replace_buffers() -> None:
+    norm = nn.BatchNorm1d(2)
+    copied = copy.copy(norm)
+    internals.replace_buffers(copied, {"running_mean": torch.ones(3)})
+    assert copied.get_buffer("running_mean").tolist() == [1, 1, 1]
+    assert norm.get_buffer("running_mean").tolist() == [0, 0]
+    assert copied.running_var is norm.running_var
+
+
 def test_batch_norms() -> None:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d)
     net = nn.Sequential(*(kind(2) for kind in kinds), nn.LayerNorm(2))

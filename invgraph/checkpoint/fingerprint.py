@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from invgraph.core.invertible import Invertible
 from invgraph.core.ports import Ports
 from invgraph.graph.graph import Graph
 
@@ -21,6 +22,8 @@ def fingerprint(module: nn.Module) -> Fingerprint:
     lines: Fingerprint = {}
     reads: dict[str, str] = {}
     for path, part in module.named_modules(remove_duplicate=False):
+        if isinstance(part, Invertible):  # a graph at another size is the graph that was declared
+            part = part._resized_from or part
         line = _describe(part)
         if isinstance(part, Graph):
             line = _describe_graph(part)

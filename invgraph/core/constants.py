@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.numerics.seeding import to_defaults
+from invgraph.torch_internals import replace_buffers
 
 
 class WithConstants(nn.Module):
@@ -37,6 +38,10 @@ class WithConstants(nn.Module):
             dtype = like.dtype if like is not None and value.is_floating_point() else to_defaults(value).dtype
             device = torch.get_default_device() if like is None else like.device
             setattr(self, name, value.to(device, dtype))
+
+    def _renew_constants(self) -> None:
+        """Give a shallow copy of a module constants of its own, where what they follow from is no longer the same."""
+        replace_buffers(self, {name: value.to(self.get_buffer(name)) for name, value in self._constants().items()})
 
     @torch.no_grad()
     def _fill_constants(self) -> None:

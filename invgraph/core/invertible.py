@@ -40,6 +40,8 @@ class Invertible(nn.Module, ABC):
         call_name: What errors call a module of the class in the text of a call.
         compile_as_region: True if equal layers of a compiled graph share their compiled code; their outputs may not be
             views of their inputs.
+        fixed_size_reason: Reason why a layer of the class can't run at other spatial sizes, for the error of
+            :meth:`invgraph.Graph.at`; None if it can, because nothing that it keeps depends on them.
     """
 
     conditional: ClassVar[bool] = False
@@ -47,6 +49,11 @@ class Invertible(nn.Module, ABC):
     arity: ClassVar[int | None] = 1
     call_name: ClassVar[str] = "layer"
     compile_as_region: ClassVar[bool] = False
+    fixed_size_reason: ClassVar[str | None] = (
+        "layers of its class are built for one size; if nothing that they keep depends on it, set "
+        "fixed_size_reason = None in the class"
+    )
+    _resized_from: Invertible | None = None  # the layer as it was built, whose parameters this one shares
     _compiled_inverse_impl: Callable[..., Any] | None = None  # the inverse's counterpart of _compiled_call_impl
 
     if TYPE_CHECKING:
@@ -211,6 +218,27 @@ class Invertible(nn.Module, ABC):
             return call_checked(self, leaves, conditions, inverse=inverse)
 
         return vjp_from_inputs(call, grads.needed(self), xs, cs, grad_outputs, grads)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        """Adapt a copy of a layer, which shares its parameters, to the ``in_shapes`` and ``cond_shapes`` it now has.
+
+        A layer that keeps something that depends on its sizes, or has subnets, computes and checks them again here.
+
+        Arguments:
+            before: The shapes of the inputs of the original.
+
+        Raises:
+            GraphError: The layer can't follow.
+        """
+        given = f"input of shape {_describe(self.in_shapes)} instead of {_describe(before)}"
+        if self.fixed_size_reason is not None:
+            raise GraphError(self.label, given, f"it can't follow to another size: {self.fixed_size_reason}")
+        for old, new in zip(before, self.in_shapes, strict=True):
+            if old[0] != new[0] or len(old) != len(new):
+                advice = f"its {old[0]} channels became {new[0]}: only spatial sizes may change"
+                if len(new) == 1:
+                    advice += ", and a vector has none: put the layer before the Flatten"
+                raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
 
     def _inputs(self) -> Ports:
         return Ports("input", self.in_shapes)

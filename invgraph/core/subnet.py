@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
-from invgraph.core.trial import trial, trial_input
+from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 
@@ -189,13 +189,25 @@ def _make_subnet(
             given = f"subnet({channels_in}, {out_shape[0]}) -> {type(module).__name__}"
             raise ArgumentError(where, given, "the factory must return an nn.Module")
         net = Concatenated(module)
+    check_subnet(where, net, x_shape, cond_shapes, out_shape)
+    return net
+
+
+def check_subnet(where: str, net: Subnet, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape) -> None:
+    """Check the conditions and output shape of a subnet by a trial run on meta tensors.
+
+    Raises:
+        ArgumentError: It returns something other than a tensor.
+        GraphError: It fails on these shapes, or its output has another shape.
+    """
+    check_conditions(where, x_shape, cond_shapes)
     shapes = ", ".join(batched(shape) for shape in (x_shape, *cond_shapes))
     kind = type(net.module if isinstance(net, Concatenated) else net).__name__
-    result = trial(where, net, trial_input(x_shape), tuple(map(trial_input, cond_shapes)), kind=kind)
+    x, *cs = trial_inputs(net, (x_shape, *cond_shapes))
+    result = trial(where, net, x, tuple(cs), kind=kind)
     if not isinstance(result, Tensor):
         given = f"for {shapes} the subnet returned a {type(result).__name__}"
         raise ArgumentError(where, given, "a subnet returns one tensor")
     if result.shape != (2, *out_shape):
         given = f"for {shapes} the subnet returned {batched(tuple(result.shape[1:]))}"
         raise GraphError(where, given, f"expected {batched(out_shape)}: {out_shape[0]} channels, same spatial size")
-    return net

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from invgraph.errors import GraphError
-from invgraph.shapes import Shape, batched
-from invgraph.torch_internals import tensor_stores
+from invgraph.shapes import Shape, Tensors, batched
+from invgraph.torch_internals import floating_tensor, tensor_stores
 
 
-def trial_input(shape: Shape) -> Tensor:
-    """Return a tensor without data: a batch of two of this shape."""
-    return torch.empty(2, *shape, device="meta")
+def trial_inputs(module: nn.Module, shapes: tuple[Shape, ...]) -> Tensors:
+    """Return tensors without data, batches of two of these shapes, in the dtype of a module."""
+    own = floating_tensor(module)
+    dtype = torch.get_default_dtype() if own is None else own.dtype
+    return tuple(torch.empty(2, *shape, device="meta", dtype=dtype) for shape in shapes)
 
 
 def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = None) -> Any:

@@ -6,7 +6,10 @@ from typing import Any, final
 
 from invgraph.core.invertible import Invertible, Result, call_checked, require_invertible
 from invgraph.core.ports import Ports
+from invgraph.core.resized import resized
+from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import replace_children
 
 
 @final
@@ -38,6 +41,7 @@ class Inverse(Invertible):
     conditional = True
     arity = None
     call_name = "module"
+    fixed_size_reason = None
 
     def __init__(self, module: Invertible) -> None:
         module = require_invertible(module, "Inverse")
@@ -47,6 +51,24 @@ class Inverse(Invertible):
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
         return self.module.in_shapes
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        """Find the inputs of the module for these outputs, whose sizes are in proportion, and resize it to them."""
+        inside = tuple(self._scaled(shape, before) for shape in self.module.in_shapes)
+        module = resized(self.module, inside, self.cond_shapes)
+        if module.out_shapes != self.in_shapes:
+            given = f"outputs of shapes {self.in_shapes} instead of {before}"
+            advice = f"for inputs {inside} the {type(self.module).__name__} makes {module.out_shapes}"
+            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+        replace_children(self, {"module": module})
+
+    def _scaled(self, shape: Shape, before: tuple[Shape, ...]) -> Shape:
+        """Return a shape whose sizes change as those of the first output of as many axes do."""
+        for old, new in zip(before, self.in_shapes, strict=True):
+            if len(old) == len(new) == len(shape):
+                pairs = zip(shape[1:], new[1:], old[1:], strict=True)
+                return shape[0], *(max(size * after // former, 1) for size, after, former in pairs)
+        return shape
 
     def precompute(self, cs: Tensors) -> Any:
         return self.module.precompute(cs)

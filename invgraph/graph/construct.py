@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
-from invgraph.core.trial import trial, trial_input
+from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape
 from invgraph.transforms.transform import Transform
@@ -143,7 +143,7 @@ def feature_shapes(where: str, net: nn.Module, shapes: Shapes) -> Shapes:
     if not shapes:
         raise GraphError(where, "no conditions", "a feature reads at least one condition")
     try:
-        result = trial(where, net, *map(trial_input, shapes))
+        result = trial(where, net, *trial_inputs(net, shapes))
     except GraphError as error:
         if not any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in net.modules()):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self, final
 
@@ -12,18 +13,20 @@ from invgraph.core.constants import materialize_constants
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports
+from invgraph.core.resized import resized
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import BoundGraph, bind
 from invgraph.graph.compiled import compiled
 from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
+from invgraph.graph.resize import named_shapes, resize_graph
 from invgraph.graph.run import Observer, Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step, schedules
 from invgraph.graph.shown import Shown
 from invgraph.graph.wiring import wire
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import compile_calls
+from invgraph.torch_internals import compile_calls, replace_children
 
 
 @final
@@ -67,6 +70,7 @@ class Graph(Shown):
     conditional = True
     arity = None
     call_name = "graph"
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -134,6 +138,43 @@ class Graph(Shown):
             return given[0].run(schedule, layers, values, self.check_finite)  # type: ignore[no-any-return]
         slots = fill(schedule, values, given)
         return run_checked(self.label, schedule, layers, slots, check_finite=self.check_finite, before=before)
+
+    def at(self, /, **shapes: Sequence[int]) -> Graph:
+        """Return the graph for data of other spatial sizes: the same parameters, with all shapes inferred anew.
+
+        Parameters, subnets and conditioning networks are shared, not copied: whatever trains, loads, casts or moves the
+        one changes the other. A checkpoint of either loads into the other.
+
+        Arguments:
+            shapes: The new shapes, without the batch, by the names of inputs and conditions; all others stay.
+
+        Returns:
+            The graph of these shapes, not compiled; the graph itself if nothing changes.
+
+        Raises:
+            GraphError: A layer can't follow, such as a permutation of all the numbers of an image; the message names
+                it and says why. Or there is no input or condition of a name.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x = ig.InputNode(3, 16, 16, name="image")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.ConvNet(hidden=8)}
+            >>> graph = ig.Graph(x, ig.chain(x, ig.Haar, ig.Permute, (ig.Coupling, args)))
+            >>> graph.at(image=(3, 32, 48))(torch.zeros(1, 3, 32, 48))[0].shape
+            torch.Size([1, 12, 16, 24])
+        """
+        where = f"{self.label}.at"
+        in_shapes, cond_shapes = named_shapes(where, self._inputs(), self._conditions(), shapes)
+        try:
+            return resized(self, in_shapes, cond_shapes)
+        except GraphError as error:
+            raise error.at(where) from error
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        schedules = self.forward_schedule, self.inverse_schedule
+        layers, schedules = resize_graph(self.layers, schedules, self.in_shapes, self.cond_shapes)
+        replace_children(self, {"layers": layers})
+        self.forward_schedule, self.inverse_schedule = schedules
 
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
         """Return the graph under fixed conditions; everything that depends on them alone is computed now, once.

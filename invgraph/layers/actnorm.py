@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import channel_moments
-from invgraph.shapes import Tensors
+from invgraph.shapes import Tensors, positions
 from invgraph.torch_internals import has_data
 
 
@@ -46,12 +45,12 @@ class ActNorm(Invertible):
         tensor([[0., 0.]])
     """
 
+    fixed_size_reason = None
     initialized: Tensor
 
     def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels, *sizes = self.in_shapes[0]
-        self.positions = math.prod(sizes)
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         # The buffer is the state; the flag notes that it was seen to be True, which spares calls the look at its data.
@@ -93,7 +92,7 @@ class ActNorm(Invertible):
     def _ready_log_det(self, x: Tensor) -> Tensor:
         if not self.ready or (not torch.compiler.is_compiling() and self._seen != id(self.initialized)):
             self._require_initialized()
-        return (self.log_scale.sum() * self.positions).expand(x.shape[0])
+        return (self.log_scale.sum() * positions(self.in_shapes[0])).expand(x.shape[0])
 
     def _require_initialized(self) -> None:
         compiling = torch.compiler.is_compiling()  # the data can't be read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.arguments import require_choice, require_count, require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import make_subnet
+from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import ArgumentError
 from invgraph.numerics.channels import (
     channel_moments,
@@ -24,7 +23,7 @@ from invgraph.numerics.channels import (
 )
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
-from invgraph.shapes import Shape, Tensors
+from invgraph.shapes import Shape, Tensors, positions
 from invgraph.torch_internals import has_data
 from invgraph.transforms.affine import Affine
 from invgraph.transforms.transform import Transform
@@ -78,6 +77,7 @@ class AllInOne(Invertible):
     """
 
     conditional = True
+    fixed_size_reason = None
     rotation: Tensor
 
     def __init__(
@@ -103,15 +103,21 @@ class AllInOne(Invertible):
         self.transform = _checked(transform)
         self.reverse = reverse
         channels, *sizes = self.in_shapes[0]
-        self.positions = math.prod(sizes)
         self.sizes = split_sizes("AllInOne", self.in_shapes[0], split)
-        first, second = ((size, *sizes) for size in self.sizes)
-        out_shape: Shape = (first[0] * self.transform.params_per_element, *sizes)
-        self.subnet = make_subnet("AllInOne", subnet, second, self.cond_shapes, out_shape)
+        self.subnet = make_subnet("AllInOne", subnet, *self._subnet_shapes())
         per_channel = (channels, *(1 for _ in sizes))
         self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
         self.shift = nn.Parameter(torch.zeros(per_channel))
         self._draw(channels, kind, householder, seed)
+
+    def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what the subnet reads, as data and conditions, and of what it returns."""
+        (first, second), sizes = self.sizes, self.in_shapes[0][1:]
+        return (second, *sizes), self.cond_shapes, (first * self.transform.params_per_element, *sizes)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        check_subnet(self.label, self.subnet, *self._subnet_shapes())
 
     def _draw(self, channels: int, permutation: str, householder: int, seed: int) -> None:
         source = generator(seed)
@@ -156,7 +162,7 @@ class AllInOne(Invertible):
         return y + self.shift if self.log_scale is None else torch.addcmul(self.shift, y, self.log_scale.exp())
 
     def _log_det(self) -> Tensor | float:
-        return 0.0 if self.log_scale is None else self.log_scale.sum() * self.positions
+        return 0.0 if self.log_scale is None else self.log_scale.sum() * positions(self.in_shapes[0])
 
     def _matrix(self) -> Tensor:
         """Return R, the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""

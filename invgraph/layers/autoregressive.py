@@ -81,6 +81,7 @@ class Autoregressive(Invertible):
     """
 
     conditional = True
+    fixed_size_reason = "its masks order the elements of one size"
 
     def __init__(
         self,

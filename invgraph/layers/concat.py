@@ -36,6 +36,7 @@ class Concat(Invertible):
     """
 
     arity = None
+    fixed_size_reason = None
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, dim: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
@@ -45,12 +46,23 @@ class Concat(Invertible):
             raise GraphError("Concat", f"{len(self.in_shapes)} inputs", "needs at least two inputs")
         if not 0 <= dim < len(first):
             raise GraphError("Concat", f"dim={dim} of shape {first}", f"dim must be in 0..{len(first) - 1}, no batch")
+        self.dim = dim
+        self._check_shapes("Concat")
+
+    def _check_shapes(self, where: str) -> None:
+        first, dim = self.in_shapes[0], self.dim
         for shape in self.in_shapes[1:]:
             if (*shape[:dim], *shape[dim + 1 :]) != (*first[:dim], *first[dim + 1 :]) or len(shape) != len(first):
                 given = f"inputs of shapes {', '.join(map(str, self.in_shapes))}"
-                raise GraphError("Concat", given, f"the shapes may differ along axis {dim} only")
-        self.dim = dim
-        self.sizes = [shape[dim] for shape in self.in_shapes]
+                raise GraphError(where, given, f"the shapes may differ along axis {dim} only")
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        self._check_shapes(self.label)  # vectors too may have other sizes: only the place of the cuts changes
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of the inputs along the axis."""
+        return [shape[self.dim] for shape in self.in_shapes]
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
-from invgraph.core.subnet import make_subnet
+from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import DependencyError
 from invgraph.numerics.linalg import own_precision
-from invgraph.shapes import Tensors
+from invgraph.shapes import Shape, Tensors
 
 State = tuple[Tensor, Tensor]
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -76,6 +76,7 @@ class ContinuousFlow(Stochastic):
     """
 
     conditional = True
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -99,8 +100,15 @@ class ContinuousFlow(Stochastic):
         self.solver = solver = require_choice(where, "solver", solver, ("rk4", *_ADAPTIVE))
         if solver != "rk4":
             _import_odeint(solver)
-        shape = self.in_shapes[0]
-        self.net = make_subnet("ContinuousFlow", subnet, shape, (*self.cond_shapes, (1,)), shape)
+        self.net = make_subnet("ContinuousFlow", subnet, *self._subnet_shapes())
+
+    def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what the subnet reads, as data and conditions (the last is time), and returns."""
+        return self.in_shapes[0], (*self.cond_shapes, (1,)), self.in_shapes[0]
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        check_subnet(self.label, self.net, *self._subnet_shapes())
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return self._flow(xs[0], cs, 0.0, self.time)

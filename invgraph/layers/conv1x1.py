@@ -14,7 +14,7 @@ from invgraph.errors import GraphError
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
 from invgraph.numerics.seeding import start_seed, to_defaults
-from invgraph.shapes import Tensors
+from invgraph.shapes import Tensors, positions
 
 _WORST_CONDITION = 1e12
 
@@ -57,6 +57,7 @@ class Conv1x1(Invertible):
         (tensor([3., 1.]), tensor([11.0904]))
     """
 
+    fixed_size_reason = None
     order: Tensor
     signs: Tensor
 
@@ -71,8 +72,7 @@ class Conv1x1(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         seed = start_seed("Conv1x1", seed)
-        channels, *sizes = self.in_shapes[0]
-        self.positions = math.prod(sizes)
+        channels = self.in_shapes[0][0]
         self.orthogonal = require_flag("Conv1x1", "orthogonal", orthogonal)
         if self.orthogonal:
             if matrix is not None:
@@ -113,7 +113,7 @@ class Conv1x1(Invertible):
         return factors.tril(-1) + one, factors.triu(1) + torch.diag(diagonal)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return (self.log_scale.sum() * self.positions).expand(x.shape[0])
+        return (self.log_scale.sum() * positions(self.in_shapes[0])).expand(x.shape[0])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, orthogonal={self.orthogonal}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.arguments import require_choice, require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import Subnet, make_subnet
+from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.fused.dispatch import is_usable_for
@@ -65,6 +65,7 @@ class Coupling(Invertible):
 
     conditional = True
     compile_as_region = True
+    fixed_size_reason = None
     transform: Any  # a Transform; only an Affine has a kernel
     _fused: AffineCoupling | None = None
 
@@ -85,14 +86,24 @@ class Coupling(Invertible):
         sides = require_choice("Coupling", "sides", sides, (1, 2))
         self.transform = transform
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
-        first, second = ((size, *self.in_shapes[0][1:]) for size in self.sizes)
-        readers = [(second, first), (first, second)][:sides]
-        self.subnets = nn.ModuleList(self._subnets(subnet, read, written, separate) for read, written in readers)
+        copies = transform.params_per_element if separate else 1
+        self.subnets = nn.ModuleList(
+            nn.ModuleList(make_subnet("Coupling", subnet, *self._subnet_shapes(side, copies)) for _ in range(copies))
+            for side in range(sides)
+        )
 
-    def _subnets(self, factory: object, read: Shape, written: Shape, separate: bool) -> nn.ModuleList:
-        copies = self.transform.params_per_element if separate else 1
-        out_shape = (written[0] * self.transform.params_per_element // copies, *written[1:])
-        return nn.ModuleList(make_subnet("Coupling", factory, read, self.cond_shapes, out_shape) for _ in range(copies))
+    def _subnet_shapes(self, side: int, copies: int) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what each subnet of a side reads, as data and conditions, and of what it returns."""
+        read, written = self.sizes[1 - side], self.sizes[side] * self.transform.params_per_element // copies
+        sizes = self.in_shapes[0][1:]
+        return (read, *sizes), self.cond_shapes, (written, *sizes)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        for side in range(len(self.subnets)):
+            nets = self._nets(side)
+            for net in nets:
+                check_subnet(self.label, net, *self._subnet_shapes(side, len(nets)))
 
     def precompute(self, cs: Tensors) -> Precomputed:
         return Precomputed([Precomputed([net.prepare(cs) for net in self._nets(k)]) for k in range(len(self.subnets))])

@@ -50,22 +50,33 @@ class DCT(WithConstants, Invertible):
         tensor([[[ 5.0000, -2.2304,  0.0000, -0.1585]]])
     """
 
+    fixed_size_reason = None
+
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, block: int | None = None) -> None:
         super().__init__(in_shapes, cond_shapes)
-        shape = self.in_shapes[0]
-        self.axes = max(len(shape) - 1, 1)
+        self.axes = max(len(self.in_shapes[0]) - 1, 1)
         self.block = None if block is None else as_shape((block,), "DCT (block)")[0]
-        if self.block is None:
-            self.sizes = shape[1:] or shape
-        else:
-            require_divisible(shape, self.block, "DCT")
-            self.sizes = (self.block,) * self.axes
         if self.block == 1:
             raise GraphError("DCT", "block=1", "blocks of one number have a single frequency: take 2 or more")
+        if self.block is not None:
+            require_divisible(self.in_shapes[0], self.block, "DCT")
         self._register_constants()
 
     def _constants(self) -> dict[str, Tensor]:
         return {f"matrix_{index}": _cosines(size) for index, size in enumerate(self.sizes)}
+
+    @property
+    def sizes(self) -> Shape:
+        """Sizes of what is transformed at once, for each axis."""
+        shape = self.in_shapes[0]
+        return shape[1:] or shape if self.block is None else (self.block,) * self.axes
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if self.block is not None:
+            require_divisible(self.in_shapes[0], self.block, self.label)
+        else:
+            self._renew_constants()
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result, call_checked
+from invgraph.core.resized import resized
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.domain import require_integers
-from invgraph.shapes import Tensors
-from invgraph.torch_internals import has_data
+from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import has_data, replace_children
 
 
 class Dequantize(Stochastic):
@@ -71,6 +72,7 @@ class Dequantize(Stochastic):
 
     conditional = True
     condition_argument = "noise"
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -85,11 +87,20 @@ class Dequantize(Stochastic):
         super().__init__(in_shapes, cond_shapes, seed=seed)
         self.check_domain = require_flag("Dequantize", "check_domain", check_domain)
         self.levels = levels = require_count("Dequantize", "levels", levels, least=2)
-        self.constant = math.prod(self.in_shapes[0]) * math.log(levels)
         self.noise = None if noise is None else self._require_noise(noise)
         if noise is None and self.cond_shapes:
             given = f"{len(self.cond_shapes)} conditions"
             raise GraphError("Dequantize", given, "uniform noise takes no conditions: give noise=, or no conditions")
+
+    @property
+    def constant(self) -> float:
+        """Log-determinant of the division by the number of levels, with the sign of the inverse."""
+        return math.prod(self.in_shapes[0]) * math.log(self.levels)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        if self.noise is not None:
+            noise = resized(self.noise, self.in_shapes, (*self.in_shapes, *self.cond_shapes))
+            replace_children(self, {"noise": self._require_noise(noise)})
 
     def _require_noise(self, noise: object) -> Invertible:
         if not isinstance(noise, Invertible):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
+from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
-from invgraph.shapes import Tensors, repeat_rows
+from invgraph.shapes import Shape, Tensors, repeat_rows
 from invgraph.transforms.transform import Transform, require_transform
 
 
@@ -52,6 +52,7 @@ class Elementwise(Invertible):
 
     conditional = True
     condition_argument = "subnet"
+    fixed_size_reason = None
 
     def __init__(
         self, in_shapes: object, cond_shapes: object = (), *, transform: Transform, subnet: object = None
@@ -73,10 +74,23 @@ class Elementwise(Invertible):
             self.subnet = None
         else:
             self.lead = leading(self.cond_shapes)
-            first, *others = lead_first(self.cond_shapes, self.lead)
-            out_shape = (transform.params_per_element * shape[0], *(shape[1:] if len(first) > 1 else ()))
             self.params = None
-            self.subnet = make_subnet("Elementwise", subnet, first, tuple(others), out_shape)
+            self.subnet = make_subnet("Elementwise", subnet, *self._subnet_shapes())
+
+    def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what the subnet reads, as data and conditions, and of what it returns."""
+        first, *others = lead_first(self.cond_shapes, self.lead)
+        channels, *sizes = self.in_shapes[0]
+        return first, tuple(others), (self.transform.params_per_element * channels, *(sizes if len(first) > 1 else ()))
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        if self.subnet is not None:
+            super()._resize(before)
+            check_subnet(self.label, self.subnet, *self._subnet_shapes())
+        elif self.params is not None:
+            given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
+            advice = "it has learned parameters for each element: ActNorm and LearnedScaling(per_channel=True) follow"
+            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         y, log_det = self.transform.forward(xs[0], self._params(xs[0], given))

@@ -66,6 +66,7 @@ class GaussianMixture(WithConstants, Invertible):
     """
 
     conditional = True
+    fixed_size_reason = "its means and factors are those of vectors of one size"
     places: Tensor
 
     def __init__(

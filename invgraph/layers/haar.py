@@ -53,6 +53,8 @@ class Haar(Invertible):
         tensor([ 5., -1., -2.,  0.])
     """
 
+    fixed_size_reason = None
+
     def __init__(
         self,
         in_shapes: object,
@@ -70,8 +72,17 @@ class Haar(Invertible):
         self.norm = 2 ** (-self.axes / 2)  # makes the transform orthogonal: sums have 2^n terms for n axes
         self.rebalance = float(rebalance)
         self.order_by_wavelet = order_by_wavelet
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        require_divisible(self.in_shapes[0], 2, self.label)
+
+    @property
+    def log_det(self) -> float:
+        """Log-determinant of every sample."""
+        shape = self.in_shapes[0]
         details = math.prod(shape) - math.prod(shape) // 2**self.axes
-        self.log_det = details * math.log(rebalance)
+        return float(details * math.log(self.rebalance))
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

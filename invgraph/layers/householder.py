@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import lead_first, leading, make_subnet, spread_vector
+from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import normal, start_seed, to_defaults
-from invgraph.shapes import Tensors, as_shape, repeat_rows
+from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 
 
 class Householder(Invertible):
@@ -57,6 +57,7 @@ class Householder(Invertible):
 
     conditional = True
     condition_argument = "subnet"
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -78,9 +79,18 @@ class Householder(Invertible):
         self.subnet = None
         if subnet is not None:
             self.lead = leading(self.cond_shapes)
-            first, *others = lead_first(self.cond_shapes, self.lead)
-            out_shape = (self.reflections * shape[0], *(shape[1:] if len(first) > 1 else ()))
-            self.subnet = make_subnet("Householder", subnet, first, tuple(others), out_shape)
+            self.subnet = make_subnet("Householder", subnet, *self._subnet_shapes())
+
+    def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what the subnet reads, as data and conditions, and of what it returns."""
+        first, *others = lead_first(self.cond_shapes, self.lead)
+        channels, *sizes = self.in_shapes[0]
+        return first, tuple(others), (self.reflections * channels, *(sizes if len(first) > 1 else ()))
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if self.subnet is not None:
+            check_subnet(self.label, self.subnet, *self._subnet_shapes())
 
     def precompute(self, cs: Tensors) -> Precomputed:
         """Return the unit vectors, ``(B, reflections, C, ...)``; one row where they are learned alone."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.core.invertible import Invertible, Result
-from invgraph.shapes import Tensors
+from invgraph.errors import GraphError
+from invgraph.shapes import Shape, Tensors, positions
 
 
 class LearnedScaling(Invertible):
@@ -43,12 +42,20 @@ class LearnedScaling(Invertible):
         (tensor([[2.7183, 2.7183, 2.7183]]), tensor([3.]))
     """
 
+    fixed_size_reason = None
+
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, per_channel: bool = False) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels, *sizes = self.in_shapes[0]
         self.per_channel = per_channel = require_flag("LearnedScaling", "per_channel", per_channel)
-        self.repeats = math.prod(sizes) if per_channel else 1
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 if per_channel else size for size in sizes)))
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if not self.per_channel:
+            given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
+            advice = "it has a factor for each element: per_channel=True gives one for each channel"
+            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return (xs[0] * self.log_scale.exp(),), self._log_det(xs[0])
@@ -57,7 +64,8 @@ class LearnedScaling(Invertible):
         return (ys[0] * torch.exp(-self.log_scale),), -self._log_det(ys[0])
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return (self.log_scale.sum() * self.repeats).expand(x.shape[0])
+        repeats = positions(self.in_shapes[0]) if self.per_channel else 1
+        return (self.log_scale.sum() * repeats).expand(x.shape[0])
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, per_channel={self.per_channel}"

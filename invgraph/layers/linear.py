@@ -15,7 +15,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
 from invgraph.numerics.seeding import start_seed, to_defaults
-from invgraph.shapes import Tensors
+from invgraph.shapes import Tensors, positions
 
 _WORST_CONDITION = 1e12
 
@@ -23,11 +23,8 @@ _WORST_CONDITION = 1e12
 class _Mixing(Invertible):
     """A constant matrix that mixes the channels, the same at every position."""
 
+    fixed_size_reason = None
     matrix: Tensor
-
-    def __init__(self, in_shapes: object, cond_shapes: object = ()) -> None:
-        super().__init__(in_shapes, cond_shapes)
-        self.positions = math.prod(self.in_shapes[0][1:])
 
     @abstractmethod
     def _refresh(self, more_precise: bool) -> None:
@@ -105,11 +102,11 @@ class FixedLinear(_Mixing):
         self.log_abs_det = torch.linalg.slogdet(exact).logabsdet.to(self.matrix)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        log_det = self.log_abs_det * self.positions
+        log_det = self.log_abs_det * positions(self.in_shapes[0])
         return (mix(xs[0], self.matrix),), log_det.expand(xs[0].shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        log_det = self.log_abs_det * -self.positions
+        log_det = self.log_abs_det * -positions(self.in_shapes[0])
         return (mix(ys[0], self.inverse_matrix),), log_det.expand(ys[0].shape[0])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,12 +9,12 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import make_subnet
+from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
 from invgraph.numerics.seeding import normal, start_seed, to_defaults
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
-from invgraph.shapes import Tensors, as_shape, repeat_rows
+from invgraph.shapes import Shape, Tensors, as_shape, positions, repeat_rows
 
 
 class LowRankLinear(Invertible):
@@ -61,6 +60,7 @@ class LowRankLinear(Invertible):
 
     conditional = True
     condition_argument = "subnet"
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -85,18 +85,23 @@ class LowRankLinear(Invertible):
             )
         seed = start_seed(where, seed)
         clamp = require_clamp(where, clamp, "atan")
-        channels, *sizes = self.in_shapes[0]
+        channels = self.in_shapes[0][0]
         (rank,) = as_shape((rank,), f"{where} (rank)")
         if rank > channels:
             raise GraphError(where, f"rank={rank} for {channels} channels", f"rank must be at most {channels}")
         self.rank, self.clamp = rank, clamp
-        self.positions = math.prod(sizes)
         self.directions = nn.Parameter(to_defaults(normal((channels, rank), seed)))
         self.numbers = nn.Parameter(torch.zeros(rank * (rank + channels)))
         self.subnet = None
         if subnet is not None:
             first, *others = self.cond_shapes
             self.subnet = make_subnet(where, subnet, first, tuple(others), (len(self.numbers),))
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if self.subnet is not None:
+            first, *others = self.cond_shapes
+            check_subnet(self.label, self.subnet, first, tuple(others), (len(self.numbers),))
 
     def precompute(self, cs: Tensors) -> Precomputed:
         """Return the part of U outside the span of Q, T, and the logs of T's diagonal; one row without conditions."""
@@ -118,7 +123,7 @@ class LowRankLinear(Invertible):
             q, wide = self._span(), _columns(x)
             within = q.t() @ wide
             y = wide + outside @ within + q @ (triangle @ within - within)
-        return (y.view_as(x).to(x.dtype),), (logs.sum(1) * self.positions).to(x.dtype)
+        return (y.view_as(x).to(x.dtype),), (logs.sum(1) * positions(self.in_shapes[0])).to(x.dtype)
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = ys[0]
@@ -129,7 +134,7 @@ class LowRankLinear(Invertible):
             turned = q.t() @ wide
             within = torch.linalg.solve_triangular(triangle, turned, upper=True)
             x = wide - outside @ within - q @ (turned - within)
-        return (x.view_as(y).to(y.dtype),), (logs.sum(1) * -self.positions).to(y.dtype)
+        return (x.view_as(y).to(y.dtype),), (logs.sum(1) * -positions(self.in_shapes[0])).to(y.dtype)
 
     def _span(self) -> Tensor:
         """Return Q: the learned directions, orthonormalized."""

@@ -13,7 +13,7 @@ from invgraph.arguments import require_choice
 from invgraph.core.constants import WithConstants
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import Subnet, make_subnet
+from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.transform import Direction, Transform, require_transform
@@ -61,6 +61,7 @@ class MaskedCoupling(WithConstants, Invertible):
     """
 
     conditional = True
+    fixed_size_reason = None
     mask: Tensor
     order: Tensor
     restore: Tensor
@@ -79,18 +80,32 @@ class MaskedCoupling(WithConstants, Invertible):
         require_transform("MaskedCoupling", transform)
         sides = require_choice("MaskedCoupling", "sides", sides, (1, 2))
         self.transform = transform
-        shape = self.in_shapes[0]
-        kept = _make_mask(shape, mask)
-        flat = kept.flatten()
+        flat = _make_mask(self.in_shapes[0], mask).flatten()
         # The mask is not saved: its name or digest, as part of extra_repr, is what a checkpoint is compared by.
         self.pattern = mask if isinstance(mask, str) else f"given {_digest(flat)}"
         self.count = int(flat.sum())
         self.kept = bytes(flat.tolist())
         self._register_constants()
-        out_shape = (shape[0] * transform.params_per_element, *shape[1:])
         self.subnets = nn.ModuleList(
-            make_subnet("MaskedCoupling", subnet, shape, self.cond_shapes, out_shape) for _ in range(sides)
+            make_subnet("MaskedCoupling", subnet, *self._subnet_shapes()) for _ in range(sides)
         )
+
+    def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
+        """Return the shapes of what each subnet reads, as data and conditions, and of what it returns."""
+        channels, *sizes = shape = self.in_shapes[0]
+        return shape, self.cond_shapes, (channels * self.transform.params_per_element, *sizes)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if self.pattern not in _PATTERNS:
+            given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
+            advice = f"its mask was given for one size; {' and '.join(map(repr, _PATTERNS))} follow"
+            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+        flat = _make_mask(self.in_shapes[0], self.pattern).flatten()
+        self.count, self.kept = int(flat.sum()), bytes(flat.tolist())
+        self._renew_constants()
+        for net in self.subnets:
+            check_subnet(self.label, cast(Subnet, net), *self._subnet_shapes())
 
     def _constants(self) -> dict[str, Tensor]:
         mask = torch.tensor(list(self.kept), dtype=torch.bool, device="cpu")

@@ -50,6 +50,8 @@ class OrthogonalLinear(Invertible):
         (True, tensor([0., 0.]))
     """
 
+    fixed_size_reason = None
+
     def __init__(
         self, in_shapes: object, cond_shapes: object = (), *, chart: Chart = "exp", seed: int | None = None
     ) -> None:

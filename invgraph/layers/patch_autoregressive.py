@@ -64,6 +64,7 @@ class PatchAutoregressive(Invertible):
     """
 
     conditional = True
+    fixed_size_reason = "it has a learned embedding for the place of each patch"
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class Permute(Invertible):
         tensor([[3., 1., 2.]])
     """
 
+    fixed_size_reason = None
     order: Tensor
     inverse_order: Tensor
 

@@ -37,6 +37,8 @@ class Flatten(Invertible):
         torch.Size([5, 784])
     """
 
+    fixed_size_reason = None
+
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
         return ((math.prod(self.in_shapes[0]),),)
@@ -72,6 +74,8 @@ class Reshape(Invertible):
         >>> y.shape
         torch.Size([5, 2, 2, 2])
     """
+
+    fixed_size_reason = "shape= has the number of elements of one size"
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, shape: Sequence[int]) -> None:
         super().__init__(in_shapes, cond_shapes)

@@ -11,12 +11,12 @@ from torch import Tensor
 from invgraph.arguments import as_number, require_choice, require_count
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
-from invgraph.core.subnet import check_conditions
+from invgraph.core.subnet import check_conditions, check_subnet
 from invgraph.errors import GraphError
 from invgraph.nets.contraction import Contraction, Linearization
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator
-from invgraph.shapes import Tensors
+from invgraph.shapes import Shape, Tensors
 
 _NEWTON_STEPS = 2
 
@@ -74,6 +74,7 @@ class Residual(Stochastic):
     """
 
     conditional = True
+    fixed_size_reason = None
 
     def __init__(
         self,
@@ -105,6 +106,10 @@ class Residual(Stochastic):
         self.terms, self.iterations = terms, iterations
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
         self.length = _draw_length(seed, terms)
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        check_subnet(self.label, self.net, self.in_shapes[0], self.cond_shapes, self.in_shapes[0])
 
     def reseed(self, seed: int) -> None:
         super().reseed(seed)

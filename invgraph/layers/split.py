@@ -39,6 +39,8 @@ class Split(Invertible):
         (torch.Size([5, 2, 4, 4]), torch.Size([5, 6, 4, 4]))
     """
 
+    fixed_size_reason = None
+
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, sizes: Sequence[int], dim: int = 0) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
@@ -49,9 +51,18 @@ class Split(Invertible):
             raise GraphError("Split", f"dim={dim} of shape {shape}", f"dim must be in 0..{len(shape) - 1}, no batch")
         self.sizes = as_shape(sizes, "Split")
         self.dim = dim
-        if sum(self.sizes) != shape[dim]:
+        self._check_sizes("Split")
+
+    def _check_sizes(self, where: str) -> None:
+        shape = self.in_shapes[0]
+        if sum(self.sizes) != shape[self.dim]:
             total = "+".join(map(str, self.sizes))
-            raise GraphError("Split", f"sizes {self.sizes} for axis {dim} of {shape}", f"{total} != {shape[dim]}")
+            given = f"sizes {self.sizes} for axis {self.dim} of {shape}"
+            raise GraphError(where, given, f"{total} != {shape[self.dim]}")
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        self._check_sizes(self.label)
+        super()._resize(before)
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -40,6 +40,8 @@ class Squeeze(Invertible):
         tensor([1., 2., 3., 4.])
     """
 
+    fixed_size_reason = None
+
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, factor: int = 2) -> None:
         super().__init__(in_shapes, cond_shapes)
         shape = self.in_shapes[0]
@@ -47,6 +49,10 @@ class Squeeze(Invertible):
         require_divisible(shape, factor, "Squeeze")
         self.factor = factor
         self.axes = len(shape) - 1
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        require_divisible(self.in_shapes[0], self.factor, self.label)
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

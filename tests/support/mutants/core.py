@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from .mutant import BOUND, CONTRACT, DIAGNOSE, INIT, LAYERS, NODES, REVERSIBLE, Mutant
+from .mutant import BOUND, CONTRACT, DIAGNOSE, INIT, LAYERS, NODES, RESIZE, REVERSIBLE, Mutant
 
 MUTANTS = (
+    Mutant("a layer at another size may have other channels", "core/invertible.py",
+           "if old[0] != new[0] or len(old) != len(new):", "if len(old) != len(new):", (RESIZE,)),
+    Mutant("the original is a part of the layer at another size", "core/resized.py",
+           'other.__dict__["_resized_from"] = layer._resized_from or layer',
+           "other._resized_from = layer._resized_from or layer", (RESIZE,)),
     Mutant("the second condition is not concatenated to a plain subnet's data", "core/subnet.py",
            "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(shared))), dim=1)",
            (LAYERS,)),

@@ -12,6 +12,7 @@ from .mutant import (
     INIT,
     NODES,
     RANDOM_GRAPHS,
+    RESIZE,
     REVERSIBLE,
     SEEDS,
     Mutant,
@@ -89,4 +90,9 @@ MUTANTS = (
            "if not regions.hooks and regions.wanted and", "if regions.wanted and", (ADAPTERS, "-k", "compiled")),
     Mutant("the hooks of a compiled layer are passed by", "graph/run.py",
            "if has_hooks(layer):", "if False:", (ADAPTERS, "-k", "compiled")),
+    Mutant("the inverse of a graph at another size has the shapes of the old one", "graph/resize.py",
+           "replace(inverse, source=target, target=source, conditions=conditions)", "inverse", (RESIZE,)),
+    Mutant("a feature at another size is taken to be as before", "graph/resize.py",
+           "made = feature_shapes(f\"node {name!r} ({type(layer).__name__})\", layer, given)",
+           "made = _gather({**shapes, **dict.fromkeys(step.outputs, (3, 4, 4))}, step.outputs)", (RESIZE,)),
 )  # fmt: skip

@@ -1,0 +1,95 @@
+"""A graph for data of other spatial sizes: the same layers, with shapes inferred anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from invgraph.core.invertible import Invertible
+from invgraph.core.ports import Ports
+from invgraph.core.resized import resized
+from invgraph.errors import GraphError
+from invgraph.graph.construct import feature_shapes
+from invgraph.graph.schedule import Schedule
+from invgraph.shapes import Shape, as_shape
+
+Shapes = tuple[Shape, ...]
+
+
+def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[str, object]) -> tuple[Shapes, Shapes]:
+    """Return the shapes of inputs and conditions, where those given by name replace the others.
+
+    Arguments:
+        where: The call, for errors.
+        inputs: The inputs of the graph.
+        conditions: The conditions of the graph.
+        given: New shapes, by the name of the input or condition.
+
+    Raises:
+        GraphError: There is no such input or condition, or nothing is given.
+    """
+    names = (*inputs.names, *conditions.names)
+    for name in given:
+        if name not in names:
+            raise GraphError(where, f"name {name!r}", f"no such input or condition; the graph has {', '.join(names)}")
+    if not given:
+        raise GraphError(where, "no shapes", f"name the new ones: at({names[0]}=(3, 512, 768))")
+    chosen = {name: as_shape(shape, f"{where} ({name})") for name, shape in given.items()}  # type: ignore[arg-type]
+    first, second = (
+        tuple(chosen.get(name, shape) for name, shape in zip(ports.names, ports.shapes, strict=True))
+        for ports in (inputs, conditions)
+    )
+    return first, second
+
+
+def resize_graph(
+    layers: nn.ModuleDict, schedules: tuple[Schedule, Schedule], in_shapes: Shapes, cond_shapes: Shapes
+) -> tuple[nn.ModuleDict, tuple[Schedule, Schedule]]:
+    """Return the layers of a graph and its two schedules for other shapes of inputs and conditions.
+
+    Raises:
+        GraphError: A layer can't follow; the message names its node.
+    """
+    forward, inverse = schedules
+    shapes: dict[int, Shape] = dict(enumerate(cond_shapes))
+    shapes.update(zip(forward.starts, in_shapes, strict=True))
+    new: dict[str, nn.Module] = dict(layers)
+    for step in forward.steps:
+        name = forward.names[step.layer]
+        layer, given = new[name], _gather(shapes, step.conditions)
+        if isinstance(layer, Invertible):
+            new[name] = layer = _follow(layer, _gather(shapes, step.inputs), given)
+            made = layer.out_shapes
+        else:
+            made = feature_shapes(f"node {name!r} ({type(layer).__name__})", layer, given)
+        shapes.update(zip(step.outputs, made, strict=True))
+    source, target = (
+        replace_shapes(ports, shapes, places)
+        for ports, places in ((forward.source, forward.starts), (forward.target, forward.ends))
+    )
+    conditions = replace_shapes(forward.conditions, shapes, range(len(cond_shapes)))
+    return nn.ModuleDict(new), (
+        replace(forward, source=source, target=target, conditions=conditions),
+        replace(inverse, source=target, target=source, conditions=conditions),
+    )
+
+
+def replace_shapes(ports: Ports, shapes: Mapping[int, Shape], places: Sequence[int]) -> Ports:
+    """Return ports with the shapes of the values in these slots."""
+    return Ports(ports.kind, _gather(shapes, places), ports.names, ports.bare)
+
+
+def _gather(shapes: Mapping[int, Shape], places: Sequence[int]) -> Shapes:
+    return tuple(shapes[place] for place in places)
+
+
+def _follow(layer: Invertible, in_shapes: Shapes, cond_shapes: Shapes) -> Invertible:
+    """Return a layer at other shapes; an error names its node, also if a layer within it is what can't follow."""
+    try:
+        return resized(layer, in_shapes, cond_shapes)
+    except GraphError as error:
+        if error.where.startswith(layer.label):
+            raise
+        raise error.at(layer.label) from error
