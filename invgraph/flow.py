@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from invgraph.arguments import require_amount, require_count
-from invgraph.bases import Base, as_bases, base_log_prob, base_shape, base_tensor, describe_base, draw_scaled
+from invgraph.arguments import require_amount
+from invgraph.densities.bases import Base
+from invgraph.densities.bound_flow import BoundFlow, is_broadcast
+from invgraph.densities.chunks import draw_samples, in_chunks
+from invgraph.densities.latents import Latents
 from invgraph.distributions.flow_distribution import FlowDistribution
-from invgraph.errors import ArgumentError, GraphError, InputTypeError, ShapeError
+from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.reversible.runner import Reversible
-from invgraph.shapes import Structured, Tensors, numel
+from invgraph.shapes import Structured, numel
 from invgraph.torch_internals import floating_tensor
 
 
@@ -52,32 +56,56 @@ class Flow(nn.Module):
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.graph = graph
-        self.base = as_bases(base, graph.out_shapes)
-        self._base_tensors = tuple(map(base_tensor, self.base or ()))
+        self.latents = Latents(graph._outputs(), base)
         self.dims = numel(graph.in_shapes)
+
+    @property
+    def base(self) -> tuple[Distribution, ...]:
+        """The density of each output; the standard normal has the dtype and the device of the flow."""
+        return self.latents.distributions(floating_tensor(self.graph))
+
+    @base.setter
+    def base(self, base: Base) -> None:
+        self.latents = Latents(self.graph._outputs(), base)
 
     @property
     def has_rsample(self) -> bool:
         """True if samples have gradients: unless a base has no ``rsample``."""
-        return all(base.has_rsample for base in self.base or ())
+        return self.latents.has_rsample
 
     def forward(self, x: Structured, c: Structured = ()) -> Tensor:
         """Return :meth:`log_prob`, so that DDP, compile and export work on the density."""
         return self.log_prob(x, c)
 
-    def log_prob(self, x: Structured, c: Structured = ()) -> Tensor:
-        """Return the log-density of each sample, shape ``(B,)``, in nats.
+    def log_prob(self, x: Structured, c: Structured = (), *, chunk: int | None = None) -> Tensor:
+        """Return the log-density of each sample, in nats.
+
+        Data with more leading axes than the batch, and any number of data under a single row of conditions, are
+        broadcast: what depends on the conditions alone is computed once per row, as in :meth:`bind`.
 
         Arguments:
-            x: Data, as in a call of the graph.
-            c: Conditions, as in a call of the graph. Default: none.
+            x: Data ``(B, *shape)``, as in a call of the graph; or ``(n, B, *shape)``, as :meth:`sample` returns them;
+                or, under conditions of one row, data of any leading axes, such as a grid ``(N, *shape)``.
+            c: Conditions of B rows, as in a call of the graph. Default: none.
+            chunk: Largest number of rows that go through the graph at once; see :meth:`sample`. Default: all for data
+                of one batch axis, otherwise as in :meth:`bind`.
+
+        Returns:
+            A tensor of the data's leading axes: ``(B,)``, ``(n, B)`` or ``(N,)``.
 
         Raises:
             NumericsError: If an output lies outside the support of its base, and the base validates its arguments.
         """
         self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")
+        if is_broadcast(self.graph, x, c):
+            return self.bind(c, gradients=True).log_prob(x, chunk=chunk)
+        if chunk is None:
+            return self._log_prob(x, c)
+        return in_chunks(self._log_prob, self.graph, x, c, chunk)
+
+    def _log_prob(self, x: Structured, c: Structured) -> Tensor:
         z, log_det = self.graph(x, c)
-        log_prob: Tensor = self._base_log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
+        log_prob: Tensor = self.latents.log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
         return log_prob
 
     def loss(self, x: Structured, c: Structured = (), tau: float = 0.0) -> Tensor:
@@ -95,7 +123,7 @@ class Flow(nn.Module):
         """
         tau = require_amount("Flow.loss", "tau", tau)
         self._require_given("Flow.loss", c, "flow.loss({x}, {c})")
-        constant = 0.0 if self.base is not None else 0.5 * self.dims * math.log(2 * math.pi)
+        constant = 0.0 if self.latents.bases is not None else 0.5 * self.dims * math.log(2 * math.pi)
         loss = -self.log_prob(x, c).mean() - constant
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad] if tau else []
         if trained:
@@ -103,9 +131,40 @@ class Flow(nn.Module):
             loss = loss + tau * torch.stack(squares).sum()
         return loss
 
+    def bind(self, c: Structured, *, gradients: bool = False) -> BoundFlow:
+        """Return the flow under fixed conditions; everything that depends on them alone is computed now, once.
+
+        Arguments:
+            c: Conditions of B rows.
+            gradients: True to record gradients of what is computed here, as in :meth:`Graph.bind`. Default: False.
+
+        Returns:
+            An object with ``log_prob``, ``sample``, ``rsample``, ``sample_and_log_prob`` and ``rsample_and_log_prob``.
+
+        Raises:
+            GraphError: If the graph has no conditions.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+            >>> flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c))
+            >>> posterior = flow.bind(torch.zeros(1, 3))
+            >>> samples = posterior.sample(1000)
+            >>> samples.shape, posterior.log_prob(samples).shape
+            (torch.Size([1000, 1, 2]), torch.Size([1000, 1]))
+        """
+        return BoundFlow(self.latents, self.graph.bind(c, gradients=gradients))
+
     @torch.no_grad()
     def sample(
-        self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
+        self,
+        n: int,
+        c: Structured = (),
+        temperature: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+        chunk: int | None = None,
     ) -> Any:
         """Draw ``n`` samples for each condition, without gradient.
 
@@ -115,58 +174,66 @@ class Flow(nn.Module):
             temperature: Factor that scales the deviation of the latents from the mean of the base. Default: 1.
             generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
                 torch, which a base given by the user always uses.
+            chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents
+                and samples, about twice the widest layer is needed for them: ``8 * chunk * width`` bytes in float32.
+                Default: all where gradients are recorded, or where noise or batch statistics would change; otherwise
+                65,536 elements of input on a CPU, whose caches hold no more, and 4,194,304 elsewhere.
 
         Returns:
             Samples ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
 
         Raises:
             ArgumentError: If an argument has the wrong type, or does not fit the base.
-            GraphError: If ``n`` or the temperature is out of range.
+            GraphError: If ``n``, the chunk or the temperature is out of range, or a chunk would change noise or batch
+                statistics.
             InputTypeError: If the dtype or device of the base differs from that of the graph.
         """
-        return self._sample("sample", n, c, temperature, generator)
+        return self._sample("sample", n, c, temperature, generator, chunk)[0]
 
     def rsample(
-        self, n: int, c: Structured = (), temperature: float = 1.0, *, generator: torch.Generator | None = None
+        self,
+        n: int,
+        c: Structured = (),
+        temperature: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+        chunk: int | None = None,
     ) -> Any:
         """Draw samples like :meth:`sample`, with gradients with respect to parameters and conditions.
 
         Raises:
             ArgumentError: Also if a base density has no ``rsample``, because its samples have no gradients.
         """
-        for base in self.base or ():
-            if not base.has_rsample:
-                advice = "its samples have no gradients: call sample, or use a base that has rsample"
-                raise ArgumentError("Flow.rsample", f"a base {describe_base(base)} without rsample", advice)
-        return self._sample("rsample", n, c, temperature, generator)
+        self.latents.require_rsample()
+        return self._sample("rsample", n, c, temperature, generator, chunk)[0]
 
-    def _sample(self, method: str, n: int, c: Structured, temperature: float, generator: torch.Generator | None) -> Any:
-        n = require_count("Flow.sample", "n", n, least=0, most=2**31 - 1)
-        temperature = require_amount("Flow.sample", "temperature", temperature)
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise ArgumentError(
-                "Flow.sample", f"generator={generator!r}", "generator must be a torch.Generator or None"
-            )
+    @torch.no_grad()
+    def sample_and_log_prob(
+        self, n: int, c: Structured = (), *, generator: torch.Generator | None = None, chunk: int | None = None
+    ) -> tuple[Any, Tensor]:
+        """Return samples like :meth:`sample`, and their log-densities, ``(n, B)`` or ``(n,)``, from one pass."""
+        return self._sample("sample_and_log_prob", n, c, 1.0, generator, chunk)
+
+    def rsample_and_log_prob(
+        self, n: int, c: Structured = (), *, generator: torch.Generator | None = None, chunk: int | None = None
+    ) -> tuple[Any, Tensor]:
+        """Return samples like :meth:`rsample`, and their log-densities, ``(n, B)`` or ``(n,)``, from one pass.
+
+        The mean of ``log_prob - log_p(samples)`` is the reverse Kullback-Leibler divergence from an unnormalized
+        density, ready to be minimized.
+        """
+        self.latents.require_rsample()
+        return self._sample("rsample_and_log_prob", n, c, 1.0, generator, chunk)
+
+    def _sample(self, method: str, n: int, c: Structured, *args: Any) -> tuple[Any, Tensor]:
         self._require_given(f"Flow.{method}", c, f"flow.{method}({n}, {{c}})")
-        ports = self.graph._conditions()
-        conditions = ports.unpack("Flow.sample", c)
-        rows = conditions[0].shape[0] if conditions else 1
-        if any(condition.shape[0] != rows for condition in conditions):
-            given = f"conditions of batches {', '.join(str(condition.shape[0]) for condition in conditions)}"
-            raise ShapeError("Flow.sample", given, "all conditions of a call have the same batch size")
-        z = self._draw(n * rows, temperature, generator, conditions)
-        target = self.graph._outputs()
-        if not conditions:
-            return self.graph.inverse(target.pack(z))[0]
-        bound = self.graph.bind(c, gradients=True)
-        return bound.inverse(target.pack(tuple(value.unflatten(0, (n, rows)) for value in z)))[0]
+        return draw_samples(f"Flow.{method}", self.graph, self.latents, n, c, *args)
 
     def given(self, c: Structured = ()) -> FlowDistribution:
         """Return the density under given conditions as a ``torch.distributions.Distribution``.
 
         Arguments:
-            c: Conditions with any number of leading axes, which become the batch shape; there may be none. Default: no
-                conditions.
+            c: Conditions with any leading axes, or none, which become the batch shape. Default: no conditions.
 
         Returns:
             A distribution with ``sample``, ``rsample``, ``log_prob``, ``expand``, ``rsample_and_log_prob``, and
@@ -224,48 +291,8 @@ class Flow(nn.Module):
     def _require_given(self, where: str, c: Structured, call: str) -> None:
         self.graph._conditions().require_given(where, c, call, self.graph._inputs())
 
-    def _base_log_prob(self, zs: Tensors) -> Tensor:
-        if self.base is None:
-            square = torch.stack([z.square().flatten(1).sum(1) for z in zs]).sum(0)
-            return -0.5 * square - 0.5 * self.dims * math.log(2 * math.pi)
-        self._check_bases(zs)
-        ports = self.graph._outputs()
-        parts = [base_log_prob(base, z, ports.label(k)) for k, (base, z) in enumerate(zip(self.base, zs, strict=True))]
-        return torch.stack(parts).sum(0)
-
-    def _draw(self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors) -> Tensors:
-        shapes = self.graph.out_shapes
-        reference = floating_tensor(self.graph)
-        if reference is None and conditions:
-            reference = conditions[0]
-        if self.base is not None:
-            if generator is not None:
-                advice = "torch.distributions only draw from the global generator"
-                raise ArgumentError("Flow.sample", "a generator", advice)
-            if reference is not None:
-                self._check_bases((reference,) * len(self.base))
-            return tuple(draw_scaled(base, count, temperature) for base in self.base)
-        reference = torch.empty(0) if reference is None else reference
-        if generator is not None and generator.device.type != reference.device.type:
-            advice = f"the samples are drawn on {reference.device}: use a generator on that device"
-            raise ArgumentError("Flow.sample", f"a generator on {generator.device}", advice)
-        return tuple(
-            torch.randn(count, *shape, generator=generator, dtype=reference.dtype, device=reference.device)
-            * temperature
-            for shape in shapes
-        )
-
-    def _check_bases(self, zs: Tensors) -> None:
-        """Raise InputTypeError if dtype or device of a base differ from those of the latents."""
-        for index, (own, z) in enumerate(zip(self._base_tensors, zs, strict=True)):
-            if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
-                advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, so build it there"
-                raise InputTypeError("Flow", f"base {index}: {own.dtype} on {own.device}", advice)
-
     def extra_repr(self) -> str:
-        if self.base is None:
-            return ""
-        return f"base={', '.join(f'{describe_base(base)} {base_shape(base)}' for base in self.base)}"
+        return self.latents.describe()
 
 
 def _without_inference(value: Tensor) -> Tensor:

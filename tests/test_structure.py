@@ -31,7 +31,7 @@ FLOORS = {
     "export": "programs, ONNX files and compiled packages of a graph",
     "diagnose, init": "what a user does with a graph besides",
     "flow": "densities: log_prob, sample",
-    "bases": "base densities, from torch.distributions",
+    "densities": "latents and their base densities, flows under fixed conditions, chunks",
     "checkpoint": "checkpoint, fingerprint, state, atomic_file, rng_state",
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",

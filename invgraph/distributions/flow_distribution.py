@@ -15,24 +15,30 @@ from invgraph.arguments import is_int
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.shapes import Structured, Tensors
+from invgraph.torch_internals import floating_tensor
 
 if TYPE_CHECKING:
     from torch.types import _size
+
+
+class LatentDensity(Protocol):
+    """The parts of a density of latents that are used here; it stands on a higher floor."""
+
+    def log_prob(self, zs: Tensors) -> Tensor: ...
+
+    def draw(
+        self, count: int, temperature: float, generator: torch.Generator | None, reference: Tensor | None
+    ) -> Tensors: ...
 
 
 class Density(Protocol):
     """The parts of a flow that are used here; the flow itself stands on a higher floor."""
 
     graph: Any
+    latents: Any  # a LatentDensity
 
     @property
     def has_rsample(self) -> bool: ...
-
-    def _base_log_prob(self, zs: Tensors) -> Tensor: ...
-
-    def _draw(
-        self, count: int, temperature: float, generator: torch.Generator | None, conditions: Tensors
-    ) -> Tensors: ...
 
 
 class FlowDistribution(Distribution):
@@ -149,12 +155,14 @@ class FlowDistribution(Distribution):
     def _score(self, zs: Tensors, log_det: Tensor) -> Tensor:
         ports = self.flow.graph._outputs()
         flat = tuple(z.reshape(log_det.numel(), *shape) for z, shape in zip(zs, ports.shapes, strict=True))
-        return self.flow._base_log_prob(flat).reshape(log_det.shape) + log_det
+        latents: LatentDensity = self.flow.latents
+        return latents.log_prob(flat).reshape(log_det.shape) + log_det
 
     def _draw(self, sample_shape: _size) -> tuple[Tensor, Tensors, Tensor]:
         """Return samples, their latents, and the log-determinants of the inverse."""
         ahead = _as_size(sample_shape) + self.batch_shape
-        latents = self.flow._draw(math.prod(ahead), 1.0, None, self._conditioned.rows)
+        own, rows, density = floating_tensor(self.flow.graph), self._conditioned.rows, self.flow.latents
+        latents: Tensors = density.draw(math.prod(ahead), 1.0, None, rows[0] if own is None and rows else own)
         zs = tuple(z.reshape(*ahead, *z.shape[1:]) for z in latents)
         (x,), log_det = self._conditioned.inverse(zs)
         return x, zs, log_det

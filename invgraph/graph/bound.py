@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_flag
+from invgraph.arguments import require_count, require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports, check_together
@@ -23,8 +23,12 @@ from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows
 from invgraph.torch_internals import batch_norms, floating_tensor
 
-_ELEMENTS = 1 << 16
-"""Inputs of more elements than this leave a CPU's caches, and convolutions then take twice as long per element."""
+ELEMENTS = {"cpu": 1 << 16}
+"""Elements of input that go through a graph at once, by the kind of device, if no chunk is given.
+
+More than 65,536 leave a CPU's caches, and convolutions then take twice as long per element."""
+
+_ELEMENTS_ELSEWHERE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -94,16 +98,21 @@ class BoundGraph:
     under row b of the conditions.
 
     Arguments:
+        run: Runs a direction of the graph on what was computed from the conditions.
         layers: The layers of the graph.
         schedules: Its forward and its inverse schedule.
         conditions: The conditions, of B rows.
         gradients: True if gradients flow back to what is computed here.
         check_finite: Refuse NaN and infinity, as the graph does.
         label: What errors call the graph.
+
+    Attributes:
+        rows: Number B of rows of the conditions.
     """
 
     def __init__(
         self,
+        run: Callable[[bool, Binding, Tensors], Result],
         layers: nn.ModuleDict,
         schedules: tuple[Schedule, Schedule],
         conditions: Structured,
@@ -114,7 +123,7 @@ class BoundGraph:
     ) -> None:
         self.label = f"{label}.bind"
         require_flag(self.label, "gradients", gradients)
-        self.layers, self.schedules, self.check_finite = layers, schedules, check_finite
+        self.layers, self.schedules, self._run_binding = layers, schedules, run
         forward, _ = schedules
         forward.conditions.require_given(self.label, conditions, "graph.bind({c})")
         cs = forward.conditions.unpack(self.label, conditions)
@@ -122,46 +131,47 @@ class BoundGraph:
             raise GraphError(
                 self.label, "a graph without conditions", "there is nothing to bind: call the graph itself"
             )
-        self.rows, _ = check_together(self.label, ((forward.conditions, cs),), floating_tensor(layers))
+        rows, _ = check_together(self.label, ((forward.conditions, cs),), floating_tensor(layers))
+        self.rows = cast("int", rows)
         self.reference = cs[0]
         with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
             self.binding = bind(forward, tuple(layers.values()), cs, check_finite)
 
-    def __call__(self, inputs: Structured) -> tuple[Any, Tensor]:
-        """Return outputs and log-determinants of n samples for each row of the conditions."""
-        return self._run(self.schedules[0], inputs)
+    def __call__(self, inputs: Structured, *, chunk: int | None = None) -> tuple[Any, Tensor]:
+        """Return outputs and log-determinants of n samples for each row of the conditions.
 
-    def inverse(self, outputs: Structured) -> tuple[Any, Tensor]:
-        """Return inputs and log-determinants of the inverse, of n samples for each row of the conditions."""
-        return self._run(self.schedules[1], outputs)
+        Arguments:
+            inputs: Values ``(n, B, ...)``.
+            chunk: Largest number of rows, samples times conditions, that go through the graph at once; at least one
+                sample of each condition. Fewer take less memory. Default: all where gradients are recorded, or where
+                noise or batch statistics would change; otherwise 65,536 elements of input on a CPU, whose caches hold
+                no more, and 4,194,304 elsewhere.
 
-    def _run(self, schedule: Schedule, values: Structured) -> tuple[Any, Tensor]:
+        Raises:
+            GraphError: A chunk is given where noise or batch statistics depend on what goes through together.
+        """
+        return self._run(False, inputs, chunk)
+
+    def inverse(self, outputs: Structured, *, chunk: int | None = None) -> tuple[Any, Tensor]:
+        """Return inputs and log-determinants of the inverse, of n samples for each row of the conditions.
+
+        Arguments:
+            outputs: Values ``(n, B, ...)``.
+            chunk: As in a call.
+        """
+        return self._run(True, outputs, chunk)
+
+    def _run(self, inverse: bool, values: Structured, chunk: int | None) -> tuple[Any, Tensor]:
+        schedule = self.schedules[inverse]
         flat, samples = self._flatten(schedule.source, values)
-        rows = self._samples_at_once(flat, samples) * self.rows
-        layers = tuple(self.layers.values())
-        if rows >= flat[0].shape[0]:
-            ys, log_det = self.binding.run(schedule, layers, flat, self.check_finite)
-        else:
-            chunks = zip(*(value.split(rows) for value in flat), strict=True)
-            results = [self.binding.run(schedule, layers, chunk, self.check_finite) for chunk in chunks]
-            ys = tuple(map(torch.cat, zip(*(values for values, _ in results), strict=True)))
-            log_det = torch.cat([log_det for _, log_det in results])
+        rows = rows_at_once(self.label, self.layers, flat, chunk, self.rows)
+
+        def run(*parts: Tensor) -> Result:
+            return self._run_binding(inverse, self.binding, parts)
+
+        ys, log_det = run_in_chunks(run, flat, rows)
         shaped = tuple([y.unflatten(0, (samples, self.rows)) for y in ys])
         return schedule.target.pack(shaped), log_det.unflatten(0, (samples, self.rows))
-
-    def _samples_at_once(self, values: Tensors, samples: int) -> int:
-        """Return how many samples go through the graph together: on a CPU as many as its caches hold, if that is free.
-
-        Batch statistics are those of all samples, and noise depends on the place in the batch: neither can be cut.
-        """
-        elements = self.rows * sum([math.prod(value.shape[1:]) for value in values])
-        if elements * samples <= _ELEMENTS or torch.is_grad_enabled() or not is_eager() or self._is_mixing():
-            return max(samples, 1)
-        return samples if values[0].device.type != "cpu" else max(1, _ELEMENTS // max(1, elements))
-
-    def _is_mixing(self) -> bool:
-        norms = any(norm.training for norm in batch_norms(self.layers))
-        return norms or any(isinstance(part, Stochastic) for part in self.layers.modules())
 
     def _flatten(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
         """Return the values with samples and rows in one axis, and the number of samples."""
@@ -183,3 +193,54 @@ class BoundGraph:
         reference = floating_tensor(self.layers)
         check_together(self.label, ((source, unpacked),), self.reference if reference is None else reference)
         return unpacked, samples
+
+
+def rows_at_once(where: str, layers: nn.Module, values: Tensors, chunk: object, multiple: int = 1) -> int:
+    """Return how many rows go through a graph together.
+
+    Batch statistics are those of all rows, and noise depends on the place in the batch: neither can be cut.
+
+    Arguments:
+        where: The module, for the error.
+        layers: The layers of the graph.
+        values: The values, flattened to rows.
+        chunk: The number asked for; None for the default.
+        multiple: The rows of the conditions, which stay together.
+    """
+    everything = max(1, values[0].shape[0])
+    if chunk is None:
+        elements = sum([math.prod(value.shape[1:]) for value in values])
+        most = ELEMENTS.get(values[0].device.type, _ELEMENTS_ELSEWHERE)
+        if elements * everything <= most or torch.is_grad_enabled() or not is_eager() or _is_mixing(layers):
+            return everything
+        rows = most // max(1, elements)
+    else:
+        rows = require_count(where, "chunk", chunk)
+        if rows < everything and _is_mixing(layers):
+            advice = "noise and batch statistics depend on all rows that go through together: leave chunk out"
+            raise GraphError(where, f"chunk={rows} for a graph with such layers", advice)
+    return max(multiple, rows - rows % max(1, multiple))
+
+
+def _is_mixing(layers: nn.Module) -> bool:
+    norms = any(norm.training for norm in batch_norms(layers))
+    return norms or any(isinstance(part, Stochastic) for part in layers.modules())
+
+
+def run_in_chunks(run: Callable[..., Result], values: Tensors, rows: int) -> Result:
+    """Run a function of some values on so many rows at a time; without gradients each result is written once."""
+    count = values[0].shape[0]
+    if rows >= count:
+        return run(*values)
+    results: list[Tensor] = []
+    chunks = zip(*(value.split(rows) for value in values), strict=True)
+    if torch.is_grad_enabled():
+        found = [run(*chunk) for chunk in chunks]
+        results = [torch.cat(parts) for parts in zip(*((*ys, log_det) for ys, log_det in found), strict=True)]
+        return tuple(results[:-1]), results[-1]
+    for place, chunk in enumerate(chunks):
+        ys, log_det = run(*chunk)
+        results = results or [part.new_empty(count, *part.shape[1:]) for part in (*ys, log_det)]
+        for result, part in zip(results, (*ys, log_det), strict=True):
+            result[place * rows : place * rows + part.shape[0]] = part
+    return tuple(results[:-1]), results[-1]

@@ -16,7 +16,7 @@ from invgraph.core.ports import Ports
 from invgraph.core.resized import resized
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.graph.bound import BoundGraph, bind
+from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.compiled import compiled
 from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
@@ -203,6 +203,7 @@ class Graph(Shown):
         """
         schedules = (self.forward_schedule, self.inverse_schedule)
         return BoundGraph(
+            self._run_bound,
             self.layers,
             schedules,
             conditions,
@@ -214,6 +215,11 @@ class Graph(Shown):
     def transform(self, c: Structured = (), cache_size: int = 0) -> GraphTransform:
         """Return the graph under conditions as a transform of ``torch.distributions``: see :class:`GraphTransform`."""
         return GraphTransform(self, c, cache_size)
+
+    def _run_bound(self, inverse: bool, binding: Binding, values: Tensors) -> Result:
+        """Run a direction on several samples for each row of the conditions, sample by sample."""
+        schedule = self.inverse_schedule if inverse else self.forward_schedule
+        return binding.run(schedule, tuple(self.layers.values()), values, self.check_finite)
 
     def compile(self, *, fullgraph: bool = True, dynamic: bool | None = None, **options: Any) -> Self:  # type: ignore[override]
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.

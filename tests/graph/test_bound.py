@@ -11,6 +11,7 @@ from small_graphs import both, build, crossed_graph, deep_graph
 from torch import Tensor, nn
 
 import invgraph as ig
+from invgraph.graph import bound
 from invgraph.graph.bound import Binding
 
 CONDITIONAL = [case for case in CASES if case.cond_shapes]
@@ -45,7 +46,7 @@ def test_layers(case: Case) -> None:
 def test_many_samples_go_through_in_parts(
     make: Callable[[], ig.Graph], inverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("invgraph.graph.bound._ELEMENTS", 100)
+    monkeypatch.setitem(bound.ELEMENTS, "cpu", 100)
     graph = build(make)
     walks = []
     run = Binding.run
@@ -57,7 +58,7 @@ def test_many_samples_go_through_in_parts(
 
 
 def test_parts_are_not_made_where_a_batch_has_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("invgraph.graph.bound._ELEMENTS", 1)
+    monkeypatch.setitem(bound.ELEMENTS, "cpu", 1)
 
     def subnet(channels_in: int, channels_out: int) -> nn.Module:
         return nn.Sequential(nn.Linear(channels_in, 8), nn.BatchNorm1d(8), nn.Linear(8, channels_out))

@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("features of the conditions are computed for every sample", "graph/bound.py",
            "if not (step.feature and self.is_known(step))", "if True", (BOUND,)),
     Mutant("samples are cut into parts although batch norm needs all", "graph/bound.py",
-           "or not is_eager() or self._is_mixing():", "or not is_eager():", (BOUND,)),
+           "or not is_eager() or _is_mixing(layers):", "or not is_eager():", (BOUND,)),
     Mutant("samples of a bound graph may have any number of rows", "graph/bound.py",
            "value.shape[1] != self.rows or ", "", (BOUND,)),
     Mutant("an unknown argument of a layer is not noticed", "graph/construct.py",

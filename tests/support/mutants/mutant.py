@@ -22,6 +22,7 @@ NODES, BAD_INPUT, BOUND = (f"tests/graph/test_{name}.py" for name in ("nodes", "
 COMPILE, SEEDS, RESIZE = (f"tests/graph/test_{name}.py" for name in ("compile", "seeds", "resize"))
 RANDOM_GRAPHS = "tests/graph/test_random_graphs.py"
 REVERSIBLE = "tests/reversible/test_reversible.py"
+BOUND_FLOW, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
 CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
 FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
 FLOW, FAULTS, DIAGNOSE, INIT = (f"tests/test_{name}.py" for name in ("flow", "faults", "diagnose", "init"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import BAD_INPUT, DIAGNOSE, FLOW, Mutant
+from .mutant import BAD_INPUT, BOUND_FLOW, CHUNKS, DIAGNOSE, FLOW, Mutant
 
 MUTANTS = (
     Mutant("batches of different sizes are accepted", "core/ports.py",
@@ -10,8 +10,16 @@ MUTANTS = (
     Mutant("the channels of an input are not checked", "core/ports.py",
            "if value.shape[1:] != self.shapes[index] or value.ndim == 0:", "if value.ndim == 0:", (BAD_INPUT,)),
     Mutant("log_prob forgets the log-det", "flow.py",
-           "self._base_log_prob(self.graph._outputs().unpack(\"Flow\", z)) + log_det",
-           "self._base_log_prob(self.graph._outputs().unpack(\"Flow\", z)) + 0 * log_det", (FLOW,)),
+           "self.latents.log_prob(self.graph._outputs().unpack(\"Flow\", z)) + log_det",
+           "self.latents.log_prob(self.graph._outputs().unpack(\"Flow\", z)) + 0 * log_det", (FLOW,)),
+    Mutant("the log-det of samples has the forward's sign", "densities/bound_flow.py",
+           ".unflatten(0, (n, rows)) - log_det", ".unflatten(0, (n, rows)) + log_det", (BOUND_FLOW,)),
+    Mutant("a point for every condition is taken for one for each", "densities/bound_flow.py",
+           "return (*axes[:-1], rows if last == 1 else last)", "return axes", (BOUND_FLOW,)),
+    Mutant("each chunk of conditions has the first ones' latents", "densities/chunks.py",
+           "unflatten(0, (n, rows))[:, part]", "unflatten(0, (n, rows))[:, : part.stop - part.start]", (CHUNKS,)),
+    Mutant("the last chunk overwrites the first", "graph/bound.py",
+           "result[place * rows : place * rows + part.shape[0]]", "result[: part.shape[0]]", (CHUNKS,)),
     Mutant("the loss keeps the normal's constant", "flow.py",
            "0.5 * self.dims * math.log(2 * math.pi)\n        loss", "0.0\n        loss", (FLOW,)),
     Mutant("denoising takes sigma for its square", "flow.py", "deviation * deviation * g", "deviation * g", (FLOW,)),

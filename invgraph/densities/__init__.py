@@ -1,0 +1,1 @@
+"""Densities of latents, and of data under fixed conditions."""
