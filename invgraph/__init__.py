@@ -42,6 +42,7 @@ from invgraph.graph.node import Node as Node
 from invgraph.graph.node import Value as Value
 from invgraph.graph.summary import NodeSummary as NodeSummary
 from invgraph.graph.summary import Summary as Summary
+from invgraph.graph.trace import Trace as Trace
 from invgraph.layers.actnorm import ActNorm as ActNorm
 from invgraph.layers.all_in_one import AllInOne as AllInOne
 from invgraph.layers.autoregressive import Autoregressive as Autoregressive

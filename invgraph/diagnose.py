@@ -136,7 +136,7 @@ def _visit_nodes(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, visit: Vis
     """Call ``visit`` with every invertible node and the values it receives; a nested graph comes before its nodes."""
     schedule = graph.forward_schedule
 
-    def before(step: Step, layer: nn.Module, slots: Slots, log_det: Tensor) -> None:
+    def before(step: Step, layer: nn.Module, slots: Slots, log_det: Tensor | None) -> None:
         if isinstance(layer, Invertible):
             name = f"{prefix}{schedule.names[step.layer]}"
             values, conditions = gather(slots, step.inputs), gather(slots, step.conditions)

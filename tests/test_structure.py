@@ -35,7 +35,7 @@ FLOORS = {
     "checkpoint": "checkpoint, fingerprint, state, atomic_file, rng_state",
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",
-    "graph": "node, wiring, schedule, run (the interpreter), finite, bound, compiled, resize, shown, picture, graph",
+    "graph": "node, wiring, schedule, run (the interpreter), finite, bound, compiled, resize, trace, shown, graph",
     "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, conditioned",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "the contract: invertible, resized, wrappers, ports, given, constants, subnet, trial, stochastic, vjp",

@@ -118,16 +118,11 @@ def _describe_graph(graph: Graph) -> str:
 def _reads(graph: Graph, prefix: str) -> dict[str, str]:
     """Return the values that each node reads, by the path of its layer."""
     schedule = graph.forward_schedule
-    names = dict(enumerate(graph._conditions().names))
-    names.update(zip(schedule.starts, graph._inputs().names, strict=True))
-    nodes = list(graph.layers)
+    names = schedule.value_names()
     reads: dict[str, str] = {}
     for step in schedule.steps:
-        name = nodes[step.layer]
-        several = len(step.outputs) > 1
-        names.update((slot, f"{name}[{index}]" if several else name) for index, slot in enumerate(step.outputs))
         sides = (", ".join(names[slot] for slot in slots) for slots in (step.inputs, step.conditions))
-        reads[prefix + name] = " | ".join(side for side in sides if side)
+        reads[prefix + schedule.names[step.layer]] = " | ".join(side for side in sides if side)
     return reads
 
 

@@ -55,7 +55,7 @@ def require_finite_start(where: str, schedule: Schedule, slots: Slots) -> None:
 def finite_observer(schedule: Schedule) -> Observer:
     """Return an observer that refuses a step whose outputs or log-determinant are not finite."""
 
-    def observe(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
+    def observe(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
         for value in (*(slots[slot] for slot in step.outputs), log_det):
             if value is not None and not is_finite(value):
                 where = f"node {schedule.names[step.layer]!r} ({type(layer).__name__})"

@@ -278,7 +278,7 @@ def _label(name: object) -> str:
     return f"Graph {name!r}"
 
 
-def _initialize_layer(step: Step, layer: Any, slots: Slots, log_det: Tensor, *, inverse: bool) -> None:
+def _initialize_layer(step: Step, layer: Any, slots: Slots, log_det: Tensor | None, *, inverse: bool) -> None:
     """Let a layer set what depends on data, from the values that reach it."""
     if isinstance(layer, Invertible):
         start = layer._initialize_inverse if inverse else layer._initialize

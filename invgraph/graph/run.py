@@ -16,8 +16,8 @@ from invgraph.shapes import Tensors
 from invgraph.torch_internals import compile_region, floating_tensor, has_hooks, is_view
 
 Slots = list[Tensor | None]
-Observer = Callable[[Step, Any, Slots, Tensor], None]
-"""Called with a step, its layer, the slots, and the log-determinant so far."""
+Observer = Callable[[Step, Any, Slots, Tensor | None], None]
+"""Called with a step, its layer, the slots, and its log-determinant: None before the step, and for a feature."""
 
 
 def run(
@@ -45,11 +45,12 @@ def run(
     for step in schedule.steps:
         layer = layers[step.layer]
         if before is not None:
-            before(step, layer, slots, log_det)
+            before(step, layer, slots, None)
         if given and step.layer in given:
             cs = given[step.layer]
         else:
             cs = gather(slots, step.conditions) if step.conditions else ()
+        more: Tensor | None = None
         if step.feature:
             outputs = call_feature(layer, cs, log_det.dtype)
         else:
@@ -58,7 +59,7 @@ def run(
         for slot, output in zip(step.outputs, outputs, strict=True):
             slots[slot] = output
         if after is not None:
-            after(step, layer, slots, log_det)
+            after(step, layer, slots, more)
         for slot in step.idle:
             slots[slot] = None
     return gather(slots, schedule.ends), log_det

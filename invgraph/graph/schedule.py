@@ -56,6 +56,15 @@ class Schedule:
     conditions: Ports
     names: tuple[str, ...]
 
+    def value_names(self) -> dict[int, str]:
+        """Return the names of the values of a forward schedule, by slot: ``split[0]`` for an output of several."""
+        labels = dict(zip(range(len(self.conditions.names)), self.conditions.names, strict=True))
+        labels.update(zip(self.starts, self.source.names, strict=True))
+        for step in self.steps:
+            name, several = self.names[step.layer], len(step.outputs) > 1
+            labels.update((slot, f"{name}[{k}]" if several else name) for k, slot in enumerate(step.outputs))
+        return labels
+
     def keep_everything(self) -> Schedule:
         """Return the schedule with no slot emptied on the way."""
         return replace(self, steps=tuple(step._replace(idle=()) for step in self.steps))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from invgraph.arguments import require_choice, require_flag
 from invgraph.core.invertible import Invertible
@@ -15,6 +16,7 @@ from invgraph.core.ports import check_together
 from invgraph.errors import ShapeError
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.summary import Summary, summarize, table
+from invgraph.graph.trace import Trace, record
 from invgraph.shapes import Structured
 from invgraph.torch_internals import floating_tensor
 
@@ -26,6 +28,7 @@ class Shown(Invertible, ABC):
     """Base class of a graph, with its tables and pictures."""
 
     forward_schedule: Schedule
+    inverse_schedule: Schedule
     if TYPE_CHECKING:
         layers: nn.ModuleDict
 
@@ -112,6 +115,55 @@ class Shown(Invertible, ABC):
             raise ShapeError(where, "a batch of 0", "costs are measured on data: pass at least one sample")
         with evaluating(self):
             return summarize(self.layers, self.forward_schedule, xs, cs)
+
+    def trace(self, values: Structured, c: Structured = (), *, inverse: bool = False) -> Trace:
+        """Run the graph, and return every value on the way and the log-determinant of every node, by name.
+
+        Gradients are recorded as in a call. A graph in a node is run once more, to look inside.
+
+        Arguments:
+            values: Inputs, as in a call of the graph; for the inverse, outputs.
+            c: Conditions, as in a call of the graph. Default: none.
+            inverse: True for the inverse. Default: False.
+
+        Raises:
+            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: Something else was given, or tensors of another dtype or device.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x = ig.InputNode(1, 4, 4, name="x")
+            >>> h = ig.Node(x, ig.Haar, {"rebalance": 0.5}, name="haar")
+            >>> graph = ig.Graph(x, [*ig.Node(h, ig.Split, {"sizes": (1, 3)}, name="split")])
+            >>> trace = graph.trace(torch.ones(1, 1, 4, 4))
+            >>> {name: tuple(value.shape[1:]) for name, value in trace.values.items()}
+            {'x': (1, 4, 4), 'haar': (4, 2, 2), 'split[0]': (1, 2, 2), 'split[1]': (3, 2, 2)}
+            >>> trace.log_dets
+            {'haar': tensor([-8.3178]), 'split': tensor([0.])}
+        """
+        inverse = require_flag("Graph.trace", "inverse", inverse)
+        source, target = (self._outputs(), self._inputs()) if inverse else (self._inputs(), self._outputs())
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
+        direction = partial(record, self, inverse=inverse, found=found)
+        outputs, log_det = self._call(direction, source, target, values, c)
+        return Trace(*found, outputs, log_det)
+
+    def log_dets(self, values: Structured, c: Structured = (), *, inverse: bool = False) -> dict[str, Tensor]:
+        """Return the log-determinant of every node, of shape ``(B,)``, by its name: those that :meth:`trace` finds.
+
+        Arguments:
+            values: Inputs, as in a call of the graph; for the inverse, outputs.
+            c: Conditions, as in a call of the graph. Default: none.
+            inverse: True for the inverse. Default: False.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x = ig.InputNode(1, 4, 4, name="x")
+            >>> graph = ig.Graph(x, ig.Node(x, ig.Haar, {"rebalance": 0.5}, name="haar"))
+            >>> graph.log_dets(torch.ones(2, 1, 4, 4))
+            {'haar': tensor([-8.3178, -8.3178])}
+        """
+        return self.trace(values, c, inverse=inverse).log_dets
 
     def __repr__(self) -> str:
         return table(self.layers, self.forward_schedule)

@@ -159,20 +159,16 @@ def _operations(
     from torch.utils.flop_counter import FlopCounterMode  # here, because `import invgraph` is to stay quick
 
     counts: list[int] = []
-    sums: list[Tensor] = []
+    log_dets: list[float] = []
     counter = FlopCounterMode(display=False)
 
-    def after(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
+    def after(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
         counts.append(counter.get_total_flops())
-        sums.append(log_det.mean())
+        log_dets.append(0.0 if log_det is None else log_det.mean().item())
 
     with torch.no_grad(), counter:
         run(schedule, layers, fill(schedule, xs, cs), after=after)
-    means = [mean.item() for mean in sums]
-    return (
-        [now - before for before, now in zip([0, *counts], counts, strict=False)],
-        [now - before for before, now in zip([0.0, *means], means, strict=False)],
-    )
+    return [now - before for before, now in zip([0, *counts], counts, strict=False)], log_dets
 
 
 def _kept(schedule: Schedule, layers: tuple[nn.Module, ...], xs: Tensors, cs: Tensors) -> list[int]:
@@ -191,7 +187,7 @@ def _kept(schedule: Schedule, layers: tuple[nn.Module, ...], xs: Tensors, cs: Te
             alive.append(tensor.detach())  # so that its address is not given to another tensor
         return tensor
 
-    def before(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
+    def before(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
         kept.append(0)
 
     watch: Observer = before

@@ -164,7 +164,7 @@ class Direction:
         """Run the graph, and return outputs, log-determinant, and the inputs of the anchors."""
         kept: dict[Step, Tensors] = {}
 
-        def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor) -> None:
+        def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
             if step in self.anchors:
                 kept[step] = gather(slots, step.inputs)
 

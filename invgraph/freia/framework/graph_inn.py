@@ -124,12 +124,11 @@ class GraphINN(InvertibleModule):
         nodes = [node for node in self.node_list if node.module is not None]
         values: dict[Any, Tensor | None] = {}
         log_jacs: dict[Node, Any] = {}
-        total: list[Any] = [0.0]
 
-        def record(step: Step, layer: Any, slots: Slots, log_jac: Tensor) -> None:
+        def record(step: Step, layer: Any, slots: Slots, log_jac: Tensor | None) -> None:
             node = nodes[step.layer]
             values.update({(node, i): slots[slot] for i, slot in enumerate(step.outputs)})
-            log_jacs[node], total[0] = log_jac - total[0], log_jac
+            log_jacs[node] = xs[0].new_zeros(len(xs[0])) if log_jac is None else log_jac
 
         ends, _ = self._runner(self.module_list, xs, cs, rev=rev, jac=jac, after=record)
         first, last = (self.out_nodes, self.in_nodes) if rev else (self.in_nodes, self.out_nodes)

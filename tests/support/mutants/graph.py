@@ -15,6 +15,7 @@ from .mutant import (
     RESIZE,
     REVERSIBLE,
     SEEDS,
+    TRACE,
     Mutant,
 )
 
@@ -90,6 +91,10 @@ MUTANTS = (
            "if not regions.hooks and regions.wanted and", "if regions.wanted and", (ADAPTERS, "-k", "compiled")),
     Mutant("the hooks of a compiled layer are passed by", "graph/run.py",
            "if has_hooks(layer):", "if False:", (ADAPTERS, "-k", "compiled")),
+    Mutant("a trace runs the inverse of a graph forward", "graph/trace.py",
+           "inverse=back, found=found", "inverse=inverse, found=found", (TRACE,)),
+    Mutant("an observer sees the log-det of all steps so far", "graph/run.py",
+           "after(step, layer, slots, more)", "after(step, layer, slots, log_det)", (TRACE,)),
     Mutant("the inverse of a graph at another size has the shapes of the old one", "graph/resize.py",
            "replace(inverse, source=target, target=source, conditions=conditions)", "inverse", (RESIZE,)),
     Mutant("a feature at another size is taken to be as before", "graph/resize.py",

@@ -1,0 +1,67 @@
+"""One pass through a graph that keeps every value and every node's log-determinant, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from invgraph.core.invertible import Result
+from invgraph.core.wrappers import Inverse
+from invgraph.graph.run import Slots, fill, gather, run
+from invgraph.graph.schedule import Step
+from invgraph.shapes import Tensors
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Values of one pass through a graph, by name; see :meth:`invgraph.Graph.trace`.
+
+    Attributes:
+        values: Every value: inputs, conditions, features, and what the nodes make, ``name[0]``, ``name[1]``, ... where
+            a node makes several. A value has the same name in both directions. The values inside a nested graph are
+            called ``node.name``.
+        log_dets: Log-determinant of every invertible node, of shape ``(B,)``, in the order of the pass. Those without a
+            dot add up to that of the graph, and those of ``node.name`` to that of ``node``.
+        outputs: What the graph returns, in the structure it was declared with.
+        log_det: Log-determinant of the graph.
+    """
+
+    values: dict[str, Tensor]
+    log_dets: dict[str, Tensor]
+    outputs: Any
+    log_det: Tensor
+
+
+def record(
+    graph: Any, values: Tensors, cs: Tensors, *, inverse: bool, found: tuple[dict[str, Tensor], ...], prefix: str = ""
+) -> Result:
+    """Run one direction of a graph on checked values, and note its values and log-determinants.
+
+    Arguments:
+        graph: The graph. A graph in one of its nodes is run once more, to look inside.
+        values: What enters.
+        cs: The conditions.
+        inverse: The direction.
+        found: Values and log-determinants by name; changed.
+        prefix: Text before each name.
+    """
+    schedule = (graph.inverse_schedule if inverse else graph.forward_schedule).keep_everything()
+    names = graph.forward_schedule.value_names()
+    kept, log_dets = found
+
+    def after(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
+        if log_det is None:
+            return
+        name = f"{prefix}{schedule.names[step.layer]}"
+        log_dets[name] = log_det
+        inner, back = (layer.module, not inverse) if isinstance(layer, Inverse) else (layer, inverse)
+        if isinstance(inner, type(graph)):
+            given = gather(slots, step.inputs), gather(slots, step.conditions)
+            record(inner, *given, inverse=back, found=found, prefix=f"{name}.")
+
+    slots = fill(schedule, values, cs)
+    result = run(schedule, tuple(graph.layers.values()), slots, after=after)
+    kept.update((f"{prefix}{names[slot]}", value) for slot, value in enumerate(slots) if value is not None)
+    return result
