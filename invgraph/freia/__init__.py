@@ -7,11 +7,13 @@
 from invgraph.freia import distributions as distributions
 from invgraph.freia import framework as framework
 from invgraph.freia import modules as modules
+from invgraph.freia import transforms as transforms
 from invgraph.freia import utils as utils
 from invgraph.freia.contract import wrap as wrap
 from invgraph.freia.framework.loading import candidate_orders as candidate_orders
 from invgraph.freia.framework.loading import load_in_order as load_in_order
 from invgraph.freia.install import install as install
+from invgraph.freia.native import node as node
 
 __all__ = [
     "candidate_orders",
@@ -20,6 +22,8 @@ __all__ = [
     "install",
     "load_in_order",
     "modules",
+    "node",
+    "transforms",
     "utils",
     "wrap",
 ]

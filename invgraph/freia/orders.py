@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from invgraph.errors import CheckpointError
 from invgraph.graph.graph import Graph
@@ -44,23 +44,25 @@ def shapes_of(entries: Mapping[str, Any]) -> Signature:
     return {name: tuple(value.shape) for name, value in entries.items() if isinstance(value, Tensor)}
 
 
-def fitting_orders(graph: Graph, saved: Sequence[Signature], modules: Sequence[nn.Module]) -> Iterator[Order]:
+def fitting_orders(
+    graph: Graph, saved: Sequence[Signature], own: Sequence[Signature], *, partly: bool = True
+) -> Iterator[Order]:
     """Yield the orders in which every saved module fits the module of the graph that it would be loaded into.
 
     Orders that differ only by modules of which nothing is saved count as one. Modules whose tensors are all there are
-    looked for first; if there are none, a part of the tensors is enough.
+    looked for first; if there are none, a part of the tensors may be enough.
 
     Arguments:
         graph: Native graph.
         saved: Names and shapes of the tensors of each numbered module.
-        modules: The modules, in the order of the graph's layers.
+        own: Names and shapes of the tensors that each layer of the graph takes.
+        partly: True if a part of a module's tensors is enough.
 
     Raises:
         CheckpointError: The graph has more orders than can be tried.
     """
-    own = [shapes_of(module.state_dict()) for module in modules]
     found = False
-    for whole in (True, False):
+    for whole in (True, False) if partly else (True,):
         seen: set[Order] = set()
         for order in _orders(graph, partial(_fits, saved, own, whole)):
             told = tuple(layer for number, layer in enumerate(order) if saved[number])

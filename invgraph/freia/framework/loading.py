@@ -6,9 +6,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
+from torch import nn
+
 from invgraph.errors import ArgumentError, CheckpointError
 from invgraph.freia.framework.node import Node
-from invgraph.freia.orders import fitting_orders, group, shapes_of
+from invgraph.freia.orders import Signature, fitting_orders, group, shapes_of
 
 PREFIX = "module_list."
 
@@ -27,7 +29,7 @@ def renumber(inn: Any, state: MutableMapping[str, Any], prefix: str) -> None:
     saved = group(state, start, len(modules))
     if saved is None or len(modules) != len(inn.graph.layers):
         return  # another network, or exchanged modules: torch reports what differs
-    fitting = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], modules)
+    fitting = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], _own(modules))
     order = next(fitting, None)
     if order is None:
         return
@@ -65,7 +67,7 @@ def candidate_orders(inn: Any, state_dict: Mapping[str, Any]) -> list[list[Node]
     """
     nodes = [node for node in inn.node_list if node.module is not None]
     saved = _saved(inn, state_dict)
-    orders = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], list(inn.module_list))
+    orders = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], _own(inn.module_list))
     found = [[nodes[place] for place in order] for order in orders]
     if not found:
         raise CheckpointError("candidate_orders", "a checkpoint of another network", "names or shapes differ")
@@ -98,6 +100,10 @@ def load_in_order(inn: Any, state_dict: Mapping[str, Any], order: Iterable[Node 
     # Torch reads versions from this attribute: the numbers are ours now.
     renamed._metadata = {"": {"version": VERSION}}  # type: ignore[attr-defined]
     inn.load_state_dict(renamed, strict=strict)
+
+
+def _own(modules: Iterable[nn.Module]) -> list[Signature]:
+    return [shapes_of(module.state_dict()) for module in modules]
 
 
 def _saved(inn: Any, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
