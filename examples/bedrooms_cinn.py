@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from colorization.baselines import BASELINES
+from colorization.colorgan import ColorGAN
 from colorization.colorizer import Colorizer, Config, Unconditional
 from colorization.commands import Example, main
 from colorization.photos import Statistics
@@ -104,7 +105,9 @@ def build(config: Config) -> Colorizer:
     preset = Preset(**config["preset"])
     kind = config["kind"]
     model: nn.Module
-    if kind in BASELINES:
+    if kind == "colorgan":
+        model = ColorGAN(preset.features, preset.size)
+    elif kind in BASELINES:
         conditioner = Pyramid(pyramid_steps(preset.size, preset.features), preset.features)
         model = BASELINES[kind](conditioner, preset.features)
     else:

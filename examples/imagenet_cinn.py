@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from colorization.baselines import BASELINES
+from colorization.colorgan import ColorGAN
 from colorization.colorizer import Colorizer, Config, Unconditional
 from colorization.commands import Example, main
 from colorization.condition_net import ConditionNet
@@ -176,7 +177,9 @@ def build(config: Config) -> Colorizer:
     # The conditioning network takes lightness in the units of its training.
     units = replace(measured, offset=(50.0, *measured.offset[1:]), scale=(100.0, *measured.scale[1:]))
     model: nn.Module
-    if kind in BASELINES:
+    if kind == "colorgan":
+        model = ColorGAN(preset.features, preset.size)
+    elif kind in BASELINES:
         model = BASELINES[kind](HeadedPyramid(preset), preset.features)
     else:
         conditioning = {"cinn": "features", "raw": "raw", "unconditional": "none"}[kind]

@@ -93,11 +93,12 @@ class Recipe:
 
 @dataclass
 class History:
-    """History of a run, with a record every few steps."""
+    """History of a run, with a record every few steps; ``clock`` has the seconds of training until each."""
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     rate: list[float] = field(default_factory=list)
+    clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
     reached: int = 0
     finished: bool = False
@@ -335,6 +336,7 @@ class _Run:
         self.history.step.append(self.step)
         self.history.loss.append(loss)
         self.history.rate.append(rate)
+        self.history.clock.append(self.history.seconds + time.monotonic() - self._began)
         progress.show(self.step, loss, rate)
 
     def _diverged(self, what: str) -> DivergedError:

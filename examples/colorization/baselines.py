@@ -136,28 +136,17 @@ class ConditionalGAN(nn.Module):
 
     def __init__(self, conditioner: nn.Module, widths: Widths, latent: int = 64, absolute: float = 15.0) -> None:
         super().__init__()
-        fine, half, quarter, _ = widths
         self.latent, self.absolute = latent, absolute
         self.conditioner, self.decoder = conditioner, Decoder(widths, latent)
-        self.discriminator = nn.Sequential(
-            nn.Conv2d(3, fine, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(fine, half, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(half, quarter, 4, stride=1, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(quarter, 1, 4, stride=1, padding=1),
-        )  # fmt: skip
+        self.discriminator = patch_discriminator(widths)
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
         """Return the sum of the losses of generator and discriminator; neither has a gradient for the other network."""
         maps = self.conditioner(c)
         fake = self.decoder(maps, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
         below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the resolution of the colours
-        constants = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        fooled = functional_call(self.discriminator, constants, (torch.cat((below, fake), dim=1),))
-        generator = _cross_entropy(fooled, 1.0) + self.absolute * (fake - x).abs().mean()
-        real, seen = self.discriminator(
-            torch.cat((torch.cat((below, x), 1), torch.cat((below, fake.detach()), 1)))
-        ).chunk(2)
-        loss: Tensor = generator + 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(seen, 0.0))
+        generator, discriminator = adversarial_losses(self.discriminator, below, x, fake)
+        loss: Tensor = generator + self.absolute * (fake - x).abs().mean() + discriminator
         return loss
 
     @torch.no_grad()
@@ -166,6 +155,33 @@ class ConditionalGAN(nn.Module):
     ) -> Tensor:
         """Draw ``n`` colorizations for each condition, (n, B, 2, h, w)."""
         return _decode_samples(self.decoder, self.conditioner(c), self.latent, n, temperature, generator)
+
+
+def patch_discriminator(widths: Widths) -> nn.Sequential:
+    """Return a network from lightness and colours (B, 3, s, s) to logits of patches that are true."""
+    fine, half, quarter, _ = widths
+    return nn.Sequential(
+        nn.Conv2d(3, fine, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
+        nn.Conv2d(fine, half, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
+        nn.Conv2d(half, quarter, 4, stride=1, padding=1), nn.LeakyReLU(0.2),
+        nn.Conv2d(quarter, 1, 4, stride=1, padding=1),
+    )  # fmt: skip
+
+
+def adversarial_losses(discriminator: nn.Module, grey: Tensor, true: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the losses of generator and discriminator; neither has a gradient for the weights of the other.
+
+    Arguments:
+        discriminator: Network from lightness and colours to logits.
+        grey: Lightness at the resolution of the colours.
+        true: True colours.
+        fake: Generated colours.
+    """
+    constants = {name: weight.detach() for name, weight in discriminator.named_parameters()}
+    fooled = functional_call(discriminator, constants, (torch.cat((grey, fake), dim=1),))
+    both = torch.cat((torch.cat((grey, true), 1), torch.cat((grey, fake.detach()), 1)))
+    real, seen = discriminator(both).chunk(2)
+    return _cross_entropy(fooled, 1.0), 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(seen, 0.0))
 
 
 def _decode_samples(

@@ -18,7 +18,7 @@ import invgraph as ig
 from colorization.colorizer import Colorizer, Config, load_colorizer
 from colorization.condition_net import ConditionNet, load_condition_net
 from colorization.features import find_viewer
-from colorization.fitting import fit, start_anew
+from colorization.fitting import fit, seconds_until, start_anew
 from colorization.infer import colorize, distinct_names, write_colorizations
 from colorization.photos import EMBEDDED, Crops, Folder, UnusableError, open_folder, read_image, statistics
 from colorization.pictures import Gallery
@@ -26,7 +26,8 @@ from colorization.presets import Preset
 from colorization.pretraining import pretrain
 from colorization.table import NAMES, HeldOut, as_text, evaluate, round_trip, write_table
 
-KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
+KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan")
+ADVERSARIAL = ("cgan", "colorgan")  # their averaged weights would be those of no player
 PHASE_SEED = 1000  # between the seeds of the two phases
 STOPPED = "stopped; the same command with --resume goes on"
 ERRORS = (ig.CheckpointError, DivergedError, OSError, SafetensorError, ValueError, pickle.UnpicklingError)
@@ -213,7 +214,8 @@ def _train_phases(
             continue
         recipe = Recipe(
             steps, min(preset.batch, len(folder.split("train"))), preset.rate, warmup=min(100, steps // 10),
-            schedule=preset.schedule, weight_decay=1e-5, clip=1.0, average=0.0 if kind == "cgan" else preset.average,
+            schedule=preset.schedule, weight_decay=1e-5, clip=1.0,
+            average=0.0 if kind in ADVERSARIAL else preset.average,
         )  # fmt: skip
         if frozen_net is not None:
             frozen_net.freeze()
@@ -254,13 +256,17 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
         for kind, colorizer in colorizers.items()
         if isinstance(colorizer.model, ig.Flow)
     }
+    seconds = {kind: seconds_until(options.out / kind, model.config["steps"]) for kind, model in colorizers.items()}
     about = {
+        "seconds": {kind: round(value, 1) for kind, value in seconds.items() if value is not None},
         "example": example.name, "split": options.split, "photographs": len(held_out.lab), "seed": options.seed,
         "viewer": viewer.name if viewer else None, "round_trip": trips,
         "runs": {kind: colorizer.config for kind, colorizer in colorizers.items()},
     }  # fmt: skip
     write_table(rows, about, options.out)
     print(as_text(rows))
+    for kind, value in about["seconds"].items():
+        print(f"{NAMES[kind]}: trained for {value:.0f} s until the weights that were kept")
     for kind, error in trips.items():
         print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
     left_out = [name for key, name in VIEWED_BY.items() if key not in rows["truth"]]

@@ -103,6 +103,14 @@ def fit(
     return not stopped
 
 
+def seconds_until(run: Path, step: int) -> float | None:
+    """Return the seconds that the last phase of a run trained for until a step, or None if they are not recorded."""
+    path = run / "training.safetensors"
+    history = ig.load(path).training["history"] if path.exists() else {}
+    times = dict(zip(history.get("step", ()), history.get("clock", ()), strict=False))
+    return min((time for at, time in times.items() if at >= step), default=None)
+
+
 def start_anew(run: Path, stages: Sequence[str]) -> None:
     """Delete the checkpoints and histories of an earlier run; its result stays until there is a new one."""
     for stage in stages:

@@ -23,7 +23,7 @@ from colorization.upsampling import bicubic
 NAMES = {
     "truth": "ground truth", "grey": "grey", "cinn": "cINN", "unconditional": "unconditional flow",
     "raw": "cINN, no conditioning network", "cnn": "L2 regression (CNN)", "cvae": "conditional VAE",
-    "cgan": "conditional GAN (pix2pix)",
+    "cgan": "conditional GAN (pix2pix)", "colorgan": "colorGAN",
 }  # fmt: skip
 COLUMNS = {
     "nll": "NLL, nats per dimension", "rmse_1": "RMSE of one sample, ab", "rmse_8": "RMSE best of 8, ab",

@@ -111,8 +111,11 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     assert "omitted" in warned
     assert "Frechet distance (--viewer), accuracy (--classifier); pip install" in warned
     table = json.loads((folder / "table.json").read_text())
-    assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", "unconditional", "raw", "cnn", "cvae", "cgan"]
+    trained = ["unconditional", "raw", "cnn", "cvae", "cgan", "colorgan"]
+    assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", *trained]
     assert table["about"]["photographs"] == 3
+    assert list(table["about"]["seconds"]) == ["cinn", *trained]
+    assert "colorGAN: trained for" in captured
     assert table["about"]["runs"]["cinn"]["preset"]["size"] == 16
     assert table["rows"]["cinn"]["rmse_8"]["value"] <= table["rows"]["cinn"]["rmse_1"]["value"]
     assert table["rows"]["cinn 0.5"]["variance"]["value"] < table["rows"]["cinn"]["variance"]["value"]
@@ -138,7 +141,7 @@ def test_without_a_command_everything_is_done(monkeypatch):
         monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options, where: 0)
     assert main(BEDROOMS, []) == 0
     assert seen["preset"] == "quick"
-    assert len(seen["kinds"]) == 6
+    assert len(seen["kinds"]) == 7
     assert main(BEDROOMS, ["--steps", "7", "--kinds", "cnn"]) == 0
     assert (seen["steps"], seen["kinds"]) == (7, ["cnn"])
 

@@ -59,7 +59,7 @@ def far(monkeypatch):
     return lambda kind: colorizer("bedrooms", kind).eval().to("meta")
 
 
-@pytest.mark.parametrize("kind", ["cinn", "unconditional", "raw", "cnn", "cvae", "cgan"])
+@pytest.mark.parametrize("kind", ["cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan"])
 def test_the_table_is_measured_where_the_photographs_are(folder, far, kind):
     model, held_out = far(kind), HeldOut(folder, "test", 16, None)
     with Elsewhere():

@@ -15,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 import invgraph as ig
 
 UNITS = asdict(Statistics((50.0, 1.0, 2.0), (25.0, 12.0, 20.0)))
-KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan")
+KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan")
 EXAMPLES = {"bedrooms": bedrooms_cinn, "imagenet": imagenet_cinn}
 
 
@@ -168,6 +168,45 @@ def test_neither_player_of_the_adversarial_network_moves_the_others_weights():
     expected = torch.autograd.grad(alone, list(gan.discriminator.parameters()))
     for weight, gradient in zip(gan.discriminator.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_colorgan_reads_the_grey_picture_in_every_layer_and_the_noise_in_three():
+    gan = colorizer("bedrooms", "colorgan").model
+    assert [layer.in_channels for layer in gan.layers] == [2, 18, 18, 9, 5]
+    stirred(gan)
+    grey, z = torch.randn(2, 1, 16, 16), torch.randn(2, 64)
+    colours = gan.generate(grey, z)
+    assert colours.shape == (2, 2, 16, 16)
+    assert not torch.allclose(gan.generate(grey, -z), colours)
+    assert not torch.allclose(gan.generate(-grey, z), colours)
+    for k, layer in enumerate(gan.layers):  # the last channels of a layer are those of the condition and the noise
+        weight = layer.weight[:, -(1 + (k < 3)) :]
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight.zero_()
+            assert not torch.allclose(gan.generate(grey, z), colours)
+            weight.copy_(before)
+
+
+def test_colorgan_is_validated_by_the_best_of_eight_and_trained_without_the_true_colours():
+    model = colorizer("bedrooms", "colorgan")
+    lab = photographs(3, 16)
+    model.eval()
+    torch.manual_seed(5)
+    x, c = model.prepare(lab)
+    samples = model.model.sample(8, c)
+    expected = (samples - x).square().mean((2, 3, 4)).amin(0).sqrt().mean()
+    torch.manual_seed(5)
+    torch.testing.assert_close(model.model.loss(x, c) / model.dims, expected)
+    gan = model.train().model
+    torch.manual_seed(1)
+    gan.loss(x, c).backward()
+    score = nn.functional.binary_cross_entropy_with_logits
+    torch.manual_seed(1)
+    fooled = gan.discriminator(torch.cat((c, gan.generate(c, torch.randn(3, 64))), 1))
+    expected = torch.autograd.grad(score(fooled, torch.ones_like(fooled)), list(gan.layers.parameters()))
+    for weight, gradient in zip(gan.layers.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_regression_learns_the_mean():
