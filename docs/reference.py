@@ -16,6 +16,7 @@ _GROUPS = {
     "layers": ("Layers", ("layers",)),
     "transforms": ("Transforms", ("transforms",)),
     "nets": ("Subnets", ("nets", "core.subnet")),
+    "inference": ("Recipes, training and calibration", ("recipes", "inference", "sbi")),
     "testing": ("Testing your own layers", ("testing",)),
     "errors": ("Errors", ("errors",)),
 }
@@ -26,7 +27,8 @@ _OTHERS = ("tools", "Densities, runners, checkpoints and tools")
 def write(folder: Path) -> None:
     """Write a page with a table for each group of names; autosummary makes a page for each name in it."""
     groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
-    modules = {"": invgraph, "init.": invgraph.init, "nets.": invgraph.nets, "testing.": invgraph.testing}
+    rooms = ("inference", "init", "nets", "recipes", "testing")
+    modules = {"": invgraph, **{f"{name}.": getattr(invgraph, name) for name in rooms}}
     for prefix, module in modules.items():
         for name in sorted({*vars(module), *_LAZY.get(module.__name__, ())}):
             value = getattr(module, name)

@@ -46,6 +46,7 @@ from invgraph.graph.trace import Trace as Trace
 from invgraph.layers.actnorm import ActNorm as ActNorm
 from invgraph.layers.all_in_one import AllInOne as AllInOne
 from invgraph.layers.autoregressive import Autoregressive as Autoregressive
+from invgraph.layers.box import Box as Box
 from invgraph.layers.concat import Concat as Concat
 from invgraph.layers.continuous_flow import ContinuousFlow as ContinuousFlow
 from invgraph.layers.conv1x1 import Conv1x1 as Conv1x1
@@ -69,6 +70,7 @@ from invgraph.layers.reshape import Reshape as Reshape
 from invgraph.layers.residual import Residual as Residual
 from invgraph.layers.split import Split as Split
 from invgraph.layers.squeeze import Squeeze as Squeeze
+from invgraph.layers.standardize import Standardize as Standardize
 from invgraph.reversible.runner import reversible as reversible
 from invgraph.transforms.additive import Additive as Additive
 from invgraph.transforms.affine import Affine as Affine
@@ -87,6 +89,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from invgraph import freia as freia
+    from invgraph import inference as inference
+    from invgraph import recipes as recipes
     from invgraph import testing as testing
 else:
 
@@ -94,11 +98,11 @@ else:
         """The public names, and none of the package's own modules."""
         named = ((name, getattr(value, "__module__", "")) for name, value in globals().items() if name[0] != "_")
         own = [name for name, module in named if module.startswith("invgraph")]
-        return sorted((*own, "errors", "init", "nets", "testing", "__version__"))
+        return sorted((*own, "errors", "inference", "init", "nets", "recipes", "testing", "__version__"))
 
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
-        if name in ("freia", "testing"):
+        if name in ("freia", "inference", "recipes", "testing"):
             import importlib
 
             return importlib.import_module(f"invgraph.{name}")

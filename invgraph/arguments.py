@@ -115,6 +115,22 @@ def as_matrix(where: str, matrix: object) -> Tensor:
         raise ArgumentError(where, given, "matrix must be a tensor, or rows of numbers") from error
 
 
+def as_filled(where: str, name: str, values: object, shape: tuple[int, ...]) -> Tensor:
+    """Return finite numbers as a float64 tensor of a shape, to which they are broadcast."""
+    try:
+        exact = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        given = f"{name}: {type(values).__name__}"
+        raise ArgumentError(where, given, f"{name} must be a tensor, or nested lists of numbers") from error
+    ones = (1,) * (len(shape) - exact.ndim) + tuple(exact.shape)
+    if len(ones) != len(shape) or any(size not in (1, own) for size, own in zip(ones, shape, strict=True)):
+        given = f"{name} of shape {tuple(exact.shape)}"
+        raise GraphError(where, given, f"expected {shape}, the shape of the input, or one that broadcasts to it")
+    if not math.isfinite(exact.sum().item()):
+        raise GraphError(where, f"{name} with NaN or infinity", f"{name} must be finite")
+    return exact.expand(shape).clone()
+
+
 def _describe(name: str, value: int) -> str:
     """Name and value of an int; the number of bits if it has more digits than Python prints."""
     return f"{name}={value}" if value.bit_length() < 1000 else f"{name} of {value.bit_length()} bits"

@@ -43,6 +43,8 @@ def build(name: str, kind: str) -> ig.Invertible:
         "Autoregressive": {**AFFINE, "hidden": 8},
         "PatchAutoregressive": {**AFFINE, "width": 8},
         "FixedLinear": {"matrix": (torch.eye(shape[0]) * 2).tolist()},
+        "Standardize": {"mean": 1.0, "std": 2.0},
+        "Box": {"low": -2.0, "high": 5.0},
         "LowRankLinear": {"rank": 1},
         "Reshape": {"shape": (torch.Size(shape).numel(),)},
         "Split": {"sizes": (1, shape[0] - 1)},

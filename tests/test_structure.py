@@ -28,6 +28,8 @@ FLOORS = {
     "__main__": "python -m invgraph: versions and a self-check",
     "freia": "FrEIA's names, keys and numbers on this engine: framework, modules, contract, runner, affine, install",
     "testing": "the checks of the contract and hypothesis strategies: public",
+    "inference": "what is done with a conditional density: training, calibration, pictures",
+    "recipes": "whole models in a few lines: splines",
     "export": "programs, ONNX files and compiled packages of a graph",
     "diagnose, init": "what a user does with a graph besides",
     "flow": "densities: log_prob, sample",
@@ -185,6 +187,8 @@ def public() -> list[tuple[str, Any]]:
     named += [(f"ig.testing.{name}", getattr(ig.testing, name)) for name in
               ("check_invertible", "randomize", "graphs", "layers", "shapes", "Report", "NodeReport")]  # fmt: skip
     named += [(f"ig.nets.{name}", value) for name, value in vars(ig.nets).items() if not name.startswith("_")]
+    for room in ("inference", "recipes"):
+        named += [(f"ig.{room}.{name}", value) for name, value in vars(getattr(ig, room)).items() if name[0] != "_"]
     own = [(name, value) for name, value in named if inspect.isclass(value) or inspect.isfunction(value)]
     return [(name, value) for name, value in own if value.__module__.startswith("invgraph")]
 

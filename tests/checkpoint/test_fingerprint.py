@@ -47,6 +47,8 @@ ROWS = (
     Row(ig.Permute, {}, {"seed": 1, "order": (1, 0, 3, 2)}),
     Row(ig.Orthogonal, {}, {"seed": 1}),
     Row(ig.FixedLinear, {"matrix": [[2.0, 1.0], [0.5, -1.0]]}, {"matrix": [[2.0, 1.0], [0.5, 1.0]]}, (2,)),
+    Row(ig.Standardize, {"mean": 0.0, "std": 1.0}, {"mean": 1.0, "std": 2.0}),
+    Row(ig.Box, {"low": 0.0, "high": 1.0}, {"low": -1.0, "high": 2.0}),
     Row(ig.Haar, {}, {"rebalance": 0.5, "order_by_wavelet": True}, IMAGE),
     Row(ig.Squeeze, {}, {"factor": 4}, IMAGE),
     Row(ig.Reshape, {"shape": (2, 2)}, {"shape": (1, 4)}),

@@ -304,11 +304,15 @@ CASES: tuple[Case, ...] = (
     Case(ig.LearnedScaling, {}, (2, 3, 3)),
     Case(ig.LearnedScaling, {"per_channel": True}, (3, 4)),
     Case(ig.LearnedScaling, {"per_channel": True}, (2, 2, 2, 2)),
+    Case(ig.Standardize, {"mean": [1.0, -2.0, 0.5], "std": [0.5, 2.0, 3.0]}, (3,)),
+    Case(ig.Standardize, {"mean": 1.0, "std": [[[2.0]], [[0.5]]]}, (2, 3, 3)),
     # Fixed maps between all numbers and an interval, at every rank.
     Case(ig.Elementwise, {"transform": ig.Sigmoid()}, (5,), codomain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Sigmoid(alpha=0.05)}, (2, 3, 3), codomain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Logit()}, (2, 4), domain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Logit(alpha=0.05)}, (1, 2, 2, 2), domain=(0, 1)),
+    Case(ig.Box, {"low": [0.0, -3.0, -1.0], "high": [2.0, 1.0, 1.0]}, (3,), domain=(0, 1)),
+    Case(ig.Box, {"low": 0.0, "high": 1.0}, (1, 2, 2), domain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Softplus()}, (5,), codomain=(0, 4)),
     Case(ig.Elementwise, {"transform": ig.Softplus()}, (2, 3, 3), codomain=(0, 4)),
     # Increasing functions whose inverse is a root.

@@ -1,0 +1,118 @@
+"""Calibration of a conditional density: ranks of the true values, and the coverage of its regions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from invgraph.arguments import require_count
+from invgraph.errors import GraphError, ShapeError
+
+
+class Conditional(Protocol):
+    """The parts of a flow that are used here; flows of other libraries can be wrapped to have them."""
+
+    def sample(self, n: int, c: Tensor) -> Tensor:
+        """Return samples ``(n, B, D)``."""
+
+    def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
+        """Return log-densities ``(B,)``."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranks of true values among samples, and how often regions of a given probability hold them.
+
+    Attributes:
+        ranks: Number of samples below the true value, for each pair and element, ``(N, D)``, from 0 to ``draws``.
+        levels: Share of samples that are more probable than the true value, ``(N,)``; uniform if calibrated.
+        draws: Number of samples per pair.
+    """
+
+    ranks: Tensor
+    levels: Tensor
+    draws: int
+
+    def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return probabilities of highest-density regions, and how often these regions hold the true value.
+
+        Coverage above the probability means that the density is too wide, below that it is too narrow.
+
+        Arguments:
+            levels: Probabilities of the regions. Default: 0, 0.05, ..., 1.
+        """
+        levels = torch.linspace(0, 1, 21) if levels is None else levels
+        inside = self.levels.unsqueeze(0) <= levels.unsqueeze(1).to(self.levels)
+        return levels, inside.to(torch.get_default_dtype()).mean(1)
+
+    def histogram(self, bins: int = 20) -> Tensor:
+        """Return how many ranks of each element fall into equal bins, ``(D, bins)``."""
+        require_count("Calibration.histogram", "bins", bins, most=self.draws + 1)
+        places = (self.ranks * bins).div(self.draws + 1, rounding_mode="floor").long()
+        return torch.nn.functional.one_hot(places, bins).sum(0)
+
+    def band(self, bins: int = 20, probability: float = 0.99) -> tuple[int, int]:
+        """Return the counts between which a bin of a calibrated density lies with a given probability.
+
+        The number of ranks in one bin is binomial, with N trials of probability ``1 / bins``.
+        """
+        if not 0 < probability < 1:
+            raise GraphError("Calibration.band", f"probability={probability}", "probability must be in (0, 1)")
+        count, p = len(self.ranks), 1 / bins
+        k = torch.arange(count + 1, dtype=torch.float64)
+        log_mass = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
+        mass = (log_mass + k * math.log(p) + (count - k) * math.log1p(-p)).exp().cumsum(0)
+        tail = (1 - probability) / 2
+        low, high = (int(torch.searchsorted(mass, torch.tensor(q, dtype=mass.dtype))) for q in (tail, 1 - tail))
+        return low, high
+
+
+@torch.no_grad()
+def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once: int = 1 << 18) -> Calibration:
+    """Rank true values among samples of a conditional density (simulation-based calibration, and expected coverage).
+
+    With pairs from the joint distribution, which were not used in training, ranks and levels of a density that is right
+    are uniform. The reverse does not hold: a density that ignores its condition and returns the prior is also
+    calibrated.
+
+    Arguments:
+        flow: A :class:`~invgraph.Flow` of one input and one condition, or anything else with its ``sample`` and
+            ``log_prob``.
+        x: True values, ``(N, D)``.
+        c: Condition of each, ``(N, ...)``.
+        draws: Number of samples per pair. Default: 999, so that ranks fall into 1,000 classes.
+        at_once: Number of samples that are drawn at once. Default: 262,144.
+
+    Raises:
+        ShapeError: If x is no matrix, or x and c differ in their number of rows.
+
+    References:
+        S. Talts et al., "Validating Bayesian Inference Algorithms with Simulation-Based Calibration", 2018,
+        https://arxiv.org/abs/1804.06788; J. Hermans et al., "A Trust Crisis In Simulation-Based Inference? Your
+        Posterior Approximations Can Be Unfaithful", 2021, https://arxiv.org/abs/2110.06581
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> flow = ig.recipes.spline_flow(features=2, context=3, blocks=1, hidden=8)
+        >>> truth = flow.sample(1, torch.zeros(100, 3))[0]  # from the density itself: calibrated
+        >>> result = ig.inference.calibrate(flow, truth, torch.zeros(100, 3), draws=99)
+        >>> result.ranks.shape, result.histogram(bins=10).shape, result.band(bins=10)
+        (torch.Size([100, 2]), torch.Size([2, 10]), (3, 18))
+    """
+    draws = require_count("calibrate", "draws", draws)
+    at_once = require_count("calibrate", "at_once", at_once)
+    if x.ndim != 2 or len(x) != len(c):
+        given = f"x of shape {tuple(x.shape)}, c of shape {tuple(c.shape)}"
+        raise ShapeError("calibrate", given, "expected x (N, D) and c (N, ...): a condition for each row")
+    ranks, levels = [], []
+    for part, given_c in zip(x.split(max(1, at_once // draws)), c.split(max(1, at_once // draws)), strict=True):
+        samples = flow.sample(draws, given_c)
+        ranks.append((samples < part).sum(0))
+        spread = given_c.expand(draws, *given_c.shape).flatten(0, 1)
+        log_prob = flow.log_prob(samples.flatten(0, 1), spread).view(draws, len(part))
+        levels.append((log_prob > flow.log_prob(part, given_c)).to(x.dtype).mean(0))
+    return Calibration(torch.cat(ranks), torch.cat(levels), draws)

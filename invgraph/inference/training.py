@@ -1,0 +1,193 @@
+"""Maximum likelihood with a validation set, early stopping and a line of progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.arguments import require_amount, require_count, require_flag, require_positive, require_seed
+from invgraph.errors import ArgumentError, GraphError, NumericsError, ShapeError
+from invgraph.shapes import Structured, Tensors
+
+
+@dataclass
+class History:
+    """Record of a training run.
+
+    Attributes:
+        train: Mean negative log-density over each epoch, in nats per sample, while it was trained.
+        validation: Mean negative log-density of the validation set after each epoch.
+        best: Epoch whose parameters the model has now, counted from 0.
+        seconds: Duration.
+        stopped: True if training stopped because the validation loss had not improved for ``patience`` epochs.
+    """
+
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+def fit(
+    model: nn.Module,
+    x: Structured,
+    c: Structured = (),
+    *,
+    epochs: int = 500,
+    batch: int = 200,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    clip: float = 5.0,
+    validation: float = 0.1,
+    patience: int = 20,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> History:
+    """Train a conditional density by maximum likelihood, and keep the parameters that do best on a validation set.
+
+    Adam with gradient clipping; the learning rate is halved whenever the validation loss has not improved for half of
+    ``patience``. Rows are shuffled by a generator of its own, so the global random state only matters for layers that
+    draw random numbers. The model is left in evaluation mode.
+
+    Arguments:
+        model: A :class:`~invgraph.Flow`, or any module that returns one log-density per row: ``model(x)`` or
+            ``model(x, c)``.
+        x: Training data, ``N`` rows, as in a call of the model.
+        c: Conditions, likewise. Default: none.
+        epochs: Maximum number of passes over the training rows. Default: 500.
+        batch: Number of rows per step. Default: 200.
+        lr: Learning rate of Adam. Default: 1e-3.
+        weight_decay: Decoupled weight decay. Default: 0.
+        clip: Maximum norm of the gradient. Default: 5.
+        validation: Fraction of the rows that is held out, in (0, 1); at least one row. Default: 0.1.
+        patience: Number of epochs without improvement after which training stops. Default: 20.
+        seed: Seed of the split and of the order of the rows. Default: 0.
+        progress: True to show a line of progress on stderr. Default: only where that is a terminal.
+
+    Returns:
+        The losses of all epochs, the best epoch, and the time taken.
+
+    Raises:
+        ShapeError: If ``x`` and ``c`` differ in their number of rows, or there are fewer than two.
+        NumericsError: If a loss is NaN or infinite; the message says what that usually means.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> x = torch.randn(500, 2) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]])
+        >>> flow = ig.recipes.spline_flow(features=2, blocks=1, hidden=8, data=x)
+        >>> history = ig.inference.fit(flow, x, epochs=3)
+        >>> len(history.train), history.validation[history.best] == min(history.validation)
+        (3, True)
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError("fit", f"model: {type(model).__name__}", "expected a Flow, or a module of log-densities")
+    epochs, batch, patience = (
+        require_count("fit", name, value)
+        for name, value in (("epochs", epochs), ("batch", batch), ("patience", patience))
+    )
+    lr, clip = require_positive("fit", "lr", lr), require_positive("fit", "clip", clip)
+    weight_decay, seed = require_amount("fit", "weight_decay", weight_decay), require_seed("fit", seed)
+    if progress is not None:
+        require_flag("fit", "progress", progress)
+    data = _Rows(x, c)
+    held = max(1, round(data.count * require_positive("fit", "validation", validation)))
+    if held >= data.count:
+        raise GraphError("fit", f"validation={validation} of {data.count} rows", "no rows are left to train on")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(data.count, generator=generator)
+    test, train = order[:held], order[held:]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, patience // 2))
+    history, start = History(), time.perf_counter()
+    best = deepcopy(model.state_dict())
+    for epoch in range(epochs):
+        model.train()
+        total = 0.0
+        for rows in train[torch.randperm(len(train), generator=generator)].split(batch):
+            loss = -_log_prob(model, data, rows).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+            total += _finite(loss, norm, epoch) * len(rows)
+            optimizer.step()
+        history.train.append(total / len(train))
+        history.validation.append(_evaluate(model, data, test, epoch))
+        schedule.step(history.validation[-1])
+        if history.validation[-1] <= min(history.validation):
+            history.best, best = epoch, deepcopy(model.state_dict())
+        history.seconds = time.perf_counter() - start
+        history.stopped = epoch - history.best >= patience
+        _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
+        if history.stopped:
+            break
+    model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+class _Rows:
+    """Data and conditions, of which batches of rows are taken."""
+
+    def __init__(self, x: Structured, c: Structured) -> None:
+        self.x, self.c = _tensors("x", x), _tensors("c", c)
+        self.bare = isinstance(x, Tensor), isinstance(c, Tensor)
+        self.count = len(self.x[0]) if self.x and self.x[0].ndim else 0
+        if any(value.ndim == 0 or len(value) != self.count for value in (*self.x, *self.c)):
+            sizes = ", ".join(str(tuple(value.shape)) for value in (*self.x, *self.c))
+            raise ShapeError("fit", f"tensors of shapes {sizes}", "data and conditions have the same number of rows")
+        if self.count < 2:
+            raise ShapeError("fit", f"{self.count} rows", "training needs at least two rows, one of them held out")
+
+    def take(self, rows: Tensor) -> Iterator[Structured]:
+        for values, bare in zip((self.x, self.c), self.bare, strict=True):
+            taken = tuple(value[rows.to(value.device)] for value in values)
+            yield taken[0] if bare else taken
+
+
+def _tensors(name: str, values: Structured) -> Tensors:
+    several = (values,) if isinstance(values, Tensor) else values
+    if not isinstance(several, (tuple, list)) or not all(isinstance(value, Tensor) for value in several):
+        raise ArgumentError("fit", f"{name}: {type(values).__name__}", f"{name} must be a tensor or a tuple of tensors")
+    return tuple(several)
+
+
+def _log_prob(model: nn.Module, data: _Rows, rows: Tensor) -> Tensor:
+    x, c = data.take(rows)
+    log_prob: Tensor = model(x, c) if data.c else model(x)
+    if log_prob.shape != rows.shape:
+        advice = "the model must return one log-density per row: pass a Flow, not its graph"
+        raise ShapeError("fit", f"a result of shape {tuple(log_prob.shape)}", advice)
+    return log_prob
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, data: _Rows, rows: Tensor, epoch: int) -> float:
+    model.eval()
+    parts = [_log_prob(model, data, part) for part in rows.split(4096)]
+    loss = -torch.cat(parts).mean()
+    return _finite(loss, torch.zeros(()), epoch)
+
+
+def _finite(loss: Tensor, norm: Tensor, epoch: int) -> float:
+    value = loss.item()
+    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        advice = "rows outside the model's domain (a Box or Logit), NaN in the data, or too high a learning rate: "
+        raise NumericsError("fit", f"loss {value} in epoch {epoch}", advice + "look with ig.diagnose(graph, x, c)")
+    return value
+
+
+def _show(history: History, epochs: int, progress: bool | None, last: bool) -> None:
+    """Write the line of progress in place, and end it after the last epoch."""
+    if not (sys.stderr.isatty() if progress is None else progress):
+        return
+    epoch, best = len(history.train), history.validation[history.best]
+    line = f"epoch {epoch}/{epochs}  train {history.train[-1]:.3f}  validation {history.validation[-1]:.3f}"
+    line += f"  best {best:.3f} (epoch {history.best + 1})  {history.seconds:.0f} s"
+    print(f"\r{line:<100}", end="\n" if last else "", file=sys.stderr, flush=True)

@@ -1,0 +1,80 @@
+"""Bounded numbers, such as parameters with a uniform prior, as all real numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from invgraph.arguments import as_filled
+from invgraph.core.invertible import Invertible, Result
+from invgraph.errors import GraphError
+from invgraph.numerics.domain import into_open_interval, zero_density
+from invgraph.numerics.reductions import per_sample
+from invgraph.numerics.seeding import to_defaults
+from invgraph.shapes import Tensors
+
+
+class Box(Invertible):
+    r"""Map each element from its interval to all real numbers.
+
+    .. math:: y = \log \frac{u}{1 - u}, \qquad u = \frac{x - a}{b - a}
+
+    As the first layer of a flow, it confines the density to a box: samples never leave it, and the log-density outside
+    is minus infinity.
+
+    Shape:
+        ``x: (B, C, ...) -> y: (B, C, ...)``
+
+    Log-det:
+        :math:`-\sum \log \left(u (1 - u) (b - a)\right)`, nats per sample; minus infinity if an element lies outside.
+        The ends of an interval count as the numbers next to them, because samples are rounded to them.
+
+    Arguments:
+        in_shapes: Shape of the input.
+        low: Lower ends, of the shape of the input or of one that broadcasts to it. Part of the ``state_dict``.
+        high: Upper ends, likewise.
+
+    Raises:
+        ArgumentError: If an end is not a tensor or nested lists of numbers.
+        GraphError: If an end has another shape or is not finite, or a lower end is not below its upper end.
+
+    References:
+        B. Carpenter et al., "Stan: A Probabilistic Programming Language", 2017 (its transform for bounded scalars),
+        https://doi.org/10.18637/jss.v076.i01
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> box = ig.Box((2,), low=[0.0, -1.0], high=[1.0, 3.0])
+        >>> (y,), log_det = box((torch.tensor([[0.5, 1.0], [2.0, 1.0]]),))
+        >>> y[0], log_det
+        (tensor([0., 0.]), tensor([1.3863,   -inf]))
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, in_shapes: object, cond_shapes: object = (), *, low: Any, high: Any) -> None:
+        super().__init__(in_shapes, cond_shapes)
+        shape = self.in_shapes[0]
+        a, b = as_filled("Box", "low", low, shape), as_filled("Box", "high", high, shape)
+        if not bool((a < b).all()):
+            index = int((a < b).flatten().to(torch.int).argmin())
+            given = f"low={a.flatten()[index].item():g}, high={b.flatten()[index].item():g} at element {index}"
+            raise GraphError("Box", given, "low must be below high")
+        self.register_buffer("low", to_defaults(a))
+        self.register_buffer("high", to_defaults(b))
+
+    def _forward(self, xs: Tensors, cs: Tensors) -> Result:
+        (x,), width = xs, self.high - self.low
+        outside = (x < self.low) | (x > self.high)
+        u = into_open_interval((x - self.low) / width)
+        below, above = u.log(), torch.log1p(-u)
+        return (below - above,), zero_density(per_sample(-below - above - width.log()), outside)
+
+    def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        (y,), width = ys, self.high - self.low
+        x = torch.minimum(torch.maximum(self.low + width * torch.sigmoid(y), self.low), self.high)
+        return (x,), per_sample(logsigmoid(y) + logsigmoid(-y) + width.log())

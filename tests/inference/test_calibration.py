@@ -1,0 +1,81 @@
+"""Ranks and coverage of densities that are right, too narrow and too wide; the band is binomial."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import invgraph as ig
+from invgraph.inference import calibrate
+
+
+class Normal:
+    """A normal density round the condition, of a given deviation; the truth has deviation one."""
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+
+    def sample(self, n: int, c: Tensor) -> Tensor:
+        return c + self.deviation * torch.randn(n, *c.shape)
+
+    def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
+        return torch.distributions.Normal(c, self.deviation).log_prob(x).sum(1)
+
+
+def pairs(count: int) -> tuple[Tensor, Tensor]:
+    c = torch.randn(count, 2)
+    return c + torch.randn(count, 2), c
+
+
+def test_the_truth_is_calibrated() -> None:
+    result = calibrate(Normal(1.0), *pairs(2000), draws=199)
+    low, high = result.band(probability=0.9999)
+    counts = result.histogram()
+    assert counts.sum(1).tolist() == [2000, 2000]
+    assert ((counts >= low) & (counts <= high)).all()
+    levels, coverage = result.coverage()
+    torch.testing.assert_close(coverage, levels, atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize(("deviation", "sign"), [(0.7, -1), (1.5, 1)])
+def test_too_narrow_covers_too_little_and_too_wide_too_much(deviation: float, sign: int) -> None:
+    result = calibrate(Normal(deviation), *pairs(1000), draws=199)
+    levels, coverage = result.coverage(torch.tensor([0.5, 0.8]))
+    assert ((coverage - levels) * sign > 0.05).all()
+    edges = result.histogram(10)[:, [0, -1]]
+    assert ((edges < 100).all() if sign > 0 else (edges > 100).all()).item()
+
+
+def test_a_shift_shows_in_the_ranks_of_its_element() -> None:
+    x, c = pairs(500)
+    result = calibrate(Normal(1.0), x + torch.tensor([0.0, 1.0]), c, draws=99)
+    means = result.ranks.to(torch.float).mean(0) / 99
+    assert means[0].item() == pytest.approx(0.5, abs=0.06)
+    assert means[1] > 0.7
+
+
+def test_parts_and_the_whole_agree_and_a_flow_is_taken() -> None:
+    flow = ig.recipes.spline_flow(2, 2, blocks=1, hidden=8)
+    x, c = pairs(50)
+    result = calibrate(flow, x, c, draws=99, at_once=1000)
+    assert result.ranks.shape == (50, 2)
+    assert result.levels.shape == (50,)
+
+
+def test_the_band_is_that_of_the_binomial_distribution() -> None:
+    result = ig.inference.Calibration(torch.zeros(1000, 1), torch.zeros(1000), 99)
+    low, high = result.band(bins=10, probability=0.95)
+    draws = torch.distributions.Binomial(1000, torch.tensor(0.1)).sample((20_000,))
+    inside = ((draws >= low) & (draws <= high)).to(torch.float).mean().item()
+    assert 0.945 < inside < 0.965
+
+
+def test_bad_input() -> None:
+    x, c = pairs(5)
+    with pytest.raises(ig.ShapeError, match="a condition for each row"):
+        calibrate(Normal(1.0), x, c[:4])
+    with pytest.raises(ig.GraphError, match="draws must be at least 1"):
+        calibrate(Normal(1.0), x, c, draws=0)
+    with pytest.raises(ig.GraphError, match=r"probability must be in \(0, 1\)"):
+        calibrate(Normal(1.0), x, c, draws=9).band(probability=1.0)

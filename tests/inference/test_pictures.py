@@ -1,0 +1,53 @@
+"""The corner plot draws any number of elements, and says what does not fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import invgraph as ig
+from invgraph.inference import corner
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_one_panel_for_each_element_and_pair(size: int, tmp_path: Path) -> None:
+    figure = corner(torch.randn(500, size), truth=torch.zeros(size), bins=20)
+    assert len(figure.axes) == size * (size + 1) // 2
+    figure.savefig(tmp_path / "corner.png")
+    assert (tmp_path / "corner.png").stat().st_size > 1000
+
+
+def test_contours_hold_what_they_say() -> None:
+    figure = corner(torch.randn(50_000, 2), limits=[(-4, 4), (-4, 4)])
+    contours = [item for axes in figure.axes for item in axes.collections]
+    levels = contours[0].levels
+    counts = figure.axes[1].images[0].get_array()
+    shares = [float(counts[counts >= level].sum() / counts.sum()) for level in levels]
+    assert shares == pytest.approx([0.95, 0.68], abs=0.02)
+
+
+def test_points_that_all_lie_in_one_place() -> None:
+    corner(torch.zeros(10, 2), limits=[(-1, 1), (-1, 1)])
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((torch.zeros(5),), r"expected \(N, D\)"),
+        ((torch.zeros(5, 2), ["a"]), "1 names"),
+        ((torch.zeros(5, 2), None, torch.zeros(3)), "3 truth"),
+    ],
+)
+def test_bad_input(args: Any, words: str) -> None:
+    with pytest.raises(ig.ShapeError, match=words):
+        corner(*args)
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ig.DependencyError, match="examples"):
+        corner(torch.zeros(5, 2))

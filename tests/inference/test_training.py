@@ -1,0 +1,98 @@
+"""Training by maximum likelihood: what is kept, when it stops, what it shows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+from invgraph.inference import fit
+
+
+class Gaussian(nn.Module):
+    """A normal density whose mean is learned; with conditions, they are added to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        centre = self.mean if c is None else self.mean + c
+        return -0.5 * (x - centre).square().sum(1) - math.log(2 * math.pi)
+
+
+def test_the_maximum_of_the_likelihood_is_found_and_kept() -> None:
+    x = torch.randn(1000, 2) + torch.tensor([1.0, -1.0])
+    model = Gaussian()
+    history = fit(model, x, lr=5e-2, epochs=100, patience=10)
+    torch.testing.assert_close(model.mean.detach(), torch.tensor([1.0, -1.0]), atol=0.15, rtol=0)
+    assert history.stopped
+    assert len(history.train) == len(history.validation) == history.best + 11
+    assert history.validation[history.best] == min(history.validation)
+    assert not model.training
+
+
+def test_the_best_parameters_are_those_of_the_best_epoch() -> None:
+    x = torch.randn(100, 2)
+    model = Gaussian()
+    history = fit(model, x, lr=3.0, epochs=8, patience=8, validation=0.5, batch=10)
+    held = x[torch.randperm(100, generator=torch.Generator().manual_seed(0))[:50]]
+    with torch.no_grad():
+        assert -model(held).mean().item() == pytest.approx(history.validation[history.best], abs=1e-6)
+
+
+def test_rows_of_conditions_stay_with_their_data() -> None:
+    c = 10 * torch.randn(400, 2)
+    model = Gaussian()
+    fit(model, c + 0.1 * torch.randn(400, 2) + 0.5, c, lr=5e-2, epochs=40)
+    torch.testing.assert_close(model.mean.detach(), torch.full((2,), 0.5), atol=0.05, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_model_and_the_global_state_stays() -> None:
+    x = torch.randn(100, 2)
+    state = torch.get_rng_state()
+    models = [Gaussian(), Gaussian()]
+    for model in models:
+        fit(model, x, epochs=2, seed=3)
+    assert torch.equal(models[0].mean, models[1].mean)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Gaussian(), torch.randn(20, 2), epochs=2, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.count("\r") == 2
+    assert "epoch 2/2" in shown
+    assert shown.endswith("\n")
+    fit(Gaussian(), torch.randn(20, 2), epochs=2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda x: fit(Gaussian(), x, x[:5]), ig.ShapeError, "same number of rows"),
+        (lambda x: fit(Gaussian(), x[:1]), ig.ShapeError, "at least two rows"),
+        (lambda x: fit(Gaussian(), "x"), ig.ArgumentError, "x must be a tensor"),
+        (lambda x: fit(lambda x: x, x), ig.ArgumentError, "expected a Flow"),
+        (lambda x: fit(Gaussian(), x, validation=1.0), ig.GraphError, "no rows are left"),
+        (lambda x: fit(Gaussian(), x, epochs=0), ig.GraphError, "epochs must be at least 1"),
+        (lambda x: fit(Gaussian(), x * math.inf, epochs=1), ig.NumericsError, "in epoch 0"),
+        (lambda x: fit(nn.Linear(2, 2), x), ig.ShapeError, "not its graph"),
+    ],
+)
+def test_bad_input(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(torch.randn(10, 2))
+
+
+def test_data_outside_a_box_are_named() -> None:
+    x = ig.InputNode(2, name="x")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
+    flow = ig.Flow(ig.Graph(x, ig.chain(x, (ig.Box, {"low": 0.0, "high": 1.0}), (ig.Coupling, args))))
+    with pytest.raises(ig.NumericsError, match="outside the model's domain"):
+        fit(flow, torch.full((10, 2), 2.0), epochs=1)

@@ -1,0 +1,64 @@
+"""Boxes, and fixed standardization: edges, other units, and arguments that do not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import invgraph as ig
+
+
+def bounded_flow() -> ig.Flow:
+    x = ig.InputNode(2, name="x")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
+    box = {"low": [0.0, -3.0], "high": [2.0, -1.0]}
+    return ig.Flow(ig.Graph(x, ig.chain(x, (ig.Box, box), (ig.Coupling, args))))
+
+
+def test_the_density_is_minus_infinity_outside_and_finite_at_the_ends() -> None:
+    points = torch.tensor([[1.0, -2.0], [0.0, -1.0], [2.0, -3.0], [2.1, -2.0], [1.0, -0.9], [math.nan, -2.0]])
+    log_prob = bounded_flow().log_prob(points).tolist()
+    assert all(math.isfinite(value) for value in log_prob[:3])
+    assert log_prob[3:5] == [-math.inf, -math.inf]
+    assert math.isnan(log_prob[5])
+
+
+@torch.no_grad()
+def test_samples_stay_inside_and_have_a_finite_density() -> None:
+    x = ig.InputNode(2, name="x")
+    box = {"low": [0.0, -3.0], "high": [2.0, -1.0]}
+    wide = torch.distributions.Normal(torch.zeros(2), 100.0)  # most samples saturate
+    flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Box, box)), base=wide)
+    samples = flow.sample(2000)
+    low, high = torch.tensor(box["low"]), torch.tensor(box["high"])
+    assert ((samples >= low) & (samples <= high)).all()
+    assert flow.log_prob(samples).isfinite().all()
+
+
+def test_the_density_in_a_box_integrates_to_one() -> None:
+    flow = bounded_flow().double()
+    centres = (torch.arange(400, dtype=torch.float64) + 0.5) / 200
+    points = torch.cartesian_prod(centres, centres - 3)
+    with torch.no_grad():
+        assert flow.log_prob(points).exp().mean().item() * 4 == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda: ig.Box((2,), low=0.0, high=[1.0, 0.0]), ig.GraphError, "at element 1"),
+        (lambda: ig.Box((2,), low=[0.0] * 3, high=1.0), ig.GraphError, r"expected \(2,\)"),
+        (lambda: ig.Box((2,), low=0.0, high=math.inf), ig.GraphError, "high must be finite"),
+        (lambda: ig.Box((2,), low="a", high=1.0), ig.ArgumentError, "low must be a tensor"),
+        (lambda: ig.Standardize((2,), mean=0.0, std=[1.0, 0.0]), ig.GraphError, "std must be positive"),
+        (lambda: ig.Standardize((2,), mean=[[0.0, 0.0]], std=1.0), ig.GraphError, r"expected \(2,\)"),
+        (lambda: ig.Standardize((2,), mean=math.nan, std=1.0), ig.GraphError, "mean must be finite"),
+        (lambda: ig.Standardize((2,), mean=None, std=1.0), ig.ArgumentError, "mean must be a tensor"),
+    ],
+)
+def test_bad_arguments(make: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        make()

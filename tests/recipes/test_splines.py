@@ -1,0 +1,57 @@
+"""The recipe gives a flow in the units of the data, for every combination of its arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import invgraph as ig
+
+SMALL: dict[str, Any] = {"blocks": 1, "hidden": 8}
+
+
+@pytest.mark.parametrize("autoregressive", [False, True])
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("features", [1, 2, 5])
+def test_every_size(features: int, context: int, autoregressive: bool) -> None:
+    data, conditions = 100 + 5 * torch.randn(50, features), torch.randn(50, context) if context else None
+    flow = ig.recipes.spline_flow(
+        features, context, data=data, conditions=conditions, autoregressive=autoregressive, **SMALL
+    )
+    c: Any = () if conditions is None else conditions
+    assert flow.log_prob(data, c).shape == (50,)
+    drawn = flow.sample(200) if conditions is None else flow.sample(200, conditions[:1])[:, 0]
+    assert (drawn.mean(0) - data.mean(0)).abs().max() < 5
+
+
+def test_a_series_is_summarized() -> None:
+    series = torch.randn(10, 2, 30)
+    summary = ig.nets.SeriesSummary(2, 30, 4)
+    flow = ig.recipes.spline_flow(2, (2, 30), conditions=series, summary=summary, **SMALL)
+    assert flow.log_prob(torch.zeros(10, 2), series).shape == (10,)
+    assert list(flow.graph.layers)[:2] == ["standardized", "summary"]
+
+
+def test_the_checkpoint_holds_the_statistics() -> None:
+    data = 7 + torch.randn(50, 2)
+    flow = ig.recipes.spline_flow(2, data=data, **SMALL)
+    other = ig.recipes.spline_flow(2, data=torch.randn(50, 2), **SMALL)
+    other.load_state_dict(flow.state_dict())
+    torch.testing.assert_close(other.log_prob(data), flow.log_prob(data))
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "words"),
+    [
+        ({"features": 0}, ig.GraphError, "positive"),
+        ({"features": 2, "context": (2, 9)}, ig.GraphError, "give a summary"),
+        ({"features": 2, "summary": nn.Identity()}, ig.ArgumentError, "give context"),
+        ({"features": 2, "autoregressive": 1}, ig.ArgumentError, "autoregressive must be True or False"),
+    ],
+)
+def test_bad_arguments(args: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ig.recipes.spline_flow(**args)
