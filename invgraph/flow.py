@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from invgraph.arguments import require_amount
@@ -17,12 +17,13 @@ from invgraph.densities.latents import Latents
 from invgraph.distributions.flow_distribution import FlowDistribution
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
+from invgraph.graph.holder import GraphHolder
 from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Structured, numel
 from invgraph.torch_internals import floating_tensor
 
 
-class Flow(nn.Module):
+class Flow(GraphHolder):
     r"""Conditional density, given by a graph that maps data to latents and a density of the latents.
 
     .. math:: \log p(x | c) = \log p_Z(f(x; c)) + \log |\det \partial f / \partial x|
@@ -52,12 +53,19 @@ class Flow(nn.Module):
         torch.Size([7, 5, 2])
     """
 
+    model: Graph | Reversible
+
     def __init__(self, graph: Graph | Reversible, base: Base = None) -> None:
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
-        self.graph = graph
+        self.model = graph
         self.latents = Latents(graph._outputs(), base)
         self.dims = numel(graph.in_shapes)
+
+    @property
+    def graph(self) -> Graph | Reversible:
+        """The graph, or the runner of it, that maps data to latents."""
+        return self.model
 
     @property
     def base(self) -> tuple[Distribution, ...]:
@@ -94,6 +102,7 @@ class Flow(nn.Module):
             A tensor of the data's leading axes: ``(B,)``, ``(n, B)`` or ``(N,)``.
 
         Raises:
+            InputTypeError: If the data are in half precision, which is too coarse for log-densities.
             NumericsError: If an output lies outside the support of its base, and the base validates its arguments.
         """
         self._require_given("Flow.log_prob", c, "flow.log_prob({x}, {c})")

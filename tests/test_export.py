@@ -8,7 +8,8 @@ import pytest
 import torch
 from cases import CASES, Case, each_kind, each_part
 from small_graphs import build, deep_graph
-from torch import Tensor
+from torch import Tensor, nn
+from training import make_flow
 
 import invgraph as ig
 from invgraph.export import What
@@ -160,3 +161,30 @@ def test_what_cannot_be_exported_is_named() -> None:
         ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), "density")  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="expected a Graph or a Flow"):
         ig.export(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+class Holder(nn.Module):
+    """A module of a user's that holds a flow."""
+
+    def __init__(self, flow: ig.Flow) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.flow(x, c)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["flow", "held", "reversible"])
+def test_torchs_own_exporters_take_a_flow(kind: str) -> None:
+    """They have an attribute ``graph`` of their own on every module that they make."""
+    flow = make_flow(blocks=1).eval()
+    x, c = torch.randn(3, 1, 4, 4), torch.randn(3, 10)
+    flow.graph.initialize(x, c)
+    ig.testing.randomize(flow)
+    module = {"flow": flow, "held": Holder(flow), "reversible": ig.Flow(ig.reversible(flow.graph))}[kind]
+    expected = flow.log_prob(x, c)
+    with torch.no_grad():
+        program = torch.export.export(module, (x, c))
+        decomposed = program.run_decompositions()
+    for run in (program.module(), decomposed.module(), torch.export.unflatten(program)):
+        assert torch.allclose(run(x, c), expected, atol=1e-5)

@@ -338,7 +338,7 @@ def test_a_base_without_rsample_has_samples_but_no_gradients() -> None:
 def test_a_flow_is_a_module() -> None:
     flow = conditional()
     assert isinstance(flow, nn.Module)
-    assert all(key.startswith("graph.layers.") for key in flow.state_dict())
+    assert all(key.startswith("model.layers.") for key in flow.state_dict())
     wide = conditional().float()
     assert wide.sample(2, torch.zeros(1, 3)).dtype == torch.float32
 
@@ -403,3 +403,13 @@ def test_an_outlier_of_a_bounded_base_is_named(event: int) -> None:
     flow.base = (bases[0], Independent(Uniform(-edge, edge, validate_args=False), event, validate_args=False))
     assert torch.equal(flow.log_prob((x, y))[:3], inside[:3])
     assert flow.log_prob((x, y))[3:].tolist() == [-math.inf] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
+    """Sums over thousands of elements would come in steps of 32 nats."""
+    flow = linear().to(dtype)
+    assert flow.sample(2).dtype == dtype
+    for call in (flow, flow.log_prob, flow.loss):
+        with pytest.raises(ig.InputTypeError, match=r"a flow in torch\.b?float16\n.*torch\.autocast"):
+            call(torch.zeros(2, 2, dtype=dtype))

@@ -36,7 +36,12 @@ def as_path(where: str, path: object) -> Path:
     name = os.fspath(path)
     if not isinstance(name, str):
         raise ArgumentError(where, f"path={path!r}", "a path must be a str or a pathlib.Path")
-    if not name or "\0" in name:
+    try:
+        os.fsencode(name)
+        valid = bool(name) and "\0" not in name
+    except UnicodeEncodeError:  # a surrogate that is not a pair
+        valid = False
+    if not valid:
         raise CheckpointError(where, f"path={name!r}", "not a valid file name")
     return Path(os.path.realpath(name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -16,13 +16,12 @@ from invgraph.arguments import require_flag
 from invgraph.checkpoint.atomic_file import as_path, read, write
 from invgraph.checkpoint.fingerprint import (
     Fingerprint,
-    differences,
     drop_module,
     fingerprint,
-    format_lines,
-    tensor_lines,
+    upgrade_holders,
     upgrade_nested,
 )
+from invgraph.checkpoint.loading import align, fitting_part, load_state, require_same
 from invgraph.checkpoint.state import decode, encode
 from invgraph.errors import ArgumentError, CheckpointError
 
@@ -43,6 +42,8 @@ class Checkpoint:
         architecture: Fingerprint of the graph: a line for each module, by its path.
         version: Version of invgraph that wrote the file.
         torch_version: Version of torch that wrote the file.
+        skipped: Differences of the tensors that ``load(..., strict=False)`` left out: ``-`` for one that only the file
+            has, ``+`` for one that only the graph has, which keeps its value, and both for one of another shape.
     """
 
     metadata: dict[str, Any]
@@ -50,6 +51,7 @@ class Checkpoint:
     architecture: Fingerprint
     version: str
     torch_version: str
+    skipped: tuple[str, ...] = ()
 
 
 def save(
@@ -105,7 +107,8 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
         graph: Graph built like the saved one. If None (default), the file is only read, for example to find in its
             metadata what to build.
         strict: If True (default), layers, their arguments and wiring must equal those of the saved graph. If False,
-            only names, shapes and dtypes of tensors must.
+            those tensors are loaded whose names, shapes and dtypes agree, at least one; the others are listed in
+            ``skipped`` of the result. A flow's checkpoint fits its graph, and the other way round.
 
     Returns:
         Metadata, training state, and versions that wrote the file.
@@ -127,6 +130,10 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
         architecture = {str(name): str(line) for name, line in dict(header["architecture"]).items()}
         architecture, prefixes = upgrade_nested(architecture)
         state, extra = ({drop_module(name, prefixes): value for name, value in part.items()} for part in (state, extra))
+        state, extra = (
+            {upgrade_holders(name, architecture): value for name, value in part.items()} for part in (state, extra)
+        )
+        architecture = {upgrade_holders(name, architecture): line for name, line in architecture.items()}
         checkpoint = Checkpoint(
             dict(header["metadata"]),
             decode(header["training"], tensors),
@@ -134,12 +141,18 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
             str(header["version"]),
             str(header["torch"]),
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(where, "a header that was not written by save", "save the file again") from error
-    if graph is not None:
-        _require_same(where, checkpoint.architecture, state, graph, strict)
-        _load_state(where, graph, {**state, **extra})
-    return checkpoint
+    if graph is None:
+        return checkpoint
+    target, architecture, state, extra = align(graph, architecture, state, extra)
+    skipped: list[str] = []
+    if strict:
+        require_same(where, architecture, state, target)
+    else:
+        state, extra, skipped = fitting_part(where, state, extra, target)
+    load_state(where, target, {**state, **extra}, strict=not skipped)
+    return replace(checkpoint, skipped=tuple(skipped))
 
 
 def _require_module(where: str, graph: object) -> None:
@@ -228,7 +241,7 @@ def _verify(where: str, content: bytes) -> tuple[dict[str, Any], dict[str, Tenso
             given = f"a file of format {header['format']}, written by invgraph {header['version']}"
             raise CheckpointError(where, given, f"this is invgraph {_version()}, which reads format {_FORMAT}: upgrade")
         return header, from_bytes(content)
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, SafetensorError) as error:
         raise CheckpointError(where, "a header that was not written by save", "save the file again") from error
 
 
@@ -241,32 +254,3 @@ def _guess(content: bytes) -> str:
     if content[8:9] == b"{":
         return "a safetensors file without the header of invgraph, or a damaged one"
     return "not a checkpoint, or damaged at its start"
-
-
-def _require_same(
-    where: str, architecture: Fingerprint, state: Mapping[str, Tensor], graph: nn.Module, strict: bool
-) -> None:
-    """Raise CheckpointError with a list of differences unless the graph equals the saved one."""
-    layers = differences(architecture, fingerprint(graph)) if strict else []
-    tensors = differences(tensor_lines(state), tensor_lines(graph.state_dict()))
-    advice = "build the graph like the saved one (-: in the file, +: here)"
-    if layers and not tensors:
-        advice = f"{advice}, or pass strict=False: the tensors agree"
-    if layers or tensors:
-        raise CheckpointError(where, "a checkpoint of another graph", f"{advice}:{format_lines(layers or tensors)}")
-
-
-def _load_state(where: str, graph: nn.Module, state: dict[str, Any]) -> None:
-    """Load the state, or restore the previous one if a layer refuses it."""
-    before = graph.state_dict()
-    assign = any(isinstance(value, Tensor) and value.is_meta for value in before.values())  # nothing to copy into
-    before = {
-        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) and not value.is_meta else value
-        for name, value in before.items()
-    }
-    try:
-        graph.load_state_dict(state, assign=assign)
-    except Exception as error:  # a layer may raise anything, and the graph must not stay half loaded
-        graph.load_state_dict(before, assign=assign)
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(where, reason, "a layer refused its state: nothing was loaded") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ Fingerprint = dict[str, str]
 """Line for each module, by its path: class, arguments as in ``repr``, and, for a node, the values it reads."""
 
 _SHOWN = 20
+T = TypeVar("T")
 
 
 def fingerprint(module: nn.Module) -> Fingerprint:
@@ -48,6 +50,39 @@ def upgrade_nested(architecture: Fingerprint) -> tuple[Fingerprint, list[str]]:
         elif path.removesuffix(".module") not in wrapped:
             upgraded[drop_module(path, prefixes)] = line
     return upgraded, prefixes
+
+
+_HOLDERS = ("Flow(", "Reversible(")
+
+
+def upgrade_holders(name: str, architecture: Fingerprint) -> str:
+    """Return the name of a tensor or module of an early checkpoint, in which flows and runners held a child ``graph``.
+
+    Arguments:
+        name: Name in the file.
+        architecture: Fingerprint in the file.
+    """
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if part == "graph" and architecture.get(".".join(name.split(".")[:place]), "").startswith(_HOLDERS):
+            parts[place] = "model"
+    return ".".join(parts)
+
+
+def held_graph(architecture: Mapping[str, str]) -> str:
+    """Return the path of the graph that a flow or runner holds, empty if the whole is neither."""
+    path = ""
+    while architecture.get(path, "").startswith(_HOLDERS):
+        path = f"{path}.model" if path else "model"
+    return path
+
+
+def inside(lines: Mapping[str, T], path: str) -> dict[str, T]:
+    """Return what belongs to one module, by its name within it."""
+    if not path:
+        return dict(lines)
+    return {"" if name == path else name.removeprefix(f"{path}."): value for name, value in lines.items()
+            if name == path or name.startswith(f"{path}.")}  # fmt: skip
 
 
 def drop_module(name: str, prefixes: Sequence[str]) -> str:
@@ -95,7 +130,7 @@ def describe_path(path: str) -> str:
     """Describe the path of a module or tensor in messages: nodes by their names."""
     if not path:
         return "the whole"
-    return re.sub(r"(?:^|(?<=\.))(?:graph\.)?layers\.([^.\d][^.]*)", r"node '\1'", path, count=1)
+    return re.sub(r"(?:^|(?<=\.))(?:model\.)*layers\.([^.\d][^.]*)", r"node '\1'", path, count=1)
 
 
 def _parents(path: str) -> list[str]:

@@ -47,8 +47,9 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, d
         name = f"{prefix}{len(tensors)}"
         tensors[name] = value if isinstance(value, Tensor) else _from_numpy(np.asarray(value), place)
         return {kind: name}
+    _require_plain(value, place)
     if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
+        kind = "list" if isinstance(value, list) else "Size" if isinstance(value, torch.Size) else "tuple"
         return {kind: [encode(part, tensors, prefix, f"{place}[{at}]", depth + 1) for at, part in enumerate(value)]}
     if isinstance(value, Mapping):
         kind = type(value).__name__ if type(value).__name__ in _DICTS else "dict"
@@ -58,12 +59,22 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, d
             pairs.append([name, encode(part, tensors, prefix, f"{place}[{key!r}]", depth + 1)])
         return {kind: pairs}
     if isinstance(value, (bytes, bytearray)):
-        return {"bytes": value.hex()}
+        return {"bytes" if isinstance(value, bytes) else "bytearray": value.hex()}
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     given = f"{place}: a {type(value).__name__}"
     advice = "can't be stored: use numbers, strings, tensors, in lists, tuples, dicts; for an object, its state_dict()"
     raise CheckpointError("save", given, advice)
+
+
+def _require_plain(value: object, place: str) -> None:
+    """Refuse a subclass of a tuple, list or dict: it would come back as the class that it derives from."""
+    known = (list, tuple, torch.Size, *_DICTS.values())
+    for base in (list, tuple, dict):
+        if isinstance(value, base) and type(value) not in known:
+            name = base.__name__
+            advice = f"it would be loaded as a {name}: store {name}(...) of it"
+            raise CheckpointError("save", f"{place}: a {type(value).__name__}", advice)
 
 
 def decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:
@@ -85,8 +96,12 @@ def decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:
         return [decode(entry, tensors) for entry in content]
     if kind == "tuple":
         return tuple(decode(entry, tensors) for entry in content)
+    if kind == "Size":
+        return torch.Size(decode(entry, tensors) for entry in content)
     if kind == "bytes":
         return bytes.fromhex(content)
+    if kind == "bytearray":
+        return bytearray.fromhex(content)
     if kind == "complex":
         return complex(*content)
     made = _DICTS[kind]()

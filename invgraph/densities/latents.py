@@ -50,7 +50,10 @@ class Latents:
         return tuple([Independent(Normal(zero, torch.ones_like(zero)), zero.ndim) for zero in zeros])
 
     def log_prob(self, zs: Tensors) -> Tensor:
-        """Return the log-density of latents, shape ``(B,)``."""
+        """Return the log-density of latents, shape ``(B,)``; refuse half precision, which can't hold it."""
+        if zs[0].dtype in (torch.float16, torch.bfloat16):
+            advice = "it rounds sums over all elements to a few digits: keep the flow in float32, use torch.autocast"
+            raise InputTypeError("Flow.log_prob", f"a flow in {zs[0].dtype}", advice)
         if self.bases is None:
             squares = [z.square().flatten(1).sum(1) for z in zs]
             square = squares[0] if len(squares) == 1 else torch.stack(squares).sum(0)

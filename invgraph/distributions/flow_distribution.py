@@ -34,8 +34,11 @@ class LatentDensity(Protocol):
 class Density(Protocol):
     """The parts of a flow that are used here; the flow itself stands on a higher floor."""
 
-    graph: Any
-    latents: Any  # a LatentDensity
+    @property
+    def graph(self) -> Any: ...
+
+    @property
+    def latents(self) -> Any: ...  # a LatentDensity
 
     @property
     def has_rsample(self) -> bool: ...

@@ -17,6 +17,7 @@ from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
 from invgraph.graph.finite import run_checked
 from invgraph.graph.graph import Graph, require_graph
+from invgraph.graph.holder import GraphHolder
 from invgraph.graph.run import Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.backward import Backward
@@ -37,12 +38,13 @@ _WHERE = "reversible"
 
 
 @final
-class Reversible(Invertible):
+class Reversible(GraphHolder, Invertible):
     """Graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
 
     conditional = True
     arity = None
     call_name = "graph"
+    model: Graph
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)
@@ -52,12 +54,17 @@ class Reversible(Invertible):
         tolerance = None if tolerance is None else as_number(_WHERE, "tolerance", tolerance)
         if tolerance is not None and not tolerance > 0:
             raise GraphError(_WHERE, f"tolerance={tolerance}", "tolerance must be a positive number or None")
-        self.graph = graph
+        self.model = graph
         self.tolerance = tolerance
         self.directions = (
             Direction(graph.forward_schedule, graph.inverse_schedule, anchors),
             Direction(graph.inverse_schedule, graph.forward_schedule, anchors),
         )
+
+    @property
+    def graph(self) -> Graph:
+        """The graph."""
+        return self.model
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

@@ -175,6 +175,8 @@ GOOD = {"format": 1, "version": "9", "torch": "2", "architecture": {}, "metadata
         {**GOOD, "training": {}},
         {**GOOD, "training": {"list": 3}},
         {**GOOD, "training": {"complex": ["a", "b"]}},
+        {**GOOD, "training": {"complex": [10**400, 0]}},
+        {**GOOD, "training": {"Size": ["a"]}},
     ],
     ids=lambda header: str(header)[-40:],
 )

@@ -65,7 +65,7 @@ def test_parameters_put_in_for_one_call_are_those_of_its_backward_pass_alone() -
         torch.autograd.grad(z.square().sum() - log_det.sum(), list(others.values()))
         for z, log_det in (
             functional_call(graph, others, (x, c)),
-            functional_call(runner, {f"graph.{name}": p for name, p in others.items()}, (x, c)),
+            functional_call(runner, {f"model.{name}": p for name, p in others.items()}, (x, c)),
         )
     )
     torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-8)

@@ -1,0 +1,74 @@
+"""Loading of a saved state into a graph: all of it, the part that fits, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from invgraph.checkpoint.fingerprint import (
+    Fingerprint,
+    differences,
+    fingerprint,
+    format_lines,
+    held_graph,
+    inside,
+    tensor_lines,
+)
+from invgraph.errors import CheckpointError
+
+
+def align(
+    graph: nn.Module, architecture: Fingerprint, state: dict[str, Tensor], extra: dict[str, Any]
+) -> tuple[nn.Module, Fingerprint, dict[str, Tensor], dict[str, Any]]:
+    """Compare graph with graph where only one of the file and the module is a flow, or a reversible runner."""
+    own = fingerprint(graph)
+    if architecture.get("", "").split("(")[0] == own.get("", "").split("(")[0]:
+        return graph, architecture, state, extra
+    saved, here = held_graph(architecture), held_graph(own)
+    target = graph.get_submodule(here)
+    return target, inside(architecture, saved), inside(state, saved), inside(extra, saved)
+
+
+def fitting_part(
+    where: str, state: dict[str, Tensor], extra: dict[str, Any], graph: nn.Module
+) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """Return what fits into the graph, by name, shape and dtype, and lines that describe the rest."""
+    own = graph.state_dict()
+    saved, here = tensor_lines(state), tensor_lines(own)
+    skipped = differences(saved, here)
+    fitting = {name: tensor for name, tensor in state.items() if saved[name] == here.get(name)}
+    if skipped and not fitting:
+        advice = "none of its tensors fits (-: in the file, +: here)"
+        raise CheckpointError(where, "a checkpoint of another graph", f"{advice}:{format_lines(skipped)}")
+    return fitting, {name: value for name, value in extra.items() if name in own}, skipped
+
+
+def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tensor], graph: nn.Module) -> None:
+    """Raise CheckpointError with a list of differences unless the graph equals the saved one."""
+    layers = differences(architecture, fingerprint(graph))
+    tensors = differences(tensor_lines(state), tensor_lines(graph.state_dict()))
+    advice = "build the graph like the saved one (-: in the file, +: here)"
+    if layers and not tensors:
+        advice = f"{advice}, or pass strict=False: the tensors agree"
+    elif tensors:
+        advice = f"{advice}, or pass strict=False to load the tensors that fit"
+    if layers or tensors:
+        raise CheckpointError(where, "a checkpoint of another graph", f"{advice}:{format_lines(layers or tensors)}")
+
+
+def load_state(where: str, graph: nn.Module, state: dict[str, Any], *, strict: bool) -> None:
+    """Load the state, all of it if ``strict``, or restore the previous one if a layer refuses it."""
+    before = graph.state_dict()
+    assign = any(isinstance(value, Tensor) and value.is_meta for value in before.values())  # nothing to copy into
+    before = {
+        name: value.detach().to("cpu", copy=True) if isinstance(value, Tensor) and not value.is_meta else value
+        for name, value in before.items()
+    }
+    try:
+        graph.load_state_dict(state, strict=strict, assign=assign)
+    except Exception as error:  # a layer may raise anything, and the graph must not stay half loaded
+        graph.load_state_dict(before, assign=assign)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(where, reason, "a layer refused its state: nothing was loaded") from error
