@@ -13,7 +13,7 @@ from invgraph.arguments import require_amount
 from invgraph.densities.bases import Base
 from invgraph.densities.bound_flow import BoundFlow, is_broadcast
 from invgraph.densities.chunks import draw_samples, in_chunks
-from invgraph.densities.latents import Latents
+from invgraph.densities.latents import Latents, require_precise
 from invgraph.distributions.flow_distribution import FlowDistribution
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
@@ -23,7 +23,7 @@ from invgraph.shapes import Structured, numel
 from invgraph.torch_internals import floating_tensor
 
 
-class Flow(GraphHolder):
+class Flow(GraphHolder[Graph | Reversible]):
     r"""Conditional density, given by a graph that maps data to latents and a density of the latents.
 
     .. math:: \log p(x | c) = \log p_Z(f(x; c)) + \log |\det \partial f / \partial x|
@@ -53,19 +53,12 @@ class Flow(GraphHolder):
         torch.Size([7, 5, 2])
     """
 
-    model: Graph | Reversible
-
     def __init__(self, graph: Graph | Reversible, base: Base = None) -> None:
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.model = graph
         self.latents = Latents(graph._outputs(), base)
         self.dims = numel(graph.in_shapes)
-
-    @property
-    def graph(self) -> Graph | Reversible:
-        """The graph, or the runner of it, that maps data to latents."""
-        return self.model
 
     @property
     def base(self) -> tuple[Distribution, ...]:
@@ -114,8 +107,7 @@ class Flow(GraphHolder):
 
     def _log_prob(self, x: Structured, c: Structured) -> Tensor:
         z, log_det = self.graph(x, c)
-        log_prob: Tensor = self.latents.log_prob(self.graph._outputs().unpack("Flow", z)) + log_det
-        return log_prob
+        return require_precise(self.latents.log_prob(self.graph._outputs().unpack("Flow", z)) + log_det)
 
     def loss(self, x: Structured, c: Structured = (), tau: float = 0.0) -> Tensor:
         r"""Return the loss of the paper (Eq. 6), in nats per sample, to be minimized.
@@ -136,8 +128,7 @@ class Flow(GraphHolder):
         loss = -self.log_prob(x, c).mean() - constant
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad] if tau else []
         if trained:
-            squares = [parameter.square().sum() for parameter in trained]
-            loss = loss + tau * torch.stack(squares).sum()
+            loss = loss + tau * torch.stack([parameter.square().sum() for parameter in trained]).sum()
         return loss
 
     def bind(self, c: Structured, *, gradients: bool = False) -> BoundFlow:
@@ -228,15 +219,15 @@ class Flow(GraphHolder):
     ) -> tuple[Any, Tensor]:
         """Return samples like :meth:`rsample`, and their log-densities, ``(n, B)`` or ``(n,)``, from one pass.
 
-        The mean of ``log_prob - log_p(samples)`` is the reverse Kullback-Leibler divergence from an unnormalized
-        density, ready to be minimized.
+        The mean of ``log_prob - log_p(samples)`` is the reverse Kullback-Leibler divergence from an unnormalized p.
         """
         self.latents.require_rsample()
         return self._sample("rsample_and_log_prob", n, c, 1.0, generator, chunk)
 
     def _sample(self, method: str, n: int, c: Structured, *args: Any) -> tuple[Any, Tensor]:
         self._require_given(f"Flow.{method}", c, f"flow.{method}({n}, {{c}})")
-        return draw_samples(f"Flow.{method}", self.graph, self.latents, n, c, *args)
+        xs, log_prob = draw_samples(f"Flow.{method}", self.graph, self.latents, n, c, *args)
+        return xs, require_precise(log_prob) if "log_prob" in method else log_prob
 
     def given(self, c: Structured = ()) -> FlowDistribution:
         """Return the density under given conditions as a ``torch.distributions.Distribution``.

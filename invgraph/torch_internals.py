@@ -22,6 +22,11 @@ def is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def packs_saved_tensors() -> bool:
+    """True where hooks pack what autograd saves, as in activation checkpointing; ``torch.func`` can't run there."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def is_batched_grad(grad: Tensor) -> bool:
     """True if autograd asks for several gradients at once (``is_grads_batched``)."""
     return bool(torch._C._functorch.is_legacy_batchedtensor(grad))

@@ -410,6 +410,8 @@ def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
     """Sums over thousands of elements would come in steps of 32 nats."""
     flow = linear().to(dtype)
     assert flow.sample(2).dtype == dtype
+    with pytest.raises(ig.InputTypeError, match=r"torch\.autocast"):
+        flow.sample_and_log_prob(2)
     for call in (flow, flow.log_prob, flow.loss):
         with pytest.raises(ig.InputTypeError, match=r"a flow in torch\.b?float16\n.*torch\.autocast"):
             call(torch.zeros(2, 2, dtype=dtype))

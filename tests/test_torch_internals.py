@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from invgraph import torch_internals as internals
 
@@ -273,3 +274,17 @@ def test_each_function_has_a_test() -> None:
     own = [value.__name__ for value in kinds if value.__module__ == internals.__name__]
     named = {name.removeprefix("test_") for name, value in globals().items() if isinstance(value, FunctionType)}
     assert {name.lower() for name in (*own, "has_global_hooks")} <= named
+
+
+def test_hooks_that_pack_what_autograd_saves_are_seen() -> None:
+    seen: list[bool] = []
+
+    def note(x: Tensor) -> Tensor:
+        seen.append(internals.packs_saved_tensors())
+        return x.exp()
+
+    note(torch.zeros(1, requires_grad=True))
+    checkpoint(note, torch.zeros(1, requires_grad=True), use_reentrant=False)
+    with torch.autograd.graph.save_on_cpu():
+        note(torch.zeros(1, requires_grad=True))
+    assert seen == [False, True, True]

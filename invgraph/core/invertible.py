@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from invgraph.core.given import Precomputed
 from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.processes import Group, broadcast, find_group, summed_over
 from invgraph.shapes import Shape, Structured, Tensors, as_shapes
 from invgraph.torch_internals import floating_tensor
 
@@ -146,7 +147,14 @@ class Invertible(nn.Module, ABC):
 
     @final
     @torch.no_grad()
-    def initialize(self, inputs: Structured, conditions: Structured = (), *, again: bool = False) -> None:
+    def initialize(
+        self,
+        inputs: Structured,
+        conditions: Structured = (),
+        *,
+        again: bool = False,
+        group: Group | Literal[False] | None = None,
+    ) -> None:
         """Set what depends on data, from a batch; a graph does so in one pass, each layer from what reaches it.
 
         A few layers have something to set: :class:`~invgraph.ActNorm`, :class:`~invgraph.AllInOne`, the noise of
@@ -157,6 +165,8 @@ class Invertible(nn.Module, ABC):
             conditions: The conditions, as in a forward call.
             again: If True, overwrite what was set before, by ``initialize``, training or a checkpoint. If False
                 (default), refuse to.
+            group: Processes that initialize together, each from its part of the batch, and all alike: each must call
+                this. None (default): all processes of ``torch.distributed``, if it is in use. False: this process only.
 
         Raises:
             GraphError: A layer is initialized already.
@@ -168,6 +178,7 @@ class Invertible(nn.Module, ABC):
         xs, cs = source.unpack(self.label, inputs), given.unpack(self.label, conditions)
         check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
         require_flag(self.label, "again", again)
+        group = find_group(group)
         parts = [part for part in self.modules() if isinstance(part, Invertible)]
         for part in () if again else parts:
             if part._is_initialized():
@@ -175,7 +186,9 @@ class Invertible(nn.Module, ABC):
                 raise GraphError(part.label, "a layer that is initialized already", advice)
         before = [(part, tensor, tensor.clone()) for part in parts for tensor in _own_tensors(part)]
         try:
-            self._initialize(xs, cs)
+            with summed_over(group):
+                self._initialize(xs, cs)
+            broadcast([tensor for _, tensor, _ in before], group)  # also what other layers draw or compute
         except BaseException:
             for part, tensor, old in before:  # a batch that is refused half-way leaves no layer initialized
                 tensor.copy_(old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
 
 import torch
@@ -103,9 +104,9 @@ def normal(seed: Tensor, like: Tensor) -> Tensor:
 
 def _hash(seed: Tensor, like: Tensor) -> Tensor:
     """Return 64 random bits per element, from the seed and the position; a row does not depend on the batch size."""
-    count = like[:1].numel() if like.shape[0] else 1
+    count = math.prod(like.shape[1:])
     rows = torch.arange(like.shape[0], device=like.device).view(-1, *(1 for _ in like.shape[1:]))
-    places = torch.arange(count, device=like.device).view(1, *like.shape[1:]) if like.shape[0] else rows
+    places = torch.arange(count, device=like.device).view(1, *like.shape[1:])
     return _mix(_mix(seed + _GOLDEN) + (rows * count + places + 1) * _GOLDEN)  # 0 is a fixed point of _mix
 
 

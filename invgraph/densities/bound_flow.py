@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_amount, require_count
 from invgraph.core.ports import Ports
-from invgraph.densities.latents import Latents
+from invgraph.densities.latents import Latents, require_precise
 from invgraph.errors import ArgumentError, ShapeError
 from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph
@@ -61,7 +61,7 @@ class BoundFlow:
         z, log_det = self.graph(ports.pack(tuple(data)), chunk=chunk)
         zs = (z,) if isinstance(z, Tensor) else z
         log_prob = self.latents.log_prob(tuple([part.flatten(0, 1) for part in zs])) + log_det.flatten()
-        return log_prob.view(full)
+        return require_precise(log_prob.view(full))
 
     @torch.no_grad()
     def sample(
@@ -103,14 +103,16 @@ class BoundFlow:
         self, n: int, *, generator: torch.Generator | None = None, chunk: int | None = None
     ) -> tuple[Any, Tensor]:
         """Draw samples like :meth:`sample`; return them and their log-densities ``(n, B)``, from one pass."""
-        return self.draw(n, 1.0, generator, chunk)
+        x, log_prob = self.draw(n, 1.0, generator, chunk)
+        return x, require_precise(log_prob)
 
     def rsample_and_log_prob(
         self, n: int, *, generator: torch.Generator | None = None, chunk: int | None = None
     ) -> tuple[Any, Tensor]:
         """Draw samples like :meth:`rsample`; return them and their log-densities ``(n, B)``, from one pass."""
         self.latents.require_rsample()
-        return self.draw(n, 1.0, generator, chunk)
+        x, log_prob = self.draw(n, 1.0, generator, chunk)
+        return x, require_precise(log_prob)
 
     def draw(
         self, n: int, temperature: float, generator: torch.Generator | None, chunk: int | None

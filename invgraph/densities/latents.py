@@ -50,10 +50,7 @@ class Latents:
         return tuple([Independent(Normal(zero, torch.ones_like(zero)), zero.ndim) for zero in zeros])
 
     def log_prob(self, zs: Tensors) -> Tensor:
-        """Return the log-density of latents, shape ``(B,)``; refuse half precision, which can't hold it."""
-        if zs[0].dtype in (torch.float16, torch.bfloat16):
-            advice = "it rounds sums over all elements to a few digits: keep the flow in float32, use torch.autocast"
-            raise InputTypeError("Flow.log_prob", f"a flow in {zs[0].dtype}", advice)
+        """Return the log-density of latents, shape ``(B,)``."""
         if self.bases is None:
             squares = [z.square().flatten(1).sum(1) for z in zs]
             square = squares[0] if len(squares) == 1 else torch.stack(squares).sum(0)
@@ -110,3 +107,11 @@ class Latents:
             if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
                 advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, so build it there"
                 raise InputTypeError("Flow", f"base {index}: {own.dtype} on {own.device}", advice)
+
+
+def require_precise(log_prob: Tensor) -> Tensor:
+    """Return log-densities; refuse them in half precision, which rounds sums over all elements to a few digits."""
+    if log_prob.dtype in (torch.float16, torch.bfloat16):
+        advice = "sums over all elements have two or three digits in it: keep the flow in float32, use torch.autocast"
+        raise InputTypeError("Flow.log_prob", f"a flow in {log_prob.dtype}", advice)
+    return log_prob

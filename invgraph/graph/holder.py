@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
+G = TypeVar("G")
 
-class GraphHolder(nn.Module):
+
+class GraphHolder(nn.Module, Generic[G]):
     """Base class of modules that hold a graph, as the child ``model``.
 
     Torch's exporters have an attribute ``graph`` of their own on every module that they make, and can't export a module
     whose child has that name. :attr:`graph` is the same object; checkpoints from the time when it was the child load.
     """
 
-    model: Any
+    model: G
 
     @property
-    def graph(self) -> Any:
+    def graph(self) -> G:
         """The graph, or the runner of it, that the module holds."""
         return self.model
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
@@ -16,6 +17,7 @@ from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import DependencyError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import packs_saved_tensors
 
 State = tuple[Tensor, Tensor]
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -139,6 +141,8 @@ class ContinuousFlow(Stochastic):
         def velocity(at: Tensor) -> Tensor:
             return self.net(at, cs).to(x.dtype)
 
+        if not torch.compiler.is_compiling() and packs_saved_tensors():
+            return self._field_by_forward_mode(x, cs, probe)
         value, vjp = torch.func.vjp(velocity, x)[:2]
         if not self.exact:
             (row,) = vjp(probe)
@@ -147,6 +151,21 @@ class ContinuousFlow(Stochastic):
         basis = torch.eye(dims, dtype=x.dtype, device=x.device).view(dims, 1, *x.shape[1:]).expand(dims, *x.shape)
         (rows,) = torch.func.vmap(vjp)(basis)
         return value, rows.flatten(2).diagonal(dim1=0, dim2=2).sum(1)
+
+    def _field_by_forward_mode(self, x: Tensor, cs: Tensors, probe: Tensor) -> State:
+        """Return the same from directional derivatives, where ``torch.func`` can't run (activation checkpointing)."""
+        dims = math.prod(self.in_shapes[0])
+        if self.exact:
+            basis = torch.eye(dims, dtype=x.dtype, device=x.device).view(dims, 1, *x.shape[1:])
+            directions, count = basis.expand(dims, *x.shape).flatten(0, 1), dims
+        else:
+            directions, count = probe, 1
+        points, given = (tuple([t.expand(count, *t.shape).flatten(0, 1) for t in side]) for side in ((x,), cs))
+        with forward_ad.dual_level():
+            values = self.net(forward_ad.make_dual(points[0], directions), given).to(x.dtype)
+            value, derivative = forward_ad.unpack_dual(values)
+        terms = torch.zeros_like(directions) if derivative is None else derivative * directions
+        return value[: x.shape[0]], terms.flatten(1).sum(1).unflatten(0, (count, -1)).sum(0)
 
     def extra_repr(self) -> str:
         steps = f", steps={self.steps}" if self.solver == "rk4" else ""

@@ -14,6 +14,7 @@ from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError
+from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import normal, to_defaults
 from invgraph.numerics.soft_clamp import require_clamp, soft_clamp
 from invgraph.shapes import Tensors
@@ -118,15 +119,19 @@ class GaussianMixture(WithConstants, Invertible):
         return {"places": places}
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        mean, log_diagonal, factor = self._select(xs[0], cs)
-        y = (factor @ (xs[0] - mean)[..., None])[..., 0]
-        return (y,), log_diagonal.sum(1)
+        components = self._components(cs[1:])
+        with own_precision(xs[0]):
+            mean, log_diagonal, factor = self._select(xs[0], cs[0], components)
+            y = (factor @ (xs[0] - mean)[..., None])[..., 0]
+            return (y,), log_diagonal.sum(1)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        mean, log_diagonal, factor = self._select(ys[0], cs)
-        wide = torch.promote_types(factor.dtype, torch.float32)  # torch has no solver for half precision
-        solved = torch.linalg.solve_triangular(factor.to(wide), ys[0][..., None].to(wide), upper=True)[..., 0]
-        return (solved.to(mean.dtype) + mean,), -log_diagonal.sum(1)
+        components = self._components(cs[1:])
+        with own_precision(ys[0]):
+            mean, log_diagonal, factor = self._select(ys[0], cs[0], components)
+            wide = torch.promote_types(factor.dtype, torch.float32)  # torch has no solver for half precision
+            solved = torch.linalg.solve_triangular(factor.to(wide), ys[0][..., None].to(wide), upper=True)[..., 0]
+            return (solved.to(mean.dtype) + mean,), -log_diagonal.sum(1)
 
     def log_prob(self, x: Tensor, cs: Tensors = ()) -> Tensor:
         """Return the log-density of the mixture, shape ``(B,)``.
@@ -211,14 +216,14 @@ class GaussianMixture(WithConstants, Invertible):
     def _log_joint(self, x: Tensor, cs: Tensors) -> Tensor:
         """Return ``log w_k + log N(x; mu_k, ...)``, shape ``(B, K)``."""
         log_weights, means, log_diagonals, factors = self._components(cs)
-        z = (factors @ (x[:, None] - means)[..., None])[..., 0]
+        with own_precision(x):
+            z = (factors @ (x[:, None] - means)[..., None])[..., 0]
         normal = -0.5 * (z.square().sum(2) + self.dims * math.log(2 * math.pi))
         return log_weights + normal + log_diagonals.sum(2)
 
-    def _select(self, x: Tensor, cs: Tensors) -> Tensors:
-        """Return mean, log diagonal and factor of the component that the first condition selects."""
-        choice = cs[0]
-        _, means, log_diagonals, factors = (p.expand(x.shape[0], *p.shape[1:]) for p in self._components(cs[1:]))
+    def _select(self, x: Tensor, choice: Tensor, components: Tensors) -> Tensors:
+        """Return mean, log diagonal and factor of the component that a condition selects."""
+        _, means, log_diagonals, factors = (p.expand(x.shape[0], *p.shape[1:]) for p in components)
         log_diagonal = torch.einsum("bk,bkd->bd", choice, log_diagonals)
         factor = torch.einsum("bk,bkde->bde", choice, factors).triu(1) + torch.diag_embed(log_diagonal.exp())
         return torch.einsum("bk,bkd->bd", choice, means), log_diagonal, factor

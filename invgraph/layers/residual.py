@@ -27,11 +27,11 @@ class Residual(Stochastic):
     .. math:: y = x + g(x, c), \qquad \text{Lip}(g) < 1
 
     The inverse is the fixed point of :math:`x = y - g(x, c)`, found by ``iterations`` steps from y and a final Newton
-    step. Only the Newton step is differentiated, which gives the gradient of the implicit function theorem without
-    storing any iterate. For a Lipschitz constant L, the error is at most :math:`L^{2 \cdot \text{iterations}}` times
-    the distance between y and x (the square of that factor in exact mode, which takes another Newton step). With the
-    default arguments the factor is 7e-10 at worst, and networks rarely reach their bound. Autocast is disabled inside
-    the layer.
+    step. Only Newton steps are differentiated, which gives the gradient of the implicit function theorem without
+    storing any iterate; there are two of them where gradients are recorded, so that second derivatives are right too.
+    For a Lipschitz constant L, the error is at most :math:`L^{2 \cdot \text{iterations}}` times the distance between y
+    and x (the square of that factor in exact mode, which takes two Newton steps). With the default arguments the factor
+    is 7e-10 at worst, and networks rarely reach their bound. Autocast is disabled inside the layer.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same spatial size.
@@ -127,21 +127,28 @@ class Residual(Stochastic):
 
     def _solve(self, y: Tensor, cs: Tensors) -> Result:
         given, weights = self.net.precompute(cs), self.net.bounded_weights()
+        recorded = torch.is_grad_enabled()
         with torch.no_grad():
             x = y
             for _ in range(self.iterations):
                 x = y - self.net.run(x, given, weights)
-            for _ in range(_NEWTON_STEPS - 1 if self.exact else 0):
-                x = self._newton_step(x.detach(), y, given, weights)
-        x = self._newton_step(x.detach(), y, given, weights)
+            for _ in range(_NEWTON_STEPS - 1 if self.exact and not recorded else 0):
+                x = self._newton_step(x, y, given, weights)
+        x = self._newton_step(x.detach(), y, given, weights, constant=True)
+        if recorded:  # a second step, which also differentiates the Jacobian, makes second derivatives right
+            x = self._newton_step(x, y, given, weights)
         _, at = self.net.linearize(x, given, weights)
         return (x,), -self._log_det(x, at)
 
-    def _newton_step(self, x: Tensor, y: Tensor, given: Tensors, weights: Tensors) -> Tensor:
-        """Return the result of a Newton step from a detached x, with the gradients of the implicit function."""
+    def _newton_step(self, x: Tensor, y: Tensor, given: Tensors, weights: Tensors, *, constant: bool = False) -> Tensor:
+        """Return the result of a Newton step, with gradients.
+
+        From a detached root, its first derivatives are those of the implicit function, even if the Jacobian is taken
+        for a ``constant``. From there, another step has the right second derivatives.
+        """
         g, at = self.net.linearize(x, given, weights)
         miss = x + g - y
-        fixed = Linearization(*(tuple(t.detach() for t in part) for part in at))
+        fixed = Linearization(*(tuple(t.detach() for t in part) for part in at)) if constant else at
         if self.exact:
             jacobian = self._jacobian(x, fixed)
             back = torch.linalg.solve(jacobian, miss.flatten(1)[..., None].to(jacobian.dtype))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invgraph.arguments import as_number
 from invgraph.errors import GraphError, NumericsError
+from invgraph.numerics.processes import sum_over_processes
 from invgraph.numerics.seeding import normal
 from invgraph.shapes import Shape
 
@@ -52,14 +53,18 @@ def mix(x: Tensor, matrix: Tensor) -> Tensor:
 def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of a batch, for data-dependent initialization.
 
+    Within :func:`~invgraph.numerics.processes.summed_over`, the batch is that of all processes.
+
     Raises:
         NumericsError: If a channel has a single element or is constant, so that it has no scale.
     """
     per_channel = x.transpose(0, 1).flatten(1)
     given = f"batch of shape {tuple(x.shape)}"
-    if per_channel.shape[1] < 2:
+    count = sum_over_processes(per_channel.new_tensor(per_channel.shape[1]))
+    if count < 2:
         raise NumericsError(where, given, "a standard deviation needs at least two numbers per channel")
-    mean, std = per_channel.mean(1), per_channel.std(1, correction=0)
+    mean = sum_over_processes(per_channel.sum(1)) / count
+    std = (sum_over_processes((per_channel - mean[:, None]).square().sum(1)) / count).sqrt()
     if not bool((std > 0).all()):
         channel = int((std > 0).logical_not().nonzero()[0])
         raise NumericsError(where, given, f"channel {channel} is constant: add noise, or take a larger batch")

@@ -38,13 +38,12 @@ _WHERE = "reversible"
 
 
 @final
-class Reversible(GraphHolder, Invertible):
+class Reversible(GraphHolder[Graph], Invertible):
     """Graph that trains with the activations of one node at a time, whatever its depth: see :func:`reversible`."""
 
     conditional = True
     arity = None
     call_name = "graph"
-    model: Graph
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)
@@ -60,11 +59,6 @@ class Reversible(GraphHolder, Invertible):
             Direction(graph.forward_schedule, graph.inverse_schedule, anchors),
             Direction(graph.inverse_schedule, graph.forward_schedule, anchors),
         )
-
-    @property
-    def graph(self) -> Graph:
-        """The graph."""
-        return self.model
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:

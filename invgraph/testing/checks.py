@@ -130,7 +130,12 @@ def independent_samples(subject: Subject) -> None:
                 if not error <= subject.limits.round_trip:
                     given = f"{direction.label}: sample {row} alone and in a batch of {len(log_det)}"
                     raise subject.fail(given, f"they differ by {error:.1e}: samples must be independent")
-            empty, none = _rows(direction, slice(0, 0))
+            try:
+                empty, none = _rows(direction, slice(0, 0))
+            except Exception as error:  # a layer may raise anything
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                advice = f"it raises {type(error).__name__}: {reason}: a batch may be empty"
+                raise subject.fail(f"{direction.label}: a batch of 0 samples", advice) from error
         if len(none) or any(len(value) for value in empty):
             raise subject.fail(f"{direction.label}: an empty batch", "expected empty results")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from cases import Case, each_part
 from small_graphs import MLP, deep_graph
 from torch import Tensor, nn
 
@@ -81,3 +83,16 @@ def test_a_bound_graph_under_autocast() -> None:
         back, _ = bound.inverse(z)
     assert z.dtype == torch.float32
     assert (back - x).abs().max() <= 1e-2
+
+
+@pytest.mark.parametrize("case", each_part())
+def test_every_layer_runs_under_autocast_in_the_datas_dtype(case: Case) -> None:
+    """Subnets may round to half precision, but the two directions round alike."""
+    module = case.build(torch.float32).eval()
+    xs, cs = case.data(module, torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        ys, log_det = module(xs, cs)
+        back, inverse_log_det = module.inverse(ys, cs)
+    assert {t.dtype for t in (*ys, log_det, *back, inverse_log_det)} == {torch.float32}
+    if "round_trip" not in case.without:
+        assert max((a - b).abs().max().item() for a, b in zip(back, xs, strict=True)) <= 0.1

@@ -110,3 +110,16 @@ def test_torchrun_ends_when_a_rank_is_killed_and_resumes(tmp_path: Path) -> None
     difference = gap(tmp_path / "one" / "forward", tmp_path / "resumed")
     print(f"killed at 2 processes, resumed on 3: {difference:.1e} from one uninterrupted process")
     assert difference <= TOLERANCE
+
+
+def test_processes_that_initialize_together_set_the_same(tmp_path: Path) -> None:
+    """After DDP has wrapped the model, which copies no more; as one process would from the whole batch."""
+    ended = processes.run(ddp_worker.initialize_after_wrapping, [(tmp_path,)] * 2, processes.ranks(2))
+    assert [process.code for process in ended] == [0, 0], ended
+    one, other = (torch.load(tmp_path / f"rank_{rank}") for rank in range(2))
+    graph = ddp_worker.data_dependent()
+    graph.initialize(ddp_worker.data_of_two_ranks()[0])
+    for name, tensor in graph.state_dict().items():
+        assert torch.equal(one["together"][name], other["together"][name])
+        assert torch.allclose(one["together"][name].double(), tensor.double(), rtol=0, atol=1e-12), name
+    assert not torch.equal(one["alone"]["layers.norm.shift"], other["alone"]["layers.norm.shift"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from itertools import pairwise
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import invgraph as ig
 from invgraph.testing import randomize
@@ -155,3 +157,33 @@ def test_autocast_does_not_reach_into_the_solver() -> None:
 def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.ContinuousFlow((3,), **{"subnet": SMOOTH, **args})
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's forward mode itself
+@pytest.mark.parametrize("trace", ["exact", "estimate"])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_activation_checkpointing_gives_the_same_gradients(trace: Any, inverse: bool) -> None:
+    """``torch.func`` refuses to run where hooks pack what autograd saves."""
+    flow = ig.ContinuousFlow((3,), ((2,),), subnet=ig.nets.ResidualMLP(4), steps=2, trace=trace).double()
+    ig.testing.randomize(flow)
+    call = flow.inverse if inverse else flow
+    x, c = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+
+    def loss(x: Tensor, c: Tensor) -> Tensor:
+        (y,), log_det = call((x,), (c,))
+        return y.square().sum() + log_det.sum()
+
+    found = []
+    for run in (loss, functools.partial(checkpoint, loss, use_reentrant=False)):
+        x, c = x.detach().requires_grad_(), c.detach().requires_grad_()
+        found.append(torch.autograd.grad(run(x, c), (x, c, *flow.parameters())))
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def test_an_empty_batch_is_estimated_too() -> None:
+    args = {"subnet": ig.nets.ResidualMLP(4), "steps": 1, "trace": "estimate"}
+    x = ig.InputNode(3, name="x")
+    h = ig.Node(ig.Node(x, ig.ContinuousFlow, args), ig.Residual, {"hidden": 4, "log_det": "estimate"})
+    flow = ig.Flow(ig.Graph(x, h))
+    assert flow.sample(0).shape == (0, 3)
+    assert flow.log_prob(torch.zeros(0, 3)).shape == (0,)

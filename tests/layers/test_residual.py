@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import invgraph as ig
 from invgraph.core.stochastic import signs
@@ -166,3 +167,21 @@ def test_autocast_does_not_reach_inside() -> None:
 def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.Residual((3, 4, 4), **args)
+
+
+@pytest.mark.parametrize("log_det", ["exact", "estimate"])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_second_derivatives(log_det: Any, inverse: bool) -> None:
+    """In both directions, of the data, a condition and a weight."""
+    layer = ig.testing.randomize(ig.Residual((3,), ((2,),), hidden=4, log_det=log_det, iterations=60)).double()
+    inputs = [torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (3, 2)]
+    weight = layer.net.weights[1]
+
+    def function(x: Tensor, c: Tensor, w: Tensor) -> Any:
+        values = torch.func.functional_call(layer, {"net.weights.1": w}, ((x,), (c,))) if not inverse else None
+        if values is None:
+            values = torch.func.functional_call(ig.Inverse(layer), {"module.net.weights.1": w}, ((x,), (c,)))
+        return values[0][0], values[1]
+
+    leaf = weight.detach().requires_grad_()
+    assert torch.autograd.gradgradcheck(function, (*inputs, leaf), fast_mode=True)

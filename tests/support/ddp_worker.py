@@ -132,6 +132,31 @@ def data_of_two_ranks() -> tuple[Tensor, Tensor]:
     return x, c
 
 
+def data_dependent() -> ig.Graph:
+    """Return a graph with layers that are set from data."""
+    x = ig.InputNode(8, name="x")
+    h = ig.Node(x, ig.ActNorm, name="norm")
+    h = ig.Node(h, ig.AllInOne, {"subnet": ig.nets.MLP(4), "seed": 1}, name="block")
+    return ig.Graph(x, h).double()
+
+
+def initialize_after_wrapping(folder: Path) -> None:
+    """Initialize each rank from its half of the data, and write what it has set: together, and then alone."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank, states = dist.get_rank(), {}
+    torch.manual_seed(0)
+    graph = data_dependent()
+    model = DistributedDataParallel(graph)
+    x = data_of_two_ranks()[0][4 * rank : 4 * rank + 4]
+    for kind, group in (("together", None), ("alone", False)):
+        model.module.initialize(x, again=kind == "alone", group=group)
+        states[kind] = {name: tensor.clone() for name, tensor in graph.state_dict().items()}
+    torch.save(states, folder / f"rank_{rank}")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def reversible_gradients(folder: Path) -> None:
     """Write the gradients of one step of a reversible graph in two processes."""
     torch.set_num_threads(1)

@@ -272,3 +272,19 @@ class Block:
             raise ModuleNotFoundError("No module named 'hypothesis'", name="hypothesis")
 sys.meta_path.insert(0, Block())
 """
+
+
+class RefusesEmpty(ig.Invertible):
+    """A layer that fails on a batch of 0."""
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        if len(xs[0]) == 0:
+            raise ValueError("nothing to do")
+        return xs, torch.zeros(len(xs[0]), dtype=xs[0].dtype)
+
+    _inverse = _forward
+
+
+def test_an_empty_batch_is_named_when_it_fails() -> None:
+    with pytest.raises(ig.ContractError, match=r"forward: a batch of 0 samples\n.*ValueError: nothing to do"):
+        ig.testing.check_invertible(RefusesEmpty((3,)))
