@@ -10,6 +10,7 @@ python examples/bedrooms_cinn.py pictures                 # galleries
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from colorization.baselines import BASELINES
@@ -47,40 +48,59 @@ PRESETS = {
 }  # fmt: skip
 
 
-def bedrooms(preset: Preset, conditioning: str = "features") -> ig.Graph:
+Mixing = Callable[[Any, int, str], Any]
+"""Adds the mixing of channels after block k, under a name."""
+
+
+def permute(h: Any, k: int, name: str) -> ig.Node:
+    """Add the permutation after a block."""
+    return ig.Node(h, ig.Permute, {"seed": k}, name=name)
+
+
+def bedrooms(
+    preset: Preset,
+    conditioning: str = "features",
+    *,
+    mix: Mixing = permute,
+    transform: ig.Affine | None = None,
+    down: tuple[type[ig.Invertible], dict[str, Any]] = (ig.Haar, {"rebalance": 0.5}),
+) -> ig.Graph:
     """Build the small colorization model of the paper.
 
     Arguments:
         preset: Sizes; those of the paper are ``PRESETS["paper"]``.
         conditioning: ``"features"`` (default): pyramid of features; ``"raw"``: reshaped lightness (Fig. 16);
             ``"none"``: no condition.
+        mix: Function that adds the mixing of channels after a block. Default: fixed permutations.
+        transform: Transform of the couplings. Default: affine, with the clamp of the preset.
+        down: Layer that halves the resolution, and its arguments. Default: Haar wavelets.
     """
-    size = preset.size
+    size, transform = preset.size, transform or ig.Affine(clamp=preset.clamp)
     ab = ig.InputNode(2, size, size, name="ab")
     lightness = ig.ConditionNode(1, size, size, name="L")
     fine, half, quarter, whole = conditions(lightness, preset, conditioning)
 
     def block(h: ig.node.Source, stage: int, k: int, subnet: object, condition: Any) -> ig.Node:
-        args = {"transform": ig.Affine(clamp=preset.clamp), "subnet": subnet}
+        args = {"transform": transform, "subnet": subnet}
         return ig.Node(h, ig.Coupling, args, conditions=condition, name=f"stage{stage}_coupling{k}")
 
     h: ig.node.Source = ab  # 2 x 64 x 64
     for k in range(preset.blocks[0]):
         h = block(h, 0, k, ig.nets.ConvNet(preset.hidden[0]), fine)
-    h = ig.Node(h, ig.Haar, {"rebalance": 0.5}, name="haar0")  # 8 x 32 x 32
+    h = ig.Node(h, *down, name="haar0")  # 8 x 32 x 32
     for k in range(preset.blocks[1]):
         h = block(h, 1, k, ig.nets.ConvNet(preset.hidden[1], kernel=1 + 2 * (k % 2)), half)
-        h = ig.Node(h, ig.Permute, {"seed": k}, name=f"stage1_permute{k}")
+        h = mix(h, k, f"stage1_permute{k}")
     h, early = ig.Node(h, ig.Split, {"sizes": (2, 6)}, name="split0")
-    h = ig.Node(h, ig.Haar, {"rebalance": 0.5}, name="haar1")  # 8 x 16 x 16
+    h = ig.Node(h, *down, name="haar1")  # 8 x 16 x 16
     for k in range(preset.blocks[2]):
         h = block(h, 2, k, ig.nets.ConvNet(preset.hidden[2]), quarter)
-        h = ig.Node(h, ig.Permute, {"seed": k}, name=f"stage2_permute{k}")
+        h = mix(h, k, f"stage2_permute{k}")
     h, later = ig.Node(h, ig.Split, {"sizes": (4, 4)}, name="split1")
     h = ig.Node(h, ig.Flatten, name="flatten")  # 1024
     for k in range(preset.blocks[3]):
         h = block(h, 3, k, ig.nets.MLP(preset.hidden[3]), whole)
-        h = ig.Node(h, ig.Permute, {"seed": k}, name=f"stage3_permute{k}")
+        h = mix(h, k, f"stage3_permute{k}")
     parts = [ig.Node(part, ig.Flatten, name=name) for part, name in ((early, "early"), (later, "later"))]
     z = ig.Node([*parts, h], ig.Concat, name="z")  # 8192
     return ig.Graph(inputs=ab, outputs=z, conditions=[] if conditioning == "none" else lightness)
