@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from invgraph import freia as freia
     from invgraph import inference as inference
     from invgraph import recipes as recipes
+    from invgraph import sbi as sbi
     from invgraph import testing as testing
 else:
 
@@ -98,11 +99,11 @@ else:
         """The public names, and none of the package's own modules."""
         named = ((name, getattr(value, "__module__", "")) for name, value in globals().items() if name[0] != "_")
         own = [name for name, module in named if module.startswith("invgraph")]
-        return sorted((*own, "errors", "inference", "init", "nets", "recipes", "testing", "__version__"))
+        return sorted((*own, "errors", "inference", "init", "nets", "recipes", "sbi", "testing", "__version__"))
 
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""
-        if name in ("freia", "inference", "recipes", "testing"):
+        if name in ("freia", "inference", "recipes", "sbi", "testing"):
             import importlib
 
             return importlib.import_module(f"invgraph.{name}")
