@@ -40,7 +40,7 @@ def build(blocks: int = 24, hidden: int = 512) -> ig.Flow:
     coupling = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=hidden)}
     h = ig.Node(image, ig.Flatten, name="flatten")
     for k in range(blocks):
-        h = ig.Node(h, ig.Permute, name=f"permute_{k}")
+        h = ig.Node(h, ig.Permute, {"seed": k}, name=f"permute_{k}")
         h = ig.Node(h, ig.Coupling, coupling, conditions=digit, name=f"coupling_{k}")
     return ig.Flow(ig.Graph(inputs=image, outputs=h, conditions=digit))
 

@@ -21,7 +21,7 @@ from training import digest, make_flow
 
 import invgraph as ig
 
-CALLS = 2000
+CALLS = 1000
 
 
 def junk(chance: random.Random) -> Any:
@@ -223,7 +223,7 @@ def test_everything_public_is_tried() -> None:
 
 
 def test_random_arguments_raise_our_exceptions_or_succeed() -> None:
-    """Two thousand calls."""
+    """A thousand calls."""
     counts: Counter[str] = Counter()
 
     @settings(max_examples=CALLS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -57,6 +57,7 @@ def test_128_default_blocks_round_trip_in_float32(told: str, start: Callable[[ig
         assert round_trip(graph, noise(64, 8)) <= 1e-3
 
 
+@pytest.mark.slow
 def test_128_default_images_blocks_round_trip_in_float32() -> None:
     x = ig.InputNode(4, 4, 4, name="x")
     block = (ig.AllInOne, {"subnet": ig.nets.ConvNet(hidden=8), "transform": ig.Affine(clamp=1.0)})

@@ -79,7 +79,7 @@ def integral(flow: ig.Flow, cells: int, edge: float = 7.0) -> float:
     return total * (2 * edge / cells) ** 2
 
 
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("density", [moons, *(pytest.param(d, marks=pytest.mark.slow) for d in (rings, checkerboard))])
 def test_a_flow_after_a_few_steps_integrates_to_one(density: Any) -> None:
     torch.manual_seed(0)
     flow = spline_flow()

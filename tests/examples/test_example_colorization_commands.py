@@ -89,6 +89,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch
     assert len(calls) == 8
 
 
+@pytest.mark.slow
 def test_worker_processes_draw_the_same_crops(data, tmp_path):
     assert train(data, tmp_path / "none") == 0
     assert train(data, tmp_path / "two", "--workers", 2) == 0
@@ -258,6 +259,7 @@ def test_only_the_first_process_measures_and_draws(data, tmp_path, monkeypatch, 
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_imagenet_pretrains_first_and_keeps_what_it_learned(data, tmp_path, monkeypatch):
     for name in ("run_table", "run_pictures"):
         monkeypatch.setattr(f"colorization.commands.{name}", lambda example, options, where: 0)

@@ -59,7 +59,16 @@ def far(monkeypatch):
     return lambda kind: colorizer("bedrooms", kind).eval().to("meta")
 
 
-@pytest.mark.parametrize("kind", ["cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan"])
+KINDS = [
+    "cinn",
+    *(
+        pytest.param(kind, marks=pytest.mark.slow)
+        for kind in ("unconditional", "raw", "cnn", "cvae", "cgan", "colorgan")
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_table_is_measured_where_the_photographs_are(folder, far, kind):
     model, held_out = far(kind), HeldOut(folder, "test", 16, None)
     with Elsewhere():
@@ -69,6 +78,7 @@ def test_the_table_is_measured_where_the_photographs_are(folder, far, kind):
     assert row["rmse_8"].value > 0
 
 
+@pytest.mark.slow
 def test_every_picture_is_drawn_where_the_photographs_are(folder, far, tmp_path):
     gallery, ablation = Gallery(far("cinn"), folder, "test", 16), far("raw")
     with Elsewhere():

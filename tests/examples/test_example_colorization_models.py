@@ -83,7 +83,9 @@ def test_round_trip_of_the_float32_model(example, preset):
     assert (log_det + log_det_back).abs().max() <= 1e-4 * model.dims
 
 
-@pytest.mark.parametrize("conditioning", ["features", "raw", "none"])
+@pytest.mark.parametrize(
+    "conditioning", ["features", *(pytest.param(c, marks=pytest.mark.slow) for c in ("raw", "none"))]
+)
 def test_log_det_of_the_small_graph_against_autograd(conditioning):
     graph = stirred(bedrooms_cinn.bedrooms(bedrooms_cinn.PRESETS["tiny"], conditioning)).double()
     x, c = torch.randn(1, 2, 16, 16).double(), torch.randn(1, 1, 16, 16).double()

@@ -180,6 +180,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_loading_processes_survive_an_interrupt(tmp_path):
     examples = EXAMPLES
     script = tmp_path / "script.py"  # a file, because worker processes import it

@@ -77,7 +77,15 @@ def test_the_best_of_both_phases_is_kept(data, tmp_path, losses, best):
     assert result(tmp_path / "run")[1]["val"] == best
 
 
-@pytest.mark.parametrize("call", [2, 4, 5, 8], ids=["before-a-look", "end-of-phase", "second-phase", "last-step"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(2, id="before-a-look", marks=pytest.mark.slow),
+        pytest.param(4, id="end-of-phase"),
+        pytest.param(5, id="second-phase", marks=pytest.mark.slow),
+        pytest.param(8, id="last-step"),
+    ],
+)
 def test_no_ctrl_c_is_lost(data, tmp_path, monkeypatch, call):
     calls = []
     draw = fitting.Drawing.__call__

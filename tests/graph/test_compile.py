@@ -54,7 +54,7 @@ def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, .
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", each_part())
+@pytest.mark.parametrize("case", each_part(one_in=4))
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
@@ -74,7 +74,7 @@ def train(graph: ig.Graph, batch: int, width: int = 8, inverse: bool = False) ->
     return [z.detach(), log_det.detach(), *found]
 
 
-@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("inverse", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_five_batch_sizes_compile_twice_at_most(inverse: bool) -> None:
     graph = build(lambda: deep_graph(2, width=4), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="aot_eager")
@@ -95,7 +95,9 @@ def test_a_dynamic_batch_compiles_once() -> None:
 
 
 @pytest.mark.skipif(torch.__version__.startswith("2.8."), reason="torch 2.8 compiles each coupling anew")
-@pytest.mark.parametrize(("input_needs_gradient", "regions"), [(True, 1), (False, 2)])
+@pytest.mark.parametrize(
+    ("input_needs_gradient", "regions"), [pytest.param(True, 1, marks=pytest.mark.slow), (False, 2)]
+)
 def test_equal_couplings_are_one_region_at_any_depth(
     input_needs_gradient: bool, regions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_equal_couplings_are_one_region_at_any_depth(
     assert [len([n for n, _ in graph.named_children() if "subgraph" in n]) for graph in graphs] == [regions] * 2
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
     x = ig.InputNode(6, name="x")

@@ -38,6 +38,7 @@ def test_two_thousand_nodes_run_both_ways(two_thousand: ig.Graph) -> None:
     assert all(p.grad is not None for p in two_thousand.parameters())
 
 
+@pytest.mark.slow
 def test_two_thousand_nodes_copy_pickle_and_print(two_thousand: ig.Graph) -> None:
     two_thousand.zero_grad(set_to_none=True)
     x, c = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
@@ -60,6 +61,7 @@ def test_ten_thousand_nodes_build_and_run() -> None:
         assert torch.equal(graph(x)[0], x)
 
 
+@pytest.mark.slow
 def test_declarations_of_ten_thousand_nodes_are_let_go() -> None:
     """Nodes point back only: letting a long chain go must not overflow the stack either."""
     node = ig.InputNode(2, name="x")

@@ -89,8 +89,8 @@ EXAMPLES = (
 
 def with_examples(count: int, **more: Any) -> settings:
     """The same examples in every run, unless ``derandomize=False`` is given."""
-    told = {"derandomize": True, "deadline": None, "database": None, "print_blob": True, **more}
-    return settings(max_examples=count, suppress_health_check=list(HealthCheck), **told)
+    options = {"derandomize": True, "deadline": None, "database": None, "print_blob": True, **more}
+    return settings(max_examples=count, suppress_health_check=list(HealthCheck), **options)
 
 
 def keeps_the_contract(program: Program) -> None:
@@ -109,7 +109,7 @@ def keeps_the_contract(program: Program) -> None:
     assert len(lines) >= 3 + len(graph.layers)
 
 
-@with_examples(300)
+@with_examples(150)
 @given(programs(max_nodes=8))
 @example(EXAMPLES[0])
 @example(EXAMPLES[1])

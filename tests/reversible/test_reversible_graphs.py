@@ -63,6 +63,7 @@ def bound_values_agree(graph: ig.Graph) -> None:
                 assert (ours - theirs).abs().max() <= 1e-9 * max(1.0, theirs.abs().max().item())
 
 
+@pytest.mark.slow
 @tracing
 @settings(calm, max_examples=3)
 @given(ig.testing.graphs(max_nodes=4, dtype=torch.float32))

@@ -406,10 +406,11 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def each_part() -> list[Any]:
+def each_part(one_in: int = 1) -> list[Any]:
     """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
 
-    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow.
+    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow. Of what
+    would be left, the fast suite takes one case in ``one_in``, for tests that take most of a second each.
     """
     seen: set[object] = set()
     fast = []
@@ -417,6 +418,7 @@ def each_part() -> list[Any]:
         if not case.parts <= seen:
             fast.append(case)
         seen |= case.parts
+    fast = fast[::one_in]
     return [pytest.param(case, id=case.id, marks=() if case in fast else pytest.mark.slow) for case in CASES]
 
 
