@@ -123,6 +123,12 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "Bound.inverse": lambda latents, c: ready().graph.bind(c).inverse(latents),
     "Graph.compile": lambda fullgraph=True, dynamic=None: small().compile(
         fullgraph=fullgraph, dynamic=dynamic, backend="eager"),
+    "Graph.trace": lambda x, c, inverse=False: ready().graph.trace(x, c, inverse=inverse),
+    "Graph.log_dets": lambda x, c, inverse=False: ready().graph.log_dets(x, c, inverse=inverse),
+    "Graph.at": lambda shape: small().at(x=shape),
+    "Graph.draw": lambda path, fold=True, theme="auto": small().draw(path, fold=fold, theme=theme),
+    "Graph.summary": lambda x, c: ready().graph.summary(x, c),
+    "Graph.transform": lambda c, cache_size=0: ready().graph.transform(c, cache_size),
     "Flow": ig.Flow,
     "Flow.forward": lambda x, c: ready()(x, c),
     "Flow.log_prob": lambda x, c: ready().log_prob(x, c),
@@ -130,6 +136,12 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "Flow.sample": lambda n, c, temperature=1.0, generator=None: ready().sample(n, c, temperature, generator=generator),
     "Flow.rsample": lambda n, c, temperature=1.0, generator=None: ready().rsample(
         n, c, temperature, generator=generator),
+    "Flow.sample_and_log_prob": lambda n, c, generator=None, chunk=None: ready().sample_and_log_prob(
+        n, c, generator=generator, chunk=chunk),
+    "Flow.rsample_and_log_prob": lambda n, c, generator=None, chunk=None: ready().rsample_and_log_prob(
+        n, c, generator=generator, chunk=chunk),
+    "Flow.bind": lambda c, gradients=False: ready().bind(c, gradients=gradients),
+    "Flow.given": lambda c: ready().given(c),
     "Flow.denoise": lambda x, c, sigma: ready().denoise(x, c, sigma),
     "GaussianMixture.choose": lambda seed, count=1: ig.GaussianMixture((2,), ((3,),)).choose(seed=seed, count=count),
     "save": lambda path, graph, training=None, metadata=None: ig.save(
@@ -157,8 +169,8 @@ TARGETS: dict[str, Callable[..., Any]] = {
                                     log_det_tolerance=log_det_tolerance, max_dims=max_dims),
 }  # fmt: skip
 UNTRIED = {
-    **dict.fromkeys(("Checkpoint", "Diagnosis", "Value", "testing.Report", "testing.NodeReport"),
-                    "the library makes it"),
+    **dict.fromkeys(("Checkpoint", "Diagnosis", "Value", "Summary", "NodeSummary", "Trace", "FlowDistribution",
+                     "GraphTransform", "testing.Report", "testing.NodeReport"), "the library makes it"),
     **dict.fromkeys(("Invertible", "Transform", "Subnet", "SubnetFactory"), "it is abstract"),
     **dict.fromkeys(("testing.graphs", "testing.layers", "testing.shapes"), "hypothesis checks its strategies"),
 }  # fmt: skip

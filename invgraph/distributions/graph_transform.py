@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
+from invgraph.arguments import require_choice
 from invgraph.core.ports import Ports
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
 from invgraph.errors import GraphError, ShapeError
@@ -51,8 +52,7 @@ class GraphTransform(Transform):
     bijective = True
 
     def __init__(self, graph: Bijection, c: Structured = (), cache_size: int = 0) -> None:
-        if cache_size not in (0, 1):
-            raise GraphError("Graph.transform", f"cache_size={cache_size!r}", "cache_size must be 0 or 1")
+        cache_size = require_choice("Graph.transform", "cache_size", cache_size, (0, 1))
         for ports in (graph._inputs(), graph._outputs()):
             if len(ports.shapes) != 1:
                 advice = "a transform maps one tensor to one: join several with Flatten and Concat, or take Flow.given"
