@@ -14,6 +14,7 @@ from invgraph.freia.framework.loading import candidate_orders as candidate_order
 from invgraph.freia.framework.loading import load_in_order as load_in_order
 from invgraph.freia.install import install as install
 from invgraph.freia.native import node as node
+from invgraph.freia.sides import sides as sides
 
 __all__ = [
     "candidate_orders",
@@ -23,6 +24,7 @@ __all__ = [
     "load_in_order",
     "modules",
     "node",
+    "sides",
     "transforms",
     "utils",
     "wrap",

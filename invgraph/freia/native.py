@@ -13,7 +13,7 @@ def node(
     inputs: Any,
     module_type: Any,
     module_args: Mapping[str, Any] | None = None,
-    conditions: Any = (),
+    conditions: Any = None,
     name: str | None = None,
 ) -> Node:
     """A native node around a layer of FrEIA's kind, with the arguments of FrEIA's ``Node``.
@@ -32,7 +32,7 @@ def node(
         >>> ig.Graph(x, h)(torch.tensor([[0.0, 1.0, 2.0, 3.0]]))[0]
         tensor([[2., 3., 1., 0.]])
     """
-    values, given = _values(inputs), _values(conditions)
+    values, given = _values(inputs), _values(() if conditions is None else conditions)
     dims_in, dims_c = [value.shape for value in values], [value.shape for value in given]
     conditional = {"dims_c": dims_c} if dims_c else {}
     layer = module_type(dims_in, **conditional, **(module_args or {}))

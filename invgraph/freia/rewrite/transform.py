@@ -1,0 +1,292 @@
+"""Second pass over a script: imports, and where nothing keeps them from it, native graphs in place of networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import libcst as cst
+
+from invgraph.freia.rewrite.names import GRAPHS, Resolver, dotted
+from invgraph.freia.rewrite.survey import Found
+
+_NATIVE: dict[str, tuple[str, dict[str, str]]] = {
+    "Flatten": ("Flatten", {}),
+    "Reshape": ("Reshape", {"output_dims": "shape", "target_dim": "shape"}),
+    "Split": ("Split", {"section_sizes": "sizes", "dim": "dim"}),
+    "Concat": ("Concat", {"dim": "dim"}),
+    "IRevNetDownsampling": ("Squeeze", {}),
+    "HaarDownsampling": ("Haar", {"order_by_wavelet": "order_by_wavelet"}),
+}
+"""Layers that compute the same under another name, and the names of their arguments."""
+
+_PARAMS = ("inputs", "module_type", "module_args", "conditions", "name")
+_CALL = ("x_or_z", "c", "rev", "jac", "intermediate_outputs")
+
+
+class Transform(cst.CSTTransformer, Resolver):
+    """Rewrite a script.
+
+    Arguments:
+        found: What the survey found.
+        native: True to make native graphs of its networks.
+    """
+
+    def __init__(self, found: Found, native: bool) -> None:
+        super().__init__()
+        self.found = found
+        self.starred = found.starred
+        self.native = native
+        self.imported = False
+        self.notes = found.advice if native else found.blocks
+        self.starts = {chain.start: name for name, chain in found.chains.items()}
+        self.ends = {chain.last: name for name, chain in found.chains.items()}
+
+    def on_leave(self, original_node: Any, updated_node: Any) -> Any:
+        result = super().on_leave(original_node, updated_node)
+        if not isinstance(original_node, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
+            return result
+        if not isinstance(result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
+            return result
+        statements: list[Any] = [result]
+        if self.native and original_node in self.starts:
+            statements = self._start_chain(self.starts[original_node], original_node, result)
+        if self.native and original_node in self.ends:
+            name = self.ends[original_node]
+            parts = [f"{_local(name)}_x", f"{_local(name)}_h", *self._conditions(name)]
+            statements.append(_statement(f"{name} = ig.Graph({', '.join(parts)})"))
+        notes = [
+            cst.EmptyLine(comment=cst.Comment(f"# invgraph: {note}")) for note in self.notes.get(original_node, [])
+        ]
+        if notes:
+            statements[0] = statements[0].with_changes(leading_lines=[*statements[0].leading_lines, *notes])
+        return cst.FlattenSentinel(statements)
+
+    # imports
+
+    def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> Any:
+        aliases = [alias for alias in updated_node.names if not (self.native and _is(alias.name, "FrEIA.framework"))]
+        changed = [_import_alias(alias) if _is(alias.name, "FrEIA") else alias for alias in aliases]
+        changed = [alias for index, alias in enumerate(changed) if dotted(alias) not in map(dotted, changed[:index])]
+        return self._imports(updated_node, aliases, changed, any(_is(a.name, "FrEIA") for a in updated_node.names))
+
+    def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom) -> Any:
+        module = updated_node.module
+        if module is None or not _is(module, "FrEIA"):
+            return updated_node
+        if self.native and _is(module, "FrEIA.framework"):
+            return self._imports(updated_node, [], [], True)
+        ours = updated_node.with_changes(module=_expression(f"invgraph.freia{dotted(module)[5:]}"))
+        if isinstance(updated_node.names, cst.ImportStar) or dotted(module) != "FrEIA" or not self.native:
+            return self._imports(ours, [], updated_node.names, True)
+        kept = [alias for alias in updated_node.names if dotted(alias.name) != "framework"]
+        return self._imports(ours, kept, kept, True)
+
+    def _imports(self, node: Any, aliases: Any, changed: Any, own: bool) -> Any:
+        """Return an import of what is left; the first of FrEIA's also imports the library."""
+        if not own:
+            return node
+        first = self.native and not self.imported
+        self.imported = self.imported or self.native
+        left = not isinstance(changed, Sequence) or len(changed) > 0
+        if isinstance(changed, Sequence) and changed:
+            changed = [*changed[:-1], changed[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)]
+        parts = [_small("import invgraph as ig")] if first else []
+        parts += [node.with_changes(names=changed)] if left else []
+        return cst.FlattenSentinel(parts) if parts else cst.RemoveFromParent()
+
+    def leave_SimpleStatementLine(self, original_node: Any, updated_node: Any) -> Any:
+        """Give imports that were added a line each."""
+        parts = list(updated_node.body)
+        if len(parts) < 2 or dotted(parts[0]).strip(" ;") != "import invgraph as ig":
+            return updated_node
+        lines = [cst.SimpleStatementLine([part.with_changes(semicolon=cst.MaybeSentinel.DEFAULT)]) for part in parts]
+        lines[0] = lines[0].with_changes(leading_lines=updated_node.leading_lines)
+        lines[-1] = lines[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
+        return cst.FlattenSentinel(lines)
+
+    # networks
+
+    def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
+        name = original_node.attr.value
+        if self.native and re.fullmatch(r"out\d+", name):
+            return _expression(f"{dotted(updated_node.value)}[{name[3:]}]")
+        if self.native and name == "module" and dotted(original_node.value) in self.found.nodes:
+            return updated_node.with_changes(value=cst.Attribute(updated_node.value, cst.Name("module")))
+        return updated_node
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> Any:
+        if not self.native:
+            return updated_node
+        name, kind = dotted(original_node.func), self.freia(original_node.func)
+        if name in self.found.networks:
+            return self._network_call(name, updated_node)
+        if kind in ("InputNode", "ConditionNode"):
+            return updated_node.with_changes(func=_expression(f"ig.{kind}"))
+        if kind == "OutputNode":
+            value = _value(updated_node.args[0].value)
+            return value.elements[0].value if isinstance(value, cst.List) else value
+        if kind == "Node":
+            return self._node(original_node, updated_node)
+        if kind in GRAPHS:
+            return _expression(f"ig.Graph(*ig.freia.sides({dotted(updated_node.args[0].value)}))")
+        if name.removesuffix(".append") in self.found.chains and name.endswith(".append"):
+            return self._append(name.removesuffix(".append"), updated_node)
+        return updated_node
+
+    def _node(self, original: cst.Call, node: cst.Call) -> Any:
+        given = _bound(node, _PARAMS)
+        given["inputs"] = _value(given["inputs"])
+        if isinstance(given.get("name"), cst.SimpleString):
+            given["name"] = _expression(given["name"].value.replace(".", "_"))  # type: ignore[attr-defined]
+        kind = self.freia(_bound(original, _PARAMS)["module_type"])
+        args = _native_args(kind, given.get("module_args"))
+        bare = dotted(given["inputs"]) in self.found.splits or "conditions" in given
+        if args is None or bare:
+            keep = [dotted(given["inputs"]), dotted(given["module_type"])]
+            keep += [dotted(given["module_args"])] if "module_args" in given else []
+            function = "ig.freia.node"
+        else:
+            keep = [dotted(given["inputs"]), f"ig.{_NATIVE[kind][0]}", *([args] if args != "{}" else [])]
+            function = "ig.Node"
+        keep += [f"{key}={dotted(given[key])}" for key in ("conditions", "name") if key in given]
+        return _expression(f"{function}({', '.join(keep)})")
+
+    def _append(self, name: str, node: cst.Call) -> Any:
+        """Return the expression that makes a chain's next node; the statement around it becomes an assignment."""
+        keywords = {a.keyword.value: a.value for a in node.args if a.keyword is not None}
+        module = next(a.value for a in node.args if a.keyword is None and not a.star)
+        stars = [f"**{dotted(a.value)}" for a in node.args if a.star == "**"]
+        own = [f'"{key}": {dotted(value)}' for key, value in keywords.items() if key not in ("cond", "cond_shape")]
+        parts = [f"{_local(name)}_h", dotted(module)]
+        parts += [f"{{{', '.join([*own, *stars])}}}"] if own or stars else []
+        if "cond" in keywords and dotted(keywords["cond"]) != "None":
+            parts.append(f"conditions={_local(name)}_c{dotted(keywords['cond'])}")
+        return _expression(f"ig.freia.node({', '.join(parts)})")
+
+    def leave_Expr(self, original_node: cst.Expr, updated_node: cst.Expr) -> Any:
+        call = original_node.value
+        if self.native and isinstance(call, cst.Call) and dotted(call.func).endswith(".append"):
+            name = dotted(call.func).removesuffix(".append")
+            if name in self.found.chains:
+                return _small(f"{_local(name)}_h = {dotted(updated_node.value)}")
+        return updated_node
+
+    def _start_chain(self, name: str, original: Any, updated: Any) -> list[Any]:
+        call = original.body[0].value
+        sizes = ", ".join(dotted(argument.value) if not argument.star else f"*{dotted(argument.value)}"
+                          for argument in call.args)  # fmt: skip
+        first = _statement(f'{_local(name)}_x = {_local(name)}_h = ig.InputNode({sizes}, name="x")')
+        lines = [first.with_changes(leading_lines=updated.leading_lines)]
+        for number, shape in sorted(self.found.chains[name].conditions.items()):
+            lines.append(_statement(f'{_local(name)}_c{number} = ig.ConditionNode({shape}, name="c{number}")'))
+        return lines
+
+    def _conditions(self, name: str) -> list[str]:
+        names = [f"{_local(name)}_c{number}" for number in sorted(self.found.chains[name].conditions)]
+        return names if len(names) < 2 else [f"({', '.join(names)})"]
+
+    def _network_call(self, name: str, node: cst.Call) -> Any:
+        given = _bound(node, _CALL)
+        if "x_or_z" not in given:
+            return node
+        parts = [self._tensors(given["x_or_z"])]
+        numbers = self.found.conditions_of(name)
+        if "c" in given and dotted(given["c"]) != "None":
+            c = self._tensors(given["c"]) if numbers is None else _picked(given["c"], numbers)
+            parts += [c] if c else []
+        rev = dotted(given["rev"]) if "rev" in given else "False"
+        called = {"True": f"{name}.inverse", "False": name}.get(rev, f"({name}.inverse if {rev} else {name})")
+        return _expression(f"{called}({', '.join(parts)})")
+
+    def _tensors(self, values: cst.BaseExpression) -> str:
+        """Return one value bare and several in a tuple."""
+        if isinstance(values, (cst.List, cst.Tuple)):
+            if any(isinstance(element, cst.StarredElement) for element in values.elements):
+                return f"tuple({dotted(values)})"
+            return _together([dotted(element.value) for element in values.elements])
+        count = self.found.lists.get(dotted(values))
+        if count is None:
+            return dotted(values)
+        return f"{dotted(values)}[0]" if count == 1 else f"tuple({dotted(values)})"
+
+
+def _picked(c: cst.BaseExpression, numbers: Sequence[int]) -> str:
+    """Return the conditions that a chain reads, from the list of a call."""
+    if isinstance(c, (cst.List, cst.Tuple)):
+        return _together([dotted(c.elements[number].value) for number in numbers])
+    return _together([f"{dotted(c)}[{number}]" for number in numbers])
+
+
+def _together(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 else f"({', '.join(values)})" if values else ""
+
+
+def _bound(node: cst.Call, names: Sequence[str]) -> dict[str, cst.BaseExpression]:
+    """Return the arguments of a call by name; None counts as left out."""
+    given: dict[str, cst.BaseExpression] = {}
+    for index, argument in enumerate(node.args):
+        name = names[index] if argument.keyword is None else argument.keyword.value
+        if dotted(argument.value) != "None":
+            given[name] = argument.value
+    return given
+
+
+def _value(source: cst.BaseExpression) -> Any:
+    """Return what a node reads: ``(node, 1)`` becomes ``node[1]``."""
+    if isinstance(source, (cst.Tuple, cst.List)):
+        elements = [element.value for element in source.elements]
+        if len(elements) == 2 and isinstance(elements[1], cst.Integer):
+            return _expression(f"{dotted(elements[0])}[{elements[1].value}]")
+        return _expression(f"[{', '.join(dotted(_value(element)) for element in elements)}]")
+    return source
+
+
+def _native_args(kind: str, args: cst.BaseExpression | None) -> str | None:
+    """Return the arguments of a native layer; None if FrEIA's layer has no exact counterpart with them."""
+    if kind not in _NATIVE or (kind == "Split" and args is None):
+        return None
+    names, items = _NATIVE[kind][1], []
+    if args is not None and not isinstance(args, cst.Dict):
+        return None
+    for element in args.elements if args is not None else ():
+        if not isinstance(element, cst.DictElement) or not isinstance(element.key, cst.SimpleString):
+            return None
+        name = names.get(str(element.key.raw_value))
+        if name is None or (name == "sizes" and not isinstance(element.value, (cst.List, cst.Tuple))):
+            return None
+        items.append(f'"{name}": {dotted(element.value)}')
+    if kind == "Split" and not any(item.startswith('"sizes"') for item in items):
+        return None
+    return f"{{{', '.join(items)}}}"
+
+
+def _import_alias(alias: cst.ImportAlias) -> cst.ImportAlias:
+    ours = _expression(f"invgraph.freia{dotted(alias.name)[5:]}")
+    if alias.asname is not None:
+        return alias.with_changes(name=ours)
+    return alias.with_changes(
+        name=_expression("invgraph.freia"),
+        asname=cst.AsName(cst.Name("FrEIA"), cst.SimpleWhitespace(" "), cst.SimpleWhitespace(" ")),
+    )
+
+
+def _is(name: cst.CSTNode, package: str) -> bool:
+    return dotted(name) == package or dotted(name).startswith(f"{package}.")
+
+
+def _local(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _expression(code: str) -> Any:  # a Name or Attribute where one is needed, which libcst's types can't tell
+    return cst.parse_expression(code)
+
+
+def _statement(code: str) -> Any:
+    return cst.parse_statement(code)
+
+
+def _small(code: str) -> Any:
+    return _statement(code).body[0]

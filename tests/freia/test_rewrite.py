@@ -1,0 +1,174 @@
+"""Scripts for FrEIA, rewritten: native where that can be done, with the same numbers in any case."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from freia_scripts import PARAMS, SCRIPTS, run
+
+import invgraph as ig
+from invgraph.freia.rewrite.__main__ import main
+
+pytest.importorskip("libcst")
+
+from invgraph.freia.rewrite.script import rewrite
+
+NATIVE = {
+    "bounded", "by_name", "conditions_per_scale", "double_precision", "inverse_problem", "moons_sequence",
+    "moving_average", "multiscale_sequence", "own_coupling", "own_layers", "residual_flow", "reverse_kl",
+    "several_ends", "toy_inn", "wrapped_model",
+}  # fmt: skip
+"""Scripts that become native; the others use what native graphs do not have, and say so."""
+
+
+@pytest.mark.parametrize("path", PARAMS)
+def test_a_rewritten_script_gives_the_same_numbers(path: Path, tmp_path: Path) -> None:
+    result = rewrite(path.read_text())
+    rewritten = tmp_path / path.name
+    rewritten.write_text(result.code)
+    assert "import FrEIA" not in result.code
+    assert ("ig.Graph(" in result.code) == result.native
+    expected, got = run(path, ours=True), run(rewritten, ours=False)
+    for theirs, mine in zip(expected["results"], got["results"], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_scripts_become_native_where_their_networks_allow_it() -> None:
+    results = {path.stem: rewrite(path.read_text()) for path in SCRIPTS}
+    assert {name for name, result in results.items() if result.native} == NATIVE
+    for result in results.values():
+        assert result.code.count("# invgraph: ") == result.notes
+        assert result.native or result.notes
+
+
+def rewritten(body: str) -> str:
+    head = "import FrEIA.framework as Ff\nimport FrEIA.modules as Fm\n"
+    return rewrite(head + body).code
+
+
+GRAPH = """x, c = Ff.InputNode(1, 4, 4, name="x"), Ff.ConditionNode(3, name="c")
+flat = Ff.Node(x, Fm.Flatten, {}, name="a.b")
+split = Ff.Node(flat.out0, Fm.Split, {"section_sizes": [4, 12]})
+wide = Ff.Node(split, Fm.Reshape, {"output_dims": (1, 2, 2)})
+glow = Ff.Node((split, 1), Fm.GLOWCouplingBlock, {"subnet_constructor": f}, c, "glow")
+inn = Ff.GraphINN([x, c, flat, split, wide, glow, Ff.OutputNode(glow), Ff.OutputNode(wide)], verbose=False)
+"""
+
+
+def test_nodes_and_calls_are_written_in_the_native_way() -> None:
+    code = rewritten(
+        GRAPH + "z, j = inn([data], c=[labels])\nx = inn(z, c=labels, rev=True, jac=False)[0]\ninn(z, rev=back)\n"
+    )
+    for line in (
+        "import invgraph as ig",
+        "import invgraph.freia.modules as Fm",
+        'x, c = ig.InputNode(1, 4, 4, name="x"), ig.ConditionNode(3, name="c")',
+        'flat = ig.Node(x, ig.Flatten, name="a_b")',
+        'split = ig.Node(flat[0], ig.Split, {"sizes": [4, 12]})',
+        'wide = ig.freia.node(split, Fm.Reshape, {"output_dims": (1, 2, 2)})',
+        'glow = ig.freia.node(split[1], Fm.GLOWCouplingBlock, {"subnet_constructor": f}, conditions=c, name="glow")',
+        "inn = ig.Graph(*ig.freia.sides([x, c, flat, split, wide, glow, glow, wide]))",
+        "z, j = inn(data, labels)",
+        "# invgraph: pass one condition as a tensor, several as a tuple",
+        "x = inn.inverse(z, labels)[0]",
+        "(inn.inverse if back else inn)(z)",
+    ):
+        assert line in code.splitlines(), line
+
+
+def test_chains_become_nodes_and_a_graph() -> None:
+    code = rewritten("""class M:
+    def __init__(self):
+        self.inn = Ff.SequenceINN(*dims)
+        for k in range(3):
+            self.inn.append(Fm.AllInOneBlock, cond=1, cond_shape=(4,), subnet_constructor=f, **more)
+        self.inn.append(Fm.ActNorm)
+        self.k = 3
+
+    def forward(self, x, c):
+        return self.inn(x, c=c)[0], self.inn(x, c=[None, c])
+""")
+    assert (
+        code.splitlines()[2:]
+        == """class M:
+    def __init__(self):
+        inn_x = inn_h = ig.InputNode(*dims, name="x")
+        inn_c1 = ig.ConditionNode(4, name="c1")
+        for k in range(3):
+            inn_h = ig.freia.node(inn_h, Fm.AllInOneBlock, {"subnet_constructor": f, **more}, conditions=inn_c1)
+        inn_h = ig.freia.node(inn_h, Fm.ActNorm)
+        self.inn = ig.Graph(inn_x, inn_h, inn_c1)
+        self.k = 3
+
+    def forward(self, x, c):
+        return self.inn(x, c[1])[0], self.inn(x, c)
+""".splitlines()
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [("inn(x, intermediate_outputs=True)", "intermediate_outputs"), ("inn.module_list[0]", ".module_list of a network"),
+     ("class A(Ff.GraphINN):\n    pass", "a subclass of a network"), ("train(inn)", "is called elsewhere"),
+     ("models = [inn]", "a list of networks"), ("other(z, rev=True)", "may be a network"),
+     ("for k, p in inn.named_parameters():\n    pass", "keys of a native graph"), ("glow.input_dims", "of a node"),
+     ("s = Ff.SequenceINN(2, force_tuple_output=True)", "force_tuple_output"),
+     ("s = Ff.SequenceINN(2)\ns.append(M, cond=k, cond_shape=(2,))", "number or shape is computed"),
+     ("s = Ff.SequenceINN(2)\ns.append(M, cond=0, cond_shape=(2,))\ns.append(M, cond=0, cond_shape=(3,))",
+      "two shapes"),
+     ("s = Ff.SequenceINN(2)\ndef g():\n    s.append(M)\ns[0]", "a layer or slice"),
+     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s.append(M)", "far from where"),
+     ("f = Ff.FeedForwardNode(c, (2,), Net)", "ig.FeatureNode")],
+)  # fmt: skip
+def test_what_native_graphs_lack_is_marked_and_keeps_freias_classes(line: str, note: str) -> None:
+    code = rewritten(GRAPH + line + "\n")
+    assert "import invgraph.freia.framework as Ff" in code
+    assert "inn = Ff.GraphINN(" in code
+    assert any(text.strip().startswith("# invgraph: ") and note in text for text in code.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("import FrEIA", "import invgraph.freia as FrEIA"),
+     ("import FrEIA.modules, os", "import invgraph.freia as FrEIA, os"),
+     ("from FrEIA import framework as ff, modules", "from invgraph.freia import framework as ff, modules"),
+     ("from FrEIA.modules.base import *", "from invgraph.freia.modules.base import *"), ("import os", "import os")],
+)  # fmt: skip
+def test_imports_alone_are_rewritten_in_scripts_without_networks(line: str, expected: str) -> None:
+    assert rewrite(line + "\n").code == expected + "\n"
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    script, target = SCRIPTS[-1], tmp_path / "native.py"
+    assert main([str(script), "-o", str(target)]) == 0
+    assert "native graphs; comments '# invgraph:' to look at: 0" in capsys.readouterr().err
+    assert main([str(script)]) == 0
+    assert capsys.readouterr().out == target.read_text()
+    (tmp_path / "broken.py").write_text("x = (\n")
+    assert main([str(tmp_path / "broken.py")]) == 1
+    assert "not valid Python" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "invgraph.freia.rewrite.script", None)
+    monkeypatch.delattr(sys.modules["invgraph.freia.rewrite"], "script")
+    assert main([str(script)]) == 1
+    assert 'pip install "invgraph[freia]"' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_module_can_be_run() -> None:
+    call = [sys.executable, "-m", "invgraph.freia.rewrite", str(SCRIPTS[-1])]
+    assert "ig.Graph(" in subprocess.run(call, capture_output=True, text=True, check=True).stdout
+
+
+def test_sides_of_a_graph_from_a_list() -> None:
+    a, b, c = ig.InputNode(2, name="a"), ig.InputNode(2, name="b"), ig.ConditionNode(3, name="c")
+    both = ig.Node([a, b], ig.Concat, name="both")
+    first, second = ig.Node(both, ig.Split, {"sizes": (1, 3)}, name="split")
+    assert ig.freia.sides([b, c, both, first.node, a, second, first]) == ([b[0], a[0]], [second, first], [])
+    assert ig.freia.sides([a, ig.Node(a, ig.Permute)])[0] is a[0]
+    with pytest.raises(ig.ArgumentError, match="native nodes"):
+        ig.freia.sides([a, 3])  # type: ignore[list-item]
