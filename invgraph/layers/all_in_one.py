@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_choice, require_count, require_flag
+from invgraph.arguments import require_choice, require_count, require_flag, require_positive
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import check_subnet, make_subnet
-from invgraph.errors import ArgumentError
+from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
+from invgraph.errors import GraphError, NumericsError
+from invgraph.fused.affine_block import AffineBlockKernel
+from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import (
     channel_moments,
     is_more_precise,
@@ -21,12 +23,13 @@ from invgraph.numerics.channels import (
     random_rotation,
     split_sizes,
 )
+from invgraph.numerics.gains import LARGEST, Gain, GainFunction
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
-from invgraph.shapes import Shape, Tensors, positions
+from invgraph.shapes import Shape, Tensors, positions, repeat_rows
 from invgraph.torch_internals import has_data
 from invgraph.transforms.affine import Affine
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Transform, require_transform
 
 
 class AllInOne(Invertible):
@@ -36,11 +39,12 @@ class AllInOne(Invertible):
 
     T is the transform, g and b are learned per channel. R is a fixed permutation (``"hard"``) or rotation
     (``"soft"``) of the channels, times learned Householder reflections where asked for. V is 1, or with ``reverse``
-    the inverse of R, so that a stack of blocks keeps the order of the channels.
+    the inverse of R, so that a stack of blocks keeps the order of the channels. A hard permutation without reflections
+    picks channels by index.
 
     Shape:
-        ``x: (B, C, ...) -> y: (B, C, ...)``, C at least 2; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same
-        spatial size.
+        ``x: (B, C, ...) -> y: (B, C, ...)``; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same spatial size. A
+        single channel needs conditions, and is transformed given them alone.
 
     Log-det:
         The transform's plus the sum of g over channels and positions, nats per sample.
@@ -56,6 +60,12 @@ class AllInOne(Invertible):
         householder: Number of learned reflections that R is multiplied with. Default: 0.
         reverse: True to undo R before the coupling. Default: False.
         scale: True to learn g; False keeps it at 0, so that a volume-preserving block preserves volumes. Default: True.
+        gain: Start value of :math:`e^g`, the factor of each channel. Default: 1.
+        gain_function: Function of a learned parameter a that is the gain: ``"exp"``; ``"softplus"``, which grows
+            linearly; or ``"sigmoid"``, 10 times the sigmoid. Each is shifted to give the start value at a = 0, where a
+            (``log_scale``) starts. Default: ``"exp"``.
+        damping: Factor on the output of the subnet. Subnets of this library start at zero; others should start small,
+            for which FrEIA takes 0.1. Default: 1.
         seed: Seed of the permutation and of the reflections at the start. None: a seed from the layer's place in the
             graph, which differs from block to block; 0 outside a graph.
 
@@ -79,6 +89,8 @@ class AllInOne(Invertible):
     conditional = True
     fixed_size_reason = None
     rotation: Tensor
+    order: Tensor
+    inverse_order: Tensor
 
     def __init__(
         self,
@@ -92,77 +104,131 @@ class AllInOne(Invertible):
         householder: int = 0,
         reverse: bool = False,
         scale: bool = True,
+        gain: float = 1.0,
+        gain_function: GainFunction = "exp",
+        damping: float = 1.0,
         seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        reverse = require_flag("AllInOne", "reverse", reverse)
-        scale = require_flag("AllInOne", "scale", scale)
-        kind = require_choice("AllInOne", "permutation", permutation, ("soft", "hard"))
-        householder = require_count("AllInOne", "householder", householder, least=0)
-        seed = start_seed("AllInOne", seed)
-        self.transform = _checked(transform)
-        self.reverse = reverse
+        where = "AllInOne"
+        self.reverse = require_flag(where, "reverse", reverse)
+        scale = require_flag(where, "scale", scale)
+        self.permutation = require_choice(where, "permutation", permutation, ("soft", "hard"))
+        householder = require_count(where, "householder", householder, least=0)
+        function = require_choice(where, "gain_function", gain_function, get_args(GainFunction))
+        self.gain = Gain(function, require_positive(where, "gain", gain)).check(where)
+        if not scale and (self.gain.start != 1 or function != "exp"):
+            raise GraphError(
+                where, f"scale=False, gain={gain!r}", "scale=False keeps the gain at 1: give one of the two"
+            )
+        self.damping = require_positive(where, "damping", damping)
+        seed = start_seed(where, seed)
+        self.transform = Affine() if transform is None else require_transform(where, transform)
         channels, *sizes = self.in_shapes[0]
-        self.sizes = split_sizes("AllInOne", self.in_shapes[0], split)
-        self.subnet = make_subnet("AllInOne", subnet, *self._subnet_shapes())
+        # A single channel is transformed under the conditions alone.
+        is_alone = channels == 1 and bool(self.cond_shapes)
+        self.sizes = [1, 0] if is_alone else split_sizes(where, self.in_shapes[0], split)
+        self.lead = leading(self.cond_shapes)
+        self.subnet = make_subnet(where, subnet, *self._subnet_shapes())
         per_channel = (channels, *(1 for _ in sizes))
         self.log_scale = nn.Parameter(torch.zeros(per_channel)) if scale else None
         self.shift = nn.Parameter(torch.zeros(per_channel))
-        self._draw(channels, kind, householder, seed)
+        self._draw(channels, householder, seed)
 
     def _subnet_shapes(self) -> tuple[Shape, tuple[Shape, ...], Shape]:
         """Return the shapes of what the subnet reads, as data and conditions, and of what it returns."""
         (first, second), sizes = self.sizes, self.in_shapes[0][1:]
-        return (second, *sizes), self.cond_shapes, (first * self.transform.params_per_element, *sizes)
+        count = first * self.transform.params_per_element
+        if second:
+            return (second, *sizes), self.cond_shapes, (count, *sizes)
+        read, *others = lead_first(self.cond_shapes, self.lead)
+        return read, tuple(others), (count, *(sizes if len(read) > 1 else ()))
 
     def _resize(self, before: tuple[Shape, ...]) -> None:
         super()._resize(before)
         check_subnet(self.label, self.subnet, *self._subnet_shapes())
 
-    def _draw(self, channels: int, permutation: str, householder: int, seed: int) -> None:
+    def _draw(self, channels: int, householder: int, seed: int) -> None:
         source = generator(seed)
-        if permutation == "soft":
+        if self.permutation == "soft":
             fixed = random_rotation(channels, seed)
         else:
             order = torch.randperm(channels, generator=source, device="cpu")
             fixed = torch.eye(channels, dtype=torch.float64, device="cpu")[order]
         vectors = normal((householder, channels), source)
-        self.register_buffer("rotation", to_defaults(fixed))
         self.reflections = nn.Parameter(to_defaults(vectors)) if householder else None
+        self.is_indexed = self.permutation == "hard" and not householder
+        if self.is_indexed:
+            self.register_buffer("order", to_defaults(order))
+            self.register_buffer("inverse_order", to_defaults(order.argsort()))
+        else:
+            self.register_buffer("rotation", to_defaults(fixed))
 
     def precompute(self, cs: Tensors) -> Precomputed:
-        return self.subnet.prepare(cs)
+        if self.sizes[1]:
+            return self.subnet.prepare(cs)
+        first, *others = lead_first(cs, self.lead)
+        return Precomputed((self.subnet(first, tuple(others)),))
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
-        matrix = self._matrix()
-        x = mix(xs[0], matrix.t()) if self.reverse else xs[0]
-        first, second = x.split(self.sizes, dim=1)
-        first, log_det = self.transform.forward(first, self._params(second, given))
-        y = torch.cat((first, second), dim=1)
-        y, log_det = self._scaled(y), log_det + self._log_det()
-        return (mix(y, matrix),), log_det
+        x = self._mixed(xs[0], back=True) if self.reverse else xs[0]
+        params = self._params(x[:, self.sizes[0] :], given)
+        gain = self._gain()
+        y, log_det = self._transform(x, params, torch.ones_like(self.shift) if gain is None else gain)
+        return (y if self.is_indexed else self._mixed(y),), log_det + self._log_det()
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
-        matrix = self._matrix()
-        y = mix(ys[0], matrix.t()) - self.shift
-        y = y if self.log_scale is None else y * torch.exp(-self.log_scale)
+        y = self._mixed(ys[0], back=True) - self.shift
+        gain = self._gain()
+        y = y if gain is None else y / gain
         first, second = y.split(self.sizes, dim=1)
-        first, log_det = self.transform.inverse(first, self._params(second, given))
+        first, log_det = self.transform.inverse(first, self._damped(self._params(second, given)))
         x = torch.cat((first, second), dim=1)
-        return (mix(x, matrix) if self.reverse else x,), log_det - self._log_det()
+        return (self._mixed(x) if self.reverse else x,), log_det - self._log_det()
 
     def _params(self, x: Tensor, given: Any) -> Tensor:
-        """Return the parameters of the part that is transformed, given the other part."""
-        params: Tensor = (
-            self.subnet(x, given).to(x.dtype).unflatten(1, (self.transform.params_per_element, self.sizes[0]))
-        )
-        return params
+        """Return the parameters of the part that is transformed, given the other part, before they are damped."""
+        count = self.transform.params_per_element
+        if self.sizes[1]:
+            params: Tensor = self.subnet(x, given).to(x.dtype).unflatten(1, (count, self.sizes[0]))
+            return params
+        (rows,) = self._precomputed(given)
+        params = repeat_rows(rows, x.shape[0]).to(x.dtype).unflatten(1, (count, 1))
+        return spread_vector(params, x.ndim + 1).expand(-1, -1, -1, *x.shape[2:])
 
-    def _scaled(self, y: Tensor) -> Tensor:
-        return y + self.shift if self.log_scale is None else torch.addcmul(self.shift, y, self.log_scale.exp())
+    def _damped(self, params: Tensor) -> Tensor:
+        return params if self.damping == 1 else params * self.damping
+
+    def _transform(self, x: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coupling, scale, shift and hard permutation of a value, and the log-determinant of the coupling."""
+        transform = self.transform
+        if type(transform) is not Affine or not self.sizes[1] or not is_usable_for(x):
+            return self._formula(x, params, gain, self.shift)
+        first, second = self.sizes
+        places = self.inverse_order.split([first, second]) if self.is_indexed else None
+        clamp = transform.clamp, transform.activation, self.damping
+        return AffineBlockKernel(self._formula, *clamp, (first, second), places).run(x, params, gain, self.shift)
+
+    def _formula(self, x: Tensor, params: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x.split(self.sizes, dim=1)
+        first, log_det = self.transform.forward(first, self._damped(params))
+        y = torch.cat((first, second), dim=1) * gain + shift  # addcmul takes twice as long where it broadcasts
+        return self._mixed(y) if self.is_indexed else y, log_det
+
+    def _gain(self) -> Tensor | None:
+        return None if self.log_scale is None else self.gain.value(self.log_scale)
 
     def _log_det(self) -> Tensor | float:
-        return 0.0 if self.log_scale is None else self.log_scale.sum() * positions(self.in_shapes[0])
+        if self.log_scale is None:
+            return 0.0
+        return self.gain.log(self.log_scale).sum() * positions(self.in_shapes[0])
+
+    def _mixed(self, x: Tensor, back: bool = False) -> Tensor:
+        """Return R x, or with ``back`` its inverse."""
+        if self.is_indexed:
+            return x.index_select(1, self.inverse_order if back else self.order)
+        matrix = self._matrix()
+        return mix(x, matrix.t() if back else matrix)
 
     def _matrix(self) -> Tensor:
         """Return R, the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
@@ -175,22 +241,29 @@ class AllInOne(Invertible):
     @torch.no_grad()
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         """Choose scale and shift so that this batch leaves the coupling with mean 0 and deviation 1 per channel."""
-        x = mix(xs[0], self._matrix().t()) if self.reverse else xs[0]
+        x = self._mixed(xs[0], back=True) if self.reverse else xs[0]
         first, second = x.split(self.sizes, dim=1)
-        first, _ = self.transform.forward(first, self._params(second, cs))
+        first, _ = self.transform.forward(first, self._damped(self._params(second, cs)))
         mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
         if self.log_scale is not None:
-            self.log_scale.copy_(-std.log().view_as(self.log_scale))
+            self._set_gain(1 / std)
             mean = mean / std
         self.shift.copy_(-mean.view_as(self.shift))
 
     @torch.no_grad()
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         """Choose them so that this batch enters the inverse coupling with mean 0 and deviation 1 per channel."""
-        mean, std = channel_moments(self.label, mix(ys[0], self._matrix().t()))
-        if self.log_scale is not None:
-            self.log_scale.copy_(std.log().view_as(self.log_scale))
+        mean, std = channel_moments(self.label, self._mixed(ys[0], back=True))
+        self._set_gain(std)
         self.shift.copy_(mean.view_as(self.shift))
+
+    def _set_gain(self, gain: Tensor) -> None:
+        if self.log_scale is None:
+            return
+        if self.gain.function == "sigmoid" and not bool((gain < LARGEST).all()):
+            given = f"a batch that needs a gain of {gain.max().item():.3g}"
+            raise NumericsError(self.label, given, f"a sigmoid's is below {LARGEST:g}: scale the data, or use exp")
+        self.log_scale.copy_(self.gain.raw(gain).view_as(self.log_scale))
 
     def _is_initialized(self) -> bool:
         """True if scale or shift, which start as zeros, hold anything else."""
@@ -198,7 +271,7 @@ class AllInOne(Invertible):
         return any(has_data(values) and bool(values.any()) for values in own)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = self.rotation.dtype
+        before = self.shift.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._refresh(before)
         return self
@@ -209,17 +282,11 @@ class AllInOne(Invertible):
             self._refresh(state_dict[prefix + "rotation"].dtype)
 
     def _refresh(self, before: torch.dtype) -> None:
-        if is_more_precise(before, self.rotation.dtype) and not self.rotation.is_meta:
+        if not self.is_indexed and is_more_precise(before, self.rotation.dtype) and not self.rotation.is_meta:
             self.rotation = nearest_rotation(self.rotation)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self.transform}, reverse={self.reverse}"
-
-
-def _checked(transform: object) -> Transform:
-    """Return the transform, an affine one for None."""
-    if transform is None:
-        return Affine()
-    if not isinstance(transform, Transform):
-        raise ArgumentError("AllInOne", f"transform={transform!r}", "expected a transform such as Affine(clamp=1.9)")
-    return transform
+        parts = [super().extra_repr(), str(self.transform), f"reverse={self.reverse}"]
+        parts += [f"gain={self.gain.function} from {self.gain.start:g}"] if self.gain != Gain("exp", 1.0) else []
+        parts += [f"damping={self.damping:g}"] if self.damping != 1 else []
+        return ", ".join(parts)

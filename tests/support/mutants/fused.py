@@ -8,6 +8,7 @@ from .mutant import (
     BOUND,
     CONTRACT,
     FUSED_AFFINE,
+    FUSED_BLOCK,
     FUSED_CONVOLUTION,
     FUSED_COUPLING,
     REVERSIBLE,
@@ -17,6 +18,12 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("the gradient of a block's shifts is not damped", "fused/affine_block.py",
+           "torch.mul(inner, self.damping, out=t_grad)", "t_grad.copy_(inner)", (FUSED_BLOCK,)),
+    Mutant("the gradient of a block's gain does not see the coupling", "fused/affine_block.py",
+           "(grads[0] * coupled).sum(axes)", "(grads[0] * first).sum(axes)", (FUSED_BLOCK,)),
+    Mutant("a block's hard permutation is the inverse one", "fused/affine_block.py",
+           "y.index_copy_(1, self.places[1],", "y.index_copy_(1, self.places[1].flip(0),", (FUSED_BLOCK,)),
     Mutant("an element does not see the units of the block before its own", "fused/sequential.py",
            "seen = slice(0, self.edges[-1][start])\n            params[start:stop]",
            "seen = slice(0, self.edges[-1][max(0, start - 1)])\n            params[start:stop]", (AUTOREGRESSIVE,)),

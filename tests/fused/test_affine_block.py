@@ -1,0 +1,91 @@
+"""The kernel of all-in-one blocks gives the results and gradients of plain operations, to any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+from invgraph.fused.affine_block import AffineBlockKernel
+from invgraph.testing import randomize
+
+MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
+
+
+def blocks() -> list[Any]:
+    kinds = [
+        ((5,), MLP, {}),
+        ((5,), MLP, {"permutation": "hard", "damping": 0.3}),
+        ((4, 3, 3), CONV, {"permutation": "hard", "split": 1}),
+        ((4, 2, 2), CONV, {"damping": 0.2, "scale": False, "reverse": True}),
+    ]
+    clamps = [{"activation": kind} for kind in ("atan", "tanh", "sigmoid")]
+    return [
+        pytest.param(shape, {"subnet": net, "transform": ig.Affine(clamp=1.3, **clamp), **args}, id=f"{place}-{name}")
+        for place, (shape, net, args) in enumerate(kinds)
+        for clamp in (clamps if place == 1 else clamps[:1])
+        for name in clamp.values()
+    ]
+
+
+def build(shape: tuple[int, ...], args: dict[str, Any]) -> tuple[ig.AllInOne, Tensor]:
+    block = randomize(ig.AllInOne(shape, **args), seed=1).double()
+    x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return block, x.requires_grad_()
+
+
+def gradients(block: ig.AllInOne, x: Tensor) -> list[Tensor]:
+    (y,), log_det = block((x,))
+    loss = (y.square() * torch.linspace(0, 1, y[0].numel(), dtype=y.dtype).view_as(y[0])).sum() + log_det.square().sum()
+    return [y, log_det, *torch.autograd.grad(loss, [x, *block.parameters()])]
+
+
+@pytest.mark.parametrize(("shape", "args"), blocks())
+def test_it_is_what_plain_operations_give(shape: tuple[int, ...], args: dict[str, Any]) -> None:
+    block, x = build(shape, args)
+    fast = gradients(block, x)
+    with ig.fused(False):
+        plain = gradients(block, x)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(fast, plain, strict=True))
+    with torch.no_grad():
+        assert torch.allclose(block((x,))[0][0], plain[0], atol=1e-12)
+
+
+def test_second_derivatives_go_through_plain_operations() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard", "damping": 0.5})
+    assert torch.autograd.gradgradcheck(lambda x: block((x,))[0][0].square().sum(), (x,))
+
+
+@pytest.mark.parametrize("permutation", ["soft", "hard"])
+def test_little_is_kept_for_the_backward_pass(permutation: Any) -> None:
+    """x, the subnet's output and the scales; with the gain and shift, and for a soft permutation no more either."""
+    block, x = build((8, 4, 4), {"subnet": CONV, "permutation": permutation})
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    params = block._params(x[:, 4:], ())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        block._transform(x, params, torch.ones_like(block.shift))
+    assert sum(kept.values()) <= 8 * 3 * 16 * (8 + 8 + 4) + 3 * 64
+
+
+def test_derived_transforms_and_single_channels_have_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mine(ig.Affine):
+        pass
+
+    def refuse(*arguments: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr(AffineBlockKernel, "run", refuse)
+    for args in ({"transform": Mine()}, {"transform": ig.RationalQuadraticSpline()}):
+        ig.AllInOne((4,), subnet=MLP, **args)((torch.zeros(1, 4),))
+    ig.AllInOne((1,), ((2,),), subnet=MLP)((torch.zeros(1, 1),), (torch.zeros(1, 2),))
+    with pytest.raises(AssertionError):
+        ig.AllInOne((4,), subnet=MLP)((torch.zeros(1, 4),))
