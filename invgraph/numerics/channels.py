@@ -64,6 +64,8 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     if count < 2:
         raise NumericsError(where, given, "a standard deviation needs at least two numbers per channel")
     mean = sum_over_processes(per_channel.sum(1)) / count
+    # A second pass takes the rounding of the first away, by which equal numbers would deviate from their mean.
+    mean = mean + sum_over_processes((per_channel - mean[:, None]).sum(1)) / count
     std = (sum_over_processes((per_channel - mean[:, None]).square().sum(1)) / count).sqrt()
     if not bool((std > 0).all()):
         channel = int((std > 0).logical_not().nonzero()[0])
