@@ -27,6 +27,7 @@ from colorization.pretraining import pretrain
 from colorization.table import NAMES, HeldOut, as_text, evaluate, round_trip, write_table
 
 KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan")
+BASELINE_KINDS = ("cvae", "cgan", "colorgan", "cnn")  # in the order of the picture that compares them
 ADVERSARIAL = ("cgan", "colorgan")  # their averaged weights would be those of no player
 PHASE_SEED = 1000  # between the seeds of the two phases
 STOPPED = "stopped; the same command with --resume goes on"
@@ -288,12 +289,13 @@ def run_pictures(example: Example, options: argparse.Namespace, where: Place) ->
     if "cinn" not in found:
         print(f"no cINN in {options.out}: train first", file=sys.stderr)
         return 1
-    models = {kind: _load(example, found[kind], where) for kind in ("cinn", "raw") if kind in found}
+    models = {kind: _load(example, found[kind], where) for kind in ("cinn", "raw", *BASELINE_KINDS) if kind in found}
     _require_comparable({kind: model.config for kind, model in models.items()}, options.out)
     folder, colorizer = _open(example, options, where), models["cinn"]
     seen = Preset(**colorizer.config["preset"]).seen
     gallery = Gallery(colorizer, folder, options.split, seen, options.seed, options.temperature)
-    for path in gallery.write(options.out / "pictures", models.get("raw")):
+    others = {kind: models[kind] for kind in BASELINE_KINDS if kind in models}
+    for path in gallery.write(options.out / "pictures", models.get("raw"), others):
         print(path)
     return 0
 

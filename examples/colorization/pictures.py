@@ -1,8 +1,8 @@
-"""Pictures of the paper on colorization: Figs. 11, 12, 14, 15, 16 and interpolation, as grids."""
+"""Pictures of the paper on colorization: Figs. 11 to 16 and interpolation, as grids."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -148,14 +148,36 @@ class Gallery:
             rows.append([*pictures[0], self._original(index), *pictures[1]])
         return grid(rows)
 
-    def write(self, folder: Path, ablation: Colorizer | None = None) -> list[Path]:
-        """Write all pictures to a folder, including the ablation if there is one."""
+    def alternatives(self, others: Mapping[str, Colorizer], count: int = 6, n: int = 2) -> Pixels:
+        """Draw Fig. 13: grey, colorizations of this model and of each of the others, original.
+
+        Arguments:
+            others: Baselines by their kinds, in the order of the columns.
+            count: Number of photographs. Default: 6.
+            n: Number of colorizations by each model; one by the regression network, which has no others. Default: 2.
+        """
+        generator, rows = self._generator(), []
+        for index in self._chosen(count):
+            lightness = self.lab[index : index + 1, :1]
+            row = [self._grey(index)]
+            for kind, model in {"cinn": self.colorizer, **others}.items():
+                drawn = model.sample(lightness, 1 if kind == "cnn" else n, self.temperature, generator=generator)
+                row += self._pictures(index, drawn[:, 0])
+            rows.append([*row, self._original(index)])
+        return grid(rows)
+
+    def write(
+        self, folder: Path, ablation: Colorizer | None = None, others: Mapping[str, Colorizer] | None = None
+    ) -> list[Path]:
+        """Write all pictures to a folder, including those of the ablation and the baselines if there are any."""
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
             name: getattr(self, name)() for name in ("diverse", "scaling", "transfer", "interpolation", "failures")
         }
         if ablation is not None:
             drawn["ablation"] = self.beside(ablation)
+        if others:
+            drawn["alternatives"] = self.alternatives(others)
         paths = [folder / f"{name}.png" for name in drawn]
         for path, image in zip(paths, drawn.values(), strict=True):
             Image.fromarray(image).save(path)

@@ -15,6 +15,7 @@ import pretrain_condition_net
 import pytest
 import torch
 import trainer
+import weights as weights_file
 from colorization import fitting
 from colorization.colorizer import load_colorizer
 from colorization.commands import Example, main
@@ -130,7 +131,7 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     assert "conditional GAN" in rst
     assert "conditional GAN" in captured
     names = {path.stem for path in (folder / "pictures").glob("*.png")}
-    assert names == {"diverse", "scaling", "transfer", "interpolation", "failures", "ablation"}
+    assert names == {"diverse", "scaling", "transfer", "interpolation", "failures", "ablation", "alternatives"}
 
 
 def test_without_a_command_everything_is_done(monkeypatch):
@@ -145,6 +146,26 @@ def test_without_a_command_everything_is_done(monkeypatch):
     assert len(seen["kinds"]) == 7
     assert main(BEDROOMS, ["--steps", "7", "--kinds", "cnn"]) == 0
     assert (seen["steps"], seen["kinds"]) == (7, ["cnn"])
+
+
+def test_colorize_takes_one_s_own_run_or_the_trained_model(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weights_file, "FOLDER", tmp_path / "trained")
+    picture(37, 91, 0).convert("L").save(tmp_path / "grey.png")
+    refused(capsys, BEDROOMS, "colorize", tmp_path / "grey.png")  # there is neither
+    assert train(data, tmp_path / "run") == 0
+    trained = load_colorizer(tmp_path / "run" / "cinn" / "model.safetensors", bedrooms_cinn.build)
+    weights_file.save_half(tmp_path / "trained" / "bedrooms_cinn.safetensors", trained, trained.config)
+    capsys.readouterr()
+    assert run(BEDROOMS, "colorize", tmp_path / "grey.png", "-n", 1) == 0
+    assert "using the trained model of the repository" in capsys.readouterr().out
+    assert pixels(tmp_path / "colorized" / "grey_0.png").shape == (37, 91, 3)
+    own = tmp_path / "runs" / "bedrooms" / "cinn"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "run" / "cinn").rename(own)
+    assert run(BEDROOMS, "colorize", tmp_path / "grey.png", "-n", 1) == 0
+    assert "trained model" not in capsys.readouterr().out
+    assert run(BEDROOMS, "colorize", own / "model.safetensors") == 2
+    assert "no images to colorize" in capsys.readouterr().err
 
 
 def test_colorize_writes_pictures_of_the_inputs_size(data, tmp_path, capsys):

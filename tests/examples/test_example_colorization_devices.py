@@ -81,8 +81,9 @@ def test_the_table_is_measured_where_the_photographs_are(folder, far, kind):
 @pytest.mark.slow
 def test_every_picture_is_drawn_where_the_photographs_are(folder, far, tmp_path):
     gallery, ablation = Gallery(far("cinn"), folder, "test", 16), far("raw")
+    others = {kind: far(kind) for kind in ("cvae", "cnn")}
     with Elsewhere():
-        assert len(gallery.write(tmp_path / "pictures", ablation)) == 6
+        assert len(gallery.write(tmp_path / "pictures", ablation, others)) == 7
 
 
 @pytest.mark.gpu
