@@ -30,5 +30,5 @@ bench:  ## pip install -c constraints.txt -e ".[bench]" first
 	python -m tests.benchmarks
 
 clean:
-	rm -rf build dist *.egg-info docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info docs/_build docs/api/generated docs/drawings docs/gallery_pages .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import drawings
 import reference
 
 import invgraph
@@ -21,18 +22,41 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+    "mathml",
     "reference",
 ]
-exclude_patterns = ["_build", "*_results.rst"]  # included by other pages
+exclude_patterns = ["_build", "gallery", "*_results.rst"]  # included by other pages, or by the gallery
 templates_path = ["_templates"]
 default_role = "code"
 highlight_language = "python"
 
 html_theme = "furo"
 html_title = f"invgraph {release}"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "gallery_pages",
+    "filename_pattern": r"\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "min_reported_time": 1000,
+    "show_signature": False,
+    "copyfile_regex": r".*\.rst",
+}
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
@@ -49,4 +73,5 @@ doctest_global_setup = "import torch; import invgraph as ig; torch.manual_seed(0
 doctest_default_flags = doctest.ELLIPSIS | doctest.DONT_ACCEPT_TRUE_FOR_1
 doctest_test_doctest_blocks = "default"
 
+drawings.write(Path(__file__).parent / "drawings")
 reference.write(Path(__file__).parent / "api" / "generated")

@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
-PAGES = [page for page in PAGES if not {"_build", "generated"} & set(page.parts)]
+PAGES = [page for page in PAGES if not {"_build", "generated", "gallery_pages"} & set(page.parts)]
+SCRIPTS = sorted((ROOT / "docs" / "gallery").glob("*.py"))
 WIDTH = 84
 """A page cuts longer lines of code."""
 
@@ -69,3 +70,13 @@ def test_lines_of_code_fit_into_a_page(page: Path) -> None:
 
 def test_pages_with_code_are_found() -> None:
     assert sum(bool(blocks(page)) for page in PAGES) >= 15
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_scripts_of_the_gallery_fit_into_a_page_and_say_what_they_show(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    code = [line for line in text.partition('"""\n\n')[2].splitlines() if not line.startswith("# ")]
+    assert [line for line in code if len(line) > WIDTH] == []
+    title, line = text.splitlines()[1:3]
+    assert line == "=" * len(title)
+    assert text.count("# %%") >= 3

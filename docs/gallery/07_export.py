@@ -1,0 +1,65 @@
+"""
+Export a trained flow
+=====================
+
+A service that only draws samples or scores data does not need this library: ``torch.export`` makes a program of one
+function of the flow, for any batch size.
+"""
+
+# %%
+# A flow
+# ------
+
+import tempfile
+from pathlib import Path
+
+import invgraph as ig
+import torch
+
+torch.manual_seed(0)
+x, c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
+block = {"transform": ig.RationalQuadraticSpline(bins=8), "subnet": ig.nets.MLP(32)}
+h = x
+for k in range(2):
+    h = ig.Node(h, ig.Permute, name=f"permute_{k}")
+    h = ig.Node(h, ig.Coupling, block, conditions=c, name=f"couple_{k}")
+flow = ig.Flow(ig.Graph(x, h, c)).eval()
+ig.testing.randomize(flow.graph, scale=0.5)
+
+# %%
+# Two programs
+# ------------
+#
+# ``"log_prob"`` scores data. ``"sample"`` maps latents to data, and leaves drawing the latents to the caller, who then
+# owns the random numbers.
+
+folder = Path(tempfile.mkdtemp())
+for what in ("log_prob", "sample"):
+    program = ig.export(flow, what)
+    torch.export.save(program, folder / f"{what}.pt2")
+    print(
+        what,
+        f"{(folder / f'{what}.pt2').stat().st_size / 1024:.0f} KiB, inputs:",
+        program.graph_signature.user_inputs,
+    )
+
+# %%
+# Run them without the library
+# ----------------------------
+#
+# The programs hold plain operations of torch and the weights. Another batch size than that of the export is fine.
+
+score = torch.export.load(folder / "log_prob.pt2").module()
+draw = torch.export.load(folder / "sample.pt2").module()
+conditions = torch.randn(7, 2)
+samples = draw(torch.randn(7, 4), conditions)
+print("samples", tuple(samples.shape))
+
+difference = (
+    (score(samples, conditions) - flow.log_prob(samples, conditions)).abs().max()
+)
+print(f"largest difference to the flow: {difference.item():.0e}")
+
+# %%
+# ``ig.export_onnx`` writes the same programs as ONNX files, for other runtimes, and ``ig.export_aoti`` compiles them to a
+# shared library. :doc:`/runners` says what each of them needs.
