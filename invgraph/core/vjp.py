@@ -129,11 +129,26 @@ def vjp_from_inputs(
     return LayerGrads(xs, found[: len(leaves)], found[len(leaves) : len(leaves) + len(cs)])
 
 
+class CouplingSide(NamedTuple):
+    """One part of a coupling, transformed given the other.
+
+    Attributes:
+        networks: The networks that compute its parameters.
+        part: Its index, 0 or 1.
+        params: Returns its parameters, given the other part and the conditions.
+        onward: Its transform, in the direction of the call.
+        back: Its transform, in the other direction.
+    """
+
+    networks: nn.Module
+    part: int
+    params: Callable[[Tensor, Tensors], Tensor]
+    onward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
 def vjp_of_coupling(
-    params_of: Callable[[int, Tensor, Tensors], Tensor],
-    onward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    sides: Sequence[tuple[nn.Module, int]],
+    sides: Sequence[CouplingSide],
     sizes: list[int],
     y: Tensor,
     cs: Tensors,
@@ -143,10 +158,7 @@ def vjp_of_coupling(
     """Rebuild a coupling's input and differentiate it; the networks run once for both.
 
     Arguments:
-        params_of: Returns the parameters of one side, given the other part and the conditions.
-        onward: The transform, in the direction of the call.
-        back: The transform, in the other direction.
-        sides: The networks and the number of each side, the last one transformed first.
+        sides: What is transformed; the part that was transformed last comes first.
         sizes: Channels of the two parts.
         y: The output of the call.
         cs: The conditions; leaves where they need a gradient.
@@ -157,10 +169,10 @@ def vjp_of_coupling(
     whole = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
     part_grads = list(torch.split_with_sizes(whole, sizes, dim=1))
     condition_grads: list[Tensor | None] = [None] * len(cs)
-    for networks, side in sides:
+    for networks, side, params_of, onward, back in sides:
         read = as_leaf(parts[1 - side])
         with torch.enable_grad():
-            params = params_of(side, read, cs)
+            params = params_of(read, cs)
         parts[side], _ = back(parts[side], params.detach())
         written = as_leaf(parts[side])
         with torch.enable_grad():

@@ -28,7 +28,7 @@ from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors, positions, repeat_rows
 from invgraph.torch_internals import has_data
-from invgraph.transforms.affine import Affine
+from invgraph.transforms.affine import Affine, has_kernel
 from invgraph.transforms.transform import Transform, require_transform
 
 
@@ -202,8 +202,10 @@ class AllInOne(Invertible):
     def _transform(self, x: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """Return coupling, scale, shift and hard permutation of a value, and the log-determinant of the coupling."""
         transform = self.transform
-        if type(transform) is not Affine or not self.sizes[1] or not is_usable_for(x):
+        if not has_kernel(transform) or not self.sizes[1] or not is_usable_for(x):
             return self._formula(x, params, gain, self.shift)
+        assert isinstance(transform, Affine)
+        assert not callable(transform.clamp)
         first, second = self.sizes
         places = self.inverse_order.split([first, second]) if self.is_indexed else None
         clamp = transform.clamp, transform.activation, self.damping

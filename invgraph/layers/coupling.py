@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,13 +13,14 @@ from invgraph.arguments import require_choice, require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
-from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
+from invgraph.core.vjp import CouplingSide, Grads, LayerGrads, ParameterGrads, vjp_of_coupling
+from invgraph.errors import GraphError
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
-from invgraph.transforms.affine import Affine
-from invgraph.transforms.transform import Direction, Transform, require_transform
+from invgraph.transforms.affine import has_kernel
+from invgraph.transforms.transform import Transform, require_transform
 
 
 class Coupling(Invertible):
@@ -38,11 +40,12 @@ class Coupling(Invertible):
     Arguments:
         in_shapes: Shape of the input.
         cond_shapes: Shapes of the conditions.
-        transform: Elementwise transform, e.g. ``Affine(clamp=1.9)``.
+        transform: Elementwise transform, e.g. ``Affine(clamp=1.9)``; or a pair, of :math:`u_1` and of :math:`u_2`.
         subnet: Factory ``f(channels_in, channels_out) -> nn.Module``, e.g. ``nets.MLP(512)``, called once per side. If
             it returns an ordinary module, data and conditions are concatenated for it.
-        sides: Number of parts to transform: 2 for both, 1 for :math:`u_1` only. Default: 2.
+        sides: Number of parts to transform: 2 for both, 1 for one of them. Default: 2.
         split: Number of channels of :math:`u_1`, or their fraction (rounded down). Default: 0.5.
+        part: Part that is transformed first, or alone: 1 for :math:`u_1`, 2 for :math:`u_2`. Default: 1.
         separate: True for one subnet per parameter of the transform (RealNVP) instead of one for all (GLOW).
 
     Raises:
@@ -66,7 +69,7 @@ class Coupling(Invertible):
     conditional = True
     compile_as_region = True
     fixed_size_reason = None
-    transform: Any  # a Transform; only an Affine has a kernel
+    transform: Any  # a Transform, or one for each part; only an Affine has a kernel
     _fused: AffineCoupling | None = None
 
     def __init__(
@@ -74,29 +77,36 @@ class Coupling(Invertible):
         in_shapes: object,
         cond_shapes: object = (),
         *,
-        transform: Transform,
+        transform: Transform | tuple[Transform, Transform],
         subnet: object,
         sides: int = 2,
         split: float = 0.5,
+        part: int = 1,
         separate: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         require_flag("Coupling", "separate", separate)
-        require_transform("Coupling", transform)
         sides = require_choice("Coupling", "sides", sides, (1, 2))
-        self.transform = transform
+        part = require_choice("Coupling", "part", part, (1, 2))
+        self.transform = _require_transforms(transform, sides)
+        self.parts = (part - 1, 2 - part)[:sides]  # indices of the parts, in the order in which they are transformed
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
-        copies = transform.params_per_element if separate else 1
-        self.subnets = nn.ModuleList(
-            nn.ModuleList(make_subnet("Coupling", subnet, *self._subnet_shapes(side, copies)) for _ in range(copies))
-            for side in range(sides)
-        )
+        self.subnets = nn.ModuleList()
+        for side in range(sides):
+            copies = self._transform_of(side).params_per_element if separate else 1
+            shapes = self._subnet_shapes(side, copies)
+            self.subnets.append(nn.ModuleList(make_subnet("Coupling", subnet, *shapes) for _ in range(copies)))
+
+    def _transform_of(self, side: int) -> Transform:
+        given = self.transform
+        chosen: Transform = given[self.parts[side]] if isinstance(given, tuple) else given
+        return chosen
 
     def _subnet_shapes(self, side: int, copies: int) -> tuple[Shape, tuple[Shape, ...], Shape]:
         """Return the shapes of what each subnet of a side reads, as data and conditions, and of what it returns."""
-        read, written = self.sizes[1 - side], self.sizes[side] * self.transform.params_per_element // copies
-        sizes = self.in_shapes[0][1:]
-        return (read, *sizes), self.cond_shapes, (written, *sizes)
+        part, sizes = self.parts[side], self.in_shapes[0][1:]
+        written = self.sizes[part] * self._transform_of(side).params_per_element // copies
+        return (self.sizes[1 - part], *sizes), self.cond_shapes, (written, *sizes)
 
     def _resize(self, before: tuple[Shape, ...]) -> None:
         super()._resize(before)
@@ -112,28 +122,30 @@ class Coupling(Invertible):
         kernel = self._kernel(xs[0], given)
         if kernel is not None:
             return kernel.run(self.transform.kernel(inverse=False), xs[0], given, bound=isinstance(given, Precomputed))
-        return self._transform(xs[0], given, self.transform.forward, range(len(self.subnets)))
+        return self._transform(xs[0], given, range(len(self.subnets)), inverse=False)
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         kernel = self._kernel(ys[0], given)
         if kernel is not None:
             return kernel.run(self.transform.kernel(inverse=True), ys[0], given, bound=isinstance(given, Precomputed))
-        return self._transform(ys[0], given, self.transform.inverse, range(len(self.subnets))[::-1])
+        return self._transform(ys[0], given, range(len(self.subnets))[::-1], inverse=True)
 
-    def _transform(self, x: Tensor, given: Any, transform: Direction, sides: Sequence[int]) -> Result:
-        """Transform the parts in the order of ``sides``; the inverse starts with the last."""
-        parts = list(torch.split_with_sizes(x, self.sizes, dim=1))
+    def _transform(self, x: Tensor, given: Any, sides: Sequence[int], *, inverse: bool) -> Result:
+        """Transform one part after the other; the inverse starts with the last."""
+        values = list(torch.split_with_sizes(x, self.sizes, dim=1))
         log_det = x.new_zeros(x.shape[0])
         for side in sides:
-            parts[side], more = transform(parts[side], self._params(side, parts[1 - side], given))
+            part, transform = self.parts[side], self._transform_of(side)
+            direction = transform.inverse if inverse else transform.forward
+            values[part], more = direction(values[part], self._params(side, values[1 - part], given))
             log_det = log_det + more
-        return (torch.cat(parts, dim=1),), log_det
+        return (torch.cat(values, dim=1),), log_det
 
     def _params(self, side: int, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of one part, ``(B, params_per_element, C, ...)``, given the other part."""
         given = pick(given, side)
         outputs = [net(x, pick(given, k)) for k, net in enumerate(self._nets(side))]
-        params = [output.unflatten(1, (-1, self.sizes[side])) for output in outputs]
+        params = [output.unflatten(1, (-1, self.sizes[self.parts[side]])) for output in outputs]
         return (params[0] if len(params) == 1 else torch.cat(params, dim=1)).to(x.dtype)
 
     def _nets(self, side: int) -> list[Subnet]:
@@ -141,7 +153,7 @@ class Coupling(Invertible):
 
     def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
         """Return the fused kernel; None where its results could differ, as for a subclass of Affine."""
-        if type(self.transform) is not Affine or not is_usable_for(x):
+        if not has_kernel(self.transform) or self.parts[0] != 0 or not is_usable_for(x):
             return None
         if isinstance(given, Precomputed) and (torch.is_grad_enabled() or not self.cond_shapes):
             return None
@@ -157,11 +169,23 @@ class Coupling(Invertible):
         if kernel is not None:
             transform = self.transform.kernel(inverse)
             return grads.of_kernel(kernel.backward_from_outputs, kernel.parameters, transform, ys[0], cs, grad_outputs)
-        directions = (self.transform.forward, self.transform.inverse)
-        onward, back = directions[inverse], directions[not inverse]
-        sides = range(len(self.subnets))
-        parts = [(self.subnets[side], side) for side in (sides if inverse else sides[::-1])]
-        return vjp_of_coupling(self._params, onward, back, parts, self.sizes, ys[0], cs, grad_outputs, grads)
+        sides = []
+        for side, part in enumerate(self.parts):
+            directions = (self._transform_of(side).forward, self._transform_of(side).inverse)
+            networks, params = self.subnets[side], partial(self._params, side)
+            sides.append(CouplingSide(networks, part, params, directions[inverse], directions[not inverse]))
+        return vjp_of_coupling(sides if inverse else sides[::-1], self.sizes, ys[0], cs, grad_outputs, grads)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, {self.transform}"
+        part = "" if self.parts[0] == 0 else ", part=2"
+        return f"{super().extra_repr()}, {self.transform}{part}"
+
+
+def _require_transforms(transform: object, sides: int) -> Transform | tuple[Transform, ...]:
+    """Return a transform, or one for each part."""
+    if not isinstance(transform, (tuple, list)):
+        return require_transform("Coupling", transform)
+    if len(transform) != 2 or sides != 2:
+        given = f"{len(transform)} transforms, sides={sides}"
+        raise GraphError("Coupling", given, "give one transform, or with sides=2 a pair: of the first and second part")
+    return tuple(require_transform("Coupling", entry) for entry in transform)

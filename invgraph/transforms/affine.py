@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from invgraph.errors import GraphError
 from invgraph.fused.affine import AffineKernel
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
 from invgraph.transforms.transform import Transform
+
+Clamp = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Affine(Transform):
         The sum of :math:`s_\text{clamp}` over the elements, in nats per sample.
 
     Arguments:
-        clamp: Bound alpha of the log scale. Default: 1.9.
+        clamp: Bound alpha of the log scale; or any differentiable function from s to the log scale, elementwise, such
+            as ``torch.tanh``, which takes the place of both arguments. Default: 1.9.
         activation: Soft clamp: ``"atan"``, as in the paper (default); ``"tanh"``: alpha tanh(s / alpha); or
             ``"sigmoid"``: alpha (2 sigmoid(s / alpha) - 1).
 
@@ -39,32 +44,58 @@ class Affine(Transform):
         (tensor([[1., 1.]]), tensor([0.]))
     """
 
-    clamp: float = 1.9
+    clamp: float | Clamp = 1.9
     activation: Activation = "atan"
 
     def __post_init__(self) -> None:
-        self._set(clamp=require_clamp("Affine", self.clamp, self.activation))
+        if not callable(self.clamp):
+            self._set(clamp=require_clamp("Affine", self.clamp, self.activation))
+            return
+        given = f"clamp={clamp_name(self.clamp)}"
+        if self.activation != "atan":
+            raise GraphError("Affine", f"{given}, activation={self.activation!r}", "a function is the whole clamp")
+        if isinstance(self.clamp, nn.Module) and any(True for _ in self.clamp.parameters()):
+            raise GraphError("Affine", given, "a transform has no parameters: give a function, or a module without any")
+
+    def __repr__(self) -> str:
+        if callable(self.clamp):  # without the function's address, because checkpoints are compared by this text
+            return f"{type(self).__name__}(clamp={clamp_name(self.clamp)})"
+        return f"{type(self).__name__}(clamp={self.clamp!r}, activation={self.activation!r})"
 
     @property
     def params_per_element(self) -> int:
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self.kernel(inverse=False).run(x, params)
+        return self._scale(x, params) if callable(self.clamp) else self.kernel(inverse=False).run(x, params)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self.kernel(inverse=True).run(y, params)
+        return self._unscale(y, params) if callable(self.clamp) else self.kernel(inverse=True).run(y, params)
 
     def kernel(self, inverse: bool) -> AffineKernel:
-        """Return one direction, with its gradient derived by hand."""
+        """Return one direction, with its gradient derived by hand; not for clamps that are functions."""
+        assert not callable(self.clamp)
         return AffineKernel(self._unscale if inverse else self._scale, self.clamp, self.activation, inverse)
 
     def _scale(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, t = params.unbind(1)
-        s = soft_clamp(raw, self.clamp, self.activation)
+        s = self._clamped(raw)
         return torch.addcmul(t, x, torch.exp(s)), per_sample(s)
 
     def _unscale(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, t = params.unbind(1)
-        s = soft_clamp(raw, self.clamp, self.activation)
+        s = self._clamped(raw)
         return (y - t) / torch.exp(s), -per_sample(s)
+
+    def _clamped(self, raw: Tensor) -> Tensor:
+        return self.clamp(raw) if callable(self.clamp) else soft_clamp(raw, self.clamp, self.activation)
+
+
+def clamp_name(clamp: Clamp) -> str:
+    """Return the name of a function, which is the same in every process."""
+    return str(getattr(clamp, "__qualname__", type(clamp).__name__))
+
+
+def has_kernel(transform: object) -> bool:
+    """True for the affine transform itself, with a soft clamp; a class derived from it may do anything."""
+    return type(transform) is Affine and not callable(transform.clamp)

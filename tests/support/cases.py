@@ -38,7 +38,7 @@ from invgraph.testing import randomize
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
 SMALL = {"patch": 2, "width": 4, "depth": 2, "heads": 2}
 SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
-AFFINE, GIN = ig.Affine(clamp=1.0), ig.VolumePreserving()
+AFFINE, GIN, SPLINE = ig.Affine(clamp=1.0), ig.VolumePreserving(), ig.RationalQuadraticSpline(bins=3)
 
 # Dequantize's inverse rounds down to integers; its forward draws the fractions from the seed and the row's index.
 ROUNDS = {
@@ -160,9 +160,15 @@ def _draw(shapes: Any, interval: tuple[float, float] | None, batch: int, dtype: 
 
 def _describe_transform(transform: Any) -> str:
     """Return a transform's name, with the arguments that differ from their defaults."""
+    if isinstance(transform, tuple):
+        return "+".join(map(_describe_transform, transform))
     changed = (f for f in fields(transform) if getattr(transform, f.name) != f.default)
-    arguments = ",".join(f"{f.name}={getattr(transform, f.name)}" for f in changed)
+    arguments = ",".join(f"{f.name}={_name(getattr(transform, f.name))}" for f in changed)
     return type(transform).__name__ + (f"({arguments})" if arguments else "")
+
+
+def _name(value: Any) -> str:
+    return value.__name__ if callable(value) else str(value)
 
 
 def _describe(value: Any) -> str:
@@ -227,6 +233,10 @@ CASES: tuple[Case, ...] = (
     Case(ig.Coupling, {"transform": AFFINE, "subnet": MLP, "sides": 1, "split": 0.2}, (6,), ((3,),)),
     Case(ig.Coupling, {"transform": AFFINE, "subnet": MLP, "split": 4}, (5,), ((3,),)),
     Case(ig.Coupling, {"transform": AFFINE, "subnet": MLP, "separate": True}, (5,), ((3,),)),
+    Case(ig.Coupling, {"transform": AFFINE, "subnet": MLP, "part": 2, "sides": 1, "split": 2}, (5,), ((3,),)),
+    Case(ig.Coupling, {"transform": (AFFINE, SPLINE), "subnet": CONV, "part": 2}, (3, 2, 2)),
+    Case(ig.Coupling, {"transform": (SPLINE, AFFINE), "subnet": MLP, "separate": True}, (4,)),
+    Case(ig.Coupling, {"transform": ig.Affine(clamp=torch.tanh), "subnet": MLP}, (5,), ((3,),)),
     Case(ig.Coupling, {"transform": AFFINE, "subnet": plain}, (5,), ((3,), (1,))),
     Case(ig.Coupling, {"transform": ig.Affine(activation="tanh"), "subnet": MLP}, (4,), ((3,),)),
     Case(ig.Coupling, {"transform": ig.Affine(activation="sigmoid"), "subnet": MLP}, (4,), ((3,),)),

@@ -17,6 +17,7 @@ SPLINES, BIJECTIONS = "tests/transforms/test_splines.py", "tests/transforms/test
 NETS = "tests/nets/test_nets.py"
 LAYERS, LINEAR, ALL_IN_ONE = (f"tests/layers/test_{name}.py" for name in ("layers", "linear_layers", "all_in_one"))
 AUTOREGRESSIVE, PATCHES = "tests/layers/test_autoregressive.py", "tests/layers/test_patch_autoregressive.py"
+COUPLING = "tests/layers/test_coupling.py"
 RESIDUAL, MIXTURE = "tests/layers/test_residual.py", "tests/layers/test_gaussian_mixture.py"
 CONTINUOUS = "tests/layers/test_continuous_flow.py"
 NODES, BAD_INPUT, BOUND = (f"tests/graph/test_{name}.py" for name in ("nodes", "bad_input", "bound"))
