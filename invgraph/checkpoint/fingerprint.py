@@ -94,9 +94,9 @@ def drop_module(name: str, prefixes: Sequence[str]) -> str:
 
 
 def tensor_lines(state: Mapping[str, object]) -> Fingerprint:
-    """Return shape and dtype of each tensor of a state, by its name."""
+    """Return shape and dtype of each tensor of a state, by its name; a flag was saved as a boolean at first."""
     return {
-        name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        name: f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.').replace('bool', 'uint8')}"
         for name, tensor in state.items()
         if isinstance(tensor, Tensor)
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -265,13 +265,15 @@ class Invertible(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without what was compiled, or kept to be quick."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        for name in ("_compiled_inverse_impl", "_fused"):
-            state.pop(name, None)
-        return state
+        return {name: value for name, value in state.items() if name not in ("_compiled_inverse_impl", "_fused")}
+
+    def __prepare_scriptable__(self) -> Self:
+        """Refuse ``torch.jit.script``, which calls this first."""
+        raise GraphError(self.label, "a call of torch.jit.script", "TorchScript is not supported: use ig.export")
 
     def extra_repr(self) -> str:
-        shapes = f"{_describe(self.in_shapes)} -> {_describe(self.out_shapes)}"
-        return f"{shapes} | {_describe(self.cond_shapes)}" if self.cond_shapes else shapes
+        more = f" | {_describe(self.cond_shapes)}" if self.cond_shapes else ""
+        return f"{_describe(self.in_shapes)} -> {_describe(self.out_shapes)}{more}"
 
 
 def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -> Result:

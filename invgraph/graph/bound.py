@@ -83,7 +83,10 @@ def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_fin
     for step in schedule.steps:
         layer = layers[step.layer]
         if isinstance(layer, Invertible) and binding.is_known(step):
-            given = layer.precompute(tuple(binding.known[slot] for slot in step.conditions))
+            read = tuple(binding.known[slot] for slot in step.conditions)
+            if not torch.compiler.is_compiling():  # as in a call: the layer may have been cast or moved on its own
+                check_together(layer.label, ((layer._conditions(), read),), floating_tensor(layer))
+            given = layer.precompute(read)
             if isinstance(given, Precomputed):
                 binding.given[step.layer] = given
     return binding

@@ -11,7 +11,7 @@ from torch import nn
 
 from invgraph.errors import GraphError
 from invgraph.graph.run import regions
-from invgraph.torch_internals import constant_floats, hook_stores, inductor_modes
+from invgraph.torch_internals import constant_floats, hook_stores, inductor_modes, is_transformed
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
@@ -20,7 +20,8 @@ _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
 def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
     """Return ``torch.compile(function, **settings)``, where floats such as a clamp are treated as constants.
 
-    Inside another compilation the function itself is traced instead, because these settings would not apply to it.
+    Inside another compilation the function itself is traced instead, because these settings would not apply to it; and
+    inside a ``torch.func`` transform, which the compiler would have to know, it is run as it is.
 
     Arguments:
         module: The module that the function runs.
@@ -32,7 +33,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     forward_hooks, backward_hooks = hook_stores(module)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or is_transformed():
             return function(*args, **kwargs)
         if settings.get("fullgraph") and any(backward_hooks):
             advice = "torch can't compile them: remove them, or compile with fullgraph=False"

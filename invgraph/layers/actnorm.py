@@ -54,7 +54,8 @@ class ActNorm(Invertible):
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         # The buffer is the state; the flag notes that it was seen to be True, which spares calls the look at its data.
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        # Not boolean: AveragedModel(use_buffers=True) subtracts buffers.
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.uint8))
         self.ready = False
         self._seen = 0  # id of the tensor in which it was seen: functional_call puts others in its place
 
@@ -72,7 +73,7 @@ class ActNorm(Invertible):
     def _set_parameters(self, log_scale: Tensor, shift: Tensor) -> None:
         self.log_scale.copy_(log_scale.view_as(self.log_scale))
         self.shift.copy_(shift.view_as(self.shift))
-        self.initialized.fill_(True)
+        self.initialized.fill_(1)
         self.ready, self._seen = True, id(self.initialized)
 
     def _is_initialized(self) -> bool:

@@ -14,7 +14,7 @@ from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import check_subnet, make_subnet
-from invgraph.errors import DependencyError
+from invgraph.errors import DependencyError, GraphError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import packs_saved_tensors
@@ -143,7 +143,7 @@ class ContinuousFlow(Stochastic):
 
         if not torch.compiler.is_compiling() and packs_saved_tensors():
             return self._field_by_forward_mode(x, cs, probe)
-        value, vjp = torch.func.vjp(velocity, x)[:2]
+        value, vjp = self._vjp(velocity, x)
         if not self.exact:
             (row,) = vjp(probe)
             return value, (row * probe).flatten(1).sum(1)
@@ -166,6 +166,19 @@ class ContinuousFlow(Stochastic):
             value, derivative = forward_ad.unpack_dual(values)
         terms = torch.zeros_like(directions) if derivative is None else derivative * directions
         return value[: x.shape[0]], terms.flatten(1).sum(1).unflatten(0, (count, -1)).sum(0)
+
+    def _vjp(self, velocity: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+        """Return the velocity and its vector-Jacobian product; what ``torch.func`` can't pass is refused by name."""
+        if torch.compiler.is_compiling():
+            return torch.func.vjp(velocity, x)[:2]
+        try:
+            return torch.func.vjp(velocity, x)[:2]
+        except RuntimeError as error:
+            if "setup_context" not in str(error):
+                raise
+            given = "an autograd.Function in the network, such as a full backward hook"
+            advice = "the trace of its Jacobian is taken inside, by torch.func, which can't pass it: remove it"
+            raise GraphError(self.label, given, advice) from error
 
     def extra_repr(self) -> str:
         steps = f", steps={self.steps}" if self.solver == "rk4" else ""

@@ -111,7 +111,8 @@ class MaskedCoupling(WithConstants, Invertible):
         mask = torch.tensor(list(self.kept), dtype=torch.bool, device="cpu")
         # With the kept elements first, each part is a slice.
         order = torch.cat((mask.nonzero()[:, 0], mask.logical_not().nonzero()[:, 0]))
-        return {"mask": mask.view(self.in_shapes[0]), "order": order, "restore": order.argsort()}
+        # Not boolean: AveragedModel(use_buffers=True) subtracts buffers.
+        return {"mask": mask.view(self.in_shapes[0]).to(torch.uint8), "order": order, "restore": order.argsort()}
 
     def precompute(self, cs: Tensors) -> Precomputed:
         return Precomputed([cast(Subnet, net).prepare(cs) for net in self.subnets])
@@ -131,7 +132,7 @@ class MaskedCoupling(WithConstants, Invertible):
 
     def _transform_side(self, side: int, x: Tensor, given: Any, transform: Direction) -> tuple[Tensor, Tensor]:
         """Transform one part given the other: side 0 the elements outside the mask, side 1 those inside it."""
-        kept = torch.where(self.mask.logical_not() if side else self.mask, x, 0.0)
+        kept = torch.where(self.mask == (0 if side else 1), x, 0.0)
         output = self.subnets[side](kept, pick(given, side)).to(x.dtype)
         params = output.unflatten(1, (self.transform.params_per_element, x.shape[1])).flatten(2)[:, :, self.order]
         values = x.flatten(1)[:, self.order]

@@ -174,8 +174,11 @@ def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor
 
 
 def _mask(before: Degrees, after: Degrees) -> Tensor:
-    """Return True for the weights of a layer that are used, shape ``(out, in)``."""
-    return torch.tensor(after, device="cpu")[:, None] >= torch.tensor(before, device="cpu")
+    """Return 1 for the weights of a layer that are used and 0 for the others, shape ``(out, in)``.
+
+    ``AveragedModel(use_buffers=True)`` subtracts buffers, which torch does not do with booleans.
+    """
+    return (torch.tensor(after, device="cpu")[:, None] >= torch.tensor(before, device="cpu")).to(torch.uint8)
 
 
 def _degrees(lowest: int, size: int, width: int) -> Degrees:

@@ -33,6 +33,7 @@ from invgraph.reversible.replay import (
     trainable,
 )
 from invgraph.shapes import Shape, Structured, Tensors
+from invgraph.torch_internals import is_transformed
 
 _WHERE = "reversible"
 
@@ -88,7 +89,7 @@ class Reversible(GraphHolder[Graph], Invertible):
 
     def _run(self, direction: Direction, values: Tensors, given: Any) -> Result:
         parameters = trainable(self.graph)
-        if isinstance(given, Precomputed) or not needs_grad(*values, *given, *parameters):
+        if isinstance(given, Precomputed) or is_transformed() or not needs_grad(*values, *given, *parameters):
             return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
         call = Call(self.graph, direction, self.tolerance, len(values), len(given))
         *outputs, log_det = _Reversible.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
@@ -107,6 +108,9 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
     The forward pass stores only outputs, conditions and inputs. The backward pass visits the nodes in reverse order: it
     rebuilds the inputs of a node from its outputs, runs the node again with gradients, and frees its activations before
     it continues. The subnets of a coupling are evaluated once for both. The inverse direction trains in the same way.
+
+    ``torch.func`` transforms (``vmap``, ``grad``) can't map a backward pass of this kind: inside them the graph itself
+    is run, and stores its activations.
 
     A nested graph counts as one node, and a :class:`~invgraph.FeatureNode` is run once more in the backward pass. The
     backward pass uses the autocast settings of the forward pass, and does not update the statistics of batch norms.

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import HABITS, Habit, Merged, Watch, apply, nothing, places
+from adapters import HABITS, Habit, Watch, apply, merge, nothing, places
+from found import Found, compare, found
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -101,49 +102,12 @@ class Subject:
         self.graph: Any = whole if habit.copies is None else habit.copies(whole)
 
 
-@torch.no_grad()
-def merge(graph: ig.Graph, amounts: list[Merged], only: int | None) -> None:
-    found = places(graph) if only is None else places(graph)[only : only + 1 or None]
-    for place, amount in zip(found, amounts, strict=True):
-        weight, bias = amount()
-        place.layer.weight.copy_(weight)
-        if bias is not None:
-            place.layer.bias.copy_(bias)
-
-
 def draw(graph: ig.Graph, rows: int, seed: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Values, and conditions of ``ROWS`` rows, repeated for as many samples as there are."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((rows, graph.in_shapes), (ROWS, graph.cond_shapes))
     xs, cs = (tuple(torch.randn(n, *s, generator=generator, dtype=torch.float64) for s in many) for n, many in shapes)
     return tuple(x.requires_grad_() for x in xs), tuple(c.requires_grad_() for c in cs)
-
-
-Found = dict[str, list[Tensor]]
-
-
-def found(call: Callable[[Any, Any], Any], leaves: Any, parameters: tuple[Tensor, ...], gradients: bool) -> Found:
-    """Values, and gradients of a loss that weighs every number differently."""
-    xs, cs = leaves
-    ys, log_det = call(xs, cs)
-    outputs = [*ys, log_det]
-    result = {"values": [y.detach() for y in outputs]}
-    if gradients:
-        loss = sum((y.flatten() * torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype)).square().sum() for y in outputs)
-        wanted = [p for p in parameters if p.requires_grad]
-        grads = torch.autograd.grad(loss, (*xs, *cs, *wanted), allow_unused=True)
-        filled = [torch.zeros_like(t) if g is None else g for g, t in zip(grads, (*xs, *cs, *wanted), strict=True)]
-        result["data gradients"] = filled[: len(xs) + len(cs)]
-        result["parameter gradients"] = filled[len(xs) + len(cs) :]
-    return result
-
-
-def compare(got: Found, expected: Found, what: str) -> None:
-    for key in got:
-        assert [t.shape for t in got[key]] == [t.shape for t in expected[key]], f"{what}, {key}"
-        one, other = (torch.cat([t.flatten() for t in ts[key]]) for ts in (got, expected))
-        gap = ((one - other).abs() / other.abs().clamp(min=1)).max()
-        assert gap <= 1e-9, f"{what}, {key}: they differ by {gap}"
 
 
 def repeated(cs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -414,3 +414,14 @@ HABITS = {
     "forward patched on the class": Habit(by_the_class, during=patched_classes),
     "data-parallel replica": Habit(copies=replica),
 }
+
+
+@torch.no_grad()
+def merge(root: nn.Module, amounts: Iterable[Merged], only: int | None = None) -> None:
+    """Give a module the weights that adapters amount to; the layers are those of :func:`places`, or one of them."""
+    found = places(root) if only is None else places(root)[only : only + 1 or None]
+    for place, amount in zip(found, amounts, strict=True):
+        weight, bias = amount()
+        place.layer.weight.copy_(weight)
+        if bias is not None:
+            place.layer.bias.copy_(bias)

@@ -1,0 +1,110 @@
+"""What people do with any module, done to every family of layers in every runner: see tests/support/habit_table."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+from habit_table import GRAPHS, HABITS, Cell
+from habit_table.page import cells, rst
+from places import ROOT
+
+import invgraph as ig
+
+pytestmark = [
+    # A hook on all modules is told that the inputs of some need no gradient.
+    pytest.mark.filterwarnings("ignore:Full backward hook is firing"),
+    # The compiler looks at every attribute of a tensor that it is given.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+]
+
+SECONDS = {"spawn", "torch.compile of the flow", "torch.compile of the loss", "torch.compile of the training step",
+           "torch.export of the graph", "torch.onnx.export of the graph"}  # fmt: skip
+"""Habits of which one cell takes seconds."""
+
+
+def require_packages(name: str) -> None:
+    for package in HABITS[name].needs:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
+
+
+def in_turn() -> list[Any]:
+    """For each habit one graph, runner and direction; another one for the next."""
+    chosen = []
+    for place, habit in enumerate(HABITS.values()):
+        found = list(_quick(habit))
+        name, runner, inverse = found[(place * 7) % len(found)]
+        marks = pytest.mark.slow if habit.name in SECONDS else ()
+        chosen.append(pytest.param(habit.name, name, runner, inverse, id=f"{habit.name}-{name}-{runner}", marks=marks))
+    return chosen
+
+
+def _quick(habit: Any) -> Any:
+    for name in GRAPHS:
+        for runner in ("plain", "bound", "reversible"):
+            for inverse in (False, True):
+                if habit.applies(name, runner, inverse):
+                    yield name, runner, inverse
+
+
+@pytest.mark.parametrize(("habit", "name", "runner", "inverse"), in_turn())
+def test_each_habit_on_one_graph(habit: str, name: str, runner: str, inverse: bool) -> None:
+    require_packages(habit)
+    HABITS[habit].try_on(Cell(name, runner, inverse))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("habit", HABITS)
+def test_every_habit_on_every_graph(habit: str, name: str) -> None:
+    require_packages(habit)
+    for cell in cells(HABITS[habit], graphs=[name]):
+        HABITS[habit].try_on(cell)
+
+
+def test_the_table_is_as_large_as_it_should_be() -> None:
+    assert len(HABITS) >= 60
+    assert len(GRAPHS) >= 12
+    from habit_table.graphs import make
+
+    layers = {type(part) for name in GRAPHS for part in make(name).modules()}
+    public = (getattr(ig, name) for name in dir(ig))
+    families = {c for c in public if isinstance(c, type) and issubclass(c, ig.Invertible) and c is not ig.Invertible}
+    assert not families - layers, "a layer stands in no graph of the table"
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (ROOT / "docs" / "habits.rst").read_text()
+    assert rst() in page, "python -m tests.habits --rst prints what the page should show"
+
+
+# What broke when the table was first tried, each in its smallest form.
+
+
+def test_a_reversible_graph_gives_per_sample_gradients() -> None:
+    HABITS["per-sample gradients"].try_on(Cell("couplings", "reversible"))
+
+
+@pytest.mark.parametrize("habit", ["a part cast", "a part moved"])
+def test_binding_refuses_a_part_of_another_dtype_or_device(habit: str) -> None:
+    HABITS[habit].try_on(Cell("linear", "bound"))
+
+
+def test_a_mixture_runs_under_autocast() -> None:
+    for inverse in (False, True):
+        HABITS["autocast"].try_on(Cell("mixture", "plain", inverse))
+
+
+@pytest.mark.parametrize("name", ["image", "masked", "autoregressive"])
+def test_buffers_can_be_averaged(name: str) -> None:
+    HABITS["averaged weights and buffers"].try_on(Cell(name))
+
+
+def test_a_continuous_flow_names_what_torch_func_cannot_pass() -> None:
+    HABITS["full backward hook"].try_on(Cell("continuous"))
+
+
+def test_torchscript_is_refused_by_name() -> None:
+    HABITS["torch.jit.script"].try_on(Cell("couplings"))

@@ -1,0 +1,58 @@
+"""The table as text: what ``python -m tests.habits`` prints, and what docs/habits.rst shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from .cell import HABITS, RUNNERS, Cell, Habit
+from .graphs import GRAPHS
+
+SPECIAL = {"continuous": "``ContinuousFlow``"}
+"""What makes a graph different where it alone is refused."""
+
+
+def cells(habit: Habit, graphs: Iterable[str] = GRAPHS, runners: Iterable[str] = RUNNERS) -> Iterator[Cell]:
+    """Every cell of a habit: both directions, but one of a compiled or exported graph, in turn, which take seconds."""
+    for column, name in enumerate(graphs):
+        for runner in runners:
+            slow = runner in ("compiled", "exported")
+            for inverse in ((column + len(habit.name)) % 2 == 1,) if slow else (False, True):
+                if habit.applies(name, runner, inverse):
+                    yield Cell(name, runner, inverse)
+
+
+def verdicts(habit: Habit) -> dict[str, str]:
+    """What the table says of each runner: "works", "refused", or "-" where there is nothing to try."""
+    names = [name for name in GRAPHS if name not in habit.without]
+    found = {}
+    for runner in RUNNERS:
+        refused = {name for name in names if habit.refusal(name, runner) is not None}
+        word = "works" if not refused else "refused" if len(refused) == len(names) else "works, but"
+        found[runner] = word if runner in habit.runners else "-"
+    return found
+
+
+def exceptions(habit: Habit) -> list[str]:
+    """Layers on which the habit is refused where it works on others."""
+    return [SPECIAL[str(key)] for key in habit.refused if key in GRAPHS]
+
+
+def tally(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{word} {count}" for word, count in outcomes.items()) or "-"
+
+
+def rst() -> str:
+    """The table of docs/habits.rst."""
+    lines = [
+        ".. list-table::", "   :header-rows: 1", "   :widths: 34 20 16 30", "",
+        "   * - Habit", "     - Works", "     - Refused", "     - Why, or what to know",
+    ]  # fmt: skip
+    for habit in HABITS.values():
+        found = verdicts(habit)
+        works = ", ".join(runner for runner, word in found.items() if word.startswith("works"))
+        refused = ", ".join([*(runner for runner, word in found.items() if word == "refused"), *exceptions(habit)])
+        code = "; ".join(habit.code.splitlines())
+        lines += [f"   * - {habit.name}", "", f"       ``{code}``", f"     - {works}", f"     - {refused}",
+                  f"     - {habit.why}"]  # fmt: skip
+    return "\n".join(line.rstrip() for line in lines) + "\n"
