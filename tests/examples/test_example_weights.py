@@ -9,11 +9,17 @@ import subprocess
 import sys
 import time
 
+import bedrooms_cinn
 import mnist_cinn
+import numpy as np
 import pytest
 import torch
 import weights
+from colorization.commands import Example, main
+from colorization.metrics import Measured
+from colorization.photos import EMBEDDED
 from digits import judge, measure
+from PIL import Image
 from test_example_mnist import tiny_flow, valid_png
 
 import invgraph as ig
@@ -119,3 +125,28 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     damage(weights.FOLDER / "mnist_cinn.safetensors")
     with pytest.raises(SystemExit, match="SHA-256 does not match"):
         mnist_cinn.main(["draw"])
+
+
+def test_the_figures_of_the_colorizer_are_those_of_the_json():
+    card = in_words((weights.FOLDER / "bedrooms_cinn.rst").read_text(encoding="utf-8"))
+    rows = json.loads((weights.FOLDER / "bedrooms_cinn.json").read_text())["rows"]
+    best, cool, grey = (Measured(**rows[kind]["rmse_8"]) for kind in ("cinn", "cinn 0.7", "grey"))
+    assert f"likelihood {Measured(**rows['cinn']['nll'])} nats" in card
+    assert f"{best} in units of a and b, at temperature 0.7 {cool}, of a gray picture {grey};" in card
+    spread = [Measured(**rows[kind]["variance"]) for kind in ("cinn", "cinn 0.7")]
+    assert f"variance of samples {spread[0]}, at temperature 0.7 {spread[1]}." in card
+
+
+def test_a_photograph_is_colorized_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photo = next((EMBEDDED / "test").iterdir())
+    example = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+    assert main(example, ["colorize", str(photo), "-n", "2", "--upsampling", "bicubic"]) == 0
+    assert "using the trained model of the repository" in capsys.readouterr().out
+    first, second, original = (
+        np.asarray(Image.open(path).convert("RGB")).astype(int)
+        for path in (*sorted((tmp_path / "colorized").iterdir()), photo)
+    )
+    assert first.shape == second.shape == original.shape
+    assert np.abs(first - second).mean() > 1
+    assert (first.max(2) - first.min(2)).mean() > 3  # it is coloured
