@@ -54,18 +54,26 @@ def colorize(
     return paint(lightness, ab, upsampling)
 
 
-def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint") -> list[Pixels]:
+def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint", guided: int = GUIDED) -> list[Pixels]:
     """Combine one lightness (1, 1, H, W) with each of several colours (n, 2, h, w) to pixels (H, W, 3)."""
-    full = upsample(ab, lightness, upsampling)
+    full = upsample(ab, lightness, upsampling, guided)
     painted = (lab_to_rgb(torch.cat((lightness[0], colours)))[None] for colours in full)
     return [(rgb[0] * 255).round().byte().permute(1, 2, 0).numpy() for rgb in painted]
 
 
-def upsample(ab: Tensor, lightness: Tensor, how: str = "joint") -> Tensor:
-    """Upsample colours to the resolution of the lightness; ``"joint"`` does so in steps of at most four."""
+def upsample(ab: Tensor, lightness: Tensor, how: str = "joint", guided: int = GUIDED) -> Tensor:
+    """Upsample colours to the resolution of the lightness.
+
+    Arguments:
+        ab: Colours (n, 2, h, w).
+        lightness: Lightness (1, 1, H, W).
+        how: ``"joint"`` (default), in steps of at most four, or ``"bicubic"``.
+        guided: Long side up to which ``"joint"`` follows the edges of the lightness; beyond, colours are smooth.
+            Default: 1024.
+    """
     height, width = int(lightness.shape[-2]), int(lightness.shape[-1])
     if how == "joint":
-        scale = min(1.0, GUIDED / max(height, width))
+        scale = min(1.0, guided / max(height, width))
         target = (max(1, round(height * scale)), max(1, round(width * scale)))
         while tuple(ab.shape[-2:]) != target:
             h, w = (min(end, STEP * int(now)) for now, end in zip(ab.shape[-2:], target, strict=True))

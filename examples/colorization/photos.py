@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -126,8 +127,8 @@ class UnusableError(ValueError):
     """A file is not a photograph in colour."""
 
 
-def read_image(path: Path, edge: int | None = None, grey: bool = False) -> NDArray[np.uint8]:
-    """Read the pixels (H, W, 3) of a file, upright and scaled down to a short side of ``edge``.
+def read_image(path: Path | BinaryIO, edge: int | None = None, grey: bool = False) -> NDArray[np.uint8]:
+    """Read the pixels (H, W, 3) of a path or an open file, upright and scaled down to a short side of ``edge``.
 
     Raises:
         UnusableError: If the file can't be read, is smaller than 16 pixels, or (unless ``grey``) has no colour.

@@ -1,0 +1,67 @@
+"""The numbers of docs/paper.rst are those of the JSON files that it names, and no figure of the paper is missing."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from colorization.metrics import Measured
+
+ROOT = Path(__file__).parent.parent
+PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "paper.rst").read_text(encoding="utf-8"))
+
+
+def read(path):
+    assert f"``{path}``" in PAGE
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_every_figure_and_table_is_there_in_order():
+    headings = re.findall(r"^(?:Fig\. \d+|Figs\. \d+ and \d+|Table 1)", (ROOT / "docs" / "paper.rst").read_text(), re.M)
+    found = [int(number) for heading in headings if "Table" not in heading for number in re.findall(r"\d+", heading)]
+    assert found == list(range(1, 17))
+    assert headings.index("Table 1") == headings.index("Fig. 10") + 1
+
+
+def row(title):
+    """Text of the row of a table."""
+    rows = (ROOT / "docs" / "paper.rst").read_text(encoding="utf-8").split("   * - ")
+    (found,) = [text.partition("\n\n")[0] for text in rows if text.startswith(f"{title}\n")]
+    return found
+
+
+TABLE = {
+    "cINN": "cinn",
+    "cINN, temperature 0.7": "cinn 0.7",
+    "VAE": "cvae",
+    "CNN": "cnn",
+    "cGAN": "cgan",
+    "gray": "grey",
+}
+
+
+@pytest.mark.parametrize("title", TABLE)
+def test_table_1(title):
+    figures = read("docs/colorization_results.json")["rows"][TABLE[title]]
+    for name in ("rmse_8", "variance", "frechet"):
+        assert str(Measured(**figures[name])) in row(title)
+
+
+def test_the_order_of_the_methods_is_that_of_the_paper():
+    rows = read("docs/colorization_results.json")["rows"]
+    best = [rows[kind]["rmse_8"]["value"] for kind in ("cinn", "cvae", "cnn", "cgan")]
+    assert best == sorted(best)
+    spread = [rows[kind]["variance"]["value"] for kind in ("cinn", "cvae", "cgan", "cnn")]
+    assert spread == sorted(spread, reverse=True)
+
+
+def test_figure_6_and_16():
+    digits = read("examples/trained/mnist_cinn.json")
+    shares = {one["temperature"]: one["plain"] for one in digits["accuracy_on_generated_digits"]}
+    assert f"{100 * shares[1.0]:.2f} % of the digits at temperature 1.0 and {100 * shares[0.7]:.2f} % at 0.7" in PAGE
+    assert f"{digits['nll_nats_per_dim']:.4f} nats per dimension" in PAGE
+    assert f"{digits['training']['seconds']:.0f} s on one core" in PAGE
+    rows = read("docs/colorization_results.json")["rows"]
+    raw, cinn = (Measured(**rows[kind]["rmse_8"]) for kind in ("raw", "cinn"))
+    assert f"the best of eight is {raw} instead of {cinn}" in PAGE
+    assert f"likelihood {rows['raw']['nll']['value']:.2f} instead of {rows['cinn']['nll']['value']:.2f} nats" in PAGE
