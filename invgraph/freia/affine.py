@@ -56,7 +56,8 @@ def halves(params: Tensor, channels: int, where: str) -> tuple[Tensor, Tensor]:
         ShapeError: The subnet returned another number of channels; FrEIA would broadcast one in silence.
     """
     require_channels(params, 2 * channels, where)
-    return params[:, :channels], params[:, channels:]
+    scale, shift = torch.split_with_sizes(params, (channels, channels), dim=1)
+    return scale, shift
 
 
 def require_channels(params: Tensor, channels: int, where: str) -> None:

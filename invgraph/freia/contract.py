@@ -54,17 +54,26 @@ class Contract(Invertible):
         return other
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
-        return self._run(xs, given, rev=False)
+        return self.call(xs, given, rev=False)
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
-        return self._run(ys, given, rev=True)
+        return self.call(ys, given, rev=True)
 
-    def _run(self, xs: Tensors, cs: Tensors, *, rev: bool) -> Result:
-        result = (
-            self.module(tuple(xs), c=cs, rev=rev, jac=self.jac)
-            if self.cond_shapes
-            else self.module(tuple(xs), rev=rev, jac=self.jac)
-        )
+    def call(self, xs: Tensors, cs: Tensors, *, rev: bool) -> Result:
+        """Call the module, and return what it returns in the native form."""
+        arguments = {"c": cs} if self.cond_shapes else {}
+        return self.as_native(self.module(tuple(xs), **arguments, rev=rev, jac=self.jac), xs[0])
+
+    def as_native(self, result: Any, data: Tensor) -> Result:
+        """Return what a module returned as a tuple of outputs and a log-determinant of shape ``(B,)``.
+
+        Arguments:
+            result: What the module returned.
+            data: A tensor of the call.
+
+        Raises:
+            ContractError: The module returned something else than outputs and a log-determinant.
+        """
         if isinstance(result, Tensor) or not isinstance(result, Sequence) or len(result) != 2:
             raise ContractError(self.label, _describe(result), "a layer returns two things: return (y,), log_jac")
         ys, log_det = result
@@ -72,9 +81,8 @@ class Contract(Invertible):
             raise ContractError(self.label, "returned a tensor, log_jac", "outputs are a tuple: return (y,), log_jac")
         if log_det is None and self.jac:
             raise ContractError(self.label, "returned None as log_jac", "with jac=True it must be a number or a tensor")
-        dtype = xs[0].dtype  # a cast that does nothing still takes its time
-        outputs = tuple([y if y.dtype == dtype else y.to(dtype) for y in ys])
-        return outputs, as_log_det(log_det, xs[0], self.label)
+        outputs = tuple([y if y.dtype == data.dtype else y.to(data.dtype) for y in ys])
+        return outputs, as_log_det(log_det, data, self.label)
 
     def extra_repr(self) -> str:
         return f"{self.kind}, {super().extra_repr()}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import ArgumentError, InputTypeError, ShapeError
 from invgraph.freia.contract import Contract
+from invgraph.freia.plan import Plan
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Observer, fill, run
 from invgraph.graph.schedule import Schedule
@@ -29,7 +30,7 @@ class Runner:
     def __init__(self, graph: Graph, conditions: tuple[int, ...]) -> None:
         self.graph = graph
         self.conditions = conditions
-        self._kept: dict[bool, tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]] = {}
+        self._kept: dict[bool, tuple[tuple[nn.Module, ...], tuple[nn.Module, ...], tuple[Plan, Plan]]] = {}
 
     def __call__(
         self, modules: nn.ModuleList, xs: Tensors, cs: Any, *, rev: bool, jac: bool, after: Observer | None = None
@@ -38,8 +39,11 @@ class Runner:
         schedule = self.schedule(rev)
         if len(xs) != len(schedule.starts):
             raise ShapeError("forward", f"{len(xs)} inputs", f"expected {len(schedule.starts)}")
-        slots = fill(schedule, xs, tuple(cs[place] for place in self.conditions))
-        return run(schedule, self._layers_of(tuple(modules), jac), slots, after=after)
+        slots = fill(schedule, xs, tuple([cs[place] for place in self.conditions]))
+        layers, plans = self._layers_of(tuple(modules), jac)
+        if after is None and not torch.compiler.is_compiling():
+            return plans[rev].run(slots)
+        return run(schedule, layers, slots, after=after)
 
     def schedule(self, rev: bool) -> Schedule:
         """Return one direction of the graph."""
@@ -49,14 +53,16 @@ class Runner:
         """True if the graph has one layer for each module."""
         return len(modules) == len(self.graph.layers)
 
-    def _layers_of(self, modules: tuple[Any, ...], jac: bool) -> tuple[nn.Module, ...]:
-        """Return the graph's layers around these modules."""
+    def _layers_of(self, modules: tuple[Any, ...], jac: bool) -> tuple[tuple[nn.Module, ...], tuple[Plan, Plan]]:
+        """Return the graph's layers around these modules, and the plans of both directions over them."""
         kept = self._kept.get(jac)
         if kept is None or kept[0] != modules:  # a comparison of identities
             pairs = zip(self.graph.layers.values(), modules, strict=True)
             # Bound here once more, because threads of nn.DataParallel share the runner.
-            kept = self._kept[jac] = (modules, tuple(_around(layer, module, jac) for layer, module in pairs))
-        return kept[1]
+            layers = tuple(_around(layer, module, jac) for layer, module in pairs)
+            plans = Plan(self.schedule(False), layers), Plan(self.schedule(True), layers)
+            kept = self._kept[jac] = (modules, layers, plans)
+        return kept[1], kept[2]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without the layers kept to be quick."""

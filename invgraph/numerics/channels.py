@@ -43,7 +43,10 @@ def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
 
 def mix(x: Tensor, matrix: Tensor) -> Tensor:
     """Return ``matrix @ x`` at every position, in the dtype of the data even under autocast."""
-    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # meta tensors have no autocast
+    # Meta tensors have no autocast. Where it is off, entering the context takes longer than a product of small vectors.
+    known = not torch.compiler.is_compiling() and not x.is_meta
+    off = x.is_meta or (known and not torch.is_autocast_enabled(x.device.type))
+    with nullcontext() if off else torch.autocast(x.device.type, enabled=False):
         if x.ndim == 2:
             return x @ matrix.t()
         mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])

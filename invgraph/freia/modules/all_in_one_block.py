@@ -23,6 +23,7 @@ from invgraph.shapes import batched
 __all__ = ["AllInOneBlock"]
 
 _SLOW_ROTATION = 512
+_SMALL = 65_536  # numbers, below which a call costs more than the arithmetic
 
 
 class AllInOneBlock(OneInput):
@@ -101,30 +102,36 @@ class AllInOneBlock(OneInput):
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
-        permutation = self._permutation()
         value, back = x[0], -1 if rev else 1
         scale = None if self.GIN else self._gain()
         if rev:
-            value = self._permute(value, permutation, inverse=True) - self.global_offset
+            value = self._permute(value, inverse=True) - self.global_offset
             value = value if scale is None else value / scale
         elif self.reverse_pre_permute:
-            value = self._permute(value, permutation, inverse=True)
+            value = self._permute(value, inverse=True)
         value, log_jac = self._couple(value, c, rev)
         if not rev:
-            value = value if scale is None else value * scale  # addcmul takes twice as long where it broadcasts
-            value = value + self.global_offset
-            value = self._permute(value, permutation, inverse=False)
+            value = self._permute(self._scale(value, scale), inverse=False)
         elif self.reverse_pre_permute:
-            value = self._permute(value, permutation, inverse=False)
+            value = self._permute(value, inverse=False)
         if scale is not None:
-            log_jac = log_jac + back * positions(value) * scale.log().sum()
+            log_jac = torch.add(log_jac, scale.log().sum(), alpha=back * positions(value))
         return (value,), log_jac
+
+    def _scale(self, value: Tensor, scale: Tensor | None) -> Tensor:
+        """Apply the global scale and shift."""
+        if scale is None:
+            return value + self.global_offset
+        if value.numel() < _SMALL:
+            return torch.addcmul(self.global_offset, value, scale)
+        return value * scale + self.global_offset  # addcmul takes twice as long where it broadcasts
 
     def _couple(self, x: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor]:
         """Transform the second part of the channels, given the first part and the conditions."""
         first, second = torch.split_with_sizes(x, self.splits, dim=1)
         params = self.subnet(torch.cat((first, *c), dim=1) if self.conditional else first)
-        scale, shift = halves(params.to(x.dtype) * 0.1, self.splits[1], "AllInOneBlock")
+        params = params if params.dtype == x.dtype else params.to(x.dtype)
+        scale, shift = halves(params * 0.1, self.splits[1], "AllInOneBlock")
         log_scale = self.clamp * torch.tanh(scale)
         if self.GIN:
             log_scale = log_scale - log_scale.mean(tuple(range(1, log_scale.ndim)), keepdim=True)
@@ -141,21 +148,23 @@ class AllInOneBlock(OneInput):
             return 0.1 * functional.softplus(self.global_scale, beta=0.5)
         return torch.exp(self.global_scale)
 
-    def _permutation(self) -> tuple[Tensor, Tensor]:
-        """Return the permutation and its inverse: orders of channels if it is hard, and matrices otherwise."""
+    def _permute(self, x: Tensor, *, inverse: bool) -> Tensor:
+        """Put the channels into their order, or rotate them."""
         if self.householder:
-            w: Tensor = self.w_0
-            with own_precision(w):
-                for v in self.vk_householder:
-                    w = w - 2 * torch.outer(w @ v, v) / torch.dot(v, v)
-            return w, w.t()
-        w, inverse = self.w_perm.flatten(1), self.w_perm_inv.flatten(1)
+            w = self._reflected()
+            return mix(x, w.t() if inverse else w)
+        w = self.w_perm_inv if inverse else self.w_perm
+        w = w if w.ndim == 2 else w.flatten(1)
         # The order is read from the matrix at each call, because programs write into parameters by p.data.
-        return (_order(w), _order(inverse)) if self._hard else (w, inverse)
+        return x.index_select(1, _order(w)) if self._hard else mix(x, w)
 
-    def _permute(self, x: Tensor, permutation: tuple[Tensor, Tensor], *, inverse: bool) -> Tensor:
-        onward = permutation[inverse]
-        return mix(x, onward) if onward.ndim == 2 else x.index_select(1, onward)
+    def _reflected(self) -> Tensor:
+        """Return the fixed matrix times the learned reflections."""
+        w: Tensor = self.w_0
+        with own_precision(w):
+            for v in self.vk_householder:
+                w = w - 2 * torch.outer(w @ v, v) / torch.dot(v, v)
+        return w
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -1,0 +1,148 @@
+"""FrEIA's programs on FrEIA and on ``invgraph.freia``: same weights, same data, in turns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+from tests.benchmarks.timing import interleave, rows
+
+Package = Any
+"""A pair of ``framework`` and ``modules``, of FrEIA or ours."""
+
+
+def dense(width: int) -> Callable[[int, int], nn.Module]:
+    return lambda c_in, c_out: nn.Sequential(nn.Linear(c_in, width), nn.ReLU(), nn.Linear(width, c_out))
+
+
+def convolutions(width: int, kernel: int) -> Callable[[int, int], nn.Module]:
+    def make(c_in: int, c_out: int) -> nn.Module:
+        first = nn.Conv2d(c_in, width, kernel, padding=kernel // 2)
+        return nn.Sequential(first, nn.ReLU(), nn.Conv2d(width, c_out, kernel, padding=kernel // 2))
+
+    return make
+
+
+def mnist(ff: Any, fm: Any) -> tuple[Any, Tensor, list[Tensor]]:
+    """The conditional INN of MNIST digits, a third as deep."""
+    c = ff.ConditionNode(10)
+    nodes = [ff.InputNode(1, 28, 28)]
+    nodes.append(ff.Node(nodes[-1], fm.Flatten, {}))
+    for k in range(8):
+        nodes.append(ff.Node(nodes[-1], fm.PermuteRandom, {"seed": k}))
+        args = {"subnet_constructor": dense(512), "clamp": 1.0}
+        nodes.append(ff.Node(nodes[-1], fm.GLOWCouplingBlock, args, conditions=c))
+    net = ff.GraphINN([*nodes, c, ff.OutputNode(nodes[-1])], verbose=False)
+    return net, torch.randn(256, 1, 28, 28), [torch.eye(10)[torch.arange(256) % 10]]
+
+
+def feature_maps(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """All-in-one blocks on feature maps, as fast anomaly detectors use them."""
+    net = ff.SequenceINN(256, 64, 64)
+    for _ in range(2):
+        net.append(fm.AllInOneBlock, subnet_constructor=convolutions(64, 1), permute_soft=False)
+    return net, torch.randn(2, 256, 64, 64), None
+
+
+def patches(ff: Any, fm: Any) -> tuple[Any, Tensor, list[Tensor]]:
+    """A conditional chain on vectors, as detectors of anomalies in patches use it."""
+    net = ff.SequenceINN(512)
+    for _ in range(4):
+        net.append(
+            fm.AllInOneBlock, cond=0, cond_shape=(128,), subnet_constructor=dense(512), affine_clamping=1.9,
+            global_affine_type="SOFTPLUS", permute_soft=False,
+        )  # fmt: skip
+    return net, torch.randn(256, 512), [torch.randn(256, 128)]
+
+
+def tiny_chain(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """The two moons of the README."""
+    net = ff.SequenceINN(2)
+    for _ in range(8):
+        net.append(fm.AllInOneBlock, subnet_constructor=dense(64), permute_soft=True)
+    return net, torch.randn(100, 2), None
+
+
+def tiny_graph(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """A toy inverse problem."""
+    nodes = [ff.InputNode(6)]
+    for k in range(8):
+        nodes.append(ff.Node(nodes[-1], fm.GLOWCouplingBlock, {"subnet_constructor": dense(64), "clamp": 2.0}))
+        nodes.append(ff.Node(nodes[-1], fm.PermuteRandom, {"seed": k}))
+    return ff.GraphINN([*nodes, ff.OutputNode(nodes[-1])], verbose=False), torch.randn(64, 6), None
+
+
+def stages(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Down by wavelets and by patches, and up again."""
+    net = ff.SequenceINN(3, 64, 64)
+    for layer in (fm.HaarDownsampling, fm.IRevNetDownsampling, fm.HaarDownsampling):
+        net.append(layer)
+    for layer in (fm.HaarUpsampling, fm.IRevNetUpsampling, fm.HaarUpsampling):
+        net.append(layer)
+    return net, torch.randn(16, 3, 64, 64), None
+
+
+PROGRAMS = (mnist, feature_maps, patches, tiny_chain, tiny_graph, stages)
+
+
+def pair(program: Callable[[Any, Any], Any]) -> tuple[Any, Any, Tensor, Any]:
+    """The program's network of FrEIA and ours with equal weights, and its data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import FrEIA.framework
+        import FrEIA.modules
+    built = []
+    for ff, fm in ((FrEIA.framework, FrEIA.modules), (ig.freia.framework, ig.freia.modules)):
+        torch.default_generator.manual_seed(0)
+        np.random.seed(0)
+        built.append(program(ff, fm))
+    (theirs, x, c), (ours, _, _) = built
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(0.5)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours, x, c
+
+
+def jobs(net: Any, x: Tensor, c: Any) -> dict[str, Callable[[], object]]:
+    """What programs do with a network."""
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+    def forward() -> None:
+        with torch.no_grad():
+            net(x, c=c)
+
+    with torch.no_grad():
+        z = net(x, c=c)[0].clone()
+
+    def inverse() -> None:
+        with torch.no_grad():
+            net(z.clone(), c=c, rev=True)  # FrEIA's inverse wavelets write into what they are given
+
+    def train() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        latent, log_jac = net(x, c=c)
+        (latent.square().sum() / 2 - log_jac.sum()).backward()
+
+    return {"forward": forward, "inverse": inverse, **({"training step": train} if parameters else {})}
+
+
+def run(seconds: float) -> list[dict[str, Any]]:
+    """A row for each program, job and library; the ratio is that of minima to FrEIA's."""
+    found: list[dict[str, Any]] = []
+    for program in PROGRAMS:
+        theirs, ours, x, c = pair(program)
+        expected, got = jobs(theirs, x, c), jobs(ours, x, c)
+        for name in expected:
+            timings = interleave({"FrEIA": expected[name], "invgraph.freia": got[name]}, seconds, least=20)
+            work = f"freia {program.__name__}, {name}"
+            found += [row for row in rows(timings, "FrEIA", work=work) if row["contestant"] != "FrEIA"]
+    return found
