@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invgraph.transforms.spline import Spline, Unit, edges, ends, locate, partition
+from invgraph.transforms.spline import Mapped, Spline, edges, ends, locate, partition
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class LinearSpline(Spline):
     def _knot_params(self) -> int:
         return 2 * self.bins
 
-    def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
-        xs = edges(partition(params[:, : self.bins], self.min_width))
-        ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height))
+    def _inside(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Mapped:
+        xs = edges(partition(params[:, : self.bins], self.min_width), half)
+        ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height), half)
         if inverse:
             xs, ys = ys, xs
-        index = locate(t, xs)
+        index = locate(x, xs)
         (x0, x1), (y0, y1) = ends(xs, index), ends(ys, index)
-        alpha = (t - x0) / (x1 - x0)
+        alpha = (x - x0) / (x1 - x0)
         return y0 + alpha * (y1 - y0), torch.log((y1 - y0) / (x1 - x0))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from invgraph.transforms.spline import Spline, Unit, edges, ends, locate, partition
+from invgraph.transforms.spline import Mapped, Spline, edges, ends, locate, partition
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,19 @@ class QuadraticSpline(Spline):
     def _knot_params(self) -> int:
         return 2 * self.bins - (not self.circular)
 
-    def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
+    def _inside(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Mapped:
         widths = partition(params[:, : self.bins], self.min_width)
         slopes = self._slopes(params[:, self.bins : self._knot_params], widths)
-        xs, ys = edges(widths), edges((slopes[:, :-1] + slopes[:, 1:]) / 2 * widths)
-        index = locate(t, ys if inverse else xs)
+        xs, ys = edges(widths, half), edges((slopes[:, :-1] + slopes[:, 1:]) / 2 * widths, half)
+        index = locate(x, ys if inverse else xs)
         (x0, x1), (y0, y1), (v0, v1) = ends(xs, index), ends(ys, index), ends(slopes, index)
         # Both directions are sums and products of positive terms, so nothing cancels.
         if inverse:
-            ratio = (t - y0) / (y1 - y0)
+            ratio = (x - y0) / (y1 - y0)
             slope = torch.sqrt(v0.square() * (1 - ratio) + v1.square() * ratio)
             alpha = ratio * (v0 + v1) / (v0 + slope)
             return x0 + alpha * (x1 - x0), -torch.log(slope)
-        alpha = (t - x0) / (x1 - x0)
+        alpha = (x - x0) / (x1 - x0)
         ratio = alpha * (v0 * (2 - alpha) + v1 * alpha) / (v0 + v1)
         return y0 + ratio * (y1 - y0), torch.log(v0 * (1 - alpha) + v1 * alpha)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,7 +12,10 @@ from torch.nn.functional import softplus
 
 from invgraph.arguments import as_number
 from invgraph.errors import GraphError
-from invgraph.transforms.spline import Spline, Unit, edges, ends, locate, partition
+from invgraph.fused.dispatch import is_usable_for
+from invgraph.fused.rational_quadratic import RationalQuadraticKernel
+from invgraph.numerics.spline import solve
+from invgraph.transforms.spline import Mapped, Spline, edges, ends, locate, partition
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,25 @@ class RationalQuadraticSpline(Spline):
     def _knot_params(self) -> int:
         return 3 * self.bins - (not self.circular)
 
-    def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
-        xs = edges(partition(params[:, : self.bins], self.min_width))
-        ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height))
-        index = locate(t, ys if inverse else xs)
+    def _map(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if self.learned_bound or self.circular or not is_usable_for(x):
+            return super()._map(x, params, inverse)
+        floors = self.min_width, self.min_height, self.min_slope
+        return RationalQuadraticKernel(
+            partial(super()._map, inverse=inverse), self.bins, self.bound, floors, inverse
+        ).run(x, params)
+
+    def _inside(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Mapped:
+        xs = edges(partition(params[:, : self.bins], self.min_width), half)
+        ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height), half)
+        index = locate(x, ys if inverse else xs)
         (x0, x1), (y0, y1) = ends(xs, index), ends(ys, index)
         d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_params]), index)
         s = (y1 - y0) / (x1 - x0)
-        theta = _solve((t - y0) / (y1 - y0), s, d0, d1) if inverse else (t - x0) / (x1 - x0)
+        theta = solve((x - y0) / (y1 - y0), s, d0, d1) if inverse else (x - x0) / (x1 - x0)
         rest = 1 - theta
         both = theta * rest
-        denominator = s * (theta.square() + rest.square()) + (d0 + d1) * both
+        denominator = s + (d0 + d1 - 2 * s) * both
         numerator = d1 * theta.square() + 2 * s * both + d0 * rest.square()
         log_slope = 2 * (torch.log(s) - torch.log(denominator)) + torch.log(numerator)
         if inverse:
@@ -94,17 +106,3 @@ class RationalQuadraticSpline(Spline):
             return torch.cat((inner, inner[:, :1]), dim=1)
         one = torch.ones_like(raw[:, :1]) if self.bins > 1 else raw.new_ones(raw.shape[0], 1, *raw.shape[2:])
         return torch.cat((one, inner, one), dim=1)
-
-
-def _solve(ratio: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
-    """Return theta at this fraction of the height of a piece.
-
-    This is the quadratic formula with its discriminant as a sum of two squares and its denominator as a sum of positive
-    terms, so that neither cancels for any slopes.
-    """
-    m = d0 - ratio * (d0 + d1)
-    q = 4 * s.square() * ratio * (1 - ratio)
-    root = torch.sqrt(m.square() + q)
-    rising = m >= 0
-    rest = torch.where(rising, m + root, q / torch.where(rising, 1.0, root - m))
-    return 2 * s * ratio / (2 * s * ratio + rest)

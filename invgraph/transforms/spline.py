@@ -14,14 +14,15 @@ from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform
 
-Unit = tuple[Tensor, Tensor]
+Mapped = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Spline(Transform):
     """Monotone spline on [-bound, bound], continued by the identity or, if circular, periodically.
 
-    Subclasses define :meth:`_unit`, a monotone map of the unit interval onto itself.
+    Subclasses define :meth:`_inside`, a monotone map of the interval onto itself. Positions stay those of the data: a
+    map to [0, 1] and back would round both.
     """
 
     bins: int = 8
@@ -53,8 +54,8 @@ class Spline(Transform):
         """Number of parameters per element for the knots."""
 
     @abstractmethod
-    def _unit(self, t: Tensor, params: Tensor, inverse: bool) -> Unit:
-        """Apply the map of [0, 1] onto itself, or its inverse; return the result and the log slope, elementwise."""
+    def _inside(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Mapped:
+        """Apply the map of [-half, half] onto itself, or its inverse; return result and log slope, elementwise."""
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return self._map(x, params, inverse=False)
@@ -71,8 +72,8 @@ class Spline(Transform):
         local = x - turns
         # Outside, the spline is evaluated at its middle, so that no gradient through it is NaN.
         inside = local.abs() <= half
-        u, log_slope = self._unit(torch.where(inside, local, 0.0) / period + 0.5, params, inverse)
-        y = torch.where(inside, (u - 0.5) * period, local) + turns
+        y, log_slope = self._inside(torch.where(inside, local, 0.0), half, params, inverse)
+        y = torch.where(inside, y, local) + turns
         if self.circular:
             y = torch.where(x.isfinite(), y, x)
         return y, per_sample(torch.where(inside, log_slope, 0.0))
@@ -93,15 +94,17 @@ def partition(raw: Tensor, least: float) -> Tensor:
     return least + (1 - least * raw.shape[1]) * torch.softmax(raw, dim=1)
 
 
-def edges(sizes: Tensor) -> Tensor:
-    """Return the edges of the bins, from exactly 0 to exactly 1."""
-    inner = sizes[:, :-1].cumsum(1)
-    return torch.cat((torch.zeros_like(sizes[:, :1]), inner, torch.ones_like(sizes[:, :1])), dim=1)
+def edges(sizes: Tensor, half: Tensor | float) -> Tensor:
+    """Return the edges of bins that share the interval, from exactly -half to exactly half."""
+    half = half.unsqueeze(1) if isinstance(half, Tensor) else half
+    inner = sizes[:, :-1].cumsum(1) * (2 * half) - half
+    last = torch.ones_like(sizes[:, :1]) * half
+    return torch.cat((-last, inner, last), dim=1)
 
 
-def locate(t: Tensor, knots: Tensor) -> Tensor:
+def locate(x: Tensor, knots: Tensor) -> Tensor:
     """Return the index of each element's bin, with an axis 1 of size one; a knot belongs to the bin on its right."""
-    return (t.unsqueeze(1) >= knots[:, 1:-1]).sum(1, keepdim=True)
+    return (x.unsqueeze(1) >= knots[:, 1:-1]).sum(1, keepdim=True)
 
 
 def ends(values: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
