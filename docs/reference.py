@@ -41,7 +41,7 @@ _OTHERS = ("tools", "Look inside")
 def write(folder: Path) -> None:
     """Write a page with a table for each group of names; autosummary makes a page for each name in it."""
     groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
-    rooms = ("inference", "init", "nets", "recipes", "testing")
+    rooms = ("inference", "init", "nets", "recipes", "sbi", "testing")
     modules = {"": invgraph, **{f"{name}.": getattr(invgraph, name) for name in rooms}}
     for prefix, module in modules.items():
         for name in sorted({*vars(module), *_LAZY.get(module.__name__, ())}):

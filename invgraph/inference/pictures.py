@@ -1,4 +1,4 @@
-"""Corner plot: histograms of each element, and contours of each pair."""
+"""Pictures of samples and of their calibration."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count
 from invgraph.errors import DependencyError, ShapeError
+from invgraph.inference.calibration import Calibration
 
 
 def corner(
@@ -44,23 +45,19 @@ def corner(
         >>> len(figure.axes)
         6
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise DependencyError("corner", "no package matplotlib", 'pip install "invgraph[examples]"') from error
     bins = require_count("corner", "bins", bins, least=2)
     if samples.ndim != 2 or len(samples) < 2:
         raise ShapeError("corner", f"samples of shape {tuple(samples.shape)}", "expected (N, D), N at least 2")
     points = samples.detach().to("cpu", torch.float64)
     size = points.shape[1]
-    names = [f"x{k}" for k in range(size)] if names is None else names
-    for name, values in (("names", names), ("truth", truth), ("limits", limits)):
+    names = _names(names, size, "corner")
+    for name, values in (("truth", truth), ("limits", limits)):
         if values is not None and len(values) != size:
             raise ShapeError("corner", f"{len(values)} {name}", f"expected {size}, one per element")
     if limits is None:
         ends = points.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64), dim=0)
         limits = [(float(low), float(high)) for low, high in ends.T]
-    figure = Figure(figsize=(1.8 * size + 0.6, 1.8 * size + 0.6), layout="constrained")
+    figure = _figure("corner", 1.8 * size + 0.6, 1.8 * size + 0.6)
     for row in range(size):
         for column in range(row + 1):
             axes = figure.add_subplot(size, size, row * size + column + 1)
@@ -104,3 +101,64 @@ def _mark(axes: Any, truth: Tensor | None, row: int, column: int) -> None:
     axes.axvline(float(truth[column]), color="C3", linewidth=1)
     if row != column:
         axes.axhline(float(truth[row]), color="C3", linewidth=1)
+
+
+def draw_calibration(
+    result: Calibration, names: Sequence[str] | None = None, bins: int = 20, probability: float = 0.99
+) -> Any:
+    """Draw a histogram of the ranks of each element with the band of a calibrated density, and the expected coverage.
+
+    Bars above the band at both ends mean that the density is too narrow, in the middle that it is too wide, at one end
+    that it is biased. The line of the coverage lies below the diagonal for a density that is too narrow. Needs
+    matplotlib (``pip install "invgraph[examples]"``).
+
+    Arguments:
+        result: What :func:`calibrate` returned.
+        names: Name of each element. Default: ``x0``, ``x1``, ...
+        bins: Number of bars. Default: 20.
+        probability: Probability of the band, for one bar. Default: 0.99.
+
+    Returns:
+        The ``matplotlib.figure.Figure``.
+
+    Raises:
+        DependencyError: If matplotlib is not installed.
+        ShapeError: If the number of names is not that of the elements.
+
+    Example:
+        >>> import torch, invgraph as ig
+        >>> result = ig.inference.Calibration(torch.randint(100, (500, 2)), torch.rand(500), draws=99)
+        >>> figure = ig.inference.draw_calibration(result, ["a", "b"])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['a', 'b', 'coverage']
+    """
+    counts = result.histogram(bins)
+    names = _names(names, len(counts), "draw_calibration")
+    figure = _figure("draw_calibration", 2.4 * (len(counts) + 1), 2.6)
+    for index, (name, heights) in enumerate(zip(names, counts, strict=True)):
+        axes = figure.add_subplot(1, len(counts) + 1, index + 1)
+        axes.bar((torch.arange(bins) + 0.5).div(bins).numpy(), heights.cpu().numpy(), width=1 / bins, color="C0")
+        axes.axhspan(*result.band(bins, probability), color="C1", alpha=0.3)
+        axes.set(title=name, xlabel="rank of the true value", xlim=(0, 1), yticks=[])
+    axes = figure.add_subplot(1, len(counts) + 1, len(counts) + 1)
+    levels, covered = (values.cpu().numpy() for values in result.coverage())
+    axes.plot([0, 1], [0, 1], "k:", linewidth=1)
+    axes.plot(levels, covered, color="C0")
+    axes.set(title="coverage", xlabel="probability of the region", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def _figure(where: str, width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise DependencyError(where, "no package matplotlib", 'pip install "invgraph[examples]"') from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _names(names: Sequence[str] | None, size: int, where: str) -> Sequence[str]:
+    if names is None:
+        return [f"x{k}" for k in range(size)]
+    if len(names) != size:
+        raise ShapeError(where, f"{len(names)} names", f"expected {size}, one per element")
+    return names

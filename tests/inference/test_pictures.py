@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import invgraph as ig
-from invgraph.inference import corner
+from invgraph.inference import Calibration, corner, draw_calibration
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -45,6 +45,20 @@ def test_points_that_all_lie_in_one_place() -> None:
 def test_bad_input(args: Any, words: str) -> None:
     with pytest.raises(ig.ShapeError, match=words):
         corner(*args)
+
+
+def test_ranks_with_their_band_and_the_coverage(tmp_path: Path) -> None:
+    result = Calibration(torch.randint(200, (400, 3)), torch.rand(400), draws=199)
+    figure = draw_calibration(result, bins=10)
+    assert len(figure.axes) == 4
+    heights = [bar.get_height() for bar in figure.axes[0].containers[0]]
+    assert heights == result.histogram(10)[0].tolist()
+    low, high = result.band(10)
+    band = figure.axes[0].patches[-1]
+    assert (band.get_y(), band.get_y() + band.get_height()) == (low, high)
+    figure.savefig(tmp_path / "ranks.png")
+    with pytest.raises(ig.ShapeError, match="2 names"):
+        draw_calibration(result, ["a", "b"])
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,237 @@
+"""Neural posteriors on the tasks of the benchmark sbibm: our spline flows, zuko's and nflows' in the same loop.
+
+One posterior is trained per task, budget, seed and model. C2ST is the accuracy of a classifier that tells samples of
+the posterior from reference samples: 0.5 means that it can't, 1 that it always can; the mean over ten observations.
+Each finished row is written to a JSON file, and rows that are there are not run again.
+
+    pip install --no-deps sbibm sbi && pip install pyro-ppl pandas scikit-learn zuko nflows
+    python examples/sbi_benchmark.py --simulations 1000 --seeds 3
+    python examples/sbi_benchmark.py --table            # only print what is there
+
+Reference: J.-M. Lueckmann, J. Boelts, D. S. Greenberg, P. J. Goncalves, J. H. Macke, "Benchmarking Simulation-Based
+Inference", 2021, https://arxiv.org/abs/2101.04653
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import invgraph as ig
+
+TASKS = ("two_moons", "gaussian_mixture", "gaussian_linear_uniform", "slcp", "bernoulli_glm", "lotka_volterra")
+HELD_OUT = 2000  # pairs for the test log-density
+
+
+def lotka_volterra(parameters: Tensor) -> Tensor:
+    """Predator and prey at ten times, with log-normal noise: the task's simulator needs Julia, this one does not."""
+    alpha, beta, gamma, delta = parameters.double().T
+
+    def slope(u: Tensor) -> Tensor:
+        x, y = u
+        return torch.stack((alpha * x - beta * x * y, -gamma * y + delta * x * y))
+
+    u = torch.tensor([30.0, 1.0], dtype=torch.float64)[:, None].expand(2, len(parameters))
+    seen, step = [u], 0.01
+    for index in range(1, 1891):  # Runge and Kutta's method of order four; times 0, 2.1, ..., 18.9
+        a = slope(u)
+        b = slope(u + step / 2 * a)
+        c = slope(u + step / 2 * b)
+        u = (u + step / 6 * (a + 2 * b + 2 * c + slope(u + step * c))).clamp(1e-10, 1e10)
+        if index % 210 == 0:
+            seen.append(u)
+    levels = torch.stack(seen, -1).clamp(1e-10, 1e4).transpose(0, 1).flatten(1)
+    return (levels.log() + 0.1 * torch.randn_like(levels)).exp().float()
+
+
+class Problem:
+    """A task of sbibm: its prior, simulator, observations and reference samples."""
+
+    def __init__(self, name: str) -> None:
+        if name == "lotka_volterra":
+            import sys
+            import types
+
+            sys.modules.setdefault("diffeqtorch", types.SimpleNamespace(DiffEq=None))  # its bridge to Julia
+        import sbibm
+
+        self.name, self.task = name, sbibm.get_task(name)
+        self.prior = self.task.prior_dist
+        self.simulate = lotka_volterra if name == "lotka_volterra" else self.task.get_simulator()
+
+    def pairs(self, count: int, seed: int, cache: Path) -> tuple[Tensor, Tensor]:
+        """Parameters from the prior and a simulation of each, kept on disk because some simulators are slow."""
+        path = cache / f"{self.name}_{count}_{seed}.pt"
+        if not path.exists():
+            torch.manual_seed(seed)
+            theta = self.prior.sample((count,))
+            cache.mkdir(parents=True, exist_ok=True)
+            torch.save((theta, self.simulate(theta)), path)
+        theta, x = torch.load(path)
+        return theta, x.log() if self.name == "lotka_volterra" else x  # counts over many orders of magnitude
+
+    def observation(self, number: int) -> Tensor:
+        x = self.task.get_observation(number)
+        return x.log() if self.name == "lotka_volterra" else x
+
+    def inside(self, theta: Tensor) -> Tensor:
+        """True where the prior is positive."""
+        support = self.prior.support.check(theta)
+        return support if support.ndim == 1 else support.all(-1)
+
+
+class Peer(nn.Module):
+    """A flow of another library between the same standardizations as ours."""
+
+    def __init__(self, theta: Tensor, x: Tensor, log_prob: Callable[..., Tensor], draw: Any, flow: nn.Module) -> None:
+        super().__init__()
+        self.flow, self._log_prob, self._draw = flow, log_prob, draw
+        for name, value in (("mean", theta.mean(0)), ("std", theta.std(0))):
+            self.register_buffer(name, value)
+        self.read = ig.nets.Standardizer(x.mean(0), x.std(0))
+
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        return self._log_prob(self.flow, (theta - self.mean) / self.std, self.read(x)) - self.std.log().sum()
+
+    def draw(self, count: int, x: Tensor) -> Tensor:
+        return self._draw(self.flow, count, self.read(x)) * self.std + self.mean
+
+
+def zuko_nsf(theta: Tensor, x: Tensor) -> nn.Module:
+    """The NSF of zuko with its own defaults: three autoregressive splines of 8 bins on [-5, 5], networks of 2 x 64."""
+    import zuko
+
+    flow = zuko.flows.NSF(theta.shape[1], x.shape[1])
+    return Peer(theta, x, lambda f, t, x: f(x).log_prob(t), lambda f, n, x: f(x[0]).sample((n,)), flow)
+
+
+def nflows_nsf(theta: Tensor, x: Tensor) -> nn.Module:
+    """The NSF of nflows as the package sbi builds it: five couplings of 10 bins on [-3, 3], ResidualNet of 50."""
+    from sbi.neural_nets.net_builders import build_nsf
+
+    flow = build_nsf(theta, x, z_score_x="none", z_score_y="none").net
+    return Peer(theta, x, lambda f, t, x: f.log_prob(t, x), lambda f, n, x: f.sample(n, x)[0], flow)
+
+
+def ours(autoregressive: bool) -> Callable[[Tensor, Tensor], nn.Module]:
+    def build(theta: Tensor, x: Tensor) -> nn.Module:
+        sizes = theta.shape[1], x.shape[1]
+        return ig.recipes.spline_flow(*sizes, data=theta, conditions=x, autoregressive=autoregressive)
+
+    return build
+
+
+MODELS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
+    "invgraph coupling": ours(autoregressive=False),
+    "invgraph autoregressive": ours(autoregressive=True),
+    "zuko NSF": zuko_nsf,
+    "nflows NSF": nflows_nsf,
+}
+
+
+@torch.no_grad()
+def posterior_samples(model: Any, problem: Problem, x: Tensor, count: int) -> Tensor:
+    """Samples inside the prior's support, by rejection."""
+    kept, found, tries = [], 0, 0
+    while found < count and tries < 100:
+        draw = model.given(x[0]).sample((count,)) if isinstance(model, ig.Flow) else model.draw(count, x)
+        kept.append(draw[problem.inside(draw)])
+        found, tries = found + len(kept[-1]), tries + 1
+    if found < count:
+        raise RuntimeError(f"{found} of {100 * count} samples lie inside the prior's support")
+    return torch.cat(kept)[:count]
+
+
+def c2st(reference: Tensor, samples: Tensor) -> float:
+    """Accuracy of sbibm's classifier: two hidden layers of ten units per parameter, five folds, standardized data."""
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
+    points = (torch.cat((reference, samples)) - reference.mean(0)) / reference.std(0)
+    labels = torch.arange(len(points)) < len(reference)
+    hidden = (10 * points.shape[1],) * 2
+    classifier = MLPClassifier(hidden, max_iter=10_000, random_state=1)
+    folds = KFold(n_splits=5, shuffle=True, random_state=1)
+    return float(cross_val_score(classifier, points.numpy(), labels.numpy(), cv=folds, scoring="accuracy").mean())
+
+
+def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one posterior and measure it."""
+    theta, x = problem.pairs(simulations, seed, args.out / "data")
+    torch.manual_seed(seed)
+    model: Any = MODELS[name](theta, x)
+    start, used = time.perf_counter(), time.process_time()
+    history = ig.inference.fit(model, theta, x, lr=args.lr, patience=args.patience, seed=seed)
+    wall, cpu = time.perf_counter() - start, time.process_time() - used
+    with torch.no_grad():
+        test = model(*problem.pairs(HELD_OUT, 10_000, args.out / "data")).mean().item()
+    scores = []
+    for number in range(1, args.observations + 1):
+        reference = problem.task.get_reference_posterior_samples(number)[: args.samples]
+        samples = posterior_samples(model, problem, problem.observation(number), args.samples)
+        scores.append(c2st(reference, samples))
+    return {
+        "task": problem.name, "simulations": simulations, "seed": seed, "model": name, "samples": args.samples,
+        "c2st": statistics.mean(scores), "c2st_each": scores, "test_log_prob": test,
+        "seconds": wall, "cpu_seconds": cpu, "epochs": len(history.train), "best_epoch": history.best,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Means over the seeds, one line per task, budget and model."""
+    lines = [f"{'task':<24} {'sims':>6} {'model':<24} {'seeds':>5} {'C2ST':>6} {'test log-density':>17} {'CPU s':>6}"]
+    keys = sorted({(TASKS.index(row["task"]), row["simulations"]) for row in rows})
+    for place, simulations in keys:
+        for name in MODELS:
+            mine = [r for r in rows if (r["task"], r["simulations"], r["model"]) == (TASKS[place], simulations, name)]
+            if mine:
+                means = [statistics.mean(row[key] for row in mine) for key in ("c2st", "test_log_prob", "cpu_seconds")]
+                line = f"{TASKS[place]:<24} {simulations:>6} {name:<24} {len(mine):>5}"
+                lines.append(line + f" {means[0]:>6.3f} {means[1]:>17.3f} {means[2]:>6.0f}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--simulations", nargs="+", type=int, default=[1000])
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds per row")
+    parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
+    parser.add_argument("--samples", type=int, default=10_000, help="samples per observation that C2ST compares")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--patience", type=int, default=20, help="epochs without improvement before training stops")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this time")
+    parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")
+    parser.add_argument("--table", action="store_true", help="print the results that are there, and stop")
+    args = parser.parse_args(argv)
+    warnings.simplefilter("ignore")  # the peers' deprecations
+    path, start = args.out / "results.json", time.monotonic()
+    rows = json.loads(path.read_text()) if path.exists() else []
+    wanted = [
+        (t, n, s, m) for n in args.simulations for s in range(args.seeds) for t in args.tasks for m in args.models
+    ]
+    for task, simulations, seed, name in [] if args.table else wanted:
+        done = {(r["task"], r["simulations"], r["seed"], r["model"], r["samples"]) for r in rows}
+        if (task, simulations, seed, name, args.samples) in done or time.monotonic() - start > 60 * args.minutes:
+            continue
+        rows.append(run(Problem(task), simulations, seed, name, args))
+        print(f"{task} {simulations} seed {seed} {name}: C2ST {rows[-1]['c2st']:.3f}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(json.dumps(rows, indent=1))
+        path.with_suffix(".new").replace(path)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
