@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import charts
 import drawings
 import reference
 
@@ -74,4 +75,5 @@ doctest_default_flags = doctest.ELLIPSIS | doctest.DONT_ACCEPT_TRUE_FOR_1
 doctest_test_doctest_blocks = "default"
 
 drawings.write(Path(__file__).parent / "drawings")
+charts.write(Path(__file__).parent / "performance_results.txt", Path(__file__).parent / "drawings")
 reference.write(Path(__file__).parent / "api" / "generated")

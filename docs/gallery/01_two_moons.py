@@ -14,9 +14,10 @@ watches points pass through its layers.
 
 import math
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
+
+import invgraph as ig
 
 torch.manual_seed(0)
 
@@ -26,9 +27,8 @@ def two_moons(count):
     label = torch.randint(2, (count,))
     upper = torch.stack([angle.cos(), angle.sin()], dim=1)
     lower = torch.stack([1 - angle.cos(), 0.5 - angle.sin()], dim=1)
-    points = torch.where(label[:, None] == 0, upper, lower) + 0.05 * torch.randn(
-        count, 2
-    )
+    points = torch.where(label[:, None] == 0, upper, lower)
+    points = points + 0.05 * torch.randn(count, 2)
     return points, torch.nn.functional.one_hot(label, 2).float()
 
 

@@ -12,10 +12,11 @@ series answers with samples of the whole posterior, in one pass.
 #
 # It draws parameters from the prior and returns the noisy series that they give.
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
+
+import invgraph as ig
 
 torch.manual_seed(0)
 times = torch.linspace(0, 4, 64)

@@ -15,28 +15,25 @@ what remains.
 import gzip
 from pathlib import Path
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
+import invgraph as ig
+
 torch.manual_seed(0)
-folder = next(
-    path
-    for path in (Path("examples/data/mnist"), Path("../../examples/data/mnist"))
-    if path.exists()
-)
-with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
-    pixels = (
-        torch.frombuffer(bytearray(file.read()[16:]), dtype=torch.uint8)
-        .view(-1, 1, 28, 28)
-        .float()
-        / 255
-    )
-with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
-    digits = F.one_hot(
-        torch.frombuffer(bytearray(file.read()[8:]), dtype=torch.uint8).long(), 10
-    ).float()
+folder = Path("examples/data/mnist")
+if not folder.exists():
+    folder = Path("..", "..") / folder
+
+
+def read(name, header):
+    with gzip.open(folder / f"t10k-{name}-ubyte.gz") as file:
+        return torch.frombuffer(bytearray(file.read()[header:]), dtype=torch.uint8)
+
+
+pixels = read("images-idx3", 16).view(-1, 1, 28, 28).float() / 255
+digits = F.one_hot(read("labels-idx1", 8).long(), 10).float()
 images = F.avg_pool2d(F.pad(pixels, (2, 2, 2, 2)), 4)
 center, scale = images.mean(), images.std()
 images = (images - center) / scale
@@ -94,10 +91,8 @@ print(f"last batch: {loss.item():.3f} nats per pixel")
 # The same latent code under other conditions keeps its style.
 
 with torch.no_grad():
-    codes = [
-        0.8 * torch.randn(4, 1, *shape).expand(4, 10, *shape).flatten(0, 1)
-        for shape in graph.out_shapes
-    ]
+    codes = [0.8 * torch.randn(4, 1, *shape) for shape in graph.out_shapes]
+    codes = [code.expand(4, 10, *code.shape[2:]).flatten(0, 1) for code in codes]
     samples, _ = graph.inverse(tuple(codes), torch.eye(10).repeat(4, 1))
 picture = samples.view(4, 10, 8, 8).permute(0, 2, 1, 3).reshape(32, 80).numpy()
 plt.figure(figsize=(9, 3.7), layout="constrained")

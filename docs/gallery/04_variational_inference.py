@@ -10,9 +10,10 @@ The density to approximate is known up to a constant, and there are no samples o
 # A density with a bend
 # ---------------------
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
+
+import invgraph as ig
 
 torch.manual_seed(0)
 

@@ -10,11 +10,12 @@ likelihood for each image, and a map of where it is low.
 # Textures, some with a scratch
 # -----------------------------
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import invgraph as ig
 
 torch.manual_seed(0)
 

@@ -13,9 +13,10 @@ trips, log-determinants against autograd, purity, dtypes, copies, pickles.
 # The inverse hyperbolic sine tames heavy tails: linear near zero, logarithmic far out. It works element by element, so
 # the log-determinant is a sum of logarithms of slopes.
 
-import invgraph as ig
 import matplotlib.pyplot as plt
 import torch
+
+import invgraph as ig
 
 
 class ArcSinh(ig.Invertible):

@@ -13,8 +13,10 @@ function of the flow, for any batch size.
 import tempfile
 from pathlib import Path
 
-import invgraph as ig
+import matplotlib.pyplot as plt
 import torch
+
+import invgraph as ig
 
 torch.manual_seed(0)
 x, c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
@@ -63,3 +65,13 @@ print(f"largest difference to the flow: {difference.item():.0e}")
 # %%
 # ``ig.export_onnx`` writes the same programs as ONNX files, for other runtimes, and ``ig.export_aoti`` compiles them to a
 # shared library. :doc:`/runners` says what each of them needs.
+
+# %%
+# The same latents under a condition that moves, drawn by the exported program:
+
+latents = torch.randn(1000, 4)
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+for axis, value in zip(axes, (-2.0, 0.0, 2.0), strict=True):
+    moved = draw(latents, torch.tensor([[value, 0.0]]).expand(1000, 2))
+    axis.scatter(moved[:, 0].detach(), moved[:, 1].detach(), s=2)
+    axis.set(title=f"c = ({value:.0f}, 0)", xlim=(-4, 4), ylim=(-4, 4))
