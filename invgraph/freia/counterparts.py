@@ -74,7 +74,8 @@ def counterpart(name: str, layer: nn.Module) -> Counterpart:
 _KEEP = "no layer of FrEIA's computes exactly this: keep FrEIA's layer there, invgraph.freia.node(h, Fm.Module, {...})"
 _ADVICE: dict[type, str] = {
     Coupling: "FrEIA's clamp differs from that of native transforms, and its one-sided couplings transform the second "
-    "part: write transform=invgraph.freia.transforms.Affine(clamp=...), or keep invgraph.freia.node(h, Fm.Module, ...)",
+    "part: write transform=invgraph.freia.transforms.Affine(clamp=...), with sides=1 part=2, or keep FrEIA's layer, "
+    "invgraph.freia.node(h, Fm.Module, {...})",
     Elementwise: "FrEIA's clamp differs: write transform=invgraph.freia.transforms.Affine(clamp=...) with a subnet",
 }
 
@@ -84,8 +85,11 @@ def _contract(layer: Any) -> Counterpart:
 
 
 def _coupling(layer: Any) -> Counterpart | None:
-    names = _SUBNETS.get((type(layer.transform), len(layer.subnets[0])))
-    if names is None or len(layer.subnets) != 2:
+    kind, count = type(layer.transform), len(layer.subnets[0])
+    if layer.parts == (1,) and kind is transforms.Affine and count == 1:
+        return Counterpart(_subnet(layer.subnets[0][0], "subnet", "subnets.0.0"))
+    names = _SUBNETS.get((kind, count))
+    if names is None or layer.parts != (0, 1):
         return None
     found: dict[str, str] = {}
     for side, nets in enumerate(names):

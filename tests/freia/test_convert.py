@@ -41,6 +41,7 @@ def theirs() -> Any:
     add(Fm.RNVPCouplingBlock, c, subnet_constructor=mlp, clamp_activation="TANH")
     add(Fm.NICECouplingBlock, c, subnet_constructor=mlp)
     add(Fm.GINCouplingBlock, subnet_constructor=mlp)
+    add(Fm.AffineCouplingOneSided, subnet_constructor=mlp)
     add(Fm.ConditionalAffineTransform, c, subnet_constructor=mlp)
     add(Fm.AllInOneBlock, c, subnet_constructor=mlp, permute_soft=True)
     split = Ff.Node(nodes[-1], Fm.Split, {"section_sizes": [20, 12]})
@@ -60,6 +61,7 @@ def native(coupling: Callable[..., Any] = T.Affine) -> ig.Graph:
     h = ig.Node(h, ig.Coupling, separate, conditions=c)
     h = ig.Node(h, ig.Coupling, {"transform": ig.Additive(), "subnet": mlp}, conditions=c)
     h = ig.Node(h, ig.Coupling, {"transform": T.VolumePreserving(), "subnet": mlp})
+    h = ig.Node(h, ig.Coupling, {"transform": T.Affine(), "subnet": mlp, "sides": 1, "part": 2})
     h = ig.Node(h, ig.Elementwise, {"transform": T.Affine(), "subnet": mlp}, conditions=c)
     h = ig.freia.node(h, Fm.AllInOneBlock, {"subnet_constructor": mlp, "permute_soft": True}, conditions=c)
     big, small = ig.Node(h, ig.Split, {"sizes": (20, 12)})
@@ -107,7 +109,7 @@ def test_the_command_writes_a_file_that_load_reads(
     torch.save({"net": {f"cinn.{key}": value for key, value in net.state_dict().items()}, "epoch": 3}, source)
     call = [source, target, "--graph", "my_model:build"]
     assert main([*call, "--key", "net", "--prefix", "cinn."]) == 0
-    assert capsys.readouterr().out.endswith("13 layers, 57 tensors\n")
+    assert capsys.readouterr().out.endswith("14 layers, 61 tensors\n")
     graph = native()
     assert ig.load(target, graph).metadata == {"converted from": "weights.pt"}
     torch.testing.assert_close(graph(X, C)[1], net(X, c=C)[1], rtol=1e-5, atol=1e-5)

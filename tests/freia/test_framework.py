@@ -207,6 +207,19 @@ def test_a_network_of_conditions_runs_forward_in_both_directions() -> None:
     assert torch.equal(copy.deepcopy(net)(X, c=c)[0], z)
 
 
+@pytest.mark.parametrize("chosen", [12345, torch.tensor([0, 2, 1, 1, 0])], ids=["seed", "numbers"])
+def test_a_condition_may_be_a_seed_or_numbers(chosen: Any) -> None:
+    x = Ff.InputNode(3)
+    given = [Ff.ConditionNode(*shape) for shape in ((4,), (4, 3), (4, 6), (0,))]
+    mixture = Ff.Node(x, Fm.GaussianMixtureModel, {}, conditions=given)
+    net = Ff.GraphINN([x, *given, mixture, Ff.OutputNode(mixture)])
+    c = [torch.full((5, 4), 0.25), torch.randn(5, 4, 3), torch.randn(5, 4, 6), chosen]
+    data = torch.randn(5, 3)
+    z, log_jac = net(data, c=c)
+    back, log_jac_back = net(z, c=c, rev=True)
+    torch.testing.assert_close((back, -log_jac_back), (data, log_jac), rtol=1e-4, atol=1e-4)
+
+
 def test_modules_may_be_built_already() -> None:
     norm = Fm.PermuteRandom([(4,)], seed=3)
     net = Ff.SequenceINN(4)

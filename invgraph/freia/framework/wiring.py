@@ -16,6 +16,7 @@ from invgraph.freia.modules.base import InvertibleModule
 from invgraph.freia.runner import Runner
 from invgraph.graph import node as native
 from invgraph.graph.graph import Graph
+from invgraph.shapes import Shape
 
 _RESERVED = {*dir(nn.ModuleDict()), *vars(nn.ModuleDict())}
 
@@ -95,12 +96,13 @@ def as_runner(
     values: dict[Node, tuple[native.Value, ...]] = {}
     for start in (*inputs, *given):
         kind = native.InputNode if isinstance(start, InputNode) else native.ConditionNode
-        values[start] = kind(*start.dims, name=names[start]).outputs
+        values[start] = kind(*_declared(start.dims), name=names[start]).outputs
     for node in nodes:
         if isinstance(node, FeedForwardNode):
             values[node] = _feature(node, [values[condition][0] for condition in node.conditions], names[node])
         elif node.module is not None:
-            layer = Contract(node.module, node.input_dims, node.condition_dims, node.output_dims, any_size=True)
+            given_dims = [_declared(dims) for dims in node.condition_dims]
+            layer = Contract(node.module, node.input_dims, given_dims, node.output_dims, any_size=True)
             sources = [values[source][index] for source, index in node.inputs]
             seen = [values[condition][0] for condition in node.conditions]
             values[node] = native.Node(sources, layer, conditions=seen, name=names[node]).outputs
@@ -113,6 +115,11 @@ def as_runner(
         if node.module is not None and not isinstance(node, FeedForwardNode):
             graph[names[node]].label = f"node {node.name!r} ({type(node.module).__name__})"  # type: ignore[assignment]
     return Runner(graph, tuple(used))
+
+
+def _declared(dims: Shape) -> Shape:
+    """Return the shape of a native condition: FrEIA declares one that is a seed or None as ``ConditionNode(0)``."""
+    return tuple(size or 1 for size in dims)
 
 
 def _feature(node: FeedForwardNode, read: list[native.Value], name: str) -> tuple[native.Value, ...]:
