@@ -87,3 +87,8 @@ def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:
     if c.shape[0] == batch or c.shape[0] == 1:
         return c.expand(batch, *c.shape[1:])
     return c.expand(batch // c.shape[0], *c.shape).flatten(0, 1)
+
+
+def describe_shapes(shapes: tuple[Shape, ...]) -> str:
+    """Return shapes as text, with commas between them."""
+    return ", ".join(map(str, shapes))

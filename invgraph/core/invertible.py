@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed
+from invgraph.core.modes import own_tensors, restored_on_error
 from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.processes import Group, broadcast, find_group, summed_over
-from invgraph.shapes import Shape, Structured, Tensors, as_shapes
+from invgraph.shapes import Shape, Structured, Tensors, as_shapes, describe_shapes
 from invgraph.torch_internals import floating_tensor
 
 Result = tuple[Tensors, Tensor]
@@ -76,6 +77,14 @@ class Invertible(nn.Module, ABC):
             raise GraphError(name, f"{len(self.in_shapes)} inputs", f"expected {self.arity}")
         if self.cond_shapes and not self.conditional:
             raise GraphError(name, f"conditions of shapes {self.cond_shapes}", f"{name} takes no conditions")
+
+    @property
+    def stochastic(self) -> bool:
+        """True if calls in training mode draw random numbers from torch's global generator, as dropout does."""
+        return any(isinstance(part, Invertible) and part._draws() for part in self.modules())
+
+    def _draws(self) -> bool:
+        return False  # the layer itself, apart from its parts
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -184,16 +193,14 @@ class Invertible(nn.Module, ABC):
             if part._is_initialized():
                 advice = "it would lose what it has learned; initialize(..., again=True) overwrites it"
                 raise GraphError(part.label, "a layer that is initialized already", advice)
-        before = [(part, tensor, tensor.clone()) for part in parts for tensor in _own_tensors(part)]
+        tensors = [tensor for part in parts for tensor in own_tensors(part)]
         try:
-            with summed_over(group):
+            with restored_on_error(tensors), summed_over(group):
                 self._initialize(xs, cs)
-            broadcast([tensor for _, tensor, _ in before], group)  # also what other layers draw or compute
-        except BaseException:
-            for part, tensor, old in before:  # a batch that is refused half-way leaves no layer initialized
-                tensor.copy_(old)
+            broadcast(tensors, group)  # also what other layers draw or compute
+        finally:
+            for part in parts:
                 part._is_initialized()
-            raise
 
     def _is_initialized(self) -> bool:
         """True if what depends on data was set; False also for layers that have nothing to set."""
@@ -243,7 +250,7 @@ class Invertible(nn.Module, ABC):
         Raises:
             GraphError: The layer can't follow.
         """
-        given = f"input of shape {_describe(self.in_shapes)} instead of {_describe(before)}"
+        given = f"input of shape {describe_shapes(self.in_shapes)} instead of {describe_shapes(before)}"
         if self.fixed_size_reason is not None:
             raise GraphError(self.label, given, f"it can't follow to another size: {self.fixed_size_reason}")
         for old, new in zip(before, self.in_shapes, strict=True):
@@ -272,8 +279,8 @@ class Invertible(nn.Module, ABC):
         raise GraphError(self.label, "a call of torch.jit.script", "TorchScript is not supported: use ig.export")
 
     def extra_repr(self) -> str:
-        more = f" | {_describe(self.cond_shapes)}" if self.cond_shapes else ""
-        return f"{_describe(self.in_shapes)} -> {_describe(self.out_shapes)}{more}"
+        more = f" | {describe_shapes(self.cond_shapes)}" if self.cond_shapes else ""
+        return f"{describe_shapes(self.in_shapes)} -> {describe_shapes(self.out_shapes)}{more}"
 
 
 def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -> Result:
@@ -283,17 +290,8 @@ def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -
     return layer(CheckedTensors(xs), given)  # type: ignore[no-any-return]
 
 
-def _own_tensors(layer: nn.Module) -> list[Tensor]:
-    """Return the parameters and buffers of a layer, without those of its parts."""
-    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-
-
 def require_invertible(module: object, where: str) -> Invertible:
     """Refuse anything but a layer or graph that is built already."""
     if not isinstance(module, Invertible):
         raise ArgumentError(where, type(module).__name__, "expected an Invertible, already built")
     return module
-
-
-def _describe(shapes: tuple[Shape, ...]) -> str:
-    return ", ".join(str(shape) for shape in shapes)

@@ -1,11 +1,11 @@
-"""Temporary evaluation mode."""
+"""Temporary evaluation mode, and changes of tensors that are undone after an error."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -18,3 +18,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before.items():
             part.training = training
+
+
+def own_tensors(layer: nn.Module) -> list[Tensor]:
+    """Return the parameters and buffers of a layer, without those of its parts."""
+    return [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+
+
+@contextmanager
+def restored_on_error(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Within the context, tensors may be changed in place; if it ends with an error, they get their old values."""
+    before = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        for tensor, old in zip(tensors, before, strict=True):
+            tensor.copy_(old)
+        raise

@@ -1,14 +1,18 @@
-"""Random values for stochastic layers, as functions of a seed: a call is repeatable until the seed changes."""
+"""Random values of stochastic layers, as functions of a seed: drawn anew in training, fixed in evaluation."""
 
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_seed
+from invgraph.arguments import require_flag, require_seed
 from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError
@@ -17,24 +21,53 @@ _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -77235922
 
 
 class Stochastic(WithConstants, Invertible, ABC):
-    """Base class of layers that draw random values, from their seed only.
+    """Base class of layers that draw random values, all of them from one seed per call.
 
-    A call is a function of its arguments, the parameters and the seed. Hence both directions, recomputation in a
-    backward pass, and repeated calls use the same random values until :meth:`reseed` is called (or :func:`reseed` for a
-    whole model), usually once per training step. The seed is not saved in checkpoints.
+    In ``train()`` mode each call draws its seed from torch's global generator, as dropout draws its mask: the seed set
+    by the script decides, activation checkpointing draws the same again, and :func:`~invgraph.reversible` keeps
+    the seeds of a call for its backward pass. In ``eval()`` mode, and always with ``fixed_noise``, a call is a function
+    of its arguments, the parameters and :attr:`seed`, which stays the same until :meth:`reseed` (or :func:`reseed` for
+    a whole model). The seed is not saved in checkpoints.
 
     Arguments:
         in_shapes: Shapes of the inputs, without the batch.
         cond_shapes: Shapes of the conditions, without the batch.
         seed: Initial seed, an int that fits into an int64. Default: 0.
+        fixed_noise: True to use :attr:`seed` in ``train()`` mode as well. Default: False.
+
+    Attributes:
+        seed: Seed of calls in evaluation mode.
+        fixed_noise: True if calls in training mode use it too.
     """
 
     seed: Tensor
 
-    def __init__(self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0) -> None:
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, seed: int = 0, fixed_noise: bool = False
+    ) -> None:
         super().__init__(in_shapes, cond_shapes)
         self._seed = _require_seed(type(self).__name__, seed)
+        self.fixed_noise = require_flag(type(self).__name__, "fixed_noise", fixed_noise)
         self._register_constants()
+
+    def _draws(self) -> bool:
+        return not self.fixed_noise
+
+    def noise_seed(self, like: Tensor) -> Tensor:
+        """Return the seed of a call, an int64 tensor of shape ``()``: a new one in training, else that of the layer.
+
+        Arguments:
+            like: Tensor on the device of the call.
+        """
+        kept = None if _kept.seeds is None else _kept.seeds.get(id(self))
+        return self._next_seed(like) if kept is None else kept
+
+    def _next_seed(self, like: Tensor) -> Tensor:
+        if not (self.training and self._draws()):
+            return self.seed
+        # Not by randint: what inductor (torch 2.13) makes of it is the same at each call.
+        low, high = (torch.rand(2, dtype=torch.float32, device=like.device) * 2**24).long().unbind()
+        return high * 2**24 + low
 
     def _constants(self) -> dict[str, Tensor]:
         return {"seed": torch.tensor(self._seed, device="cpu")}
@@ -45,8 +78,38 @@ class Stochastic(WithConstants, Invertible, ABC):
         self.seed.fill_(self._seed)
 
 
+Seeds: TypeAlias = dict[int, Tensor]
+"""Seeds of the calls of stochastic layers, by the id of the layer."""
+
+
+class _Kept(threading.local):
+    seeds: Seeds | None = None
+
+
+_kept = _Kept()
+
+
+def draw_seeds(module: nn.Module, like: Tensor) -> Seeds:
+    """Return a seed for a call of each stochastic layer of a module, for :func:`same_noise`."""
+    layers = [part for part in module.modules() if isinstance(part, Stochastic)]
+    return {id(layer): layer._next_seed(like).clone() for layer in layers}
+
+
+@contextmanager
+def same_noise(seeds: Seeds) -> Iterator[None]:
+    """Within the context, in this thread, let the calls of a layer use its seed among these."""
+    before, _kept.seeds = _kept.seeds, seeds
+    try:
+        yield
+    finally:
+        _kept.seeds = before
+
+
 def reseed(module: nn.Module, seed: int) -> None:
-    """Set new, distinct seeds in all stochastic layers of a model.
+    """Set new, distinct seeds of evaluation mode in all stochastic layers of a model.
+
+    In training mode, layers draw their seeds from torch's global generator at each call, unless they were built with
+    ``fixed_noise=True``; then call this once per training step.
 
     Arguments:
         module: A layer, a graph, or a module that contains some.
@@ -58,7 +121,7 @@ def reseed(module: nn.Module, seed: int) -> None:
 
     Example:
         >>> import torch, invgraph as ig
-        >>> layer, x = ig.Dequantize((2,), levels=8), torch.zeros(1, 2)
+        >>> layer, x = ig.Dequantize((2,), levels=8).eval(), torch.zeros(1, 2)
         >>> same = layer((x,))[0][0].equal(layer((x,))[0][0])
         >>> before = layer((x,))[0][0]
         >>> ig.reseed(layer, 1)

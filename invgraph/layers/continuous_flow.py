@@ -41,9 +41,9 @@ class ContinuousFlow(Stochastic):
 
     Log-det:
         Integral of the trace, nats per sample. With ``trace="exact"`` it takes D backward passes of the network for D
-        elements. With ``trace="estimate"`` it takes one, with a random vector of signs (Hutchinson). The estimate is
-        unbiased; all steps and both directions use the same vector until :func:`~invgraph.reseed` draws a new one,
-        which is meant to happen once per training step.
+        elements. With ``trace="estimate"`` it takes one, with a random vector of signs (Hutchinson), the same for all
+        steps of a call. The estimate is unbiased. In ``train()`` mode each call draws a new vector from torch's global
+        generator; in ``eval()`` mode both directions use the same one until :func:`~invgraph.reseed` draws another.
 
     Arguments:
         in_shapes: Shape of the input.
@@ -57,7 +57,8 @@ class ContinuousFlow(Stochastic):
             ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
             (``pip install 'invgraph[ode]'``).
         tolerance: Relative and absolute tolerance of torchdiffeq's solvers. Default: 1e-6.
-        seed: Seed of the trace estimate.
+        seed: Seed of the trace estimate in evaluation mode. Default: 0.
+        fixed_noise: True to use the vector of the seed in training mode as well. Default: False.
 
     Raises:
         GraphError: An argument is out of range, or the subnet does not fit.
@@ -92,8 +93,9 @@ class ContinuousFlow(Stochastic):
         solver: str = "rk4",
         tolerance: float = 1e-6,
         seed: int = 0,
+        fixed_noise: bool = False,
     ) -> None:
-        super().__init__(in_shapes, cond_shapes, seed=seed)
+        super().__init__(in_shapes, cond_shapes, seed=seed, fixed_noise=fixed_noise)
         where = "ContinuousFlow"
         self.time = require_positive(where, "time", time)
         self.steps = require_count(where, "steps", steps)
@@ -112,6 +114,9 @@ class ContinuousFlow(Stochastic):
         super()._resize(before)
         check_subnet(self.label, self.net, *self._subnet_shapes())
 
+    def _draws(self) -> bool:
+        return super()._draws() and not self.exact
+
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return self._flow(xs[0], cs, 0.0, self.time)
 
@@ -119,7 +124,7 @@ class ContinuousFlow(Stochastic):
         return self._flow(ys[0], cs, self.time, 0.0)
 
     def _flow(self, x: Tensor, cs: Tensors, start: float, end: float) -> Result:
-        probe = signs(self.seed, x)
+        probe = x if self.exact else signs(self.noise_seed(x), x)
 
         def field(t: float | Tensor, state: State) -> State:
             moment = x.new_ones(x.shape[0], 1) * t

@@ -28,9 +28,10 @@ class Dequantize(Stochastic):
     .. math:: \log P(x | c) \ge E_u \left[ \log p(y | c) - D \log \text{levels} - \log q(u | x, c) \right]
 
     The flow returns the bracket for a single u. The inverse restores the integers exactly. Forward after the inverse
-    draws new noise: y stays in its interval, but changes. The noise is a function of the seed and of the position in
-    the batch; it stays the same until :func:`~invgraph.reseed` is called, which is meant to happen once per training
-    step.
+    draws new noise: y stays in its interval, but changes. In ``train()`` mode each call draws fresh noise, from torch's
+    global generator; with noise that never changes, a flow would learn the noise and report better bounds than are
+    possible. In ``eval()`` mode the noise is a function of the seed and of the position in the batch, and stays the
+    same until :func:`~invgraph.reseed` is called.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; x holds the integers ``0 .. levels - 1`` in a floating-point dtype.
@@ -46,7 +47,8 @@ class Dequantize(Stochastic):
         noise: Invertible layer or graph for variational dequantization; None for uniform noise. It maps standard
             normal noise to the logits of u, conditioned on x and then on the conditions, e.g.
             ``Elementwise(shape, (shape,), transform=Affine(), subnet=nets.ConvNet(32))``.
-        seed: Seed of the noise.
+        seed: Seed of the noise in evaluation mode. Default: 0.
+        fixed_noise: True to use the noise of the seed in training mode as well. Default: False.
         check_domain: If True (default), calls in ``train()`` mode raise :class:`~invgraph.errors.NumericsError` for
             values other than the integers, such as pixels in [0, 1], from which a flow would learn the noise. Compiled
             calls, and those under ``vmap``, can't look at the data.
@@ -82,9 +84,10 @@ class Dequantize(Stochastic):
         levels: int = 256,
         noise: Invertible | None = None,
         seed: int = 0,
+        fixed_noise: bool = False,
         check_domain: bool = True,
     ) -> None:
-        super().__init__(in_shapes, cond_shapes, seed=seed)
+        super().__init__(in_shapes, cond_shapes, seed=seed, fixed_noise=fixed_noise)
         self.check_domain = require_flag("Dequantize", "check_domain", check_domain)
         self.levels = levels = require_count("Dequantize", "levels", levels, least=2)
         self.noise = None if noise is None else self._require_noise(noise)
@@ -119,9 +122,9 @@ class Dequantize(Stochastic):
             require_integers(self.label, x, self.levels)
         bits = self._bits(x)
         if self.noise is None:
-            u, log_q = uniform(self.seed, x, bits), x.new_zeros(x.shape[0])
+            u, log_q = uniform(self.noise_seed(x), x, bits), x.new_zeros(x.shape[0])
         else:
-            eps = normal(self.seed, x)
+            eps = normal(self.noise_seed(x), x)
             (logit,), log_det = call_checked(self.noise, (eps,), (x, *cs), inverse=False)
             u = torch.sigmoid(logit)
             log_q = _log_normal(eps) - log_det - _log_sigmoid_derivative(logit)

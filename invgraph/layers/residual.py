@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -10,15 +9,16 @@ from torch import Tensor
 
 from invgraph.arguments import as_number, require_choice, require_count
 from invgraph.core.invertible import Result
-from invgraph.core.stochastic import Stochastic, signs
+from invgraph.core.stochastic import Stochastic, signs, uniform
 from invgraph.core.subnet import check_conditions, check_subnet
 from invgraph.errors import GraphError
 from invgraph.nets.contraction import Contraction, Linearization
 from invgraph.numerics.linalg import own_precision
-from invgraph.numerics.seeding import generator
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import has_data
 
 _NEWTON_STEPS = 2
+_MOST_EXTRA = 8
 
 
 class Residual(Stochastic):
@@ -39,8 +39,10 @@ class Residual(Stochastic):
     Log-det:
         :math:`\log |\det (1 + J_g)|`, nats per sample. ``"exact"`` computes the whole Jacobian, which takes D passes
         and a D x D determinant for D elements. ``"estimate"`` truncates the power series at random (Russian roulette).
-        The estimate is unbiased and the same in both directions; :func:`~invgraph.reseed`, which is meant to be called
-        once per training step, draws new random vectors and a new length of the series.
+        The estimate is unbiased. In ``train()`` mode each call draws a new random vector and a new length of the series
+        from torch's global generator; in ``eval()`` mode both directions use the same until :func:`~invgraph.reseed`
+        draws others. Compiled or under ``vmap``, where the length is not known beforehand, the series ends at the
+        latest after ``terms + 8`` terms, and all of these are evaluated.
 
     Arguments:
         in_shapes: Shape of the input.
@@ -53,7 +55,8 @@ class Residual(Stochastic):
         terms: Number of terms of the series that are always evaluated; each further term is added with probability
             1/2. Default: 5.
         iterations: Number of fixed-point iterations of the inverse. Default: 100.
-        seed: Seed of the estimate.
+        seed: Seed of the estimate in evaluation mode. Default: 0.
+        fixed_noise: True to use the numbers of the seed in training mode as well. Default: False.
 
     Raises:
         GraphError: An argument is out of range, or the conditions do not fit.
@@ -89,8 +92,9 @@ class Residual(Stochastic):
         terms: int = 5,
         iterations: int = 100,
         seed: int = 0,
+        fixed_noise: bool = False,
     ) -> None:
-        super().__init__(in_shapes, cond_shapes, seed=seed)
+        super().__init__(in_shapes, cond_shapes, seed=seed, fixed_noise=fixed_noise)
         sizes = {"hidden": hidden, "layers": layers, "kernel": kernel, "terms": terms, "iterations": iterations}
         hidden, layers, kernel, terms, iterations = (require_count("Residual", *size) for size in sizes.items())
         if kernel % 2 == 0:
@@ -105,15 +109,13 @@ class Residual(Stochastic):
         self.lipschitz = float(lipschitz)
         self.terms, self.iterations = terms, iterations
         self.net = Contraction(shape, self.cond_shapes, hidden, layers, kernel, lipschitz)
-        self.length = _draw_length(seed, terms)
 
     def _resize(self, before: tuple[Shape, ...]) -> None:
         super()._resize(before)
         check_subnet(self.label, self.net, self.in_shapes[0], self.cond_shapes, self.in_shapes[0])
 
-    def reseed(self, seed: int) -> None:
-        super().reseed(seed)
-        self.length = _draw_length(seed, self.terms)
+    def _draws(self) -> bool:
+        return super()._draws() and not self.exact
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
@@ -169,12 +171,17 @@ class Residual(Stochastic):
         if self.exact:
             log_det: Tensor = torch.linalg.slogdet(self._jacobian(x, at)).logabsdet.to(x.dtype)
             return log_det
-        probe = signs(self.seed, x)
+        seed = self.noise_seed(x)
+        probe = signs(seed, x)
+        length = self.terms + _extra_terms(seed)
+        # The number of terms can't depend on a tensor that has no data: there, those beyond the length get weight 0.
+        known = has_data(seed)
         v, total = probe, x.new_zeros(x.shape[0])
-        for k in range(1, self.length + 1):
+        for k in range(1, (int(length) if known else self.terms + _MOST_EXTRA) + 1):
             v = self.net.push(v, at)
             chance = 0.5 ** max(k - self.terms, 0)  # probability that the series has at least k terms
-            total = total + (v * probe).flatten(1).sum(1) * ((-1) ** (k + 1) / (k * chance))
+            term = (v * probe).flatten(1).sum(1) * ((-1) ** (k + 1) / (k * chance))
+            total = total + (term if known or k <= self.terms else torch.where(k <= length, term, 0.0))
         return total
 
     def extra_repr(self) -> str:
@@ -182,7 +189,7 @@ class Residual(Stochastic):
         return f"{super().extra_repr()}, lipschitz={self.lipschitz}, log_det={log_det}"
 
 
-def _draw_length(seed: int, terms: int) -> int:
-    """Draw the number of terms: each one after the first ``terms`` has probability 1/2."""
-    u = torch.rand((), generator=generator(seed), dtype=torch.float64, device="cpu").item()
-    return terms + math.floor(-math.log2(1 - u))
+def _extra_terms(seed: Tensor) -> Tensor:
+    """Draw the number of terms after those that are always evaluated: each has probability 1/2."""
+    u = uniform(seed + 1, torch.zeros(1, dtype=torch.float64, device=seed.device), 50)
+    return (-torch.log2(u)).floor().squeeze(0)

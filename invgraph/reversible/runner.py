@@ -11,6 +11,7 @@ from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.ports import Ports
+from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import ParameterGrads
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.dispatch import needs_grad
@@ -206,9 +207,10 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
         ctx.autocast = Autocast.current(values[0].device.type)
+        ctx.seeds = draw_seeds(call.graph, values[0])
         random = random_states(values[0])
         buffers = buffer_states(call.graph)
-        with ctx.autocast.restore():
+        with ctx.autocast.restore(), same_noise(ctx.seeds):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
         changed = changing_part(call.graph, buffers)
         if changed is not None:
@@ -242,7 +244,7 @@ class _Reversible(torch.autograd.Function):
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
         with (
             ctx.autocast.restore(), frozen_statistics(call.graph), torch.no_grad(),
-            parameters_of_the_call(ctx.places, parameters),
+            parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds),
         ):  # fmt: skip
             value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
         return None, *value_grads, *back.grads[: call.conditions], *grads.of(parameters)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
 
 from invgraph.arguments import require_amount, require_count, require_seed
 from invgraph.core.invertible import Invertible, require_invertible
+from invgraph.core.modes import evaluating
 from invgraph.shapes import Structured
 from invgraph.testing.checks import CHECKS
 from invgraph.testing.measure import measure, parts
@@ -40,7 +42,8 @@ def check_invertible(
     in float64 and 1e-4 in float32, log-dets against autograd by 1e-9 and 1e-3. Other dtypes have no default.
 
     The last layer of a new subnet is zero, which makes a new flow nearly the identity: call :func:`randomize` first.
-    Layers that are initialized from data (ActNorm) must be initialized by the caller.
+    Layers that are initialized from data (ActNorm) must be initialized by the caller. Modules that draw random numbers
+    in training mode (``module.stochastic``) are checked in evaluation mode.
 
     Arguments:
         module: Layer, graph or ``Inverse``, in the dtype and on the device to be checked.
@@ -77,12 +80,13 @@ def check_invertible(
         None if error is None else require_amount(where, name, error)
         for name, error in (("tolerance", tolerance), ("log_det_tolerance", log_det_tolerance))
     )
-    subject = _subject(module, (inputs, outputs, conditions), batch, seed, errors)
     rows: list[NodeReport] = []
-    for name, part in (*parts(subject), ("", subject)):
-        for check in CHECKS.values():
-            check(part)
-        rows.append(measure(name or "(all)", part, max_dims))
+    with evaluating(module) if module.stochastic else nullcontext():
+        subject = _subject(module, (inputs, outputs, conditions), batch, seed, errors)
+        for name, part in (*parts(subject), ("", subject)):
+            for check in CHECKS.values():
+                check(part)
+            rows.append(measure(name or "(all)", part, max_dims))
     return Report(tuple(rows), (*CHECKS, "log-dets against autograd"))
 
 

@@ -111,9 +111,9 @@ NETS: tuple[tuple[Any, Mapping[str, Any], tuple[int, ...]], ...] = (
 # How closely or by what random numbers the same function is found: free to be chosen anew when a checkpoint is loaded.
 FREE: Mapping[type, set[str]] = {
     ig.Autoregressive: {"tolerance", "blocks"},
-    ig.ContinuousFlow: {"seed", "tolerance"},
-    ig.Dequantize: {"seed", "check_domain"},
-    ig.Residual: {"seed", "iterations"},
+    ig.ContinuousFlow: {"seed", "fixed_noise", "tolerance"},
+    ig.Dequantize: {"seed", "fixed_noise", "check_domain"},
+    ig.Residual: {"seed", "fixed_noise", "iterations"},
     ig.Sigmoid: {"check_domain"},
     ig.Logit: {"check_domain"},
     ig.Softplus: {"check_domain"},

@@ -39,7 +39,7 @@ CHECKS = {
     "copies": "state_dict, pickle and deepcopy keep everything",
     "moves": "double(), to('meta') and bfloat16 move everything",
     "global_state": "the global random states stay untouched",
-    "train_equals_eval": "training mode gives the results of evaluation",
+    "train_equals_eval": "training mode gives the results of evaluation, or fresh ones if the module is stochastic",
     "vmap": "torch.vmap gives the results of a batch",
     "extreme": "huge and tiny numbers, knots, edges of the domain and their neighbours give no NaN",
     "no_grad": "without gradients the results are the same up to rounding",
@@ -346,10 +346,31 @@ def test_training_equals_evaluation(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     twin = copy.deepcopy(module).eval()
     module.train()
+    if module.stochastic:
+        assert_draws_anew(case, module, twin, dtype)
+        return
     for (call, xs, cs), (other, _, _) in zip(
         directions(case, module, dtype), directions(case, twin, dtype), strict=True
     ):
         assert equal(call(xs, cs), other(xs, cs))
+
+
+def assert_draws_anew(case: Case, module: ig.Invertible, twin: ig.Invertible, dtype: torch.dtype) -> None:
+    """In training each call draws from torch's global generator, and only from that; in evaluation nothing is drawn."""
+    xs, cs = case.data(module, dtype)
+    first, state = module(xs, cs), random_states()
+    assert not equal(first, module(xs, cs))
+    assert random_states()[0] != state[0]
+    assert random_states()[1:] == state[1:]
+    with torch.random.fork_rng(devices=()):
+        results = []
+        for other in (module, copy.deepcopy(module)):
+            torch.manual_seed(5)
+            results.append(other(xs, cs))
+        assert equal(*results)
+    state = random_states()
+    assert equal(twin(xs, cs), twin(xs, cs))
+    assert random_states() == state
 
 
 @every("vmap", slow=("float32",))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import invgraph as ig
 from invgraph.core.stochastic import signs
+from invgraph.layers import residual
 from invgraph.nets.contraction import Contraction, norm_bound
 from invgraph.testing import randomize
 
@@ -65,8 +66,8 @@ def test_the_estimate_has_no_bias() -> None:
     x = noise(1, 2)
     truth = exact((x,))[1].item()
     draws = []
-    for seed in range(400):
-        layer.reseed(seed)
+    for call in range(400):
+        layer.train(call % 2 == 0).reseed(call)  # half of the numbers come from seeds
         draws.append(layer((x.expand(50, 2),))[1].detach())
     means = torch.stack(draws).mean(1)  # rows of one seed share the length of the series
     error = means.std() / math.sqrt(len(means))
@@ -74,7 +75,7 @@ def test_the_estimate_has_no_bias() -> None:
     assert abs(means.mean() - truth) < 4 * error < 0.1 * abs(truth)
 
 
-def test_the_estimates_of_all_lengths_weigh_up_to_the_series() -> None:
+def test_the_estimates_of_all_lengths_weigh_up_to_the_series(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = ig.Residual((2,), hidden=3, layers=1, log_det="estimate", terms=2).double()
     randomize(layer, seed=3, scale=20.0)
     x = noise(1, 2)
@@ -85,15 +86,16 @@ def test_the_estimates_of_all_lengths_weigh_up_to_the_series() -> None:
         power = jacobian @ power
         series += (-1) ** (k + 1) / k * (probe @ power).item()
     expected = 0.0
+    layer.eval()
     for length in range(2, 60):  # each one beyond two terms has half the probability of the one before
-        layer.length = length
+        monkeypatch.setattr(residual, "_extra_terms", lambda seed, extra=length - 2: torch.tensor(extra))
         expected += 0.5 ** (length - 1) * layer((x,))[1].item()
     assert abs(series) > 0.1
     assert abs(expected - series) < 1e-9
 
 
 def test_the_estimate_is_repeatable_until_reseeded() -> None:
-    layer = randomize(ig.Residual((3,), hidden=8, log_det="estimate", iterations=200).double())
+    layer = randomize(ig.Residual((3,), hidden=8, log_det="estimate", iterations=200).double()).eval()
     x = noise(4, 3)
     (y,), first = layer((x,))
     (back,), undone = layer.inverse((y,))
@@ -174,6 +176,7 @@ def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception
 def test_second_derivatives(log_det: Any, inverse: bool) -> None:
     """In both directions, of the data, a condition and a weight."""
     layer = ig.testing.randomize(ig.Residual((3,), ((2,),), hidden=4, log_det=log_det, iterations=60)).double()
+    layer.eval()  # in training, an estimate is another one at each call
     inputs = [torch.randn(2, n, dtype=torch.float64, requires_grad=True) for n in (3, 2)]
     weight = layer.net.weights[1]
 
@@ -185,3 +188,17 @@ def test_second_derivatives(log_det: Any, inverse: bool) -> None:
 
     leaf = weight.detach().requires_grad_()
     assert torch.autograd.gradgradcheck(function, (*inputs, leaf), fast_mode=True)
+
+
+def test_compiled_estimates_are_those_of_eager_for_every_length() -> None:
+    """One compiled graph serves all seeds: it weighs the terms that are not wanted with 0."""
+    layer = randomize(ig.Residual((2,), hidden=3, layers=1, log_det="estimate", terms=2).double(), scale=9.0).eval()
+    counts = torch._dynamo.testing.CompileCounter()
+    run = torch.compile(lambda x: layer((x,))[1], backend=counts, fullgraph=True)
+    x, lengths = noise(3, 2), set()
+    for seed in range(40):
+        layer.reseed(seed)
+        lengths.add(int(residual._extra_terms(layer.seed)))
+        assert torch.allclose(run(x), layer((x,))[1], rtol=0, atol=1e-12)
+    assert counts.frame_count == 1
+    assert len(lengths) > 3

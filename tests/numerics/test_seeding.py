@@ -81,12 +81,6 @@ def test_what_a_seed_draws_leaves_the_global_state_alone(name: str) -> None:
         assert drawn or torch.equal(before, torch.get_rng_state())
 
 
-def test_the_length_of_a_series_is_drawn_on_the_cpu() -> None:
-    with torch.device("meta"):
-        layer = ig.Residual((3,), log_det="estimate", seed=7)
-    assert layer.length == ig.Residual((3,), log_det="estimate", seed=7).length
-
-
 def test_helpers_on_another_device() -> None:
     source = generator(1)
     with torch.device("meta"):

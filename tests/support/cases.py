@@ -134,7 +134,8 @@ class Case:
         xs, cs = _draw(module.in_shapes, self.domain, 8, dtype, 99), _draw(module.cond_shapes, None, 8, dtype, 98)
         if isinstance(module, (ig.ActNorm, ig.Graph)):  # they refuse to be called before that
             module.initialize(module._inputs().pack(xs), module._conditions().pack(cs))
-        return flat(randomize(module, seed=seed + 1))
+        module = flat(randomize(module, seed=seed + 1))
+        return module.eval() if module.stochastic else module  # in training they draw anew at each call
 
     def data(self, module: ig.Invertible, dtype: torch.dtype, batch: int = 3, seed: int = 0) -> tuple[Tensors, Tensors]:
         """Draw inputs and conditions."""
