@@ -20,7 +20,7 @@ def draw(found: Mapping[str, Any], rates: Sequence[float], variants: Sequence[st
     """Draw a row for each task and a column for each learning rate.
 
     A line is the mean over the seeds, its band reaches from the lowest to the highest. A cross marks the last loss
-    before a run diverged.
+    before a run diverged; it is at the top edge if there was none.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9 * len(found) + 0.6), layout="constrained")
@@ -54,10 +54,12 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], variants: Sequence[str
             axes.fill_between(whole[0]["step"], losses.min(0), losses.max(0), color=colour, alpha=0.15, linewidth=0)
             levels.extend(losses[:, len(losses[0]) // 10 :].flatten())
         for run in runs:
-            if run["variant"] == name and run["diverged"]:
-                steps, losses_seen = run["step"] or [run["steps"]], run["loss"] or [np.nan]
-                axes.plot(steps, losses_seen, color=colour, linewidth=0.9, dashes=(3, 2), label=name)
-                axes.plot(steps[-1], losses_seen[-1], "x", color=colour, markersize=5)
+            if run["variant"] == name and run["diverged"] and run["step"]:
+                axes.plot(run["step"], run["loss"], color=colour, linewidth=0.9, dashes=(3, 2), label=name)
+                axes.plot(run["step"][-1], run["loss"][-1], "x", color=colour, markersize=5)
+            elif run["variant"] == name and run["diverged"]:  # before the first point of the curve: a cross at the top
+                top = axes.get_xaxis_transform()
+                axes.plot(run["steps"], 0.97, "x", color=colour, markersize=6, transform=top, label=name)
     if levels:
         low, high = np.quantile(levels, (0.0, 0.98))
         margin = 0.06 * (high - low) + 1e-3

@@ -65,3 +65,19 @@ def test_figure_6_and_16():
     raw, cinn = (Measured(**rows[kind]["rmse_8"]) for kind in ("raw", "cinn"))
     assert f"the best of eight is {raw} instead of {cinn}" in PAGE
     assert f"likelihood {rows['raw']['nll']['value']:.2f} instead of {rows['cinn']['nll']['value']:.2f} nats" in PAGE
+
+
+ABLATED = ("all details", "no noise", "no clamp", "default initialization", "hard permutations", "no permutations")
+
+
+@pytest.mark.parametrize("variant", [*ABLATED, "none of them"])
+def test_figure_10(variant):
+    runs = [run for run in read("docs/ablations_mnist.json")["runs"] if run["variant"] == variant]
+    found = row("no noise (loss of other data)" if variant == "no noise" else variant)
+    by_rate = [[run for run in runs if run["rate"] == rate] for rate in (1e-3, 1e-4)]
+    assert {len(same) for same in by_rate} == {1}  # the page says: one seed
+    for (run,) in by_rate:
+        assert ("diverged" if run["diverged"] else f"- {run['loss'][-1]:.3f}\n") in found
+    if variant in ABLATED:
+        shares = [f"{100 * run['recognized_0.7']:.0f}" for (run,) in by_rate]
+        assert f"{' / '.join(shares)} %" in found
