@@ -46,7 +46,7 @@ def build(series: torch.Tensor) -> ig.Flow:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=10_000, help="number of training pairs")
-    parser.add_argument("--epochs", type=int, default=60, help="maximum number of epochs")
+    parser.add_argument("--epochs", type=int, default=25, help="maximum number of epochs")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the pictures")
     args = parser.parse_args(argv)
     torch.manual_seed(0)

@@ -48,7 +48,8 @@ def test_the_best_parameters_are_those_of_the_best_epoch() -> None:
 def test_rows_of_conditions_stay_with_their_data() -> None:
     c = 10 * torch.randn(400, 2)
     model = Gaussian()
-    fit(model, c + 0.1 * torch.randn(400, 2) + 0.5, c, lr=5e-2, epochs=40)
+    history = fit(model, c + 0.1 * torch.randn(400, 2) + 0.5, c, lr=5e-2, epochs=40)
+    assert history.validation[history.best] < 2
     torch.testing.assert_close(model.mean.detach(), torch.full((2,), 0.5), atol=0.05, rtol=0)
 
 

@@ -1,0 +1,45 @@
+"""Mistakes in distributions, training, calibration, and the layers that bounded and standardized data need."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+DISTRIBUTION = "tests/distributions/test_flow_distribution.py"
+TRANSFORM = "tests/distributions/test_graph_transform.py"
+TRAINING, CALIBRATION = "tests/inference/test_training.py", "tests/inference/test_calibration.py"
+PICTURES, SUMMARY, BOX = "tests/inference/test_pictures.py", "tests/nets/test_summary.py", "tests/layers/test_box.py"
+RECIPE = "tests/recipes/test_splines.py"
+
+MUTANTS = (
+    Mutant("what was computed from the conditions is used after the parameters changed", "distributions/conditioned.py",
+           "if self._kept is None or self._kept[0] != state:", "if self._kept is None:", (DISTRIBUTION,)),
+    Mutant("gradients do not reach what is computed from the conditions", "distributions/conditioned.py",
+           "self.graph.bind(ports.pack(self.rows), gradients=True)", "self.graph.bind(ports.pack(self.rows))",
+           (DISTRIBUTION,)),
+    Mutant("a transform returns its last pair after a change", "distributions/graph_transform.py",
+           "return not value.is_inference() and state == self._state(x, y)", "return True", (TRANSFORM,)),
+    Mutant("the log-det of the inverse is kept with the inverse's sign", "distributions/graph_transform.py",
+           "self._last = self._state(x, y), x, y, -log_det", "self._last = self._state(x, y), x, y, log_det",
+           (TRANSFORM,)),
+    Mutant("training leaves the last parameters instead of the best", "inference/training.py",
+           "    model.load_state_dict(best)\n", "", (TRAINING,)),
+    Mutant("conditions are shuffled apart from their data", "inference/training.py",
+           "taken = tuple(value[rows.to(value.device)] for value in values)\n            yield",
+           "taken = tuple(value[rows.to(value.device)] for value in values)\n            rows = rows.flip(0)\n"
+           "            yield",
+           (TRAINING,)),
+    Mutant("levels count what is less probable than the truth", "inference/calibration.py",
+           "(log_prob > flow.log_prob(part, given_c))", "(log_prob < flow.log_prob(part, given_c))", (CALIBRATION,)),
+    Mutant("the band leaves out twice the probability", "inference/calibration.py",
+           "tail = (1 - probability) / 2", "tail = 1 - probability", (CALIBRATION,)),
+    Mutant("contours hold the shares of the most probable bin", "inference/pictures.py",
+           "falling.cumsum(0) / falling.sum()", "falling / falling.sum()", (PICTURES,)),
+    Mutant("a box has a density outside", "layers/box.py",
+           "outside = (x < self.low) | (x > self.high)", "outside = x < self.low", (BOX,)),
+    Mutant("a box forgets its width", "layers/box.py", "-below - above - width.log()", "-below - above", (BOX,)),
+    Mutant("one member of a set is read instead of all", "nets/summary.py",
+           ".mean(1)\n        count", "[:, 0]\n        count",
+           (SUMMARY,)),
+    Mutant("the recipe does not standardize", "recipes/splines.py",
+           'h: Any = x if data is None else', 'h: Any = x if data is not None else', (RECIPE,)),
+)  # fmt: skip
