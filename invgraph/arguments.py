@@ -104,15 +104,20 @@ def is_one_of(value: object, choices: Sequence[object]) -> bool:
     return (isinstance(value, str) or is_int(value)) and value in choices
 
 
+def as_numbers(where: str, name: str, values: object, kind: str = "numbers") -> Tensor:
+    """Return numbers of any shape as a float64 tensor on the CPU, without gradient."""
+    if isinstance(values, Tensor) and values.is_complex():
+        raise ArgumentError(where, f"{name}: {values.dtype}", f"{name} must be real")
+    try:
+        return torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        given = f"{name}: {type(values).__name__}"
+        raise ArgumentError(where, given, f"{name} must be a tensor, or {kind}") from error
+
+
 def as_matrix(where: str, matrix: object) -> Tensor:
     """Return a float64 tensor on the CPU, without gradient."""
-    if isinstance(matrix, Tensor) and matrix.is_complex():
-        raise ArgumentError(where, f"matrix: {matrix.dtype}", "matrix must be real")
-    try:
-        return torch.as_tensor(matrix, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        given = f"matrix: {type(matrix).__name__}"
-        raise ArgumentError(where, given, "matrix must be a tensor, or rows of numbers") from error
+    return as_numbers(where, "matrix", matrix, "rows of numbers")
 
 
 def as_filled(where: str, name: str, values: object, shape: tuple[int, ...]) -> Tensor:

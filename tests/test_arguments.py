@@ -203,6 +203,7 @@ LAYERS: list[tuple[type[ig.Invertible], tuple[int, ...], dict[str, Any]]] = [
     (ig.Permute, (4,), {"seed": 3}),
     (ig.Residual, (4,), {"hidden": 4, "layers": 1, "kernel": 3, "lipschitz": 0.5, "terms": 2, "iterations": 20}),
     (ig.Squeeze, (4, 4, 4), {"factor": 2}),
+    (ig.Standardize, (4,), {"mean": 0.5, "std": 2.0, "learned": True}),
 ]
 NEEDED: dict[type[ig.Invertible], dict[str, Any]] = {
     ig.AllInOne: {"subnet": ig.nets.MLP(4)},

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from invgraph.arguments import as_matrix
+from invgraph.arguments import as_matrix, as_numbers
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
@@ -43,9 +43,9 @@ class _Mixing(Invertible):
 
 
 class FixedLinear(_Mixing):
-    r"""Multiply the channels with a fixed matrix.
+    r"""Multiply the channels with a fixed matrix, and add fixed numbers.
 
-    .. math:: y = M x
+    .. math:: y = M x + b
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``
@@ -56,9 +56,10 @@ class FixedLinear(_Mixing):
     Arguments:
         in_shapes: Shape of the input.
         matrix: M, of shape (C, C); its inverse and determinant are computed once, in float64.
+        shift: b, a number for each channel. Default: none.
 
     Raises:
-        GraphError: The matrix has the wrong shape, or can't be inverted.
+        GraphError: Matrix or shift have the wrong shape, the matrix can't be inverted, or the shift is not finite.
 
     References:
         G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for
@@ -73,9 +74,15 @@ class FixedLinear(_Mixing):
 
     inverse_matrix: Tensor
     log_abs_det: Tensor
+    shift: Tensor | None
 
     def __init__(
-        self, in_shapes: object, cond_shapes: object = (), *, matrix: Tensor | Sequence[Sequence[float]]
+        self,
+        in_shapes: object,
+        cond_shapes: object = (),
+        *,
+        matrix: Tensor | Sequence[Sequence[float]],
+        shift: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         channels = self.in_shapes[0][0]
@@ -87,10 +94,19 @@ class FixedLinear(_Mixing):
         if not condition < _WORST_CONDITION:
             given = f"a matrix of condition number {condition:.0e}"
             raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
+        self.register_buffer("shift", None if shift is None else to_defaults(self._require_shift(shift)))
         self.register_buffer("matrix", to_defaults(exact))
         self.register_buffer("inverse_matrix", torch.empty(0), persistent=False)
         self.register_buffer("log_abs_det", torch.empty(0), persistent=False)
         self._refresh(more_precise=False)
+
+    def _require_shift(self, shift: object) -> Tensor:
+        channels, *sizes = self.in_shapes[0]
+        exact = as_numbers("FixedLinear", "shift", shift)
+        if exact.shape != (channels,) or not bool(exact.isfinite().all()):
+            given = f"shift of shape {tuple(exact.shape)}"
+            raise GraphError("FixedLinear", given, f"expected {channels} finite numbers for {channels} channels")
+        return exact.view(channels, *(1 for _ in sizes))
 
     def _refresh(self, more_precise: bool) -> None:
         if self.matrix.is_meta:
@@ -103,11 +119,13 @@ class FixedLinear(_Mixing):
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         log_det = self.log_abs_det * positions(self.in_shapes[0])
-        return (mix(xs[0], self.matrix),), log_det.expand(xs[0].shape[0])
+        y = mix(xs[0], self.matrix)
+        return (y if self.shift is None else y + self.shift,), log_det.expand(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         log_det = self.log_abs_det * -positions(self.in_shapes[0])
-        return (mix(ys[0], self.inverse_matrix),), log_det.expand(ys[0].shape[0])
+        y = ys[0] if self.shift is None else ys[0] - self.shift
+        return (mix(y, self.inverse_matrix),), log_det.expand(y.shape[0])
 
 
 class Orthogonal(_Mixing):

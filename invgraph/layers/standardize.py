@@ -1,26 +1,28 @@
-"""Fixed standardization of the data: shift and scale from a training set."""
+"""Standardization of the data by known moments, such as those of a training set."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from invgraph.arguments import as_filled
+from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import to_defaults
-from invgraph.shapes import Tensors
+from invgraph.shapes import Shape, Tensors, numel
 
 
 class Standardize(Invertible):
-    r"""Subtract a fixed mean and divide by a fixed standard deviation, element by element.
+    r"""Subtract a known mean and divide by a known standard deviation, element by element.
 
     .. math:: y = (x - \mu) / \sigma
 
     With mean and deviation of the training set, the other layers work on numbers of order one, while densities and
-    samples stay in the units of the data. Nothing is learned; :class:`~invgraph.ActNorm` starts in the same way and is
-    trained.
+    samples stay in the units of the data. With ``learned=True`` they are where training starts. For moments of a batch,
+    see :class:`~invgraph.ActNorm`; for a whole covariance, ``FixedLinear(matrix=..., shift=...)``.
+    ``ig.Inverse(ig.Standardize(...))`` is :math:`\sigma x + \mu`.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``
@@ -30,8 +32,10 @@ class Standardize(Invertible):
 
     Arguments:
         in_shapes: Shape of the input.
-        mean: Mean, of the shape of the input or of one that broadcasts to it. Part of the ``state_dict``.
-        std: Standard deviation, positive, likewise.
+        mean: Mean, of the shape of the input or of one that broadcasts to it: ``(C, 1, 1)`` for the channels of images.
+            Part of the ``state_dict``. Default: 0.
+        std: Standard deviation, positive, likewise. Default: 1.
+        learned: True to train the mean, and the log of the deviation, from there. Default: False.
 
     Raises:
         ArgumentError: If an argument is not a tensor or nested lists of numbers.
@@ -49,24 +53,55 @@ class Standardize(Invertible):
         (tensor([[2., 0.]]), tensor([-0.6931]))
     """
 
+    fixed_size_reason = None
     mean: Tensor
     std: Tensor
+    log_std: Tensor
 
-    def __init__(self, in_shapes: object, cond_shapes: object = (), *, mean: Any, std: Any) -> None:
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, mean: Any = 0.0, std: Any = 1.0, learned: bool = False
+    ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        shape = self.in_shapes[0]
-        self.register_buffer("mean", to_defaults(as_filled("Standardize", "mean", mean, shape)))
-        deviation = as_filled("Standardize", "std", std, shape)
+        self.learned = require_flag("Standardize", "learned", learned)
+        start, deviation = self._as_given("mean", mean), self._as_given("std", std)
         if not bool((deviation > 0).all()):
             advice = "std must be positive: leave out elements that are constant in the training set"
             raise GraphError("Standardize", f"std with minimum {deviation.min().item():g}", advice)
-        self.register_buffer("std", to_defaults(deviation))
+        if self.learned:
+            self.mean, self.log_std = nn.Parameter(to_defaults(start)), nn.Parameter(to_defaults(deviation.log()))
+        else:
+            self.register_buffer("mean", to_defaults(start))
+            self.register_buffer("std", to_defaults(deviation))
+
+    def _as_given(self, name: str, values: Any) -> Tensor:
+        """Return numbers in the shape they were given, which broadcasts to that of the input."""
+        shape = self.in_shapes[0]
+        full = as_filled("Standardize", name, values, shape)
+        given = torch.as_tensor(values).shape
+        sizes = (1,) * (len(shape) - len(given)) + tuple(given)
+        return full[tuple(slice(0, size) for size in sizes)].clone()
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        for values in (self.mean, self._std()):
+            if values[0].numel() > 1:
+                given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
+                advice = "it has a mean or deviation for each position: one for each channel follows"
+                raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        return ((xs[0] - self.mean) / self.std,), -self._log_scale(xs[0])
+        return ((xs[0] - self.mean) / self._std(),), -self._log_scale(xs[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        return (ys[0] * self.std + self.mean,), self._log_scale(ys[0])
+        return (ys[0] * self._std() + self.mean,), self._log_scale(ys[0])
+
+    def _std(self) -> Tensor:
+        return self.log_std.exp() if self.learned else self.std
 
     def _log_scale(self, x: Tensor) -> Tensor:
-        return self.std.log().sum().expand(x.shape[0])
+        """Return the sum of the logs of all deviations, for each row."""
+        log_std = self.log_std if self.learned else self.std.log()
+        return (log_std.sum() * (numel(self.in_shapes) // log_std.numel())).expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, learned=True" if self.learned else super().extra_repr()

@@ -26,6 +26,7 @@ def is_for_one_size(case: Case) -> bool:
         case.cls in FIXED
         or isinstance(case.args.get("subnet"), FIXED_NETS)
         or (case.cls is ig.Split and "dim" in case.args)
+        or (case.cls is ig.Standardize and case.in_shapes == (2, 3))
         or (case.cls is ig.LearnedScaling and "per_channel" not in case.args)
         or (case.make is not None and case.make.__name__ == "wide_graph")  # it flattens, and conditions on that
     )

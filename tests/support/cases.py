@@ -276,6 +276,7 @@ CASES: tuple[Case, ...] = (
     Case(ig.Orthogonal, {"seed": 3}, (3, 2, 2, 2)),
     Case(ig.FixedLinear, {"matrix": [[2.0, 1.0, 0.0], [0.5, -1.0, 0.3], [0.0, 0.2, 1.5]]}, (3,)),
     Case(ig.FixedLinear, {"matrix": [[2.0, 1.0], [0.5, -1.0]]}, (2, 3, 3)),
+    Case(ig.FixedLinear, {"matrix": [[2.0, 1.0], [0.5, -1.0]], "shift": (0.5, -2.0)}, (2, 2, 2)),
     # Shapes.
     Case(ig.Haar, {}, (2, 6)),
     Case(ig.Haar, {"rebalance": 0.5}, (2, 4, 4)),
@@ -326,6 +327,7 @@ CASES: tuple[Case, ...] = (
     Case(ig.LearnedScaling, {"per_channel": True}, (2, 2, 2, 2)),
     Case(ig.Standardize, {"mean": [1.0, -2.0, 0.5], "std": [0.5, 2.0, 3.0]}, (3,)),
     Case(ig.Standardize, {"mean": 1.0, "std": [[[2.0]], [[0.5]]]}, (2, 3, 3)),
+    Case(ig.Standardize, {"mean": torch.arange(6.0).view(2, 3), "std": 0.3, "learned": True}, (2, 3)),
     # Fixed maps between all numbers and an interval, at every rank.
     Case(ig.Elementwise, {"transform": ig.Sigmoid()}, (5,), codomain=(0, 1)),
     Case(ig.Elementwise, {"transform": ig.Sigmoid(alpha=0.05)}, (2, 3, 3), codomain=(0, 1)),
