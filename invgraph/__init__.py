@@ -63,6 +63,7 @@ from invgraph.layers.linear import Orthogonal as Orthogonal
 from invgraph.layers.low_rank_linear import LowRankLinear as LowRankLinear
 from invgraph.layers.masked_coupling import MaskedCoupling as MaskedCoupling
 from invgraph.layers.orthogonal_linear import OrthogonalLinear as OrthogonalLinear
+from invgraph.layers.orthogonal_squeeze import OrthogonalSqueeze as OrthogonalSqueeze
 from invgraph.layers.patch_autoregressive import PatchAutoregressive as PatchAutoregressive
 from invgraph.layers.permute import Permute as Permute
 from invgraph.layers.reshape import Flatten as Flatten
@@ -75,6 +76,7 @@ from invgraph.reversible.runner import reversible as reversible
 from invgraph.transforms.additive import Additive as Additive
 from invgraph.transforms.affine import Affine as Affine
 from invgraph.transforms.bernstein import Bernstein as Bernstein
+from invgraph.transforms.cubic_spline import CubicSpline as CubicSpline
 from invgraph.transforms.linear_spline import LinearSpline as LinearSpline
 from invgraph.transforms.mixture_cdf import MixtureCDF as MixtureCDF
 from invgraph.transforms.quadratic_spline import QuadraticSpline as QuadraticSpline

@@ -71,15 +71,29 @@ def batched(shape: Shape) -> str:
 _AXIS_NAMES = {2: ("length",), 3: ("height", "width"), 4: ("depth", "height", "width")}
 
 
-def require_divisible(shape: Shape, factor: int, where: str) -> None:
-    """Raise GraphError unless every spatial size is divisible by the factor."""
+def require_divisible(shape: Shape, factor: int, where: str, axes: Sequence[int] | None = None) -> None:
+    """Raise GraphError unless every spatial size, or those of the given axes, is divisible by the factor."""
     given = f"input of shape {shape}"
     if len(shape) not in _AXIS_NAMES:
         raise GraphError(where, given, "expected a signal (C, L), an image (C, H, W) or a volume (C, D, H, W)")
-    for name, size in zip(_AXIS_NAMES[len(shape)], shape[1:], strict=True):
-        if size % factor:
+    for axis, (name, size) in enumerate(zip(_AXIS_NAMES[len(shape)], shape[1:], strict=True), 1):
+        if size % factor and (axes is None or axis in axes):
             problem = "odd" if factor == 2 else f"not divisible by {factor}"
             raise GraphError(where, given, f"{name} {size} is {problem}: crop or pad the data first")
+
+
+def require_axes(where: str, axes: object, shape: Shape) -> Shape:
+    """Return spatial axes in ascending order, not counting the batch; all of them for None."""
+    every = tuple(range(1, len(shape)))
+    if axes is None:
+        return every
+    if not isinstance(axes, Sequence) or isinstance(axes, str) or not all(map(is_int, axes)):
+        raise ArgumentError(where, f"axes: {type(axes).__name__}", "axes must be a tuple of ints, such as (2,)")
+    chosen = tuple(sorted(int(axis) for axis in axes))
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(every):
+        given = f"axes={tuple(axes)} of shape {shape}"
+        raise GraphError(where, given, f"expected some of {every}, each once: 0 would be the channels")
+    return chosen
 
 
 def repeat_rows(c: Tensor, batch: int | torch.SymInt) -> Tensor:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
 
 from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.numerics.linalg import own_precision
+from invgraph.numerics.linalg import cosines, own_precision
 from invgraph.shapes import Shape, Tensors, as_shape, require_divisible
 
 
@@ -63,7 +60,7 @@ class DCT(WithConstants, Invertible):
         self._register_constants()
 
     def _constants(self) -> dict[str, Tensor]:
-        return {f"matrix_{index}": _cosines(size) for index, size in enumerate(self.sizes)}
+        return {f"matrix_{index}": cosines(size) for index, size in enumerate(self.sizes)}
 
     @property
     def sizes(self) -> Shape:
@@ -119,13 +116,3 @@ class DCT(WithConstants, Invertible):
 
     def extra_repr(self) -> str:
         return super().extra_repr() if self.block is None else f"{super().extra_repr()}, block={self.block}"
-
-
-def _cosines(size: int) -> Tensor:
-    """Return the orthonormal DCT-II matrix in float64, on the CPU."""
-    k, n = torch.arange(size, device="cpu")[:, None], torch.arange(size, device="cpu")
-    # Reducing the angle in integer arithmetic makes high frequencies as exact as low ones.
-    angle = ((2 * n + 1) * k % (4 * size)).double() * (math.pi / (2 * size))
-    cosines = torch.cos(angle) * math.sqrt(2 / size)
-    cosines[0] = math.sqrt(1 / size)
-    return cosines

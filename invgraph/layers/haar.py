@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from invgraph.arguments import require_flag, require_positive
 from invgraph.core.invertible import Invertible, Result
-from invgraph.shapes import Shape, Tensors, require_divisible
+from invgraph.shapes import Shape, Tensors, require_axes, require_divisible
 
 
 class Haar(Invertible):
@@ -26,7 +27,7 @@ class Haar(Invertible):
 
     Shape:
         ``x: (B, C, H, W) -> y: (B, 4C, H/2, W/2)``; ``(B, C, L) -> (B, 2C, L/2)``;
-        ``(B, C, D, H, W) -> (B, 8C, D/2, H/2, W/2)``
+        ``(B, C, D, H, W) -> (B, 8C, D/2, H/2, W/2)``; with ``axes=(2,)``, ``(B, C, H, W) -> (B, 2C, H, W/2)``
 
     Log-det:
         log(rebalance) times the number of elements in the derivative channels, nats per sample.
@@ -36,9 +37,11 @@ class Haar(Invertible):
         rebalance: Factor on the derivative channels (the paper's colorization models use 0.5). Default: 1.
         order_by_wavelet: True to order the output by wavelet, then by channel, which puts all averages first; False to
             order it by channel, then by wavelet.
+        axes: Spatial axes that are halved, not counting the batch: 1 is the first after the channels. Default: all.
 
     Raises:
-        GraphError: A spatial size is odd, the input is a vector, or ``rebalance`` is not positive.
+        GraphError: A size to be halved is odd, there is no such axis, the input is a vector, or ``rebalance`` is not
+            positive.
         ArgumentError: An argument has the wrong type.
 
     References:
@@ -62,20 +65,22 @@ class Haar(Invertible):
         *,
         rebalance: float = 1.0,
         order_by_wavelet: bool = False,
+        axes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         order_by_wavelet = require_flag("Haar", "order_by_wavelet", order_by_wavelet)
         shape = self.in_shapes[0]
-        require_divisible(shape, 2, "Haar")
+        self.dims = require_axes("Haar", axes, shape)
+        require_divisible(shape, 2, "Haar", self.dims)
         rebalance = require_positive("Haar", "rebalance", rebalance)
-        self.axes = len(shape) - 1
+        self.axes = len(self.dims)
         self.norm = 2 ** (-self.axes / 2)  # makes the transform orthogonal: sums have 2^n terms for n axes
         self.rebalance = float(rebalance)
         self.order_by_wavelet = order_by_wavelet
 
     def _resize(self, before: tuple[Shape, ...]) -> None:
         super()._resize(before)
-        require_divisible(self.in_shapes[0], 2, self.label)
+        require_divisible(self.in_shapes[0], 2, self.label, self.dims)
 
     @property
     def log_det(self) -> float:
@@ -87,11 +92,12 @@ class Haar(Invertible):
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
         channels, *sizes = self.in_shapes[0]
-        return ((channels * 2**self.axes, *(size // 2 for size in sizes)),)
+        halved = (size // 2 if axis in self.dims else size for axis, size in enumerate(sizes, 1))
+        return ((channels * 2**self.axes, *halved),)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         y = xs[0].unsqueeze(1) * self.norm  # (B, wavelets, C, ...)
-        for axis in reversed(range(3, 3 + self.axes)):
+        for axis in (dim + 2 for dim in reversed(self.dims)):
             even, odd = y.unflatten(axis, (-1, 2)).unbind(axis + 1)
             y = torch.cat((even + odd, even - odd), dim=1)
         y = _scale_derivatives(y, self.rebalance)
@@ -105,13 +111,14 @@ class Haar(Invertible):
         else:
             x = ys[0].unflatten(1, (channels, 2**self.axes)).transpose(1, 2)
         x = _scale_derivatives(x, 1 / self.rebalance)
-        for axis in range(3, 3 + self.axes):
+        for axis in (dim + 2 for dim in self.dims):
             low, high = x.chunk(2, dim=1)
             x = torch.stack((low + high, low - high), dim=axis + 1).flatten(axis, axis + 1)
         return (x.squeeze(1) * self.norm,), x.new_full((x.shape[0],), -self.log_det)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rebalance={self.rebalance}, order_by_wavelet={self.order_by_wavelet}"
+        axes = "" if self.axes == len(self.in_shapes[0]) - 1 else f", axes={self.dims}"
+        return f"{super().extra_repr()}, rebalance={self.rebalance}, order_by_wavelet={self.order_by_wavelet}{axes}"
 
 
 def _scale_derivatives(y: Tensor, factor: float) -> Tensor:

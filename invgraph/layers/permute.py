@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invgraph.arguments import is_int
+from invgraph.arguments import is_int, require_int
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import start_seed, to_defaults
-from invgraph.shapes import Tensors
+from invgraph.shapes import Shape, Tensors
 
 
 class Permute(Invertible):
-    r"""Put the channels in another, fixed order.
+    r"""Put the channels, or the places along another axis, in another, fixed order.
 
     .. math:: y_i = x_{\pi(i)}
 
@@ -30,9 +30,10 @@ class Permute(Invertible):
         seed: Seed of the random order; the global random state stays untouched. None: a seed from the layer's place in
             the graph, which differs from block to block; 0 outside a graph.
         order: Order to use instead of a random one, a permutation of ``0 .. C-1``.
+        dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: ``order`` is not a permutation of the channels.
+        GraphError: ``order`` is not a permutation of the axis, or there is no such axis.
 
     References:
         L. Ardizzone et al., "Analyzing Inverse Problems with Invertible Neural Networks", 2018,
@@ -56,9 +57,14 @@ class Permute(Invertible):
         *,
         seed: int | None = None,
         order: Sequence[int] | None = None,
+        dim: int = 0,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        channels = self.in_shapes[0][0]
+        shape = self.in_shapes[0]
+        self.dim = dim = require_int("Permute", "dim", dim)
+        if not 0 <= dim < len(shape):
+            raise GraphError("Permute", f"dim={dim} of shape {shape}", f"dim must be in 0..{len(shape) - 1}, no batch")
+        channels = shape[dim]
         seed = start_seed("Permute", seed)
         if order is None:
             generator = torch.Generator().manual_seed(seed)
@@ -73,10 +79,20 @@ class Permute(Invertible):
         self.register_buffer("order", to_defaults(chosen))
         self.register_buffer("inverse_order", to_defaults(chosen.argsort()))
 
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        super()._resize(before)
+        if self.in_shapes[0][self.dim] != len(self.order):
+            given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
+            advice = f"it orders {len(self.order)} places along axis {self.dim}"
+            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        y = xs[0].index_select(1, self.order)
+        y = xs[0].index_select(self.dim + 1, self.order)
         return (y,), y.new_zeros(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        x = ys[0].index_select(1, self.inverse_order)
+        x = ys[0].index_select(self.dim + 1, self.inverse_order)
         return (x,), x.new_zeros(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() if self.dim == 0 else f"{super().extra_repr()}, dim={self.dim}"

@@ -31,17 +31,27 @@ def random_square(size: int, seed: int) -> Tensor:
 
 
 def rotation(square: Tensor, chart: Chart) -> Tensor:
-    """Return an orthogonal matrix of determinant 1, from the antisymmetric part A of a square matrix.
+    """Return an orthogonal matrix of determinant 1, from the antisymmetric part A of a square matrix, or of several.
 
     ``"exp"`` is the matrix exponential, which reaches every rotation; ``"cayley"`` is (1 + A)^-1 (1 - A), which reaches
     all rotations but those by half a turn, at a third of the cost.
     """
     with own_precision(square):
         wide = widen(square)
-        skew = wide - wide.t()
+        skew = wide - wide.mT
         if chart == "exp":
             turned: Tensor = torch.linalg.matrix_exp(skew)
         else:
-            one = torch.eye(len(skew), dtype=skew.dtype, device=skew.device)
+            one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
             turned = torch.linalg.solve(one + skew, one - skew)
         return turned.to(square.dtype)
+
+
+def cosines(size: int) -> Tensor:
+    """Return the orthonormal DCT-II matrix in float64, on the CPU."""
+    k, n = torch.arange(size, device="cpu")[:, None], torch.arange(size, device="cpu")
+    # Reducing the angle in integer arithmetic makes high frequencies as exact as low ones.
+    angle = ((2 * n + 1) * k % (4 * size)).double() * (math.pi / (2 * size))
+    matrix: Tensor = torch.cos(angle) * math.sqrt(2 / size)
+    matrix[0] = math.sqrt(1 / size)
+    return matrix

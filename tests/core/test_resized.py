@@ -25,7 +25,7 @@ def is_for_one_size(case: Case) -> bool:
     return (
         case.cls in FIXED
         or isinstance(case.args.get("subnet"), FIXED_NETS)
-        or (case.cls is ig.Split and "dim" in case.args)
+        or (case.cls in (ig.Permute, ig.Split) and "dim" in case.args)
         or (case.cls is ig.Standardize and case.in_shapes == (2, 3))
         or (case.cls is ig.LearnedScaling and "per_channel" not in case.args)
         or (case.make is not None and case.make.__name__ == "wide_graph")  # it flattens, and conditions on that
@@ -90,7 +90,7 @@ def test_masks_by_name_are_made_anew_and_given_ones_are_refused() -> None:
     other = resized(layer, ((1, 3, 4),), ())
     assert other.mask[0].tolist() == [[(i + j) % 2 == 0 for j in range(4)] for i in range(3)]
     assert layer.mask.shape == (1, 2, 2)
-    given = ig.MaskedCoupling((1, 2, 2), mask=layer.mask, **args)
+    given = ig.MaskedCoupling((1, 2, 2), mask=layer.mask.bool(), **args)
     with pytest.raises(ig.GraphError, match="its mask was given for one size; 'checkerboard' and 'channel' follow"):
         resized(given, ((1, 3, 4),), ())
 

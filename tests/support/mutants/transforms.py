@@ -5,6 +5,8 @@ from __future__ import annotations
 from .mutant import BIJECTIONS, CONTRACT, SPLINES, Mutant
 
 MUTANTS = (
+    Mutant("the slopes of a cubic spline may be too steep for its pieces", "transforms/cubic_spline.py",
+           "torch.minimum(2 * torch.minimum(before, after), parabola)", "parabola", (SPLINES,)),
     Mutant("the sum of a log-det includes the batch", "numerics/reductions.py",
            "terms.flatten(1).sum(1)", "terms.sum().expand(terms.shape[0])", (CONTRACT, "-k", "Coupling-Affine")),
     Mutant("a log-det is summed over the channels only", "numerics/reductions.py",
