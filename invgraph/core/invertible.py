@@ -272,7 +272,7 @@ class Invertible(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without what was compiled, or kept to be quick."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name not in ("_compiled_inverse_impl", "_fused")}
+        return {name: value for name, value in state.items() if name not in _NOT_COPIED}
 
     def __prepare_scriptable__(self) -> Self:
         """Refuse ``torch.jit.script``, which calls this first."""
@@ -281,6 +281,9 @@ class Invertible(nn.Module, ABC):
     def extra_repr(self) -> str:
         more = f" | {describe_shapes(self.cond_shapes)}" if self.cond_shapes else ""
         return f"{describe_shapes(self.in_shapes)} -> {describe_shapes(self.out_shapes)}{more}"
+
+
+_NOT_COPIED = ("_compiled_inverse_impl", "_compiled_bound_impl", "_fused")
 
 
 def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -> Result:

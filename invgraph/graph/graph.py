@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self, final
 
@@ -70,6 +70,7 @@ class Graph(Shown):
     conditional = True
     arity = None
     call_name = "graph"
+    _compiled_bound_impl: Callable[[bool, Binding, Tensors], Result] | None = None
     fixed_size_reason = None
 
     def __init__(
@@ -203,7 +204,7 @@ class Graph(Shown):
         """
         schedules = (self.forward_schedule, self.inverse_schedule)
         return BoundGraph(
-            self._run_bound,
+            self._compiled_bound_impl or self._run_bound,
             self.layers,
             schedules,
             conditions,
@@ -225,7 +226,8 @@ class Graph(Shown):
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
 
         The whole graph is compiled, or ``torch.compile`` says why it can't be. A second batch size compiles once more,
-        for any batch; ``dynamic=True`` does so at the first call. Copies and pickles of the graph are not compiled. On
+        for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns afterwards is compiled too,
+        and samples of a flow with it. Copies and pickles of the graph are not compiled. On
         a GPU, ``mode="reduce-overhead"`` replays CUDA graphs.
 
         Arguments:
@@ -252,6 +254,7 @@ class Graph(Shown):
         settings: dict[str, Any] = {"fullgraph": fullgraph, "dynamic": dynamic, **options}
         compile_calls(self, partial(compiled, self, settings=settings))
         self._compiled_inverse_impl = compiled(self, self._inverse_impl, settings)
+        self._compiled_bound_impl = compiled(self, self._run_bound, settings)
         return self
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:

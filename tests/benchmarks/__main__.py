@@ -15,18 +15,19 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import bedrooms, freia, kernels, mnist, scaling
+from tests.benchmarks import bedrooms, field, field_report, freia, kernels, mnist, scaling
 from tests.benchmarks.plots import plot
 
 Rows = list[dict[str, Any]]
 
 
-def sections(compiled: bool, seconds: float) -> dict[str, Callable[[], Rows]]:
+def sections(compiled: bool, seconds: float, device: str = "cpu") -> dict[str, Callable[[], Rows]]:
     """What can be measured, each within about so many seconds (compilation apart)."""
     return {
         "mnist-256": lambda: mnist.run(256, 3 * seconds, compiled),
         "mnist-16": lambda: mnist.run(16, seconds, compiled),
         "bedrooms": lambda: bedrooms.run(2 * seconds),
+        "field": lambda: field.run(seconds / 5, compiled, device=device),
         "kernels": lambda: kernels.run(seconds / 2),
         "freia": lambda: freia.run(seconds / 4),
         "depth": lambda: scaling.depth(seconds),
@@ -62,28 +63,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="for each section; the larger ones take 2 or 3 times it"
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of all sections but field, which takes 1 and 2")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the section field")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmarks"), help="folder of results.json, table.txt and plots"
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    chosen = sections(not options.no_compile, options.seconds)
+    chosen = sections(not options.no_compile, options.seconds, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "results.json"
     results: dict[str, Rows] = json.loads(file.read_text())["sections"] if file.exists() else {}
     for name in options.only or chosen:
         print(f"{name} ...", flush=True)
         results[name] = chosen[name]()
-        print(table(results[name]), flush=True)
+        if name == "field":
+            print("\n" + field_report.write(results[name], options.out), flush=True)
+        else:
+            print(table(results[name]), flush=True)
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": options.threads}
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "unmeasured"
         file.write_text(json.dumps({"machine": {**machine, "gpu": device}, "sections": results}, indent=1))
-    text = table([row for section in results.values() for row in section])
+    plain = {name: section for name, section in results.items() if name != "field"}
+    text = table([row for section in plain.values() for row in section])
+    if "field" in results:
+        text += "\n\n" + field_report.write(results["field"], options.out)
     (options.out / "table.txt").write_text(text + "\n")
     print("\n" + text)
-    plot(results, options.out)
+    plot(plain, options.out)
 
 
 if __name__ == "__main__":

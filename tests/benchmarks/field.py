@@ -32,7 +32,7 @@ class Family:
         shape: Shape of the data, without the batch.
         context: Numbers of the condition.
         batch: Batch of training and density.
-        compiled: True to compile this library's model as well.
+        compiled: The work that this library's model does compiled as well.
     """
 
     title: str
@@ -41,15 +41,21 @@ class Family:
     shape: tuple[int, ...]
     context: int = 0
     batch: int = 256
-    compiled: bool = True
+    compiled: tuple[str | int, ...] = ()
 
 
-def _family(kind: str, title: str, sizes: tuple[Any, ...], work: tuple[str | int, ...], batch: int) -> Family:
-    """A family of fully connected flows; the sizes are those of data and context, the steps and the hidden layers."""
+def _family(
+    kind: str, title: str, sizes: tuple[Any, ...], work: tuple[str | int, ...], batch: int, eager: tuple[int, ...] = ()
+) -> Family:
+    """A family of fully connected flows; the sizes are those of data and context, the steps and the hidden layers.
+
+    Samples in ``eager`` are not compiled: that takes minutes.
+    """
     peers = ("own", "nflows", "zuko")
     makers = {name: getattr(models, f"{kind}_{name}") for name in peers}
     builders = {OURS if name == "own" else name: (lambda maker=maker: maker(*sizes)) for name, maker in makers.items()}
-    return Family(title, builders, work, (sizes[0],), sizes[1], batch)
+    compiled = tuple(one for one in work if one not in eager)
+    return Family(title, builders, work, (sizes[0],), sizes[1], batch, compiled)
 
 
 def families() -> list[Family]:
@@ -67,11 +73,11 @@ def families() -> list[Family]:
         _family("spline", "spline coupling, 64", (64, 0, 10, wide), ("train", "log_prob", "memory"), 512),
         _family("maf", "MAF, 4 | 10", (4, 10, 5, narrow), (1000,), 256),
         _family("maf", "MAF, 8 | 10", (8, 10, 5, narrow), ("train", 1000), 256),
-        _family("maf", "MAF, 21", (21, 0, 5, wide), ("train", 1000), 512),
-        _family("maf", "MAF, 64", (64, 0, 5, widest), (1000,), 512),
-        Family("Glow, 3 x 32 x 32", glow, ("train", 16, "memory"), (3, 32, 32), batch=16),
-        Family("1,000 couplings, 16", deep, ("train", "memory"), (16,), batch=64, compiled=False),
-        Family("couplings, 4,096", large, ("train", "memory"), (4096,), batch=64, compiled=False),
+        _family("maf", "MAF, 21", (21, 0, 5, wide), ("train", 1000), 512, (1000,)),
+        _family("maf", "MAF, 64", (64, 0, 5, widest), (1000,), 512, (1000,)),
+        Family("Glow, 3 x 32 x 32", glow, ("train", 16, "memory"), (3, 32, 32), 0, 16, ("train", 16)),
+        Family("1,000 couplings, 16", deep, ("train", "memory"), (16,), batch=64),
+        Family("couplings, 4,096", large, ("train", "memory"), (4096,), batch=64),
     ]
 
 
@@ -111,10 +117,10 @@ def _measure(
                     peaks = {name: peak_bytes(job, device) for name, job in jobs.items()}
                     found += [{**told, "contestant": name, "peak_bytes": peak} for name, peak in peaks.items()]
                 continue
-            if compiled and family.compiled and count == threads[0]:
+            if compiled and work in family.compiled and count == threads[0]:
                 jobs[COMPILED] = _job(_compiled(family, device), work, x, c)
             with _gradients(work):
-                timings = interleave(jobs, seconds) if device == "cpu" else interleave_events(jobs, seconds)
+                timings = (interleave if device == "cpu" else interleave_events)(jobs, seconds, 3)
             found += _rows(timings, told)
             print(".", end="", flush=True)
     return found
@@ -168,14 +174,14 @@ def _rows(timings: Mapping[str, Timing], told: dict[str, Any]) -> Iterator[dict[
         yield row
 
 
-def interleave_events(jobs: Mapping[str, Job], seconds: float) -> dict[str, Timing]:
+def interleave_events(jobs: Mapping[str, Job], seconds: float, least: int) -> dict[str, Timing]:
     """Time the jobs in turns by CUDA events."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for job in jobs.values():
         for _ in range(3):
             job()
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+    while time.perf_counter() < end or len(next(iter(times.values()))) < least:
         for name, job in jobs.items():
             start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()

@@ -353,3 +353,30 @@ def test_couplings_whose_inverse_is_a_root_train_under_inductor(transform: Any, 
             loss = z.square().sum() - log_det.sum()
             found.append([z, log_det, *torch.autograd.grad(loss, list(module.parameters()))])
         assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in zip(*found, strict=True))
+
+
+def test_a_bound_graph_of_a_compiled_graph_is_compiled() -> None:
+    """So are the samples of a flow, under each condition with the same code."""
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    graph = ig.testing.randomize(ig.Graph(x, ig.chain(x, (ig.Coupling, args), ig.Permute, conditions=c), c))
+    z, conditions = torch.randn(5, 2, 4), torch.randn(2, 3)
+    expected = graph.bind(conditions).inverse(z)
+    frames: list[Any] = []
+
+    def backend(module: Any, inputs: Any) -> Any:
+        frames.append(module)
+        return module.forward
+
+    torch._dynamo.reset()
+    graph.compile(backend=backend)
+    with torch.no_grad():
+        found = graph.bind(conditions).inverse(z)
+        assert len(frames) == 1
+        graph.bind(torch.randn(2, 3)).inverse(z)
+        ig.Flow(graph).sample(5, conditions)
+    assert len(frames) == 1
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert copy.deepcopy(graph).bind(conditions).inverse(z)[0].shape == (5, 2, 4)
+    assert len(frames) == 1
