@@ -81,3 +81,17 @@ def test_figure_10(variant):
     if variant in ABLATED:
         shares = [f"{100 * run['recognized_0.7']:.0f}" for (run,) in by_rate]
         assert f"{' / '.join(shares)} %" in found
+
+
+FIGURE_9 = {"cINN on bedrooms": "cinn", "the same, temperature 0.7": "cinn 0.7", "colorGAN": "colorgan"}
+
+
+@pytest.mark.parametrize("title", FIGURE_9)
+def test_figure_9(title):
+    content = read("docs/colorgan_results.json")
+    for name in ("rmse_8", "variance", "frechet"):
+        assert str(Measured(**content["rows"][FIGURE_9[title]][name])) in row(title)
+    looks = content["about"]["validation_of_colorgan"]
+    step, lowest = min(looks, key=lambda look: look[1])
+    assert f"those of step {step}, after {content['about']['seconds']['colorgan']:.0f} s" in PAGE
+    assert f"jumps between {lowest:.2f} and {max(error for _, error in looks[2:]):.2f} in units" in PAGE
