@@ -122,11 +122,7 @@ def as_matrix(where: str, matrix: object) -> Tensor:
 
 def as_filled(where: str, name: str, values: object, shape: tuple[int, ...]) -> Tensor:
     """Return finite numbers as a float64 tensor of a shape, to which they are broadcast."""
-    try:
-        exact = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        given = f"{name}: {type(values).__name__}"
-        raise ArgumentError(where, given, f"{name} must be a tensor, or nested lists of numbers") from error
+    exact = as_numbers(where, name, values, "nested lists of numbers")
     ones = (1,) * (len(shape) - exact.ndim) + tuple(exact.shape)
     if len(ones) != len(shape) or any(size not in (1, own) for size, own in zip(ones, shape, strict=True)):
         given = f"{name} of shape {tuple(exact.shape)}"

@@ -276,7 +276,7 @@ def test_each_function_has_a_test() -> None:
     assert {name.lower() for name in (*own, "has_global_hooks")} <= named
 
 
-def test_hooks_that_pack_what_autograd_saves_are_seen() -> None:
+def test_packs_saved_tensors() -> None:
     seen: list[bool] = []
 
     def note(x: Tensor) -> Tensor:

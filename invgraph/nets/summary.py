@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invgraph.arguments import as_numbers
 from invgraph.errors import GraphError
+from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import as_shape
 
 
@@ -37,9 +39,8 @@ class Standardizer(nn.Module):
 
     def __init__(self, mean: Any, std: Any) -> None:
         super().__init__()
-        default = torch.get_default_dtype()
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=default).detach().clone())
-        self.register_buffer("std", torch.as_tensor(std, dtype=default).detach().clone())
+        self.register_buffer("mean", to_defaults(as_numbers("Standardizer", "mean", mean)).clone())
+        self.register_buffer("std", to_defaults(as_numbers("Standardizer", "std", std)).clone())
         if not bool((self.std > 0).all()):
             advice = "std must be positive: leave out elements that are constant in the training set"
             raise GraphError("Standardizer", f"std with minimum {self.std.min().item():g}", advice)

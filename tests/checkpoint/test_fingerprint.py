@@ -42,21 +42,25 @@ ROWS = (
     Row(ig.Coupling, {"transform": AFFINE, "subnet": MLP},
         {"transform": ig.Affine(clamp=0.5), "subnet": ig.nets.MLP(6, layers=2), "sides": 1, "split": 1,
          "separate": True}, (5,)),
+    Row(ig.Coupling, {"transform": AFFINE, "subnet": MLP, "sides": 1}, {"part": 2}),
     Row(ig.Elementwise, {"transform": AFFINE, "subnet": CONV},
         {"transform": GIN, "subnet": SMOOTH_CONV}, IMAGE, (IMAGE,)),
     Row(ig.Permute, {}, {"seed": 1, "order": (1, 0, 3, 2)}),
+    Row(ig.Permute, {}, {"dim": 1}, IMAGE),
     Row(ig.Orthogonal, {}, {"seed": 1}),
-    Row(ig.FixedLinear, {"matrix": [[2.0, 1.0], [0.5, -1.0]]}, {"matrix": [[2.0, 1.0], [0.5, 1.0]]}, (2,)),
-    Row(ig.Standardize, {"mean": 0.0, "std": 1.0}, {"mean": 1.0, "std": 2.0}),
+    Row(ig.FixedLinear, {"matrix": [[2.0, 1.0], [0.5, -1.0]]},
+        {"matrix": [[2.0, 1.0], [0.5, 1.0]], "shift": (1.0, 2.0)}, (2,)),
+    Row(ig.Standardize, {"mean": 0.0, "std": 1.0}, {"mean": 1.0, "std": 2.0, "learned": True}),
     Row(ig.Box, {"low": 0.0, "high": 1.0}, {"low": -1.0, "high": 2.0}),
-    Row(ig.Haar, {}, {"rebalance": 0.5, "order_by_wavelet": True}, IMAGE),
+    Row(ig.Haar, {}, {"rebalance": 0.5, "order_by_wavelet": True, "axes": (2,)}, IMAGE),
     Row(ig.Squeeze, {}, {"factor": 4}, IMAGE),
+    Row(ig.OrthogonalSqueeze, {}, {"factor": 4, "chart": "cayley", "shared": True}, IMAGE),
     Row(ig.Reshape, {"shape": (2, 2)}, {"shape": (1, 4)}),
     Row(ig.Split, {"sizes": (1, 3)}, {"sizes": (2, 2), "dim": 1}, IMAGE),
     Row(ig.Concat, {}, {"dim": 1}, (IMAGE, IMAGE)),
     Row(ig.AllInOne, {"subnet": CONV},
         {"subnet": SMOOTH_CONV, "transform": GIN, "split": 1, "permutation": "hard", "householder": 2, "reverse": True,
-         "scale": False, "seed": 1}, IMAGE),
+         "scale": False, "seed": 1, "gain": 2.0, "gain_function": "softplus", "damping": 0.5}, IMAGE),
     Row(ig.LearnedScaling, {}, {"per_channel": True}, IMAGE),
     Row(ig.Autoregressive, {"transform": AFFINE, "hidden": 8},
         {"transform": ig.LinearSpline(bins=2), "hidden": 9, "layers": 2}),
@@ -92,6 +96,8 @@ TRANSFORMS: tuple[tuple[Transform, Mapping[str, Any]], ...] = (
                             "min_height": 1e-2}),
     (ig.RationalQuadraticSpline(), {"bins": 4, "bound": 2.0, "learned_bound": True, "circular": True,
                                     "min_width": 1e-2, "min_height": 1e-2, "min_slope": 1e-2}),
+    (ig.CubicSpline(), {"bins": 4, "bound": 2.0, "learned_bound": True, "circular": True, "min_width": 1e-2,
+                        "min_height": 1e-2}),
     (ig.MixtureCDF(), {"components": 2, "clamp": 1.0}),
     (ig.Bernstein(), {"degree": 5, "bound": 2.0, "min_step": 1e-2}),
     (ig.Sigmoid(), {"alpha": 0.1}),
@@ -195,7 +201,9 @@ def test_every_argument_of_every_layer_is_looked_at() -> None:
     for owner, others, *_ in (*TRANSFORMS, *NETS):
         looked.setdefault(type(owner), set()).update(others)
     classes = {case.cls for case in CASES} - {ig.Inverse, ig.Graph}
-    classes |= {type(case.args["transform"]) for case in CASES if "transform" in case.args}
+    for case in CASES:
+        given = case.args.get("transform", ())
+        classes |= {type(transform) for transform in (given if isinstance(given, tuple) else (given,))}
     classes |= {type(case.args["subnet"]) for case in CASES if isinstance(case.args.get("subnet"), ig.nets.MLP)}
     classes |= {type(net) for net, *_ in NETS}
     for cls in classes:

@@ -60,9 +60,9 @@ def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     compiled = copy.deepcopy(graph).compile(backend="eager")
     with torch.no_grad():
         xs, cs = case.data(graph, torch.float32)
-        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 2e-6
         ys, cs = case.latents(graph, torch.float32)
-        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 2e-6
     assert not counters["graph_break"]
 
 
@@ -329,9 +329,9 @@ def test_every_layer_under_inductor(case: Case) -> None:
     compiled = copy.deepcopy(graph).compile()
     with torch.no_grad():
         xs, cs = case.data(graph, torch.float32)
-        assert worst(compiled(xs, cs), graph(xs, cs)) <= 1e-6
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 2e-6
         ys, cs = case.latents(graph, torch.float32)
-        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 1e-6
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 2e-6
 
 
 @pytest.mark.slow

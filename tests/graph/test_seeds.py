@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,7 +94,11 @@ def test_a_loop_of_24_blocks_has_24_orders() -> None:
 
 def test_the_seeds_are_the_same_in_another_process() -> None:
     other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    environment = {**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": other,
+        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
+    }
     command = [sys.executable, "-c", "import test_seeds; print(test_seeds.blocks(3))"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=240)
     assert done.stdout.strip() == str(blocks(3))
