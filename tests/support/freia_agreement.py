@@ -114,6 +114,8 @@ CASES = [
     Case("InvertibleSigmoid"),
     *(Case(name, kwargs, IMAGE) for name in ("IRevNetDownsampling", "IRevNetUpsampling") for kwargs in IREVNET),
     *(Case(name, kwargs, IMAGE) for name in ("HaarDownsampling", "HaarUpsampling") for kwargs in HAAR),
+    Case("HaarDownsampling", {"rebalance": 2.0}, ((20, 4, 4),)),
+    Case("HaarUpsampling", {"order_by_wavelet": True}, ((80, 2, 2),)),
     Case("Flatten", {}, IMAGE),
     Case("Reshape", {"output_dims": (16, 4, 4)}, IMAGE),
     Case("Split", {}, IMAGE),

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invgraph.core.invertible import call_checked
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.freia.modules.base import OneInput, require_image
-from invgraph.layers.haar import Haar
+from invgraph.numerics.channels import mix
+from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape
 
 __all__ = ["Flatten", "HaarDownsampling", "HaarUpsampling", "IRevNetDownsampling", "IRevNetUpsampling", "Reshape"]
@@ -100,22 +100,47 @@ class IRevNetUpsampling(_Up):
 
 
 def _set_haar(module: Any, shape: Shape, order_by_wavelet: bool, rebalance: float) -> None:
-    """Give a module the native transform, and the constant that checkpoints of FrEIA hold."""
+    """Give a module the signs of the wavelets, for each channel, as checkpoints of FrEIA hold them."""
     if rebalance == 0:
         raise GraphError(type(module).__name__, "rebalance=0", "rebalance must not be 0")
     module.rebalance = rebalance
-    module.haar = Haar(shape, order_by_wavelet=order_by_wavelet)
+    module.permute = order_by_wavelet
     signs = torch.tensor([[1.0, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])
     module.haar_weights = nn.Parameter(signs.reshape(4, 1, 2, 2).repeat(shape[0], 1, 1, 1), requires_grad=False)
 
 
 def _haar(module: Any, x: Tensor, rev: bool) -> Result:
-    """Apply the orthogonal transform or its inverse; FrEIA's rebalance scales the averages as well."""
-    (y,), log_jac = call_checked(module.haar, (x,), (), inverse=rev)
-    if module.rebalance != 1:
-        y = y / module.rebalance if rev else y * module.rebalance
-        log_jac = log_jac + (-1 if rev else 1) * math.prod(x.shape[1:]) * math.log(abs(module.rebalance))
-    return (y,), log_jac
+    """Apply the transform or its inverse; rebalance scales the averages as well."""
+    if rev:
+        x = x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2) if module.permute else x
+        y = _haar_inverse(x, module.haar_weights * (0.5 / module.rebalance))
+    else:
+        y = _haar_forward(x, module.haar_weights * (0.5 * module.rebalance))
+        y = y.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2) if module.permute else y
+    log_jac = (-1 if rev else 1) * math.prod(x.shape[1:]) * math.log(abs(module.rebalance))
+    return (y,), y.new_full((y.shape[0],), log_jac)
+
+
+_FEW = 16  # channels, up to which a grouped convolution is faster than a product of each patch with a 4 x 4 matrix
+
+
+def _haar_forward(x: Tensor, weights: Tensor) -> Tensor:
+    if x.shape[1] <= _FEW:
+        with own_precision(x):
+            return functional.conv2d(x, weights, stride=2, groups=x.shape[1])
+    return _on_patches(functional.pixel_unshuffle(x, 2), weights[:4].flatten(1))
+
+
+def _haar_inverse(y: Tensor, weights: Tensor) -> Tensor:
+    if y.shape[1] <= 4 * _FEW:
+        with own_precision(y):
+            return functional.conv_transpose2d(y, weights, stride=2, groups=y.shape[1] // 4)
+    return functional.pixel_shuffle(_on_patches(y, weights[:4].flatten(1).t()), 2)
+
+
+def _on_patches(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply each four channels in a row by a matrix."""
+    return mix(x.reshape(-1, 4, *x.shape[2:]), matrix).reshape(x.shape)
 
 
 class HaarDownsampling(_Down):
