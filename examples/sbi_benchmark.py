@@ -4,7 +4,7 @@ One posterior is trained per task, budget, seed and model. C2ST is the accuracy 
 the posterior from reference samples: 0.5 means that it can't, 1 that it always can; the mean over ten observations.
 Each finished row is written to a JSON file, and rows that are there are not run again.
 
-    pip install --no-deps sbibm sbi && pip install pyro-ppl pandas scikit-learn zuko nflows
+    pip install --no-deps sbibm sbi && pip install pyro-ppl pandas zuko nflows
     python examples/sbi_benchmark.py --simulations 1000 --seeds 3
     python examples/sbi_benchmark.py --table            # only print what is there
 
@@ -15,6 +15,7 @@ Inference", 2021, https://arxiv.org/abs/2101.04653
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -151,17 +152,47 @@ def posterior_samples(model: Any, problem: Problem, x: Tensor, count: int) -> Te
     return torch.cat(kept)[:count]
 
 
-def c2st(reference: Tensor, samples: Tensor) -> float:
-    """Accuracy of sbibm's classifier: two hidden layers of ten units per parameter, five folds, standardized data."""
-    from sklearn.model_selection import KFold, cross_val_score
-    from sklearn.neural_network import MLPClassifier
+def c2st(pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
+    """Accuracy of sbibm's classifier for each pair of reference samples and samples.
 
-    points = (torch.cat((reference, samples)) - reference.mean(0)) / reference.std(0)
-    labels = torch.arange(len(points)) < len(reference)
-    hidden = (10 * points.shape[1],) * 2
-    classifier = MLPClassifier(hidden, max_iter=10_000, random_state=1)
-    folds = KFold(n_splits=5, shuffle=True, random_state=1)
-    return float(cross_val_score(classifier, points.numpy(), labels.numpy(), cv=folds, scoring="accuracy").mean())
+    It has two hidden layers of ten units per parameter and is trained as scikit-learn's MLPClassifier trains it, on
+    standardized data in five folds: Adam, batches of 200, until the loss has not fallen by 1e-4 for ten epochs. The
+    classifiers of all pairs and folds are trained together, which is several times as fast.
+    """
+    generator = torch.Generator().manual_seed(1)
+    points = torch.stack([(torch.cat(pair) - pair[0].mean(0)) / pair[0].std(0) for pair in pairs])
+    labels = (torch.arange(points.shape[1]) < len(pairs[0][0])).float()
+    folds = torch.randperm(len(labels), generator=generator).view(5, -1)
+    rest = torch.stack([torch.cat([folds[j] for j in range(5) if j != k]) for k in range(5)])
+    x, y = points[:, rest].flatten(0, 1), labels[rest].repeat(len(pairs), 1)
+    held, truth = points[:, folds].flatten(0, 1), labels[folds].repeat(len(pairs), 1)
+    count, rows, size = x.shape
+    sizes, parameters = (size, 10 * size, 10 * size, 1), []
+    for a, b in itertools.pairwise(sizes):
+        edge = (6 / (a + b)) ** 0.5
+        parameters += [edge * (2 * torch.rand(count, *s, generator=generator) - 1) for s in ((a, b), (1, b))]
+    parameters = [parameter.requires_grad_() for parameter in parameters]
+
+    def classify(x: Tensor) -> Tensor:
+        w1, b1, w2, b2, w3, b3 = parameters
+        return torch.baddbmm(b3, torch.baddbmm(b2, torch.baddbmm(b1, x, w1).relu(), w2).relu(), w3)[..., 0]
+
+    optimizer = torch.optim.Adam(parameters, 1e-3, weight_decay=1e-4 / 200)
+    best, waited, accuracy = torch.full((count,), torch.inf), torch.zeros(count), torch.full((count,), torch.nan)
+    while accuracy.isnan().any():
+        total = torch.zeros(count)
+        for part in torch.randperm(rows, generator=generator).split(200):
+            losses = nn.functional.binary_cross_entropy_with_logits(classify(x[:, part]), y[:, part], reduction="none")
+            optimizer.zero_grad()
+            losses.mean(1).sum().backward()
+            optimizer.step()
+            total += losses.detach().sum(1) / rows
+        waited = torch.where(total > best - 1e-4, waited + 1, 0)
+        best = torch.minimum(best, total)
+        with torch.no_grad():
+            right = ((classify(held) > 0) == truth.bool()).float().mean(1)
+        accuracy = torch.where(accuracy.isnan() & (waited > 10), right, accuracy)
+    return accuracy.view(len(pairs), 5).mean(1).tolist()
 
 
 def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -174,11 +205,11 @@ def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse
     wall, cpu = time.perf_counter() - start, time.process_time() - used
     with torch.no_grad():
         test = model(*problem.pairs(HELD_OUT, 10_000, args.out / "data")).mean().item()
-    scores = []
+    pairs = []
     for number in range(1, args.observations + 1):
         reference = problem.task.get_reference_posterior_samples(number)[: args.samples]
-        samples = posterior_samples(model, problem, problem.observation(number), args.samples)
-        scores.append(c2st(reference, samples))
+        pairs.append((reference, posterior_samples(model, problem, problem.observation(number), args.samples)))
+    scores = c2st(pairs)
     return {
         "task": problem.name, "simulations": simulations, "seed": seed, "model": name, "samples": args.samples,
         "c2st": statistics.mean(scores), "c2st_each": scores, "test_log_prob": test,

@@ -1,4 +1,4 @@
-"""A neural spline flow for vectors, with the choices that did best on the benchmark of the docs."""
+"""A neural spline flow for vectors, conditional or not."""
 
 from __future__ import annotations
 

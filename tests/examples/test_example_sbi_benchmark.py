@@ -1,0 +1,30 @@
+"""The benchmark's own parts: its simulator, its classifier, its table. The tasks come from sbibm."""
+
+import pytest
+import sbi_benchmark
+import torch
+
+
+def test_predator_and_prey_follow_their_equations():
+    parameters = torch.tensor([[0.6, 0.03, 0.9, 0.02]]).expand(200, 4)
+    levels = sbi_benchmark.lotka_volterra(parameters).view(200, 2, 10).log().mean(0).exp()  # less noise
+    prey, predators = levels.double()
+    assert (prey[0], predators[0]) == (pytest.approx(30, rel=0.03), pytest.approx(1, rel=0.03))
+    alpha, beta, gamma, delta = parameters[0].double()
+    constant = delta * prey - gamma * prey.log() + beta * predators - alpha * predators.log()
+    torch.testing.assert_close(constant, constant[:1].expand(10), atol=0.12, rtol=0)
+
+
+def test_the_classifier_tells_shifted_samples_as_often_as_theory_says():
+    reference = torch.randn(400, 1)
+    shifted = torch.randn(400, 1) + 2
+    best = torch.distributions.Normal(0.0, 1.0).cdf(torch.tensor(1.0)).item()
+    same, other = sbi_benchmark.c2st([(reference, torch.randn(400, 1)), (reference, shifted)])
+    assert same == pytest.approx(0.5, abs=0.06)
+    assert other == pytest.approx(best, abs=0.04)
+
+
+def test_the_table_shows_means_over_the_seeds():
+    row = {"task": "slcp", "simulations": 1000, "model": "zuko NSF", "test_log_prob": -8.0, "cpu_seconds": 3.0}
+    text = sbi_benchmark.table([{**row, "c2st": 0.8}, {**row, "c2st": 0.9}])
+    assert "zuko NSF                     2  0.850            -8.000      3" in text
