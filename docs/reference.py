@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sphinx.application
 
@@ -98,8 +99,20 @@ def _without_undocumented(app: object, what: str, name: str, obj: object, skip: 
     return None
 
 
+def _public_bases(app: object, name: str, obj: object, options: object, bases: list[Any]) -> None:
+    """Name the nearest base class that has a page of its own, not one that only serves the library."""
+    public = {id(value) for value in vars(invgraph).values()}
+    for place, base in enumerate(bases):
+        if getattr(base, "__module__", "").startswith("invgraph.") and id(base) not in public:
+            known = [ancestor for ancestor in base.__mro__ if id(ancestor) in public]
+            outside = [ancestor for ancestor in base.__mro__ if not ancestor.__module__.startswith("invgraph.")]
+            bases[place] = (known or outside)[0]
+    bases[:] = list(dict.fromkeys(bases))
+
+
 def setup(app: sphinx.application.Sphinx) -> dict[str, bool]:
     """Register the hooks; Sphinx calls this."""
     app.connect("autodoc-process-docstring", _readable, priority=400)
     app.connect("autodoc-skip-member", _without_undocumented)
+    app.connect("autodoc-process-bases", _public_bases)
     return {"parallel_read_safe": True}

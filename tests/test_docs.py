@@ -80,3 +80,24 @@ def test_scripts_of_the_gallery_fit_into_a_page_and_say_what_they_show(script: P
     title, line = text.splitlines()[1:3]
     assert line == "=" * len(title)
     assert text.count("# %%") >= 3
+
+
+def test_the_code_of_the_readme_runs() -> None:
+    """Sphinx runs the code of the other pages: ``make doctest``, and the gallery whenever the pages are built."""
+    known: dict[str, object] = {}
+    found = [code for language, code in blocks(ROOT / "README.rst") if language == "python"]
+    assert found
+    for code in found:
+        exec(compile(code, "README.rst", "exec"), known)
+
+
+SHOWN_ONLY = {
+    "docs/freia.rst": "FrEIA's side of a comparison, and scripts whose files do not exist",
+    "docs/posterior.rst": "packages that are not installed with the documentation's tools",
+}
+"""Pages with Python code that is not run where the pages are built, each with the reason."""
+
+
+def test_nearly_all_python_code_is_run() -> None:
+    shown = {str(page.relative_to(ROOT)) for page in PAGES if ".. code-block:: python" in page.read_text("utf-8")}
+    assert shown - {"README.rst"} <= set(SHOWN_ONLY)

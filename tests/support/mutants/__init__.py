@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import checkpoint, core, fused, graph, inference, layers, nets, numerics, reversible, top, transforms
+from . import checkpoint, core, draw, fused, graph, inference, layers, nets, numerics, reversible, top, transforms
 from .mutant import Mutant as Mutant
 
 MUTANTS: tuple[Mutant, ...] = tuple(
     mutant
-    for room in (numerics, fused, transforms, core, nets, graph, layers, reversible, checkpoint, inference, top)
+    for room in (draw, numerics, fused, transforms, core, nets, graph, layers, reversible, checkpoint, inference, top)
     for mutant in room.MUTANTS
 )
 """All mistakes."""

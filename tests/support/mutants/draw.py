@@ -1,0 +1,35 @@
+"""Mistakes in drawings of graphs, and in what a graph shows of itself."""
+
+from __future__ import annotations
+
+from .mutant import Mutant
+
+LAYOUT, WRITE = "tests/draw/test_layout.py", "tests/draw/test_write.py"
+PICTURE, SHOWN, MAIN = "tests/graph/test_picture.py", "tests/graph/test_shown.py", "tests/test_main.py"
+
+MUTANTS = (
+    Mutant("conditions stand at the top of a drawing", "draw/ranks.py",
+           "if node in late and readers[node]:", "if False:", (LAYOUT,)),
+    Mutant("a sweep that makes more crossings is kept", "draw/ranks.py",
+           "if count < fewest:", "if False:", (LAYOUT,)),
+    Mutant("neighbours of a row may overlap", "draw/columns.py",
+           "distance = gap + (a.left + b.right if mirrored else a.right + b.left)", "distance = 0.5 * gap", (LAYOUT,)),
+    Mutant("texts of a drawing are not escaped", "draw/svg.py",
+           "{place}>{escape(text)}</text>", "{place}>{text}</text>", (LAYOUT,)),
+    Mutant("a drawing is written into a pipe", "draw/write.py",
+           "if target.exists() and not target.is_file():", "if False:", (WRITE, "-k", "refused_and_stays")),
+    Mutant("equal blocks may read different conditions", "graph/fold.py",
+           "if not (shifted or outside or first):", "if False:", (PICTURE,)),
+    Mutant("what leaves a block early is not drawn", "graph/fold.py",
+           "while times > 1 and _leaks(", "while False and _leaks(", (PICTURE,)),
+    Mutant("a value inside a graph is drawn as data wherever it is read", "graph/picture.py",
+           'kind = self.kinds.get(maker[0], "condition")', 'kind: ArrowKind = "data"', (PICTURE,)),
+    Mutant("the table shows no conditions", "graph/summary.py",
+           "for side in (step.inputs, step.conditions))", "for side in (step.inputs, ()))", (SHOWN,)),
+    Mutant("operations are counted for the batch, not for a sample", "graph/summary.py",
+           "operations[k] / batch, kept[k],", "operations[k], kept[k],", (SHOWN,)),
+    Mutant("what an earlier node keeps is counted again", "graph/summary.py",
+           "if storage.data_ptr() not in seen:", "if True:", (SHOWN,)),
+    Mutant("a self-check passes with any error", "__main__.py",
+           "good = error <= bound", "good = True", (MAIN,)),
+)  # fmt: skip
