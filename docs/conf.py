@@ -11,8 +11,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 import charts
 import drawings
 import reference
+import torch
 
 import invgraph
+
+torch.set_num_threads(
+    1
+)  # the gallery's networks are small, and threads that wait for each other cost more than they do
 
 project = "invgraph"
 author = "invgraph contributors"
