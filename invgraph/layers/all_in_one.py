@@ -172,15 +172,14 @@ class AllInOne(Invertible):
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = self._mixed(xs[0], back=True) if self.reverse else xs[0]
-        params = self._params(x[:, self.sizes[0] :], given)
-        gain = self._gain()
-        y, log_det = self._transform(x, params, torch.ones_like(self.shift) if gain is None else gain)
+        first, second = x.split(self.sizes, dim=1)
+        gain = torch.ones_like(self.shift) if self.log_scale is None else self.gain.value(self.log_scale)
+        y, log_det = self._transform(first, second, self._params(second, given), gain)
         return (y if self.is_indexed else self._mixed(y),), log_det + self._log_det()
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = self._mixed(ys[0], back=True) - self.shift
-        gain = self._gain()
-        y = y if gain is None else y / gain
+        y = y if self.log_scale is None else y / self.gain.value(self.log_scale)
         first, second = y.split(self.sizes, dim=1)
         first, log_det = self.transform.inverse(first, self._damped(self._params(second, given)))
         x = torch.cat((first, second), dim=1)
@@ -199,26 +198,25 @@ class AllInOne(Invertible):
     def _damped(self, params: Tensor) -> Tensor:
         return params if self.damping == 1 else params * self.damping
 
-    def _transform(self, x: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    def _transform(self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
         """Return coupling, scale, shift and hard permutation of a value, and the log-determinant of the coupling."""
+        values = first, second, params, gain, self.shift
         transform = self.transform
-        if not has_kernel(transform) or not self.sizes[1] or not is_usable_for(x):
-            return self._formula(x, params, gain, self.shift)
+        if not has_kernel(transform) or not self.sizes[1] or not is_usable_for(first):
+            return self._formula(*values)
         assert isinstance(transform, Affine)
         assert not callable(transform.clamp)
-        first, second = self.sizes
-        places = self.inverse_order.split([first, second]) if self.is_indexed else None
+        sizes = self.sizes[0], self.sizes[1]
+        places = self.inverse_order.split(sizes) if self.is_indexed else None
         clamp = transform.clamp, transform.activation, self.damping
-        return AffineBlockKernel(self._formula, *clamp, (first, second), places).run(x, params, gain, self.shift)
+        return AffineBlockKernel(self._formula, *clamp, sizes, places).run(*values)
 
-    def _formula(self, x: Tensor, params: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = x.split(self.sizes, dim=1)
+    def _formula(
+        self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
         first, log_det = self.transform.forward(first, self._damped(params))
         y = torch.cat((first, second), dim=1) * gain + shift  # addcmul takes twice as long where it broadcasts
         return self._mixed(y) if self.is_indexed else y, log_det
-
-    def _gain(self) -> Tensor | None:
-        return None if self.log_scale is None else self.gain.value(self.log_scale)
 
     def _log_det(self) -> Tensor | float:
         if self.log_scale is None:

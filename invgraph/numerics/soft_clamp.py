@@ -40,6 +40,20 @@ def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     return clamped
 
 
+def soft_clamp_scaled(s: Tensor, factor: float, alpha: float, activation: Activation) -> Tensor:
+    """Return the soft clamp of ``factor * s`` in a single new tensor; not recorded by autograd."""
+    clamped = torch.mul(s, factor / alpha)
+    if activation == "atan":
+        clamped.atan_().mul_(alpha / (math.pi / 2))
+    elif activation == "tanh":
+        clamped.tanh_().mul_(alpha)
+    else:
+        clamped.sigmoid_().mul_(2 * alpha).sub_(alpha)
+    for watcher in _watchers:
+        watcher(clamped, alpha)
+    return clamped
+
+
 def soft_clamp_backward(
     grad_output: Tensor, s: Tensor, clamped: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
 ) -> Tensor:

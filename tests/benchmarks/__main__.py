@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import bedrooms, field, field_report, freia, kernels, mnist, scaling
+from tests.benchmarks import bedrooms, blocks, field, field_report, freia, kernels, mnist, scaling
 from tests.benchmarks.plots import plot
 
 Rows = list[dict[str, Any]]
@@ -28,6 +28,7 @@ def sections(compiled: bool, seconds: float, device: str = "cpu") -> dict[str, C
         "mnist-16": lambda: mnist.run(16, seconds, compiled),
         "bedrooms": lambda: bedrooms.run(2 * seconds),
         "field": lambda: field.run(seconds / 5, compiled, device=device),
+        "blocks": lambda: blocks.run(seconds),
         "kernels": lambda: kernels.run(seconds / 2),
         "freia": lambda: freia.run(seconds / 4),
         "depth": lambda: scaling.depth(seconds),

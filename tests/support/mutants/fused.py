@@ -20,9 +20,9 @@ from .mutant import (
 
 MUTANTS = (
     Mutant("the gradient of a block's shifts is not damped", "fused/affine_block.py",
-           "torch.mul(inner, self.damping, out=t_grad)", "t_grad.copy_(inner)", (FUSED_BLOCK,)),
+           "params_grad.mul_(self.damping)", "raw_grad.mul_(self.damping)", (FUSED_BLOCK,)),
     Mutant("the gradient of a block's gain does not see the coupling", "fused/affine_block.py",
-           "(grads[0] * coupled).sum(axes)", "(grads[0] * first).sum(axes)", (FUSED_BLOCK,)),
+           "torch.cat((first_grad.sum(axes),", "torch.cat(((grads[0] * first).sum(axes),", (FUSED_BLOCK,)),
     Mutant("a block's hard permutation is the inverse one", "fused/affine_block.py",
            "y.index_copy_(1, self.places[1],", "y.index_copy_(1, self.places[1].flip(0),", (FUSED_BLOCK,)),
     Mutant("the gradient of a spline's inverse is that of its forward direction", "fused/rational_quadratic.py",
