@@ -24,6 +24,7 @@ from invgraph.graph.resize import named_shapes, resize_graph
 from invgraph.graph.run import Observer, Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step, schedules
 from invgraph.graph.shown import Shown
+from invgraph.graph.tied import label_layers, require_tied_state
 from invgraph.graph.wiring import wire
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import compile_calls, replace_children
@@ -37,7 +38,8 @@ class Graph(Shown):
     of inputs, outputs and conditions has the structure it was declared with: one node alone is a tensor, a list or
     tuple of nodes is a tuple of tensors.
 
-    Graphs declared over the same nodes share their layers. A graph is a layer too: ``Node(x, graph)``. Default seeds
+    Graphs declared over the same nodes share their layers, and a layer that is built already may stand in several
+    nodes, which then have tied weights. A graph is a layer too: ``Node(x, graph)``. Default seeds
     inside it follow from the places in it: give seeds to the layers of equal graphs that are nested in a loop.
 
     Arguments:
@@ -92,10 +94,8 @@ class Graph(Shown):
         self.layers = nn.ModuleDict()
         for node in wiring.nodes:
             if isinstance(node, (Node, FeatureNode)):
-                key = wiring.names[node]
-                self.layers[key] = node.module
-                if isinstance(node.module, Invertible):
-                    node.module.label = f"node {key!r} ({type(node.module).__name__})"
+                self.layers[wiring.names[node]] = node.module
+        label_layers(self.layers)
         self.forward_schedule, self.inverse_schedule = schedules(wiring)
 
     @property
@@ -258,10 +258,10 @@ class Graph(Shown):
         return self
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        self._run(self.forward_schedule, xs, cs, before=partial(_initialize_layer, inverse=False))
+        self._run(self.forward_schedule, xs, cs, before=partial(_initialize_layer, inverse=False, done=set()))
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
-        self._run(self.inverse_schedule, ys, cs, before=partial(_initialize_layer, inverse=True))
+        self._run(self.inverse_schedule, ys, cs, before=partial(_initialize_layer, inverse=True, done=set()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Load the tensors; those of a nested graph had ``module.`` before their names in early checkpoints."""
@@ -269,6 +269,7 @@ class Graph(Shown):
         for name in [name for name in state_dict if name.startswith(old)]:
             state_dict[f"{prefix}layers.{name.removeprefix(old)}"] = state_dict.pop(name)
         materialize_constants(self, state_dict, args)
+        require_tied_state(self.label, self.layers, state_dict, f"{prefix}layers.")
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -281,9 +282,12 @@ def _label(name: object) -> str:
     return f"Graph {name!r}"
 
 
-def _initialize_layer(step: Step, layer: Any, slots: Slots, log_det: Tensor | None, *, inverse: bool) -> None:
-    """Let a layer set what depends on data, from the values that reach it."""
-    if isinstance(layer, Invertible):
+def _initialize_layer(
+    step: Step, layer: Any, slots: Slots, log_det: Tensor | None, *, inverse: bool, done: set[Any]
+) -> None:
+    """Let a layer set what depends on data, from the values that reach it; at the first of its nodes, if several."""
+    if isinstance(layer, Invertible) and layer not in done:
+        done.add(layer)
         start = layer._initialize_inverse if inverse else layer._initialize
         start(gather(slots, step.inputs), gather(slots, step.conditions))
 

@@ -197,17 +197,12 @@ def _check_consumed(wiring: Wiring) -> None:
 
 
 def _check_modules(wiring: Wiring) -> None:
-    """Refuse a layer in two nodes, a layer that changes the number of elements, and mixed dtypes or devices."""
-    holder: dict[int, str] = {}
+    """Refuse a layer that changes the number of elements, and mixed dtypes or devices."""
     first: tuple[str, Tensor] | None = None
     for node in wiring.nodes:
         if not isinstance(node, (Node, FeatureNode)):
             continue
         name = wiring.names[node]
-        if id(node.module) in holder:
-            advice = f"shared module: {holder[id(node.module)]!r} holds the same layer; build one for each node"
-            raise GraphError("Graph", f"node {name!r}", advice)
-        holder[id(node.module)] = name
         if isinstance(node, Node):
             _check_count(f"node {name!r} ({type(node.module).__name__})", node)
         tensor = floating_tensor(node.module)

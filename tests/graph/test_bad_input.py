@@ -169,11 +169,6 @@ def same_name() -> ig.Graph:
     return ig.Graph(start, node(node(start, name="h"), name="h"))
 
 
-def shared_layer() -> ig.Graph:
-    start, layer = x(), ig.Permute((4,))
-    return ig.Graph(start, node(node(start, layer, name="a"), layer, name="b"))
-
-
 def mixed(change: Callable[[nn.Module], nn.Module]) -> ig.Graph:
     start = x()
     a = node(start, ig.Coupling, MLP, name="a")
@@ -280,7 +275,6 @@ DECLARING = (
     Bad("24b", lambda: node(x(), name="training"), GraphError, ("attribute of torch.nn.Module",)),
     Bad("25", lambda: node(x(), ig.Permute, conditions=c()), GraphError, ("takes no conditions",)),
     Bad("25b", lambda: node(x(), ig.Permute((4,)), conditions=c()), GraphError, ("takes no conditions",)),
-    Bad("26", shared_layer, GraphError, ("shared module", "'a'", "'b'")),
     Bad("26b", lambda: ig.FeatureNode(c(), ig.Permute((3,))), ArgumentError, ("feed-forward",)),
     Bad("26c", lambda: ig.FeatureNode((), nn.Linear(3, 3)), GraphError, ("at least one condition",)),
     Bad("26d", lambda: ig.FeatureNode(c(), nn.Linear(4, 3)), GraphError, ("it fails", "Linear", "(B, 3)")),

@@ -23,6 +23,7 @@ RESIDUAL, MIXTURE = "tests/layers/test_residual.py", "tests/layers/test_gaussian
 CONTINUOUS = "tests/layers/test_continuous_flow.py"
 NODES, BAD_INPUT, BOUND = (f"tests/graph/test_{name}.py" for name in ("nodes", "bad_input", "bound"))
 COMPILE, SEEDS, RESIZE, TRACE = (f"tests/graph/test_{name}.py" for name in ("compile", "seeds", "resize", "trace"))
+TIED = "tests/graph/test_tied.py"
 RANDOM_GRAPHS = "tests/graph/test_random_graphs.py"
 REVERSIBLE = "tests/reversible/test_reversible.py"
 BOUND_FLOW, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
