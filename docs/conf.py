@@ -15,9 +15,7 @@ import torch
 
 import invgraph
 
-torch.set_num_threads(
-    1
-)  # the gallery's networks are small, and threads that wait for each other cost more than they do
+torch.set_num_threads(1)  # the gallery's networks are too small to share among threads
 
 project = "invgraph"
 author = "invgraph contributors"
