@@ -15,6 +15,7 @@ from invgraph.core.constants import WithConstants
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
+from invgraph.fused.dispatch import is_eager
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import is_transformed, is_untouched
 
@@ -85,7 +86,15 @@ class _Masked(WithConstants, Subnet):
         return () if self.condition is None else (self.condition(torch.cat([c.flatten(1) for c in cs], dim=1)),)
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        return self._call(len(self.layers) - 1, self._hidden(x, given))
+        tensors = self.tensors(()) if is_eager() else None
+        if tensors is None:
+            return self._call(len(self.layers) - 1, self._hidden(x, given))
+        layers = len(self.layers)
+        h = linear(x, tensors[0], tensors[layers])
+        h = add_rows(h, given[0], in_place=True) if given else h
+        for weight, bias in zip(tensors[1:layers], tensors[layers + 1 :], strict=True):
+            h = linear(torch.relu_(h), weight, bias)
+        return h
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""
