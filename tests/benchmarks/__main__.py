@@ -21,13 +21,15 @@ from tests.benchmarks.plots import plot
 Rows = list[dict[str, Any]]
 
 
-def sections(compiled: bool, seconds: float, device: str = "cpu") -> dict[str, Callable[[], Rows]]:
+def sections(
+    compiled: bool, seconds: float, device: str = "cpu", done: Callable[[Rows], None] | None = None
+) -> dict[str, Callable[[], Rows]]:
     """What can be measured, each within about so many seconds (compilation apart)."""
     return {
         "mnist-256": lambda: mnist.run(256, 3 * seconds, compiled),
         "mnist-16": lambda: mnist.run(16, seconds, compiled),
         "bedrooms": lambda: bedrooms.run(2 * seconds),
-        "field": lambda: field.run(seconds / 5, compiled, device=device),
+        "field": lambda: field.run(seconds / 5, compiled, device=device, done=done),
         "blocks": lambda: blocks.run(seconds),
         "kernels": lambda: kernels.run(seconds / 2),
         "freia": lambda: freia.run(seconds / 4),
@@ -72,8 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    chosen = sections(not options.no_compile, options.seconds, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
+
+    def done(rows: Rows) -> None:
+        """Keep what there is of a long section."""
+        (options.out / "field.json").write_text(json.dumps(rows, indent=1))
+        field_report.write(rows, options.out)
+
+    chosen = sections(not options.no_compile, options.seconds, options.device, done)
     file = options.out / "results.json"
     results: dict[str, Rows] = json.loads(file.read_text())["sections"] if file.exists() else {}
     for name in options.only or chosen:

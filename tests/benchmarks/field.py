@@ -81,13 +81,21 @@ def families() -> list[Family]:
     ]
 
 
-def run(seconds: float, compiled: bool, threads: tuple[int, ...] = (1, 2), device: str = "cpu") -> list[dict[str, Any]]:
-    """Measure all rows, each for about so many seconds per number of threads."""
+def run(
+    seconds: float,
+    compiled: bool,
+    threads: tuple[int, ...] = (1, 2),
+    device: str = "cpu",
+    done: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure all rows, each for about so many seconds per number of threads; tell ``done`` after each model."""
     found: list[dict[str, Any]] = []
     before = torch.get_num_threads()
     try:
         for family in families():
             found += _measure(family, seconds, compiled, threads, device)
+            if done is not None:
+                done(found)
     finally:
         torch.set_num_threads(before)
     return found
