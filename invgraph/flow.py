@@ -57,7 +57,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.model = graph
-        self.latents = Latents(graph._outputs(), base)
+        self.latents = Latents(graph._outputs(), base, graph.range)
         self.dims = numel(graph.in_shapes)
 
     @property
@@ -67,7 +67,7 @@ class Flow(GraphHolder[Graph | Reversible]):
 
     @base.setter
     def base(self, base: Base) -> None:
-        self.latents = Latents(self.graph._outputs(), base)
+        self.latents = Latents(self.graph._outputs(), base, self.graph.range)
 
     @property
     def has_rsample(self) -> bool:

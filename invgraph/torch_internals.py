@@ -43,6 +43,13 @@ def has_data(x: Tensor) -> bool:
     return not (x.is_meta or torch._subclasses.fake_tensor.is_fake(x))
 
 
+def validates_arguments(base: torch.distributions.Distribution) -> bool:
+    """True if a distribution refuses values outside its support."""
+    while isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    return bool(base._validate_args)
+
+
 def is_view(x: Tensor) -> bool:
     """True if a tensor is a view of another, also while it is traced."""
     return x._base is not None

@@ -28,10 +28,17 @@ from torch.distributions import (
 )
 
 import invgraph as ig
+from invgraph.numerics.interval import Interval
 
 AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=8)}
 ZERO = torch.zeros((), dtype=torch.float64)
-WITHOUT_MEAN = (Cauchy(ZERO, ZERO + 1), StudentT(ZERO + 1), HalfCauchy(ZERO + 1), Pareto(ZERO + 1, ZERO + 1))
+OFF = {"validate_args": False}  # no value of the flow is refused, although the support is not all real numbers
+WITHOUT_MEAN = (
+    Cauchy(ZERO, ZERO + 1),
+    StudentT(ZERO + 1),
+    HalfCauchy(ZERO + 1, **OFF),
+    Pareto(ZERO + 1, ZERO + 1, **OFF),
+)
 MATRIX = torch.tensor([[2.0, 0.5], [-0.25, 1.5]], dtype=torch.float64)
 
 
@@ -365,7 +372,7 @@ MISTAKES = (
     (lambda: linear().denoise(torch.zeros(1, 2).double(), (), True), ig.ArgumentError, "sigma must be a number"),
     (lambda: torch.inference_mode()(linear().denoise)(torch.zeros(1, 2).double(), (), 0.1), ig.GraphError,
      "inference_mode"),
-    (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform())).sample(2, temperature=0.5),
+    (lambda: linear(base=TransformedDistribution(BASES[0], TanhTransform(), **OFF)).sample(2, temperature=0.5),
      ig.ArgumentError, "has no finite mean"),
     *((lambda base=base: linear(base=base.expand((2,))).sample(3, temperature=0.7), ig.ArgumentError,
        "has no finite mean") for base in WITHOUT_MEAN),
@@ -415,3 +422,65 @@ def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
     for call in (flow, flow.log_prob, flow.loss):
         with pytest.raises(ig.InputTypeError, match=r"a flow in torch\.b?float16\n.*torch\.autocast"):
             call(torch.zeros(2, 2, dtype=dtype))
+
+
+def ending(*transforms: Any, kind: str = "affine") -> ig.Graph:
+    x = ig.InputNode(2, name="x")
+    h = ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)})
+    for transform in transforms:
+        h = ig.Node(h, ig.Elementwise, {"transform": transform})
+    return ig.Graph(x, ig.Node(h, ig.Permute, {"seed": 0}))
+
+
+def test_a_graph_follows_domain_and_range() -> None:
+    real, unit = Interval(), Interval(0, 1)
+    assert ending().range == ending().domain == (real,)
+    assert ending(ig.Sigmoid()).range == (unit,)
+    assert ending(ig.Softplus()).range == (Interval(0, math.inf),)
+    assert ending(ig.Sigmoid(), ig.RationalQuadraticSpline(bound=1.0)).range == (Interval(-1, 1),)
+    assert ending(ig.Sigmoid(), ig.Affine()).range == (real,)
+    assert ig.Inverse(ending(ig.Sigmoid())).domain == ig.reversible(ending(ig.Sigmoid())).range == (unit,)
+    x, y = ig.InputNode(4, name="x"), ig.InputNode(2, name="y")
+    box = ig.Node(x, ig.Box, {"low": [-1.0, 0.0, 0.0, 0.0], "high": [1.0, 1.0, 1.0, 5.0]})
+    a, b = ig.Node(box, ig.Split, {"sizes": (2, 2)})
+    a = ig.Node(a, ig.Elementwise, {"transform": ig.Sigmoid()})
+    b = ig.Node((b, y), ig.Concat)
+    graph = ig.Graph([x, y], [a, b])
+    assert graph.domain == (Interval(-1, 5), None)
+    assert graph.range == (unit, None)  # y is what the data are
+    nested = ig.Graph([u := ig.InputNode(4, name="u"), v := ig.InputNode(2, name="v")], list(ig.Node((u, v), graph)))
+    assert (nested.domain, nested.range) == (graph.domain, graph.range)
+
+
+BOUNDED = Uniform(torch.zeros(2), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("graph", "base", "words"),
+    [
+        (ending(), BOUNDED, r"output .*: all real numbers, and a base Uniform on \(0, 1\)\n.*Sigmoid"),
+        (ending(ig.Softplus()), BOUNDED, r"positive numbers, and a base Uniform on \(0, 1\)\n.*validate_args=False"),
+        (ending(ig.Sigmoid()), None, r"\(0, 1\), and a base the standard normal on all real numbers\n.*no inverse"),
+        (ending(ig.Sigmoid()), Independent(Normal(torch.zeros(2), torch.ones(2)), 1), r"a base Independent\(Normal\)"),
+        (ending(ig.Sigmoid()), Uniform(-torch.ones(2), torch.ones(2)), r"base Uniform on \(-1, 1\)\n.*no inverse"),
+        (ending(), HalfCauchy(torch.ones(2)), r"HalfCauchy\(Cauchy\) on positive numbers"),
+    ],
+)
+def test_a_base_that_does_not_fit_the_range_is_refused(graph: ig.Graph, base: Any, words: str) -> None:
+    with pytest.raises(ig.GraphError, match=words):
+        ig.Flow(graph, base=base)
+
+
+@pytest.mark.parametrize(
+    ("graph", "base"),
+    [
+        (ending(ig.Sigmoid()), BOUNDED),
+        (ending(), Uniform(torch.zeros(2), torch.ones(2), validate_args=False)),
+        (ending(ig.Softplus()), HalfCauchy(torch.ones(2))),
+        (ending(ig.Sigmoid(), ig.Logit()), None),
+    ],
+)
+def test_a_base_that_fits_is_taken(graph: ig.Graph, base: Any) -> None:
+    flow = ig.Flow(ig.testing.randomize(graph), base=base)
+    log_prob = flow.log_prob(flow.sample(50))
+    assert bool(log_prob.isfinite().all())

@@ -288,3 +288,15 @@ def test_packs_saved_tensors() -> None:
     with torch.autograd.graph.save_on_cpu():
         note(torch.zeros(1, requires_grad=True))
     assert seen == [False, True, True]
+
+
+def test_validates_arguments() -> None:
+    for validates in (True, False):
+        own = torch.distributions.Uniform(torch.zeros(2), torch.ones(2), validate_args=validates)
+        for base in (own, torch.distributions.Independent(own, 1), own.expand((3, 2))):
+            assert internals.validates_arguments(base) == validates
+            if validates:
+                with pytest.raises(ValueError, match="support"):
+                    base.log_prob(torch.full((3, 2), 2.0))
+            else:
+                assert base.log_prob(torch.full((3, 2), 2.0)).isinf().all()

@@ -8,12 +8,13 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.modes import own_tensors, restored_on_error
 from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
+from invgraph.core.ranges import Ranged
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.processes import Group, broadcast, find_group, summed_over
@@ -23,7 +24,7 @@ from invgraph.torch_internals import floating_tensor
 Result = tuple[Tensors, Tensor]
 
 
-class Invertible(nn.Module, ABC):
+class Invertible(Ranged, ABC):
     """An invertible layer: ``ys, log_det = layer(xs, cs)`` and ``xs, log_det = layer.inverse(ys, cs)``.
 
     A subclass writes :meth:`_forward` and :meth:`_inverse`, and :attr:`out_shapes` if they differ from the input's.
@@ -84,7 +85,7 @@ class Invertible(nn.Module, ABC):
         return any(isinstance(part, Invertible) and part._draws() for part in self.modules())
 
     def _draws(self) -> bool:
-        return False  # the layer itself, apart from its parts
+        return False
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -174,8 +175,8 @@ class Invertible(nn.Module, ABC):
             conditions: The conditions, as in a forward call.
             again: If True, overwrite what was set before, by ``initialize``, training or a checkpoint. If False
                 (default), refuse to.
-            group: Processes that initialize together, each from its part of the batch, and all alike: each must call
-                this. None (default): all processes of ``torch.distributed``, if it is in use. False: this process only.
+            group: Processes that initialize together, each from its rows, all alike; each must call this. None
+                (default): all of ``torch.distributed``, if it is in use. False: this process only.
 
         Raises:
             GraphError: A layer is initialized already.
@@ -189,10 +190,9 @@ class Invertible(nn.Module, ABC):
         require_flag(self.label, "again", again)
         group = find_group(group)
         parts = [part for part in self.modules() if isinstance(part, Invertible)]
-        for part in () if again else parts:
-            if part._is_initialized():
-                advice = "it would lose what it has learned; initialize(..., again=True) overwrites it"
-                raise GraphError(part.label, "a layer that is initialized already", advice)
+        for part in [] if again else [part for part in parts if part._is_initialized()]:
+            advice = "it would lose what it has learned; initialize(..., again=True) overwrites it"
+            raise GraphError(part.label, "a layer that is initialized already", advice)
         tensors = [tensor for part in parts for tensor in own_tensors(part)]
         try:
             with restored_on_error(tensors), summed_over(group):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from invgraph.core.ports import Ports
+from invgraph.core.ranges import Knowns
 from invgraph.densities.bases import (
     Base,
     as_bases,
@@ -18,6 +19,7 @@ from invgraph.densities.bases import (
     describe_base,
     draw_scaled,
 )
+from invgraph.densities.support import require_fitting
 from invgraph.errors import ArgumentError, InputTypeError
 from invgraph.shapes import Tensors, numel
 
@@ -28,11 +30,16 @@ class Latents:
     Arguments:
         ports: The outputs of the graph.
         base: One distribution for each output; None for the standard normal.
+        ranges: Interval of each output, if they are known.
+
+    Raises:
+        GraphError: A base does not fit an output.
     """
 
-    def __init__(self, ports: Ports, base: Base) -> None:
+    def __init__(self, ports: Ports, base: Base, ranges: Knowns = ()) -> None:
         self.ports = ports
         self.bases = as_bases(base, ports.shapes)
+        require_fitting(ports, self.bases, ranges)
         self._tensors = tuple(map(base_tensor, self.bases or ()))
         self.dims = numel(ports.shapes)
 

@@ -45,6 +45,7 @@ class ActNorm(Invertible):
         tensor([[0., 0.]])
     """
 
+    range_kind = "any"
     fixed_size_reason = None
     initialized: Tensor
 

@@ -86,6 +86,7 @@ class AllInOne(Invertible):
         True
     """
 
+    range_kind = "any"
     conditional = True
     fixed_size_reason = None
     rotation: Tensor

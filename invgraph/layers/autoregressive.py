@@ -12,6 +12,7 @@ from torch import Tensor
 from invgraph.arguments import require_positive
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
 from invgraph.fused.dispatch import PLAIN, is_usable_for
 from invgraph.fused.sequential import SequentialKernel
@@ -192,6 +193,10 @@ class Autoregressive(Invertible):
         params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), given, places)
         params = params.unflatten(1, (-1, places.stop - places.start))
         return params.to(x.dtype)
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        found = self.transform.follow(intervals[0], inverse=inverse)
+        return (found,)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"

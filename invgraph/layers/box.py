@@ -10,11 +10,14 @@ from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import as_filled
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
 from invgraph.numerics.domain import into_open_interval, zero_density
+from invgraph.numerics.interval import REALS, Interval
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import has_data
 
 
 class Box(Invertible):
@@ -66,6 +69,11 @@ class Box(Invertible):
             raise GraphError("Box", given, "low must be below high")
         self.register_buffer("low", to_defaults(a))
         self.register_buffer("high", to_defaults(b))
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        if not inverse:
+            return (REALS,)
+        return (Interval(self.low.min().item(), self.high.max().item()) if has_data(self.low) else None,)
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,), width = xs, self.high - self.low

@@ -35,6 +35,7 @@ class Concat(Invertible):
         torch.Size([5, 5])
     """
 
+    range_kind = "same"
     arity = None
     fixed_size_reason = None
 

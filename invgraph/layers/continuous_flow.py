@@ -78,6 +78,7 @@ class ContinuousFlow(Stochastic):
         (torch.Size([4, 2]), torch.Size([4]))
     """
 
+    range_kind = "any"
     conditional = True
     fixed_size_reason = None
 

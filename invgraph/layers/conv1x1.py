@@ -57,6 +57,7 @@ class Conv1x1(Invertible):
         (tensor([3., 1.]), tensor([11.0904]))
     """
 
+    range_kind = "any"
     fixed_size_reason = None
     order: Tensor
     signs: Tensor

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from invgraph.arguments import require_choice, require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import CouplingSide, Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.errors import GraphError
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
 from invgraph.fused.dispatch import is_usable_for
 from invgraph.numerics.channels import split_sizes
+from invgraph.numerics.interval import REALS, hull
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.affine import has_kernel
 from invgraph.transforms.transform import Transform, require_transform
@@ -175,6 +177,11 @@ class Coupling(Invertible):
             networks, params = self.subnets[side], partial(self._params, side)
             sides.append(CouplingSide(networks, part, params, directions[inverse], directions[not inverse]))
         return vjp_of_coupling(sides if inverse else sides[::-1], self.sizes, ys[0], cs, grad_outputs, grads)
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        transforms = self.transform if isinstance(self.transform, tuple) else (self.transform,)
+        found = hull([transform.follow(intervals[0], inverse=inverse) for transform in transforms])
+        return (found if found == REALS else hull((intervals[0], found)),)
 
     def extra_repr(self) -> str:
         part = "" if self.parts[0] == 0 else ", part=2"

@@ -47,6 +47,7 @@ class DCT(WithConstants, Invertible):
         tensor([[[ 5.0000, -2.2304,  0.0000, -0.1585]]])
     """
 
+    range_kind = "any"
     fixed_size_reason = None
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, block: int | None = None) -> None:

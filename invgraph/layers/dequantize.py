@@ -9,10 +9,12 @@ from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result, call_checked
+from invgraph.core.ranges import Knowns
 from invgraph.core.resized import resized
 from invgraph.core.stochastic import Stochastic, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.domain import require_integers
+from invgraph.numerics.interval import Interval
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import has_data, replace_children
 
@@ -152,6 +154,9 @@ class Dequantize(Stochastic):
         """Return the number of random bits such that an integer below ``levels`` plus the noise is exact."""
         mantissa = round(-math.log2(torch.finfo(x.dtype).eps))
         return max(mantissa - math.ceil(math.log2(self.levels)) - 1, 1)
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        return (Interval(0.0, self.levels - 1.0 if inverse else 1.0),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={self.levels}"

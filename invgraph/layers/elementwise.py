@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors, repeat_rows
@@ -117,6 +118,10 @@ class Elementwise(Invertible):
         (params,) = self._precomputed(given)
         spread = spread_vector(repeat_rows(params, x.shape[0]), x.ndim + 1)
         return spread.expand(x.shape[0], self.transform.params_per_element, *x.shape[1:])
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        found = self.transform.follow(intervals[0], inverse=inverse)
+        return (found,)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}"

@@ -66,6 +66,7 @@ class GaussianMixture(WithConstants, Invertible):
         (torch.Size([4, 2]), torch.Size([4]))
     """
 
+    range_kind = "any"
     conditional = True
     fixed_size_reason = "its means and factors are those of vectors of one size"
     places: Tensor

@@ -56,6 +56,7 @@ class Haar(Invertible):
         tensor([ 5., -1., -2.,  0.])
     """
 
+    range_kind = "any"
     fixed_size_reason = None
 
     def __init__(

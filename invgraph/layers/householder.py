@@ -55,6 +55,7 @@ class Householder(Invertible):
         (True, tensor([0., 0.]))
     """
 
+    range_kind = "any"
     conditional = True
     condition_argument = "subnet"
     fixed_size_reason = None

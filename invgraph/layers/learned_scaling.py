@@ -42,6 +42,7 @@ class LearnedScaling(Invertible):
         (tensor([[2.7183, 2.7183, 2.7183]]), tensor([3.]))
     """
 
+    range_kind = "any"
     fixed_size_reason = None
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, per_channel: bool = False) -> None:

@@ -23,6 +23,7 @@ _WORST_CONDITION = 1e12
 class _Mixing(Invertible):
     """A constant matrix that mixes the channels, the same at every position."""
 
+    range_kind = "any"
     fixed_size_reason = None
     matrix: Tensor
 

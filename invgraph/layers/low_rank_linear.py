@@ -58,6 +58,7 @@ class LowRankLinear(Invertible):
         (tensor([[1., 1., 1., 1., 1., 1., 1., 1.]]), tensor([0.]))
     """
 
+    range_kind = "any"
     conditional = True
     condition_argument = "subnet"
     fixed_size_reason = None

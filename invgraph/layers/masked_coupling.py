@@ -13,8 +13,10 @@ from invgraph.arguments import require_choice
 from invgraph.core.constants import WithConstants
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.interval import REALS, hull
 from invgraph.shapes import Shape, Tensors
 from invgraph.transforms.transform import Direction, Transform, require_transform
 
@@ -140,6 +142,10 @@ class MaskedCoupling(WithConstants, Invertible):
         changed, log_det = transform(values[:, part], params[:, :, part])
         pair = (changed, values[:, self.count :]) if side else (values[:, : self.count], changed)
         return torch.cat(pair, dim=1)[:, self.restore].view_as(x), log_det
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        found = self.transform.follow(intervals[0], inverse=inverse)
+        return (found if found == REALS else hull((intervals[0], found)),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, mask={self.pattern}"

@@ -50,6 +50,7 @@ class OrthogonalLinear(Invertible):
         (True, tensor([0., 0.]))
     """
 
+    range_kind = "any"
     fixed_size_reason = None
 
     def __init__(

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_flag
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import check_conditions
 from invgraph.errors import GraphError
 from invgraph.nets.transformer import Block, Cache, LayerNorm
+from invgraph.numerics.interval import REALS, hull
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Tensors
 from invgraph.transforms.transform import Transform, require_pointwise
@@ -158,6 +160,10 @@ class PatchAutoregressive(Invertible):
         """Return the parameters for all tokens in h, ``(B, params_per_element, tokens * elements of a patch)``."""
         params: Tensor = self.last(self.norm(h)).to(dtype).unflatten(2, (self.transform.params_per_element, -1))
         return params.transpose(1, 2).flatten(2)
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        found = self.transform.follow(intervals[0], inverse=inverse)
+        return (found if found == REALS else hull((intervals[0], found)),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, patch={self.patch}, reverse={self.reverse}"

@@ -46,6 +46,7 @@ class Permute(Invertible):
         tensor([[3., 1., 2.]])
     """
 
+    range_kind = "same"
     fixed_size_reason = None
     order: Tensor
     inverse_order: Tensor

@@ -37,6 +37,7 @@ class Flatten(Invertible):
         torch.Size([5, 784])
     """
 
+    range_kind = "same"
     fixed_size_reason = None
 
     @property
@@ -75,6 +76,7 @@ class Reshape(Invertible):
         torch.Size([5, 2, 2, 2])
     """
 
+    range_kind = "same"
     fixed_size_reason = "shape= has the number of elements of one size"
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, shape: Sequence[int]) -> None:

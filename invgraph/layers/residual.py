@@ -76,6 +76,7 @@ class Residual(Stochastic):
         (torch.Size([2, 4]), torch.Size([2]))
     """
 
+    range_kind = "any"
     conditional = True
     fixed_size_reason = None
 

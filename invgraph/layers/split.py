@@ -39,6 +39,7 @@ class Split(Invertible):
         (torch.Size([5, 2, 4, 4]), torch.Size([5, 6, 4, 4]))
     """
 
+    range_kind = "same"
     fixed_size_reason = None
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, sizes: Sequence[int], dim: int = 0) -> None:

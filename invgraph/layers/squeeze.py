@@ -40,6 +40,7 @@ class Squeeze(Invertible):
         tensor([1., 2., 3., 4.])
     """
 
+    range_kind = "same"
     fixed_size_reason = None
 
     def __init__(self, in_shapes: object, cond_shapes: object = (), *, factor: int = 2) -> None:

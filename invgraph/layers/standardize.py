@@ -53,6 +53,7 @@ class Standardize(Invertible):
         (tensor([[2., 0.]]), tensor([-0.6931]))
     """
 
+    range_kind = "any"
     fixed_size_reason = None
     mean: Tensor
     std: Tensor

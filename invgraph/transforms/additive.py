@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Unbounded
 
 
 @dataclass(frozen=True)
-class Additive(Transform):
+class Additive(Unbounded):
     r"""Shift each element.
 
     .. math:: y = x + t

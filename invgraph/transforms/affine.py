@@ -12,13 +12,13 @@ from invgraph.errors import GraphError
 from invgraph.fused.affine import AffineKernel
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Unbounded
 
 Clamp = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Affine(Transform):
+class Affine(Unbounded):
     r"""Scale and shift each element, with a softly clamped log scale (paper, Eqs. 1, 2 and 7).
 
     .. math:: y = x \exp(s_\text{clamp}) + t, \qquad s_\text{clamp} = \frac{2 \alpha}{\pi} \arctan\frac{s}{\alpha}

@@ -11,11 +11,11 @@ from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
 from invgraph.transforms.spline import require_floor
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Unbounded
 
 
 @dataclass(frozen=True)
-class Bernstein(Transform):
+class Bernstein(Unbounded):
     r"""Map [-bound, bound] onto itself by one increasing polynomial, which is smooth and has no knots.
 
     .. math:: u = \sum_{k=0}^n \theta_k \binom{n}{k} t^k (1 - t)^{n - k}, \qquad

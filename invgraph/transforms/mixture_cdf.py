@@ -12,11 +12,11 @@ from invgraph.arguments import require_count, require_positive
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.root_finding import solve_increasing
 from invgraph.numerics.soft_clamp import soft_clamp
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Unbounded
 
 
 @dataclass(frozen=True)
-class MixtureCDF(Transform):
+class MixtureCDF(Unbounded):
     r"""Apply the CDF of a mixture of logistic distributions, then a logit, a scale and a shift.
 
     .. math:: y = e^a \operatorname{logit}\left(\sum_k \pi_k \, \sigma\left(\frac{x - \mu_k}{s_k}\right)\right) + b

@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid
 from invgraph.arguments import as_number, require_flag
 from invgraph.errors import GraphError
 from invgraph.numerics.domain import into_open_interval, require_domain, zero_density
+from invgraph.numerics.interval import REALS, Interval, Known
 from invgraph.numerics.reductions import per_sample
 from invgraph.transforms.transform import Transform
 
@@ -51,6 +52,14 @@ class Sigmoid(Transform):
     def __post_init__(self) -> None:
         alpha = _require_alpha("Sigmoid", self.alpha)
         self._set(alpha=alpha, check_domain=require_flag("Sigmoid", "check_domain", self.check_domain))
+
+    @property
+    def domain(self) -> Known:
+        return REALS
+
+    @property
+    def range(self) -> Known:
+        return Interval(*_interval(self.alpha))
 
     @property
     def params_per_element(self) -> int:
@@ -103,6 +112,14 @@ class Logit(Transform):
     def __post_init__(self) -> None:
         alpha = _require_alpha("Logit", self.alpha)
         self._set(alpha=alpha, check_domain=require_flag("Logit", "check_domain", self.check_domain))
+
+    @property
+    def domain(self) -> Known:
+        return Interval(*_interval(self.alpha))
+
+    @property
+    def range(self) -> Known:
+        return REALS
 
     @property
     def params_per_element(self) -> int:

@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import require_flag
 from invgraph.numerics.domain import require_domain, zero_density
+from invgraph.numerics.interval import REALS, Interval, Known
 from invgraph.numerics.reductions import per_sample
 from invgraph.transforms.transform import Transform
 
@@ -46,6 +47,14 @@ class Softplus(Transform):
 
     def __post_init__(self) -> None:
         self._set(check_domain=require_flag("Softplus", "check_domain", self.check_domain))
+
+    @property
+    def domain(self) -> Known:
+        return REALS
+
+    @property
+    def range(self) -> Known:
+        return Interval(0.0, math.inf)
 
     @property
     def params_per_element(self) -> int:

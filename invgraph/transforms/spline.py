@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag, require_positive
 from invgraph.errors import GraphError
+from invgraph.numerics.interval import Interval, Known, hull
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform
@@ -43,6 +45,11 @@ class Spline(Transform):
             min_width=require_floor(where, "min_width", self.min_width, bins),
             min_height=require_floor(where, "min_height", self.min_height, bins),
         )
+
+    def follow(self, interval: Known, *, inverse: bool) -> Known:
+        """Return the interval itself, widened to that which is mapped onto itself; outside, numbers stay."""
+        half = self.bound * (math.e if self.learned_bound else 1.0)
+        return None if interval is None else hull((interval, Interval(-half, half)))
 
     @property
     def params_per_element(self) -> int:

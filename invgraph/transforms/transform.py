@@ -9,6 +9,7 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.numerics.interval import REALS, Known
 
 Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One direction of a transform: result and log-determinant per sample, from data and parameters."""
@@ -29,6 +30,20 @@ class Transform(ABC):
     pointwise: ClassVar[bool] = True
 
     @property
+    def domain(self) -> Known:
+        """Interval of the inputs outside of which the density is zero; None (default) if it is not known."""
+        return None
+
+    @property
+    def range(self) -> Known:
+        """Interval of the outputs; None (default) if it is not known, or depends on the data."""
+        return None
+
+    def follow(self, interval: Known, *, inverse: bool) -> Known:
+        """Return the interval of the results of a direction, from that of its arguments."""
+        return self.domain if inverse else self.range
+
+    @property
     @abstractmethod
     def params_per_element(self) -> int:
         """Number of parameters per element."""
@@ -45,6 +60,18 @@ class Transform(ABC):
     @abstractmethod
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``x`` and the log-determinant of the inverse per sample, shape ``(B,)``."""
+
+
+class Unbounded(Transform, ABC):
+    """Base class of transforms between all real numbers and all real numbers."""
+
+    @property
+    def domain(self) -> Known:
+        return REALS
+
+    @property
+    def range(self) -> Known:
+        return REALS
 
 
 def require_transform(where: str, transform: object) -> Transform:

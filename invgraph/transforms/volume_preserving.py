@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
-from invgraph.transforms.transform import Transform
+from invgraph.transforms.transform import Unbounded
 
 
 @dataclass(frozen=True)
-class VolumePreserving(Transform):
+class VolumePreserving(Unbounded):
     r"""Scale and shift each element, with log scales that sum to zero over the sample (GIN).
 
     .. math:: y = x \exp(s_\text{clamp} - \bar s_\text{clamp}) + t

@@ -23,6 +23,7 @@ from measures import draw, equal, gap, jacobian
 from torch import Tensor
 
 import invgraph as ig
+from invgraph.numerics.interval import REALS
 
 CHECKS = {
     "shapes": "outputs have the declared shapes and the data's dtype and device",
@@ -42,6 +43,7 @@ CHECKS = {
     "train_equals_eval": "training mode gives the results of evaluation, or fresh ones if the module is stochastic",
     "vmap": "torch.vmap gives the results of a batch",
     "extreme": "huge and tiny numbers, knots, edges of the domain and their neighbours give no NaN",
+    "ranges": "results lie in the declared range and domain, and those of the table are declared",
     "no_grad": "without gradients the results are the same up to rounding",
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -422,6 +424,42 @@ def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
         for result in (*ys, log_det):
             assert not bool(result.isnan().any())
             assert bool(result[inside].isfinite().all())
+
+
+@every("ranges", "float64")
+def test_results_lie_in_the_declared_range(case: Case, dtype: torch.dtype) -> None:
+    """Of a layer's own data and of numbers that reach far; a bounded domain or range of the table is declared."""
+    module = case.build(dtype)
+    for (call, xs, cs), declared, interval, there in zip(
+        directions(case, module, dtype, batch=64),
+        (module.range, module.domain),
+        (case.domain, case.codomain),
+        (case.codomain, case.domain),
+        strict=True,
+    ):
+        if case.cls is ig.Dequantize and call is module:
+            xs = tuple(x.floor() for x in xs)  # the checks of the table take neighbours of integers too
+        with torch.no_grad():
+            found = [call(xs, cs)[0]]
+            if interval is None and case.cls is not ig.Dequantize:
+                found.append(call(tuple(20 * x for x in xs), cs)[0])
+        assert len(declared) == len(found[0])
+        for ys in found:
+            for y, own in zip(ys, declared, strict=True):
+                assert own is None or (y.min() >= own.low and y.max() <= own.high)
+        bounded = [own for own in declared if own is not None and own != REALS]
+        assert (there is not None) == bool(bounded), declared
+
+
+def test_every_layer_and_transform_declares_its_range() -> None:
+    """All but those that keep the range of their data, which is not known before they are wired."""
+    keeping = {ig.Permute, ig.Squeeze, ig.Flatten, ig.Reshape, ig.Split, ig.Concat, ig.Inverse, ig.Graph}
+    splines = {ig.LinearSpline, ig.QuadraticSpline, ig.RationalQuadraticSpline}
+    for case in CASES:
+        transform = case.args.get("transform")
+        each = transform if isinstance(transform, tuple) else (transform,)
+        keeps = case.cls in keeping or any(type(one) in splines for one in each)
+        assert keeps or None not in (*case.build().range, *case.build().domain), case.id
 
 
 def public(kind: type) -> set[type]:

@@ -1,0 +1,45 @@
+"""Intervals of real numbers: the domains and ranges of transforms and layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """Interval of real numbers. Whether its ends belong to it is left open.
+
+    Attributes:
+        low: Lower end.
+        high: Upper end.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def covers(self, other: Interval) -> bool:
+        """True if another interval lies within this one, up to rounding in float32."""
+        room = 1e-6 * max(1.0, *(abs(end) for end in self if math.isfinite(end)), 0.0)
+        return other.low >= self.low - room and other.high <= self.high + room
+
+    def __str__(self) -> str:
+        if self == REALS:
+            return "all real numbers"
+        if self == Interval(0.0, math.inf):
+            return "positive numbers"
+        return f"({self.low + 0.0:g}, {self.high + 0.0:g})"  # 0 for -0
+
+
+REALS = Interval()
+Known = Interval | None
+"""An interval; None if it is not known."""
+
+
+def hull(intervals: Iterable[Known]) -> Known:
+    """Return the smallest interval that covers all of these; None if one is not known."""
+    found = list(intervals)
+    known = [interval for interval in found if interval is not None]
+    if len(known) < len(found) or not known:
+        return None
+    return Interval(min(interval.low for interval in known), max(interval.high for interval in known))
