@@ -54,6 +54,7 @@ class OrthogonalSqueeze(WithConstants, Invertible):
         (torch.Size([1, 4, 1, 1]), True, tensor([0.]))
     """
 
+    range_kind = "any"
     fixed_size_reason = None
     cosine: Tensor
 

@@ -454,7 +454,7 @@ def test_results_lie_in_the_declared_range(case: Case, dtype: torch.dtype) -> No
 def test_every_layer_and_transform_declares_its_range() -> None:
     """All but those that keep the range of their data, which is not known before they are wired."""
     keeping = {ig.Permute, ig.Squeeze, ig.Flatten, ig.Reshape, ig.Split, ig.Concat, ig.Inverse, ig.Graph}
-    splines = {ig.LinearSpline, ig.QuadraticSpline, ig.RationalQuadraticSpline}
+    splines = {ig.LinearSpline, ig.QuadraticSpline, ig.CubicSpline, ig.RationalQuadraticSpline}
     for case in CASES:
         transform = case.args.get("transform")
         each = transform if isinstance(transform, tuple) else (transform,)
