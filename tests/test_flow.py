@@ -452,7 +452,8 @@ def test_a_graph_follows_domain_and_range() -> None:
     assert (nested.domain, nested.range) == (graph.domain, graph.range)
 
 
-BOUNDED = Uniform(torch.zeros(2), torch.ones(2))
+ON = {"validate_args": True}  # the default, unless another package has changed it
+BOUNDED = Uniform(torch.zeros(2), torch.ones(2), **ON)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +464,7 @@ BOUNDED = Uniform(torch.zeros(2), torch.ones(2))
         (ending(ig.Sigmoid()), None, r"\(0, 1\), and a base the standard normal on all real numbers\n.*no inverse"),
         (ending(ig.Sigmoid()), Independent(Normal(torch.zeros(2), torch.ones(2)), 1), r"a base Independent\(Normal\)"),
         (ending(ig.Sigmoid()), Uniform(-torch.ones(2), torch.ones(2)), r"base Uniform on \(-1, 1\)\n.*no inverse"),
-        (ending(), HalfCauchy(torch.ones(2)), r"HalfCauchy\(Cauchy\) on positive numbers"),
+        (ending(), HalfCauchy(torch.ones(2), **ON), r"HalfCauchy\(Cauchy\) on positive numbers"),
     ],
 )
 def test_a_base_that_does_not_fit_the_range_is_refused(graph: ig.Graph, base: Any, words: str) -> None:
