@@ -13,7 +13,6 @@ from invgraph.core.constants import materialize_constants
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports
-from invgraph.core.ranges import Knowns
 from invgraph.core.resized import resized
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
@@ -21,7 +20,6 @@ from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.compiled import compiled
 from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
-from invgraph.graph.ranges import follow
 from invgraph.graph.resize import named_shapes, resize_graph
 from invgraph.graph.run import Observer, Slots, fill, gather
 from invgraph.graph.schedule import Schedule, Step, schedules
@@ -258,9 +256,6 @@ class Graph(Shown):
         self._compiled_inverse_impl = compiled(self, self._inverse_impl, settings)
         self._compiled_bound_impl = compiled(self, self._run_bound, settings)
         return self
-
-    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
-        return follow(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), intervals)
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self._run(self.forward_schedule, xs, cs, before=partial(_initialize_layer, inverse=False, done=set()))

@@ -13,7 +13,9 @@ from invgraph.arguments import require_choice, require_flag
 from invgraph.core.invertible import Invertible
 from invgraph.core.modes import evaluating
 from invgraph.core.ports import check_together
+from invgraph.core.ranges import Knowns
 from invgraph.errors import ShapeError
+from invgraph.graph.ranges import follow
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.summary import Summary, summarize, table
 from invgraph.graph.trace import Trace, record
@@ -31,6 +33,9 @@ class Shown(Invertible, ABC):
     inverse_schedule: Schedule
     if TYPE_CHECKING:
         layers: nn.ModuleDict
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        return follow(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), intervals)
 
     def draw(self, path: str | os.PathLike[str], *, fold: bool = True, theme: Theme = "auto") -> None:
         """Draw the graph into a file; graphviz is not needed. In a notebook, a graph shows itself.
