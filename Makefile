@@ -1,6 +1,6 @@
 # Everything runs in the active environment: pip install -c constraints.txt -e ".[dev]"
 
-.PHONY: test slow lint format docs doctest mutants bench clean
+.PHONY: test slow lint format docs doctest mutants habits fake-cuda bench clean
 
 test:  ## the fast suite, as in the README
 	pytest -n 2
@@ -25,6 +25,18 @@ doctest:  ## every example of the docs and the docstrings
 
 mutants:  ## plant bugs and count those that the tests catch
 	python -m tests.support.mutants
+
+habits:  ## what people do with modules, on every family of layers in every runner: a table
+	python -m tests.habits
+
+# An environment of its own, because torch's CUDA build takes gigabytes; CUDA_PYTHON=... names another one.
+CUDA_PYTHON ?= .venv-cuda/bin/python
+.venv-cuda/bin/python:
+	python3.11 -m venv .venv-cuda
+	.venv-cuda/bin/pip install torch==2.14.1 numpy networkx safetensors pytest matplotlib pillow
+
+fake-cuda: $(CUDA_PYTHON)  ## every layer and the paper's models on fake CUDA tensors; needs no GPU
+	$(CUDA_PYTHON) -m tests.support.fake_cuda
 
 bench:  ## pip install -c constraints.txt -e ".[bench]" first
 	python -m tests.benchmarks

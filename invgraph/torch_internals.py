@@ -34,7 +34,9 @@ def is_batched_grad(grad: Tensor) -> bool:
 
 def has_data(x: Tensor) -> bool:
     """True if values can be read: not of meta, fake or ``vmap``'s tensors, nor while code is compiled or captured."""
-    if torch.compiler.is_compiling() or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if torch.compiler.is_compiling() or torch._subclasses.fake_tensor.is_fake(x):  # a fake one needs no device
+        return False
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     while torch._C._functorch.is_functorch_wrapped_tensor(x):
         if torch._C._functorch.is_batchedtensor(x):

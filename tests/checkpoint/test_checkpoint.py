@@ -571,3 +571,13 @@ def test_leftovers_of_killed_writers_are_swept_after_an_hour(path: Path) -> None
         os.utime(file, (1, 1)) if file is not young else None
     ig.save(path, PLAIN)
     assert [file.exists() for file in (old, young, foreign)] == [False, True, True]
+
+
+def test_a_flag_that_was_saved_as_a_boolean_is_loaded(tmp_path: Path) -> None:
+    run = Run()
+    run.flow.graph["norm"].initialized = run.flow.graph["norm"].initialized.bool()
+    ig.save(tmp_path / "old", run.flow)
+    flow = make_flow()
+    ig.load(tmp_path / "old", flow)
+    assert flow.graph["norm"].initialized.dtype == torch.uint8
+    assert torch.equal(flow.log_prob(run.images, run.labels), run.flow.log_prob(run.images, run.labels))

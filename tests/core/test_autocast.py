@@ -96,3 +96,13 @@ def test_every_layer_runs_under_autocast_in_the_datas_dtype(case: Case) -> None:
     assert {t.dtype for t in (*ys, log_det, *back, inverse_log_det)} == {torch.float32}
     if "round_trip" not in case.without:
         assert max((a - b).abs().max().item() for a, b in zip(back, xs, strict=True)) <= 0.1
+
+
+def test_features_come_in_the_datas_dtype() -> None:
+    """A layer that computes in its own precision reads them, where nothing is cast any more."""
+    x, c = ig.InputNode(3, name="x"), ig.ConditionNode(2, name="c")
+    feature = ig.FeatureNode(c, nn.Linear, {"in_features": 2, "out_features": 4})
+    graph = ig.Graph(x, ig.Node(x, ig.Residual, {"hidden": 4}, conditions=feature), c)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z, _ = graph(torch.randn(5, 3), torch.randn(5, 2))
+    assert z.dtype == torch.float32

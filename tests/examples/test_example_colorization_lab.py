@@ -101,3 +101,17 @@ def test_gradients_are_finite_at_black():
     rgb = torch.zeros(1, 3, 2, 2, requires_grad=True)
     lab_to_rgb(rgb_to_lab(rgb), clip=False).sum().backward()
     assert torch.isfinite(rgb.grad).all()
+
+
+def test_colours_outside_the_gamut_are_clipped_for_display_alone():
+    lab = torch.tensor([[50.0, 120.0, 0.0], [10.0, 0.0, 100.0]], dtype=torch.float64).T[..., None]
+    clipped, whole = lab_to_rgb(lab), lab_to_rgb(lab, clip=False)
+    assert whole.min() < 0 < 1 < whole.max()
+    torch.testing.assert_close(clipped, whole.clamp(0, 1), rtol=0, atol=0)
+
+
+def test_z_is_never_negative():
+    most = 200 * (10 + 16) / 116  # b at which Z is zero
+    pair = torch.tensor([[10.0, 0.0, most], [10.0, 0.0, 100.0]], dtype=torch.float64).T[..., None]
+    one, other = lab_to_rgb(pair, clip=False).unbind(-2)
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

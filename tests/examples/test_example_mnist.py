@@ -268,6 +268,13 @@ class TestTraining:
         assert (rest.step, rest.loss, rest.rate) == (history.step, history.loss, history.rate)
         assert ig.load(tmp_path / "whole").training["step"] == 10
 
+    def test_losses_before_a_stop_are_in_the_next_record(self, tmp_path):
+        recipe = trainer.Recipe(steps=40, batch=16)  # a record every second step
+        _, whole = fit(tmp_path / "whole", recipe)
+        fit(tmp_path / "parts", recipe, until=7)
+        _, rest = fit(tmp_path / "parts", recipe, resume=True)
+        assert rest.loss == whole.loss
+
     def test_saving_in_between_changes_nothing(self, tmp_path, monkeypatch):
         whole, _ = fit(tmp_path / "whole", RECIPE)
         monkeypatch.setattr(trainer, "SAVE_SECONDS", 0)
@@ -367,8 +374,15 @@ class TestTraining:
         assert [drops.rate_at(step) for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
     def test_autocast_trains_in_half_precision(self, tmp_path):
-        flow, history = fit(tmp_path / "m", trainer.Recipe(steps=5, batch=16, autocast=True))
+        flow, recipe, seen = toy(), trainer.Recipe(steps=5, batch=16, autocast=True), set()
+
+        def loss(model, x, c):
+            seen.add(torch.is_autocast_enabled("cpu"))
+            return toy_loss(model, x, c)
+
+        history = trainer.train(flow, loss, toy_draw, 100, recipe, where=HERE, checkpoint=tmp_path / "m")
         assert history.finished
+        assert seen == {True}
         assert all(weight.dtype == torch.float32 for weight in flow.parameters())
 
 

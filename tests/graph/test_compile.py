@@ -142,6 +142,14 @@ def test_copies_and_pickles_are_not_compiled() -> None:
         assert torch.equal(copied.inverse(z, c)[0], graph.inverse(z, c)[0])
 
 
+def test_equal_couplings_train_without_a_compiler_behind_them() -> None:
+    """The backend for debugging; torch can't differentiate regions under it."""
+    graph = build(lambda: deep_graph(3), torch.float32)
+    exact = train(copy.deepcopy(graph), 4)
+    for ours, theirs in zip(train(graph.compile(backend="eager"), 4), exact, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_compiled_graphs_refuse_bad_input() -> None:
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=False)
     with pytest.raises(ig.ShapeError, match="expected"):

@@ -83,13 +83,15 @@ def test_the_page_shows_the_table() -> None:
 # What broke when the table was first tried, each in its smallest form.
 
 
-def test_a_reversible_graph_gives_per_sample_gradients() -> None:
-    HABITS["per-sample gradients"].try_on(Cell("couplings", "reversible"))
+@pytest.mark.parametrize("runner", ["reversible", "compiled"])
+def test_a_graph_gives_per_sample_gradients(runner: str) -> None:
+    HABITS["per-sample gradients"].try_on(Cell("couplings", runner))
 
 
+@pytest.mark.parametrize("runner", ["plain", "bound"])
 @pytest.mark.parametrize("habit", ["a part cast", "a part moved"])
-def test_binding_refuses_a_part_of_another_dtype_or_device(habit: str) -> None:
-    HABITS[habit].try_on(Cell("linear", "bound"))
+def test_a_part_of_another_dtype_or_device_is_named(habit: str, runner: str) -> None:
+    HABITS[habit].try_on(Cell("linear", runner))
 
 
 def test_a_mixture_runs_under_autocast() -> None:

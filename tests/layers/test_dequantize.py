@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import invgraph as ig
@@ -260,3 +260,19 @@ def test_a_flow_cannot_learn_the_noise(batch: int) -> None:
     tail = torch.tensor(bits[-200:]).mean().item()
     print(f"batch {batch}: {tail:.2f} bits")
     assert tail > 1.98
+
+
+def test_reseed_gives_each_layer_a_seed_of_its_own() -> None:
+    layers = nn.ModuleList(ig.Dequantize((2,), levels=4) for _ in range(3))
+    ig.reseed(layers, 5)
+    assert len({int(layer.seed) for layer in layers}) == 3
+
+
+@pytest.mark.parametrize("shift", [-200.0, 200.0])
+def test_noise_at_its_edge_rounds_to_no_other_integer(shift: float) -> None:
+    noise = ig.Elementwise((2,), ((2,),), transform=ig.Additive(), subnet=ig.nets.MLP(4))
+    nn.init.constant_(noise.subnet.last_parameters()[-1], shift)
+    layer = ig.Dequantize((2,), levels=4, noise=noise)
+    x = torch.tensor([[0.0, 3.0], [1.0, 2.0]])
+    (y,), _ = layer((x,))
+    assert torch.equal(layer.inverse((y,))[0][0], x)

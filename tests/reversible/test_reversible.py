@@ -190,6 +190,25 @@ def test_the_drift_guard_names_the_node() -> None:
     z.sum().backward()
 
 
+def test_the_drift_of_every_input_is_seen() -> None:
+    """The first input is rebuilt exactly, the second is not."""
+    x, y = ig.InputNode(4, name="x"), ig.InputNode(4, name="y")
+    args = {"transform": AFFINE, "subnet": MLP}
+    bad = ig.FixedLinear((4,), matrix=torch.diag(torch.tensor([1.0, 1.0, 1.0, 1e-11], dtype=torch.float64)))
+    h = ig.Node(ig.Node(ig.Node(y, ig.Coupling, args), bad, name="bad"), ig.Coupling, args)
+    graph = build(lambda: ig.Graph((x, y), (ig.Node(x, ig.Permute), h)), torch.float32)
+    (a, b), _ = ig.reversible(graph)((torch.randn(5, 4), torch.randn(5, 4)))
+    with pytest.raises(ig.NumericsError, match="'bad'"):
+        (a.sum() + b.sum()).backward()
+
+
+def test_tiny_values_may_differ_by_the_rounding_of_larger_ones() -> None:
+    graph = build(lambda: deep_graph(3), torch.float32)
+    z, _ = ig.reversible(graph)(1e-7 * torch.randn(5, 8), torch.randn(5, 3))
+    z.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in graph.parameters())
+
+
 def test_anchors_bound_the_drift() -> None:
     graph = build(lambda: deep_graph(64), torch.float32)
     x, c = torch.randn(16, 8), torch.randn(16, 3)

@@ -112,5 +112,6 @@ def test_a_compiled_coupling_may_be_given_the_other_part_of_a_split(inverse: boo
     torch._dynamo.reset()
     compiled = copy.deepcopy(graph).compile(backend="eager")
     values = torch.randn(3, 4)
-    for ours, plain in zip(*((g.inverse if inverse else g)(values) for g in (compiled, graph)), strict=True):
-        assert torch.allclose(ours, plain)
+    with torch.no_grad():  # with gradients there are no regions under this backend
+        for ours, plain in zip(*((g.inverse if inverse else g)(values) for g in (compiled, graph)), strict=True):
+            assert torch.allclose(ours, plain)

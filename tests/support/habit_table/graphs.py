@@ -69,7 +69,8 @@ def multiscale(x: Any, c: Any, n: Number) -> Any:
 
 
 def cosines(x: Any, c: Any, n: Number) -> Any:
-    h = ig.chain(x, (ig.DCT, {"block": n(2)}), (ig.Reshape, {"shape": (n(8), n(2))}), ig.Flatten)
+    h = ig.chain(x, (ig.DCT, {"block": n(2)}), (ig.OrthogonalSqueeze, {"factor": n(2)}))
+    h = ig.chain(h, (ig.Reshape, {"shape": (n(8), n(2))}), ig.Flatten)
     return block(h, c, n, ig.nets.ResidualMLP(n(4), blocks=n(1)))
 
 

@@ -1,13 +1,40 @@
-"""Tables of small mistakes, one for each room of the package, and a runner that plants them: see ``__main__.py``."""
+"""Tables of small mistakes, one for each room of the package and one for the examples; ``__main__.py`` plants them."""
 
 from __future__ import annotations
 
-from . import checkpoint, core, draw, fused, graph, inference, layers, nets, numerics, reversible, top, transforms
+from . import (
+    checkpoint,
+    core,
+    densities,
+    draw,
+    examples,
+    fused,
+    graph,
+    inference,
+    layers,
+    nets,
+    numerics,
+    reversible,
+    top,
+    transforms,
+)
 from .mutant import Mutant as Mutant
 
-MUTANTS: tuple[Mutant, ...] = tuple(
-    mutant
-    for room in (draw, numerics, fused, transforms, core, nets, graph, layers, reversible, checkpoint, inference, top)
-    for mutant in room.MUTANTS
+ROOMS = (
+    checkpoint,
+    core,
+    densities,
+    draw,
+    examples,
+    fused,
+    graph,
+    inference,
+    layers,
+    nets,
+    numerics,
+    reversible,
+    top,
+    transforms,
 )
+MUTANTS: tuple[Mutant, ...] = tuple(mutant for room in ROOMS for mutant in room.MUTANTS)
 """All mistakes."""

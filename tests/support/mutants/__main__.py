@@ -36,11 +36,12 @@ def start(work: Work, folder: Path) -> int:
     Torch and pytest are imported once, in the process that forks; the package is not.
     """
     mutant, tests = work
-    for part in ("invgraph", "tests"):
+    parts = ("invgraph", "tests", "examples") if any("examples" in test for test in tests) else ("invgraph", "tests")
+    for part in parts:
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "benchmarks"))
     shutil.copy(ROOT / "setup.cfg", folder)
     if mutant is not None:
-        mutant.plant(folder / "invgraph")
+        mutant.plant(folder)
     child = os.fork()
     if child:
         return child

@@ -38,4 +38,12 @@ MUTANTS = (
            "_STALE_SECONDS = 3600", "_STALE_SECONDS = -3600", (CHECKPOINT,)),
     Mutant("a named pipe is written over", "checkpoint/atomic_file.py",
            "if not stat.S_ISREG(mode):", "if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):", (CHECKPOINT, DAMAGE)),
+    Mutant("flags that were saved as booleans are refused", "checkpoint/fingerprint.py",
+           ".replace('bool', 'uint8')", "", (CHECKPOINT, "-k", "flag")),
+    Mutant("bytes are not on the disk when the file is renamed", "checkpoint/atomic_file.py",
+           "                os.fsync(file.fileno())\n", "", (DAMAGE, CHECKPOINT, "-k", "disk")),
+    Mutant("the mode of the file is lost", "checkpoint/atomic_file.py",
+           "os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))", "pass", (CHECKPOINT, DAMAGE)),
+    Mutant("every temporary file in the folder is swept", "checkpoint/atomic_file.py",
+           "if left.fullmatch(entry.name):", 'if entry.name.endswith(".tmp"):', (CHECKPOINT, DAMAGE)),
 )  # fmt: skip

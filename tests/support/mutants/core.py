@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from .mutant import BOUND, CONTRACT, DIAGNOSE, INIT, LAYERS, NODES, RESIZE, REVERSIBLE, Mutant
+from .mutant import (
+    BOUND,
+    CONTINUOUS,
+    CONTRACT,
+    DEQUANTIZE,
+    DIAGNOSE,
+    INIT,
+    LAYERS,
+    NODES,
+    RESIDUAL,
+    RESIZE,
+    REVERSIBLE,
+    Mutant,
+)
 
 MUTANTS = (
     Mutant("a layer at another size may have other channels", "core/invertible.py",
@@ -35,4 +48,13 @@ MUTANTS = (
     Mutant("a condition has the gradient of a coupling's last side alone", "core/vjp.py",
            "[add_grads(a, b) for a, b in zip(condition_grads, others[: len(cs)], strict=True)]", "others[: len(cs)]",
            (REVERSIBLE, "-k", "every_layer and Coupling")),
+    Mutant("all stochastic layers get one seed", "core/stochastic.py",
+           "(seed * 1_000_003 + place) % 2**62", "(seed * 1_000_003) % 2**62",
+           (DEQUANTIZE, "tests/layers/test_layers.py")),
+    Mutant("noise may be zero", "core/stochastic.py", "(high.to(like.dtype) + 0.5) * 2.0**-bits",
+           "high.to(like.dtype) * 2.0**-bits", (DEQUANTIZE,)),
+    Mutant("signs are zeros and ones", "core/stochastic.py", "return bit * 2 - 1", "return bit",
+           (RESIDUAL, CONTINUOUS, DEQUANTIZE)),
+    Mutant("every row has the same noise", "core/stochastic.py", "(rows * count + places + 1) * _GOLDEN",
+           "(places + 1 + 0 * rows) * _GOLDEN", (DEQUANTIZE,)),
 )  # fmt: skip

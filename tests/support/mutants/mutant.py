@@ -29,11 +29,23 @@ REVERSIBLE = "tests/reversible/test_reversible.py"
 BOUND_FLOW, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
 CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
 FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
+LAB, METRICS, UPSAMPLING, PHOTO_RESUME, PHOTO_MODELS = (
+    f"tests/examples/test_example_colorization_{name}.py"
+    for name in ("lab", "metrics", "upsampling", "resume", "models")
+)
+MNIST, HABITS = "tests/examples/test_example_mnist.py", "tests/habits/test_habits.py"
+DEQUANTIZE = "tests/layers/test_dequantize.py"
+FLOW_SAMPLES, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
+LATENTS = "tests/densities/test_latents.py"
+RANDOM_COMPILED = "tests/reversible/test_reversible_graphs.py"
 FLOW, FAULTS, DIAGNOSE, INIT = (f"tests/test_{name}.py" for name in ("flow", "faults", "diagnose", "init"))
 
 
 class Mutant(NamedTuple):
-    """A mistake: the text that it replaces in a file of the package, and pytest's arguments for the tests to run."""
+    """A mistake: the text that it replaces in a file of the package, and pytest's arguments for the tests to run.
+
+    A file of the examples has ``examples/`` before its path.
+    """
 
     label: str
     file: str
@@ -41,16 +53,21 @@ class Mutant(NamedTuple):
     new: str
     tests: tuple[str, ...]
 
+    @property
+    def path(self) -> str:
+        """The file's path in the checkout."""
+        return self.file if self.file.startswith("examples/") else f"invgraph/{self.file}"
+
     def problems(self) -> list[str]:
         """Reasons why the mistake can't be planted or tested as the table says; none if all is well."""
-        path = ROOT / "invgraph" / self.file
+        path = ROOT / self.path
         found = [f"{test} does not exist" for test in self.tests if test.endswith(".py") and not (ROOT / test).exists()]
         if not path.exists():
-            return [*found, f"invgraph/{self.file} does not exist"]
+            return [*found, f"{self.path} does not exist"]
         count = path.read_text().count(self.old)
         return found if count == 1 else [*found, f"its text occurs {count} times in the file, not once"]
 
-    def plant(self, package: Path) -> None:
-        """Make the mistake in this copy of the package."""
-        path = package / self.file
+    def plant(self, folder: Path) -> None:
+        """Make the mistake in this copy of the checkout."""
+        path = folder / self.path
         path.write_text(path.read_text().replace(self.old, self.new))

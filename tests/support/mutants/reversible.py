@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import ADAPTERS, REVERSIBLE, Mutant
+from .mutant import ADAPTERS, HABITS, REVERSIBLE, Mutant
 
 MUTANTS = (
     Mutant("a second derivative of a reversible graph is wrong in silence", "reversible/runner.py",
@@ -42,4 +42,20 @@ MUTANTS = (
            "if store[name] is not parameters[k]]", "if False]", (REVERSIBLE,)),
     Mutant("a layer that changes at each call is run again all the same", "reversible/runner.py",
            "if changed is not None:", "if False:", (ADAPTERS, "-k", "reversible_graph_refuses")),
+    Mutant("a reversible graph is not mapped by torch.func", "reversible/runner.py",
+           "is_transformed() or not needs_grad", "not needs_grad", (HABITS, "-k", "per_sample")),
+    Mutant("the first rebuilt value alone is compared", "reversible/backward.py",
+           "for value, exact in zip(gather(self.values, slots), kept, strict=True):\n            error",
+           "for value, exact in list(zip(gather(self.values, slots), kept, strict=True))[:1]:\n            error",
+           (REVERSIBLE,)),
+    Mutant("the error of tiny values is relative to them", "reversible/backward.py",
+           "/ exact.abs().max().clamp_min(1.0))", "/ exact.abs().max())", (REVERSIBLE,)),
+    Mutant("the node is blamed that the error comes from last", "reversible/backward.py",
+           "error(step.inputs) / (error(step.outputs) + tiny)", "error(step.outputs) / (error(step.inputs) + tiny)",
+           (REVERSIBLE,)),
+    Mutant("anchors are not kept", "reversible/runner.py",
+           "every = len(schedule.steps) + 1 if anchors is None else anchors", "every = len(schedule.steps) + 1",
+           (REVERSIBLE,)),
+    Mutant("values of the call that were overwritten end in torch's own error", "reversible/runner.py",
+           'if "inplace" not in str(error):', "if True:", (REVERSIBLE, "-k", "in_place")),
 )  # fmt: skip
