@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import sphinx.application
 
@@ -104,8 +104,8 @@ def _public_bases(app: object, name: str, obj: object, options: object, bases: l
     public = {id(value) for value in vars(invgraph).values()}
     for place, base in enumerate(bases):
         if getattr(base, "__module__", "").startswith("invgraph.") and id(base) not in public:
-            known = [ancestor for ancestor in base.__mro__ if id(ancestor) in public]
-            outside = [ancestor for ancestor in base.__mro__ if not ancestor.__module__.startswith("invgraph.")]
+            known = [ancestor for ancestor in (get_origin(base) or base).__mro__ if id(ancestor) in public]
+            outside = [ancestor for ancestor in (get_origin(base) or base).__mro__ if not ancestor.__module__.startswith("invgraph.")]
             bases[place] = (known or outside)[0]
     bases[:] = list(dict.fromkeys(bases))
 
