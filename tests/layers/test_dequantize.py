@@ -146,7 +146,8 @@ def test_values_that_are_no_integers_are_refused_in_training(values: list[float]
     layer = ig.Dequantize((4,), levels=levels)
     node = ig.InputNode(4, name="pixels")
     graph = ig.Graph(node, ig.Node(node, ig.Dequantize, {"levels": levels}, name="noise"))
-    for call in (graph, ig.reversible(graph), ig.Flow(graph).log_prob, lambda x: layer((x,))):
+    flow = ig.Flow(graph, base=torch.distributions.Uniform(torch.zeros(4), torch.ones(4)))
+    for call in (graph, ig.reversible(graph), flow.log_prob, lambda x: layer((x,))):
         with pytest.raises(ig.NumericsError, match=re.escape(words)):
             call(x)
     with pytest.raises(ig.NumericsError, match="node 'noise'"):
