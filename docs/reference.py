@@ -104,8 +104,9 @@ def _public_bases(app: object, name: str, obj: object, options: object, bases: l
     public = {id(value) for value in vars(invgraph).values()}
     for place, base in enumerate(bases):
         if getattr(base, "__module__", "").startswith("invgraph.") and id(base) not in public:
-            known = [ancestor for ancestor in (get_origin(base) or base).__mro__ if id(ancestor) in public]
-            outside = [ancestor for ancestor in (get_origin(base) or base).__mro__ if not ancestor.__module__.startswith("invgraph.")]
+            ancestors = (get_origin(base) or base).__mro__
+            known = [ancestor for ancestor in ancestors if id(ancestor) in public]
+            outside = [ancestor for ancestor in ancestors if not ancestor.__module__.startswith("invgraph.")]
             bases[place] = (known or outside)[0]
     bases[:] = list(dict.fromkeys(bases))
 
