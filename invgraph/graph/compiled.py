@@ -28,7 +28,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         function: One of its directions.
         settings: Arguments of ``torch.compile``.
     """
-    run = torch.compile(function, **_safe(settings))
+    run = torch.compile(_with_own_code(function), **_safe(settings))
     backend = settings.get("backend", "inductor")
     forward_hooks, backward_hooks = hook_stores(module)
 
@@ -45,6 +45,20 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
             return run(*args, **kwargs)
 
     return call
+
+
+def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls another, and shares its code object with no other function.
+
+    The compiler counts the compilations of each code object, and stops at eight. Without this all graphs of a process
+    would share one count, and the ninth could not be compiled.
+    """
+
+    def entry(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    entry.__code__ = entry.__code__.replace()
+    return entry
 
 
 @contextmanager

@@ -132,6 +132,18 @@ def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
 
 
 @torch.no_grad()
+def test_a_dozen_graphs_compile_in_one_process() -> None:
+    """The compiler stops after eight compilations of one code object, which graphs must not share."""
+    for width in range(3, 15):
+        x = ig.InputNode(width, name="x")
+        eager = ig.testing.randomize(ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Affine()})))
+        graph = copy.deepcopy(eager).compile(backend="eager")
+        values = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(graph(values)[0], eager(values)[0])
+        assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
+
+
+@torch.no_grad()
 def test_copies_and_pickles_are_not_compiled() -> None:
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager")
     x, c = torch.zeros(2, 8), torch.zeros(2, 3)
