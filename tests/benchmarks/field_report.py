@@ -81,6 +81,7 @@ def bars(rows: Sequence[Row], file: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     found = {work: own for work, own in grouped(rows, 1).items() if ratio(own, OURS) is not None}
     figure, axes = plt.subplots(figsize=(8, 0.38 * len(found) + 1), layout="constrained")
@@ -92,8 +93,11 @@ def bars(rows: Sequence[Row], file: Path) -> None:
             axes.bar_label(drawn, fmt="%.1f", padding=2, fontsize="x-small")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.set_xlim(right=1.4 * axes.get_xlim()[1])  # room for the last label
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(range(len(found)), list(found), fontsize="small")
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xlabel("best peer / invgraph (1: as good)")
     axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
