@@ -106,6 +106,9 @@ def test_every_runner_takes_it() -> None:
     x, c = data((8, 12))
     _, log_det = whole(x, c)
     bound = whole.bind(c)(x[None])
+    back, reverse = whole.bind(c).inverse(bound[0])
+    assert (back - x).abs().max() < 1e-10
+    assert (bound[1] + reverse).abs().max() < 1e-9
     assert torch.allclose(bound[1][0], log_det)
     assert torch.allclose(ig.reversible(whole)(x, c)[1], log_det)
 
