@@ -56,6 +56,7 @@ class Box(Invertible):
         (tensor([0., 0.]), tensor([1.3863,   -inf]))
     """
 
+    fixed_size_reason = "it keeps its ends for each element"
     low: Tensor
     high: Tensor
 

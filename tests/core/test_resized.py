@@ -23,7 +23,7 @@ def is_for_one_size(case: Case) -> bool:
     if case.cls is ig.Elementwise:
         return "subnet" not in case.args and case.args["transform"].params_per_element > 0
     return (
-        case.cls in FIXED
+        case.cls in (*FIXED, ig.Box)
         or isinstance(case.args.get("subnet"), FIXED_NETS)
         or (case.cls in (ig.Permute, ig.Split) and "dim" in case.args)
         or (case.cls is ig.Standardize and case.in_shapes == (2, 3))

@@ -193,7 +193,8 @@ def test_compiles_without_a_graph_break(spline: Any) -> None:
     for call in (spline.forward, spline.inverse):
         torch._dynamo.reset()  # the limit of recompilations is for one piece of code, shared by all splines
         compiled = torch.compile(call, fullgraph=True, backend="eager")
-        assert all(torch.equal(a, b) for a, b in zip(compiled(x, params), call(x, params), strict=True))
+        for a, b in zip(compiled(x, params), call(x, params), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, equal_nan=True)  # a kernel rounds in another order
 
 
 @pytest.mark.parametrize("kind", KINDS)
