@@ -41,10 +41,29 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
-        with _tracing(backend in _SAFE_BACKENDS and differentiable, hooks), constant_floats():
+        wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
+        with _tracing(wanted, hooks), constant_floats():
             return run(*args, **kwargs)
 
     return call
+
+
+def _are_alike(module: nn.Module) -> bool:
+    """True unless a module has a forward of its own, or layers that look alike are made of other classes.
+
+    The compiler takes such layers for equal and would run the code of the first in place of the others.
+    """
+    seen: dict[tuple[type, int], list[type]] = {}
+    for layer in module.modules():
+        if getattr(layer, "compile_as_region", False):
+            parts = list(layer.modules())
+            kinds = [type(part) for part in parts]
+            if (
+                any("forward" in vars(part) for part in parts)
+                or seen.setdefault((kinds[0], len(kinds)), kinds) != kinds
+            ):
+                return False
+    return True
 
 
 def _with_own_code(function: Callable[..., Any]) -> Callable[..., Any]:
