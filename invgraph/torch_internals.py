@@ -197,6 +197,12 @@ def constant_floats() -> AbstractContextManager[Any]:
     return patched
 
 
+def guarded_hooks() -> AbstractContextManager[Any]:
+    """Compile a module's call anew when another module with other hooks runs the same code."""
+    patched: AbstractContextManager[Any] = torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)
+    return patched
+
+
 def inductor_modes() -> Mapping[str, Mapping[str, Any]]:
     """Return the options that each ``mode`` of ``torch.compile`` stands for."""
     modes: Mapping[str, Mapping[str, Any]] = torch._inductor.list_mode_options()

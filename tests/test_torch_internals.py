@@ -246,6 +246,23 @@ def test_constant_floats() -> None:
     assert len(compilations) == 3
 
 
+def test_guarded_hooks() -> None:
+    """After a break in a loop each call of a module is compiled on its own, for all modules of one structure."""
+    net = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    seen: list[int] = []
+    net[1].register_full_backward_hook(lambda *_: seen.append(1))
+
+    def run(x: Tensor) -> Tensor:
+        for layer in net:
+            torch._dynamo.graph_break()
+            x = layer(x)
+        return x
+
+    with internals.guarded_hooks():
+        torch.compile(run, backend="eager")(torch.ones(1, 2, requires_grad=True)).sum().backward()
+    assert seen == [1]
+
+
 def test_inductor_modes() -> None:
     modes = internals.inductor_modes()
     assert "triton.cudagraphs" in modes["reduce-overhead"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from invgraph.errors import GraphError
 from invgraph.graph.run import regions
-from invgraph.torch_internals import constant_floats, hook_stores, inductor_modes, is_transformed
+from invgraph.torch_internals import constant_floats, guarded_hooks, hook_stores, inductor_modes, is_transformed
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
@@ -42,7 +42,12 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
         wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
-        with _tracing(wanted, hooks), constant_floats():
+        # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
+        with (
+            _tracing(wanted, hooks),
+            constant_floats(),
+            nullcontext() if settings.get("fullgraph") else guarded_hooks(),
+        ):
             return run(*args, **kwargs)
 
     return call
