@@ -43,11 +43,8 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         differentiable = backend != "eager" or not torch.is_grad_enabled()
         wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
-        with (
-            _tracing(wanted, hooks),
-            constant_floats(),
-            nullcontext() if settings.get("fullgraph") else guarded_hooks(),
-        ):
+        look = nullcontext() if settings.get("fullgraph") else guarded_hooks()
+        with _tracing(wanted, hooks), constant_floats(), look:
             return run(*args, **kwargs)
 
     return call
