@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 OURS = tuple(
     Path(place).resolve() for place in (tempfile.gettempdir(), Path(__file__).parents[1], sys.prefix, sys.base_prefix)
 )
-"""Where tests, and the caches of Python, pytest and torch, may put files."""
+"""Folders in which tests, and the caches of Python, pytest and torch, may put files."""
 
 
 def refuse_strangers_files(event: str, arguments: tuple[object, ...]) -> None:

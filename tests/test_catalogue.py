@@ -1,4 +1,4 @@
-"""What the table in docs/catalogue/index.rst says of each layer is so."""
+"""Check of the table in docs/catalogue/index.rst against the layers."""
 
 from __future__ import annotations
 

@@ -323,7 +323,7 @@ def test_a_checkpoint_is_refused_under_another_base(tmp_path: Path) -> None:
 
 
 def test_a_base_of_another_dtype_or_device_is_named() -> None:
-    """Whether it would have been promoted silently (a density) or blamed on the graph (samples)."""
+    """Refused where it would have been promoted silently (a density) or blamed on the graph (samples)."""
     narrow, (x,) = Normal(torch.zeros(2), 1.0), draw([(2,)], 3)
     scattered = Independent(Normal(torch.zeros(2, device="meta"), torch.ones(2, device="meta"), validate_args=False), 1)
     for flow, words in ((linear(base=narrow), "torch.float32"), (linear(base=scattered), "on meta")):

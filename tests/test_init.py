@@ -1,4 +1,4 @@
-"""How models start: the helpers of ig.init, initialisation by data through a graph, and deep stacks."""
+"""Start values of models: the helpers of ig.init, initialisation by data through a graph, and deep stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the source must look like: floors, sizes, docstrings; and every example in it runs."""
+"""Rules for the source: floors, sizes, docstrings; and every example in it runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import pytest
 import invgraph as ig
 
 PACKAGE = Path(ig.__file__).parent
+ROOT = Path(__file__).parent.parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # floors: begin
@@ -161,6 +162,15 @@ def test_files_are_small() -> None:
     assert lengths["layers/coupling.py"] < 200
 
 
+def test_no_docstring_begins_with_a_relative_clause() -> None:
+    """A docstring begins with a noun phrase or a verb in the third person."""
+    texts = [text for folder in ("invgraph", "examples", "tests", "docs") for text in (ROOT / folder).rglob("*.py")]
+    begins = re.compile(r'^\s*r?"""(What|Whether|As|Those|Where|How|Which|Who|When|That|If|Why)\b')
+    for path in texts:
+        found = [line for line in path.read_text().splitlines() if begins.match(line)]
+        assert found == [], path
+
+
 def test_functions_are_short() -> None:
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -268,7 +278,7 @@ def test_importing_the_library_stays_light() -> None:
 
 
 def test_a_trip_through_a_graph_takes_few_python_calls() -> None:
-    """What a reader steps through, and what small batches pay for: measured by tests/support/count_calls.py."""
+    """Calls that a reader steps through and small batches pay for: measured by tests/support/count_calls.py."""
     counts = {name: trip.files.total() for name, trip in count_calls.trips().items()}
     assert counts["graph(x, c)"] <= 110
     assert counts["bound.inverse(z)"] <= 110

@@ -1,4 +1,4 @@
-"""Which tensors of FrEIA's layers those of native layers are."""
+"""Correspondence of the tensors of native layers to those of FrEIA's layers."""
 
 from __future__ import annotations
 

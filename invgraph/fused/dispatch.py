@@ -1,4 +1,4 @@
-"""When hand-derived gradients and in-place arithmetic may stand in for plain operations, and the switch that stops it.
+"""Conditions for hand-derived gradients and in-place arithmetic in place of plain operations, and the switch.
 
 Nothing in the library depends on this folder's kernels: with ``ig.fused(False)`` everything gives the same results.
 """

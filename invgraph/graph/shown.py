@@ -1,4 +1,4 @@
-"""What a graph shows of itself: a table, a table with measurements, and a picture."""
+"""Views of a graph: a table, a table with measurements, and a picture."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 def sections(
     compiled: bool, seconds: float, device: str = "cpu", done: Callable[[Rows], None] | None = None
 ) -> dict[str, Callable[[], Rows]]:
-    """What can be measured, each within about so many seconds (compilation apart)."""
+    """Sections that can be measured, each within about so many seconds (compilation apart)."""
     return {
         "mnist-256": lambda: mnist.run(256, 3 * seconds, compiled),
         "mnist-16": lambda: mnist.run(16, seconds, compiled),

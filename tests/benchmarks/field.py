@@ -157,7 +157,7 @@ def _compiled(family: Family, device: str) -> models.Model:
 
 
 def _job(model: models.Model, work: str | int, x: Tensor, c: Tensor | None) -> Job:
-    """What a contestant does in one turn."""
+    """Work of a contestant in one turn."""
     parameters = list(model.module.parameters())
 
     def train() -> None:

@@ -38,7 +38,7 @@ def cell(row: Row | None) -> str:
 
 
 def ratio(found: dict[str, Row], name: str) -> float | None:
-    """How many times less a contestant needs than the best peer."""
+    """Ratio of what the best peer needs to what a contestant needs."""
     peers = [value(row) for peer, row in found.items() if peer in PEERS]
     return min(peers) / value(found[name]) if peers and name in found else None
 

@@ -113,7 +113,7 @@ def pair(program: Callable[[Any, Any], Any]) -> tuple[Any, Any, Tensor, Any]:
 
 
 def jobs(net: Any, x: Tensor, c: Any) -> dict[str, Callable[[], object]]:
-    """What programs do with a network."""
+    """Work of programs with a network."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
 
     def forward() -> None:

@@ -1,4 +1,4 @@
-"""What each hand-derived kernel buys: the same work with and without it, all others left on."""
+"""Gain of each hand-derived kernel: the same work with and without it, all others left on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How costs grow: with depth, channels and nodes; compiling, importing."""
+"""Growth of costs: with depth, channels and nodes; compiling, importing."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_folder_that_cannot_be_written() -> None:
-    """As a user without rights: root is let in everywhere."""
+    """Run as a user without rights: root is let in everywhere."""
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

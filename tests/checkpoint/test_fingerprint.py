@@ -1,4 +1,4 @@
-"""What changes what a layer computes is seen by a checkpoint: it reaches the fingerprint, or travels as a tensor."""
+"""Every change of what a layer computes is seen by a checkpoint: it reaches the fingerprint, or travels as a tensor."""
 
 from __future__ import annotations
 
@@ -141,13 +141,13 @@ def draw(shapes: Any) -> tuple[Tensor, ...]:
 
 
 def seen(one: nn.Module, other: nn.Module) -> bool:
-    """Whether a checkpoint of one is refused by the other."""
+    """True if a checkpoint of one is refused by the other."""
     lines = [(fingerprint(module), tensor_lines(module.state_dict())) for module in (one, other)]
     return lines[0] != lines[1]
 
 
 def same(one: ig.Graph, other: ig.Graph) -> bool:
-    """Whether they compute the same from the same tensors."""
+    """True if they compute the same from the same tensors."""
     other.load_state_dict(one.state_dict())
     xs, cs = draw(one.in_shapes), draw(one.cond_shapes)
     found = [module(xs, cs) for module in (one, other)]

@@ -218,7 +218,7 @@ def test_images_of_one_name_get_colourings_of_different_names(data, tmp_path):
 
 
 def refused(capsys, example, *arguments):
-    """What is said; nothing of it a traceback."""
+    """Output of a command, checked to hold no traceback."""
     capsys.readouterr()
     assert run(example, *arguments) == 1
     captured = capsys.readouterr().err

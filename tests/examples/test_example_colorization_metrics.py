@@ -106,7 +106,7 @@ def test_a_users_network_from_a_file(tmp_path):
 
 
 class Asked(nn.Module):
-    """As the usual file of Inception: scores, unless it is asked for features."""
+    """Stand-in for the usual file of Inception: scores, unless it is asked for features."""
 
     def forward(self, x, return_features: bool = False):
         features = x.mean((2, 3))

@@ -1,4 +1,4 @@
-"""What the guide says FrEIA gets wrong: it does, and ours does not."""
+"""Faults of FrEIA that the guide names: FrEIA has them, this library does not."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ ENTRANCES: dict[str, Callable[[ig.Flow, dict[str, Any]], Callable[[Tensor, Tenso
     "holder": lambda flow, how: lambda x, c: -torch.compile(Holder(flow), **how)(x, c).mean(),
     "compiled twice": lambda flow, how: lambda x, c: -torch.compile(graph_compiled(flow, how), **how)(x, c).mean(),
 }
-"""How users compile from outside, by name: each gives a function of data and conditions that returns the loss."""
+"""Ways to compile from outside, by name: each gives a function of data and conditions that returns the loss."""
 
 
 def flow_compiled(flow: ig.Flow, how: dict[str, Any]) -> ig.Flow:

@@ -161,7 +161,7 @@ def orders(program: Program) -> st.SearchStrategy[list[int]]:
 
 
 some_or_many = pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.slow)])
-"""How many examples: few in the fast suite, more in the slow one."""
+"""Number of examples: few in the fast suite, more in the slow one."""
 
 
 @some_or_many

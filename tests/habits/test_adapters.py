@@ -146,13 +146,13 @@ def run_reversible(subject: Subject, inverse: bool) -> Iterator[tuple[str, Found
 
 
 def expected(subject: Subject, inverse: bool) -> Found:
-    """What the graph gives without kernels."""
+    """Results of the graph without kernels."""
     with ig.fused(False):
         return next(run_plain(subject, inverse))[1]
 
 
 def by_hand(subject: Subject, inverse: bool) -> Found:
-    """What the graph with merged weights gives."""
+    """Results of the graph with merged weights."""
     leaves, call = draw(subject.merged, SAMPLES * ROWS, 0), direction(subject.merged, inverse)
     with ig.fused(False), torch.no_grad():
         return found(lambda xs, cs: call(xs, repeated(cs)), leaves, (), False)
@@ -184,7 +184,7 @@ MASKED = ig.nets.masked.Linear
 
 RUNNERS = (run_plain, run_bound, run_reversible)
 QUICK = ("MLP", "ConvNet", "Autoregressive")
-"""Those with a kernel, and the one with layers of its own: all habits are tried in the fast suite."""
+"""Graphs with a kernel, and the one with layers of its own: all habits are tried in the fast suite."""
 
 
 def table() -> Iterator[Any]:

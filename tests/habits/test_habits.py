@@ -1,4 +1,4 @@
-"""What people do with any module, done to every family of layers in every runner: see tests/support/habit_table."""
+"""Habits of people with any module, on every family of layers in every runner: see tests/support/habit_table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people put on the linear layers and convolutions of a network, each with the weights that it amounts to."""
+"""Things that people put on linear layers and convolutions, each with the weights that it amounts to."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Squashed(nn.Module):
 
 @dataclass
 class Watch:
-    """What hooks saw: the layer, its input and its output, as they were and as they are."""
+    """Record of a hook: the layer, its input and its output, as they were and as they are."""
 
     seen: list[tuple[Layer, Tensor, Tensor, Tensor]]
     calls: int = 0

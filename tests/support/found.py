@@ -1,4 +1,4 @@
-"""What a call found: values, and gradients of a loss that weighs every number differently; and their comparison."""
+"""Findings of a call: values, and gradients of a loss that weighs every number differently; and their comparison."""
 
 from __future__ import annotations
 

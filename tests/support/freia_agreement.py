@@ -1,4 +1,4 @@
-"""How far our layers of FrEIA's names are from FrEIA's own: ``python -m tests.support.freia_agreement``.
+"""Distance of the layers with FrEIA's names from FrEIA's own: ``python -m tests.support.freia_agreement``.
 
 Each case is built in both libraries, the state dict of each is loaded into the other (strict), and outputs and
 log-determinants of both directions are compared. Differences are relative to the largest value, or to 1.

@@ -1,4 +1,4 @@
-"""What FrEIA 0.2 gets wrong, measured beside ours: ``python -m tests.support.freia_faults``."""
+"""Faults of FrEIA 0.2, measured beside ours: ``python -m tests.support.freia_faults``."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def pickled(ff: Any, fm: Any) -> float:
 
 
 def orders(ff: Any, fm: Any) -> float:
-    """How many orders of modules 30 networks of the same three branches have, beyond one."""
+    """Number of orders of modules, beyond one, that 30 networks of the same three branches have."""
     found, kept = set(), []
     for _ in range(30):
         x = ff.InputNode(6)

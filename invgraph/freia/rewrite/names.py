@@ -1,4 +1,4 @@
-"""What names in a script stand for."""
+"""Meaning of the names in a script."""
 
 from __future__ import annotations
 

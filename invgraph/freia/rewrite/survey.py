@@ -34,7 +34,7 @@ class Chain:
 
 @dataclass
 class Found:
-    """What a script holds.
+    """Contents of a script.
 
     Attributes:
         networks: Names of networks, such as ``self.inn``, and the class in FrEIA.

@@ -52,7 +52,7 @@ def repeated(cs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @functools.cache
 def expected(name: str, inverse: bool) -> Found:
-    """What the plain graph gives without kernels, and its gradients."""
+    """Results of the plain graph without kernels, and its gradients."""
     graph = built(name)
     call = graph.inverse if inverse else graph
     with ig.fused(False):

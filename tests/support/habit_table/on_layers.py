@@ -1,4 +1,4 @@
-"""What people put on layers: the table of tests/support/adapters.py, and hooks on every module."""
+"""Things that people put on layers: the table of tests/support/adapters.py, and hooks on every module."""
 
 from __future__ import annotations
 

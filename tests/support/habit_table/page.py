@@ -9,7 +9,7 @@ from .cell import HABITS, RUNNERS, Cell, Habit
 from .graphs import GRAPHS
 
 SPECIAL = {"continuous": "``ContinuousFlow``"}
-"""What makes a graph different where it alone is refused."""
+"""Reason why a graph alone is refused."""
 
 
 def cells(
@@ -32,7 +32,7 @@ def cells(
 
 
 def verdicts(habit: Habit) -> dict[str, str]:
-    """What the table says of each runner: "works", "refused", or "-" where there is nothing to try."""
+    """Entry of the table for each runner: "works", "refused", or "-" where there is nothing to try."""
     names = [name for name in GRAPHS if name not in habit.without]
     found = {}
     for runner in RUNNERS:

@@ -101,7 +101,7 @@ def autocast(cell: Cell) -> None:
 
 
 def in_the_child(name: str, runner: str, inverse: bool, pickled: bytes) -> Found:
-    """What the other process finds with the graph that was sent to it."""
+    """Values that the other process finds with the graph that was sent to it."""
     torch.set_num_threads(1)
     cell = Cell(name, runner, inverse)
     cell.graph = pickle.loads(pickled)

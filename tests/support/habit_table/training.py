@@ -35,7 +35,7 @@ def one_process() -> Iterator[None]:
 
 
 def backward(cell: Cell, module: Callable[..., Any], parameters: Sequence[Tensor], times: int = 1) -> Found:
-    """What a call finds with ``loss.backward()``, so that hooks of parameters are called."""
+    """Values that a call finds with ``loss.backward()``, so that hooks of parameters are called."""
     xs, cs = cell.leaves()
     ys, log_det = module(xs, cell.given(cs))
     outputs = [*ys, log_det]
