@@ -197,7 +197,7 @@ def constant_floats() -> AbstractContextManager[Any]:
     return patched
 
 
-def guarded_hooks() -> AbstractContextManager[Any]:
+def hook_guards() -> AbstractContextManager[Any]:
     """Compile a module's call anew when another module with other hooks runs the same code."""
     patched: AbstractContextManager[Any] = torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)
     return patched

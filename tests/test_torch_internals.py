@@ -246,7 +246,7 @@ def test_constant_floats() -> None:
     assert len(compilations) == 3
 
 
-def test_guarded_hooks() -> None:
+def test_hook_guards() -> None:
     """After a break in a loop each call of a module is compiled on its own, for all modules of one structure."""
     net = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
     seen: list[int] = []
@@ -258,7 +258,7 @@ def test_guarded_hooks() -> None:
             x = layer(x)
         return x
 
-    with internals.guarded_hooks():
+    with internals.hook_guards():
         torch.compile(run, backend="eager")(torch.ones(1, 2, requires_grad=True)).sum().backward()
     assert seen == [1]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from invgraph.errors import GraphError
 from invgraph.graph.run import regions
-from invgraph.torch_internals import constant_floats, guarded_hooks, hook_stores, inductor_modes, is_transformed
+from invgraph.torch_internals import constant_floats, hook_guards, hook_stores, inductor_modes, is_transformed
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
@@ -43,7 +43,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         differentiable = backend != "eager" or not torch.is_grad_enabled()
         wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
-        look = nullcontext() if settings.get("fullgraph") else guarded_hooks()
+        look = nullcontext() if settings.get("fullgraph") else hook_guards()
         with _tracing(wanted, hooks), constant_floats(), look:
             return run(*args, **kwargs)
 

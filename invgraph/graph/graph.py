@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, final
 
-from torch import Tensor, nn
+from torch import nn
 
 from invgraph.arguments import require_flag
 from invgraph.core.constants import materialize_constants
 from invgraph.core.given import Precomputed
-from invgraph.core.invertible import Invertible, Result
+from invgraph.core.invertible import Result
 from invgraph.core.ports import Ports
-from invgraph.core.resized import resized
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.compiled import compiled
 from invgraph.graph.finite import run_checked
 from invgraph.graph.node import FeatureNode, Node, Sources
-from invgraph.graph.resize import named_shapes, resize_graph
-from invgraph.graph.run import Observer, Slots, fill, gather
-from invgraph.graph.schedule import Schedule, Step, schedules
-from invgraph.graph.shown import Shown
+from invgraph.graph.resize import Resizable
+from invgraph.graph.run import Observer, fill
+from invgraph.graph.schedule import Schedule, schedules
+from invgraph.graph.start import start_layer
 from invgraph.graph.tied import label_layers, require_tied_state
 from invgraph.graph.wiring import wire
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import compile_calls, replace_children
+from invgraph.torch_internals import compile_calls
 
 
 @final
-class Graph(Shown):
+class Graph(Resizable):
     """A declared graph of nodes as one invertible module.
 
     ``outputs, log_det = graph(inputs, conditions)`` and ``inputs, log_det = graph.inverse(outputs, conditions)``. Each
@@ -39,8 +38,8 @@ class Graph(Shown):
     tuple of nodes is a tuple of tensors.
 
     Graphs declared over the same nodes share their layers, and a layer that is built already may stand in several
-    nodes, which then have tied weights. A graph is a layer too: ``Node(x, graph)``. Default seeds
-    inside it follow from the places in it: give seeds to the layers of equal graphs that are nested in a loop.
+    nodes, which then have tied weights. A graph is a layer too: ``Node(x, graph)``. Default seeds inside it follow from
+    the places in it: give seeds to the layers of equal graphs that are nested in a loop.
 
     Arguments:
         inputs: The :class:`InputNode`, or a list of them.
@@ -73,7 +72,6 @@ class Graph(Shown):
     arity = None
     call_name = "graph"
     _compiled_bound_impl: Callable[[bool, Binding, Tensors], Result] | None = None
-    fixed_size_reason = None
 
     def __init__(
         self,
@@ -140,43 +138,6 @@ class Graph(Shown):
         slots = fill(schedule, values, given)
         return run_checked(self.label, schedule, layers, slots, check_finite=self.check_finite, before=before)
 
-    def at(self, /, **shapes: Sequence[int]) -> Graph:
-        """Return the graph for data of other spatial sizes: the same parameters, with all shapes inferred anew.
-
-        Parameters, subnets and conditioning networks are shared, not copied: whatever trains, loads, casts or moves the
-        one changes the other. A checkpoint of either loads into the other.
-
-        Arguments:
-            shapes: The new shapes, without the batch, by the names of inputs and conditions; all others stay.
-
-        Returns:
-            The graph of these shapes, not compiled; the graph itself if nothing changes.
-
-        Raises:
-            GraphError: A layer can't follow, such as a permutation of all the numbers of an image; the message names
-                it and says why. Or there is no input or condition of a name.
-
-        Example:
-            >>> import torch, invgraph as ig
-            >>> x = ig.InputNode(3, 16, 16, name="image")
-            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.ConvNet(hidden=8)}
-            >>> graph = ig.Graph(x, ig.chain(x, ig.Haar, ig.Permute, (ig.Coupling, args)))
-            >>> graph.at(image=(3, 32, 48))(torch.zeros(1, 3, 32, 48))[0].shape
-            torch.Size([1, 12, 16, 24])
-        """
-        where = f"{self.label}.at"
-        in_shapes, cond_shapes = named_shapes(where, self._inputs(), self._conditions(), shapes)
-        try:
-            return resized(self, in_shapes, cond_shapes)
-        except GraphError as error:
-            raise error.at(where) from error
-
-    def _resize(self, before: tuple[Shape, ...]) -> None:
-        schedules = self.forward_schedule, self.inverse_schedule
-        layers, schedules = resize_graph(self.layers, schedules, self.in_shapes, self.cond_shapes)
-        replace_children(self, {"layers": layers})
-        self.forward_schedule, self.inverse_schedule = schedules
-
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
         """Return the graph under fixed conditions; everything that depends on them alone is computed now, once.
 
@@ -226,9 +187,8 @@ class Graph(Shown):
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
 
         The whole graph is compiled, or ``torch.compile`` says why it can't be. A second batch size compiles once more,
-        for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns afterwards is compiled too,
-        and samples of a flow with it. Copies and pickles of the graph are not compiled. On
-        a GPU, ``mode="reduce-overhead"`` replays CUDA graphs.
+        for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns afterwards is compiled too, and
+        samples of a flow with it; copies and pickles are not. On a GPU, ``mode="reduce-overhead"`` replays CUDA graphs.
 
         Arguments:
             fullgraph: False lets layers that can't be compiled run as they are.
@@ -258,10 +218,10 @@ class Graph(Shown):
         return self
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        self._run(self.forward_schedule, xs, cs, before=partial(_initialize_layer, inverse=False, done=set()))
+        self._run(self.forward_schedule, xs, cs, before=partial(start_layer, inverse=False, done=set()))
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
-        self._run(self.inverse_schedule, ys, cs, before=partial(_initialize_layer, inverse=True, done=set()))
+        self._run(self.inverse_schedule, ys, cs, before=partial(start_layer, inverse=True, done=set()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Load the tensors; those of a nested graph had ``module.`` before their names in early checkpoints."""
@@ -280,16 +240,6 @@ def _label(name: object) -> str:
     if not isinstance(name, str) or not name:
         raise ArgumentError("Graph", f"name={name!r}", "the name of a graph must be a str, and not empty, or None")
     return f"Graph {name!r}"
-
-
-def _initialize_layer(
-    step: Step, layer: Any, slots: Slots, log_det: Tensor | None, *, inverse: bool, done: set[Any]
-) -> None:
-    """Let a layer set what depends on data, from the values that reach it; at the first of its nodes, if several."""
-    if isinstance(layer, Invertible) and layer not in done:
-        done.add(layer)
-        start = layer._initialize_inverse if inverse else layer._initialize
-        start(gather(slots, step.inputs), gather(slots, step.conditions))
 
 
 def require_graph(graph: object, where: str) -> Graph:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Self
 
 from torch import nn
 
@@ -13,9 +15,54 @@ from invgraph.core.resized import resized
 from invgraph.errors import GraphError
 from invgraph.graph.construct import feature_shapes
 from invgraph.graph.schedule import Schedule
+from invgraph.graph.shown import Shown
 from invgraph.shapes import Shape, as_shape
+from invgraph.torch_internals import replace_children
 
 Shapes = tuple[Shape, ...]
+
+
+class Resizable(Shown, ABC):
+    """Base class of a graph, with what runs it at other sizes."""
+
+    fixed_size_reason = None
+
+    def at(self, /, **shapes: Sequence[int]) -> Self:
+        """Return the graph for data of other spatial sizes: the same parameters, with all shapes inferred anew.
+
+        Parameters, subnets and conditioning networks are shared, not copied: whatever trains, loads, casts or moves the
+        one changes the other. A checkpoint of either loads into the other.
+
+        Arguments:
+            shapes: The new shapes, without the batch, by the names of inputs and conditions; all others stay.
+
+        Returns:
+            The graph of these shapes, not compiled; the graph itself if nothing changes.
+
+        Raises:
+            GraphError: A layer can't follow, such as a permutation of all the numbers of an image; the message names
+                it and says why. Or there is no input or condition of a name.
+
+        Example:
+            >>> import torch, invgraph as ig
+            >>> x = ig.InputNode(3, 16, 16, name="image")
+            >>> args = {"transform": ig.Affine(), "subnet": ig.nets.ConvNet(hidden=8)}
+            >>> graph = ig.Graph(x, ig.chain(x, ig.Haar, ig.Permute, (ig.Coupling, args)))
+            >>> graph.at(image=(3, 32, 48))(torch.zeros(1, 3, 32, 48))[0].shape
+            torch.Size([1, 12, 16, 24])
+        """
+        where = f"{self.label}.at"
+        in_shapes, cond_shapes = named_shapes(where, self._inputs(), self._conditions(), shapes)
+        try:
+            return resized(self, in_shapes, cond_shapes)
+        except GraphError as error:
+            raise error.at(where) from error
+
+    def _resize(self, before: tuple[Shape, ...]) -> None:
+        schedules = self.forward_schedule, self.inverse_schedule
+        layers, schedules = resize_graph(self.layers, schedules, self.in_shapes, self.cond_shapes)
+        replace_children(self, {"layers": layers})
+        self.forward_schedule, self.inverse_schedule = schedules
 
 
 def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[str, object]) -> tuple[Shapes, Shapes]:
