@@ -187,7 +187,7 @@ class Graph(Resizable):
         """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
 
         The whole graph is compiled, or ``torch.compile`` says why it can't be. A second batch size compiles once more,
-        for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns afterwards is compiled too, and
+        for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns is compiled too, and
         samples of a flow with it; copies and pickles are not. On a GPU, ``mode="reduce-overhead"`` replays CUDA graphs.
 
         Arguments:
