@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from defaults import default_dtype
 from torch import Tensor
 
 import invgraph as ig
@@ -99,16 +98,6 @@ def test_linear_spline_is_nflows() -> None:
     right = torch.lt(DATA, (below - 0.5) * 2 * BOUND) | torch.gt(DATA, BOUND)
     assert right.double().mean() > 0.7
     assert (x - z)[right].abs().max().item() <= 1e-6
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def zuko_spline(zuko: Any, raw: Tensor) -> Any:

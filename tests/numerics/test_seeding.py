@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from cases import CASES, Case
+from defaults import default_dtype
 from torch import Tensor
 
 import invgraph as ig
@@ -35,16 +34,6 @@ def zeros(channels_in: int, channels_out: int) -> torch.nn.Module:
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     return net
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def tensors(module: ig.Invertible) -> dict[str, Tensor]:

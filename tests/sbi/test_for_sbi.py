@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ with warnings.catch_warnings():
     from sbi.utils import BoxUniform
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package writes its logs into the current folder."""
+    monkeypatch.chdir(tmp_path)
+
 
 SMALL: dict[str, Any] = {"blocks": 1, "hidden": 16}
 FAST: dict[str, Any] = {"training_batch_size": 200, "learning_rate": 5e-3, "max_num_epochs": 15}

@@ -7,26 +7,15 @@ import functools
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
+from defaults import default_dtype
 from found import Found, compare, found, weighed
 
 from .cell import RUNNERS, Cell, habit, ignoring, repeated
 from .graphs import filled, make
-
-
-@contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 @habit("another default dtype in calls", "torch.set_default_dtype(torch.float16)", runners=RUNNERS)
