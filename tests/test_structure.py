@@ -40,7 +40,7 @@ FLOORS = {
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",
     "graph": "node, wiring, schedule, ranges, run, finite, bound, compiled, resize, trace, shown, graph, holder",
-    "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, conditioned",
+    "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, support",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "contract: invertible, resized, wrappers, ports, ranges, given, constants, subnet, trial, stochastic, vjp",
     "transforms": "one elementwise transform per file",

@@ -1,15 +1,18 @@
-"""Domains and ranges: the intervals in which the values lie that enter and leave a module."""
+"""Domains and ranges: the intervals in which the values lie that enter and leave a module, and their elements."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from invgraph.numerics.interval import REALS, Known, hull
-from invgraph.shapes import Shape
+from invgraph.numerics.interval import REALS, Interval, Known, hull
+from invgraph.shapes import Shape, Tensors
 
 Knowns = tuple[Known, ...]
+Ends = tuple[Tensor | None, ...]
+"""Lower and upper ends for each element of each value, ``(2, *shape)``; None for a value whose ends are not known."""
 
 
 class Ranged(nn.Module):
@@ -28,6 +31,10 @@ class Ranged(nn.Module):
         @property
         def out_shapes(self) -> tuple[Shape, ...]: ...
 
+        def _forward(self, xs: Tensors, cs: Any) -> tuple[Tensors, Tensor]: ...
+
+        def _inverse(self, ys: Tensors, cs: Any) -> tuple[Tensors, Tensor]: ...
+
     @property
     def domain(self) -> Knowns:
         """The interval of each input outside of which the density is zero; None if it is not known."""
@@ -44,3 +51,25 @@ class Ranged(nn.Module):
         if self.range_kind == "same":
             return (hull(intervals),) * count
         return ((REALS if self.range_kind == "any" else None),) * count
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        """Return the ends of each element of the results of a direction, from those of its arguments.
+
+        A layer that only moves numbers moves their ends; of other layers, all elements of a value have the same ends,
+        those of :meth:`_follow`, unless the layer knows better.
+        """
+        moved = tuple(value for value in ends if value is not None)
+        if self.range_kind == "same" and len(moved) == len(ends):
+            return (self._inverse if inverse else self._forward)(moved, ())[0]
+        found = self._follow(tuple(map(_around, ends)), inverse=inverse)
+        shapes = self.in_shapes if inverse else self.out_shapes
+        return tuple(filled(interval, shape) for interval, shape in zip(found, shapes, strict=True))
+
+
+def filled(interval: Known, shape: Shape) -> Tensor | None:
+    """Return the ends of elements that all lie in the same interval."""
+    return None if interval is None else torch.tensor(interval).view(2, *[1] * len(shape)).repeat(1, *shape)
+
+
+def _around(ends: Tensor | None) -> Known:
+    return None if ends is None else Interval(ends[0].min().item(), ends[1].max().item())

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from invgraph.core.invertible import Invertible, Result, call_checked, require_invertible
 from invgraph.core.ports import Ports
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.core.resized import resized
 from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors
@@ -82,6 +82,9 @@ class Inverse(Invertible):
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         return self.module._follow(intervals, inverse=not inverse)
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        return self.module._follow_ends(ends, inverse=not inverse)
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         """Set what depends on data that enter here, at the module's outputs."""

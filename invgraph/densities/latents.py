@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from invgraph.core.ports import Ports
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.densities.bases import (
     Base,
     as_bases,
@@ -19,7 +19,7 @@ from invgraph.densities.bases import (
     describe_base,
     draw_scaled,
 )
-from invgraph.densities.support import require_fitting
+from invgraph.densities.support import ends_of, require_fitting
 from invgraph.errors import ArgumentError, InputTypeError
 from invgraph.shapes import Tensors, numel
 
@@ -47,6 +47,12 @@ class Latents:
     def has_rsample(self) -> bool:
         """True if samples have gradients: unless a base has no ``rsample``."""
         return all(base.has_rsample for base in self.bases or ())
+
+    @property
+    def ends(self) -> Ends:
+        """Lower and upper ends of each element of the latents, for each output; None if they are not known."""
+        bases = self.bases or (None,) * len(self.ports.shapes)
+        return tuple([ends_of(base, shape) for base, shape in zip(bases, self.ports.shapes, strict=True)])
 
     def distributions(self, reference: Tensor | None) -> tuple[Distribution, ...]:
         """Return one distribution for each output; the standard normal in dtype and on the device of a tensor."""

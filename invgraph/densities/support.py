@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from invgraph.core.ports import Ports
@@ -12,11 +13,28 @@ from invgraph.core.ranges import Knowns
 from invgraph.densities.bases import describe_base
 from invgraph.errors import GraphError
 from invgraph.numerics.interval import REALS, Interval, Known
+from invgraph.shapes import Shape
 from invgraph.torch_internals import validates_arguments
 
 
 def support_of(base: Distribution) -> Known:
     """Return the interval in which a density is positive; None if it is another set, or not known."""
+    ends = _ends_of(base)
+    return None if ends is None else Interval(float(ends[0].min()), float(ends[1].max()))
+
+
+def ends_of(base: Distribution | None, shape: Shape) -> Tensor | None:
+    """Return the ends of each element's support, ``(2, *shape)``; None if it is another set, or not known.
+
+    Arguments:
+        base: The density of an output; None for the standard normal.
+        shape: Shape of the output.
+    """
+    ends = torch.tensor(REALS) if base is None else _ends_of(base)
+    return None if ends is None else torch.stack([end.expand(shape) for end in ends])
+
+
+def _ends_of(base: Distribution) -> tuple[Tensor, ...] | None:
     try:
         constraint = base.support
     except NotImplementedError:
@@ -24,16 +42,14 @@ def support_of(base: Distribution) -> Known:
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
     if constraint is constraints.real:
-        return REALS
+        return torch.tensor(-torch.inf), torch.tensor(torch.inf)
     if constraint is None or constraint.is_discrete or constraint.event_dim:
         return None
     low, high = (vars(constraint).get(name) for name in ("lower_bound", "upper_bound"))
     if low is None and high is None:
         return None
     ends = [torch.as_tensor(end) for end in (-torch.inf if low is None else low, torch.inf if high is None else high)]
-    if any(end.is_meta for end in ends):
-        return None
-    return Interval(float(ends[0].min()), float(ends[1].max()))
+    return None if any(end.is_meta for end in ends) else (ends[0].to(ends[1]), ends[1])
 
 
 def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: Knowns) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.ports import Ports
+from invgraph.core.ranges import Ends
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import version
@@ -38,6 +39,8 @@ class Bijection(Protocol):
     def _outputs(self) -> Ports: ...
 
     def _conditions(self) -> Ports: ...
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends: ...
 
 
 class Conditioned:

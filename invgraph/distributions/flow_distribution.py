@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from invgraph.arguments import is_int
+from invgraph.core.ranges import Ends
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
+from invgraph.distributions.support import as_constraint
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.shapes import Structured, Tensors
 from invgraph.torch_internals import floating_tensor
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 class LatentDensity(Protocol):
     """The parts of a density of latents that are used here; it stands on a higher floor."""
+
+    @property
+    def ends(self) -> Ends: ...
 
     def log_prob(self, zs: Tensors) -> Tensor: ...
 
@@ -98,8 +103,14 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """All vectors, or tensors, of real numbers."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+        """Interval of each element outside of which the density is zero, such as that of a ``Box``; or real numbers.
+
+        A layer that does not say what its domain is counts as one for all real numbers. Where ``log_prob`` is asked for
+        a value outside, it is minus infinity, and no error is raised.
+        """
+        graph: Bijection = self.flow.graph
+        latents: LatentDensity = self.flow.latents
+        return as_constraint(graph._follow_ends(latents.ends, inverse=True)[0], tuple(self.event_shape))
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> Any:
         """Return the distribution with a larger batch shape; new leading axes cost nothing."""

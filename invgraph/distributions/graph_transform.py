@@ -12,6 +12,7 @@ from torch.distributions.transforms import Transform
 from invgraph.arguments import require_choice
 from invgraph.core.ports import Ports
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
+from invgraph.distributions.support import as_constraint
 from invgraph.errors import GraphError, ShapeError
 from invgraph.shapes import Shape, Structured
 from invgraph.torch_internals import version
@@ -60,9 +61,17 @@ class GraphTransform(Transform):
         super().__init__(cache_size=cache_size)
         self._conditioned = Conditioned("Graph.transform", graph, c)
         self._shapes = graph._inputs().shapes[0], graph._outputs().shapes[0]
-        self.domain = constraints.independent(constraints.real, len(self._shapes[0]))
-        self.codomain = constraints.independent(constraints.real, len(self._shapes[1]))
         self._last: tuple[tuple[object, ...], Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+        """Interval of each element of an input; real numbers where the layers do not say it."""
+        return as_constraint(self._conditioned.graph._follow_ends((None,), inverse=True)[0], self._shapes[0])
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
+        """Interval of each element of an output; real numbers where the layers do not say it."""
+        return as_constraint(self._conditioned.graph._follow_ends((None,), inverse=False)[0], self._shapes[1])
 
     @property
     def batch_shape(self) -> torch.Size:

@@ -13,9 +13,9 @@ from invgraph.arguments import require_choice, require_flag
 from invgraph.core.invertible import Invertible
 from invgraph.core.modes import evaluating
 from invgraph.core.ports import check_together
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import ShapeError
-from invgraph.graph.ranges import follow
+from invgraph.graph.ranges import follow, follow_ends
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.summary import Summary, summarize, table
 from invgraph.graph.trace import Trace, record
@@ -36,6 +36,9 @@ class Shown(Invertible, ABC):
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         return follow(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), intervals)
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        return follow_ends(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), ends)
 
     def draw(self, path: str | os.PathLike[str], *, fold: bool = True, theme: Theme = "auto") -> None:
         """Draw the graph into a file; graphviz is not needed. In a notebook, a graph shows itself.

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from invgraph.arguments import as_filled
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError
 from invgraph.numerics.domain import into_open_interval, zero_density
 from invgraph.numerics.interval import REALS, Interval
@@ -75,6 +75,12 @@ class Box(Invertible):
         if not inverse:
             return (REALS,)
         return (Interval(self.low.min().item(), self.high.max().item()) if has_data(self.low) else None,)
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        if not inverse:
+            return super()._follow_ends(ends, inverse=False)
+        within = ends[0]  # of the real numbers; infinity becomes an end of the box
+        return (torch.stack((self.low, self.high)),) if within is None else self._inverse((within.to(self.low),), ())[0]
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,), width = xs, self.high - self.low

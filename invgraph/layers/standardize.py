@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ranges import Ends
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Shape, Tensors, numel
@@ -89,6 +90,11 @@ class Standardize(Invertible):
                 given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
                 advice = "it has a mean or deviation for each position: one for each channel follows"
                 raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        if ends[0] is None:
+            return super()._follow_ends(ends, inverse=inverse)
+        return (self._inverse if inverse else self._forward)((ends[0].to(self.mean),), ())[0]
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return ((xs[0] - self.mean) / self._std(),), -self._log_scale(xs[0])

@@ -11,7 +11,7 @@ from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result, call_checked
 from invgraph.core.ports import Ports
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import ParameterGrads
 from invgraph.errors import GraphError, NumericsError
@@ -99,6 +99,9 @@ class Reversible(GraphHolder[Graph], Invertible):
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         return self.graph._follow(intervals, inverse=inverse)
+
+    def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
+        return self.graph._follow_ends(ends, inverse=inverse)
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
         self.graph._initialize(xs, cs)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, Poisson, constraints
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, Poisson
 
 import invgraph as ig
 from invgraph.distributions import flow_distribution
@@ -250,12 +250,6 @@ def test_without_pyro_the_error_names_the_package(monkeypatch: pytest.MonkeyPatc
     flow_distribution._pyro_class.cache_clear()
     with pytest.raises(ig.DependencyError, match="pip install pyro-ppl"):
         flow_of().given(torch.zeros(3)).to_pyro()
-
-
-def test_support_is_that_of_real_vectors() -> None:
-    support: Any = flow_of().given(torch.zeros(3)).support
-    assert support.event_dim == 1
-    assert support.base_constraint is constraints.real
 
 
 @pytest.mark.slow

@@ -6,11 +6,16 @@ from .mutant import Mutant
 
 DISTRIBUTION = "tests/distributions/test_flow_distribution.py"
 TRANSFORM = "tests/distributions/test_graph_transform.py"
+SUPPORT = "tests/distributions/test_support.py"
 TRAINING, CALIBRATION = "tests/inference/test_training.py", "tests/inference/test_calibration.py"
 PICTURES, SUMMARY, BOX = "tests/inference/test_pictures.py", "tests/nets/test_summary.py", "tests/layers/test_box.py"
 RECIPE = "tests/recipes/test_splines.py"
 
 MUTANTS = (
+    Mutant("all elements have the support of the widest", "core/ranges.py",
+           'if self.range_kind == "same" and len(moved) == len(ends):', "if False:", (SUPPORT,)),
+    Mutant("a flow in a box has all real numbers as its support", "layers/box.py",
+           "(torch.stack((self.low, self.high)),) if within is None", "(within,) if within is None", (SUPPORT,)),
     Mutant("what was computed from the conditions is used after the parameters changed", "distributions/conditioned.py",
            "if self._kept is None or self._kept[0] != state:", "if self._kept is None:", (DISTRIBUTION,)),
     Mutant("gradients do not reach what is computed from the conditions", "distributions/conditioned.py",
