@@ -27,6 +27,11 @@ def packs_saved_tensors() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
+def forward_mode() -> AbstractContextManager[object]:
+    """A context in which forward-mode derivatives are found, which an ``autograd.Function`` turns off in silence."""
+    return forward_ad._set_fwd_grad_enabled(True)
+
+
 def is_batched_grad(grad: Tensor) -> bool:
     """True if autograd asks for several gradients at once (``is_grads_batched``)."""
     return bool(torch._C._functorch.is_legacy_batchedtensor(grad))

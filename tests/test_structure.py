@@ -184,6 +184,12 @@ def test_functions_are_short() -> None:
                 assert node.end_lineno - start <= 70, f"{ids(path)}: {node.name}"
 
 
+def test_axes_are_split_by_the_function() -> None:
+    """``torch.compile`` can't trace the method ``Tensor.unflatten`` under a default device."""
+    for path in FILES:
+        assert not re.search(r"(?<!torch)(?<!self)\.unflatten\(", path.read_text()), f"{ids(path)}: use torch.unflatten"
+
+
 def test_no_layer_is_asked_with_hasattr_and_no_state_of_torch_is_set() -> None:
     forbidden = re.compile(r"torch\.manual_seed|np\.random\.seed|numpy\.random\.seed|random\.seed\(|set_default_dtype")
     for path in FILES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -308,6 +309,22 @@ def test_packs_saved_tensors() -> None:
     with torch.autograd.graph.save_on_cpu():
         note(torch.zeros(1, requires_grad=True))
     assert seen == [False, True, True]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch uses it for its own derivatives
+def test_forward_mode() -> None:
+    seen: list[Tensor | None] = []
+
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            for enter in (nullcontext, internals.forward_mode):
+                with enter(), forward_ad.dual_level():
+                    seen.append(forward_ad.unpack_dual(2 * forward_ad.make_dual(x.detach(), torch.ones(1))).tangent)
+            return 2 * x
+
+    Doubled.apply(torch.zeros(1, requires_grad=True))
+    assert seen == [None, torch.tensor([2.0])]
 
 
 def test_validates_arguments() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -26,6 +27,6 @@ def add_rows(h: Tensor, addend: Tensor, *, in_place: bool = False) -> Tensor:
         addend: Values of shape ``(B, ...)``, or one row.
         in_place: True if ``h`` is the caller's to overwrite.
     """
-    samples = h if addend.shape[0] in (1, h.shape[0]) else h.unflatten(0, (-1, addend.shape[0]))
+    samples = h if addend.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, addend.shape[0]))
     total = samples.add_(addend) if in_place and h.dtype == addend.dtype else samples + addend
     return total if samples is h else total.flatten(0, 1)

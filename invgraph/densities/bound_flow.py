@@ -126,9 +126,9 @@ class BoundFlow:
         """Return what latents ``(n * B, ...)`` become, and the log-densities of that."""
         rows = self.graph.rows
         x, log_det = self.graph.inverse(
-            self.latents.ports.pack(tuple([part.unflatten(0, (n, rows)) for part in z])), chunk=chunk
+            self.latents.ports.pack(tuple([torch.unflatten(part, 0, (n, rows)) for part in z])), chunk=chunk
         )
-        return x, self.latents.log_prob(z).unflatten(0, (n, rows)) - log_det
+        return x, torch.unflatten(self.latents.log_prob(z), 0, (n, rows)) - log_det
 
 
 def check_draw(n: object, temperature: object, generator: object) -> tuple[int, float]:

@@ -64,7 +64,7 @@ def draw_samples(
     for start in range(0, rows, chunk):  # some of the conditions at a time
         part = slice(start, start + chunk)
         bound = graph.bind(conditions.pack(tuple([condition[part] for condition in cs])), gradients=True)
-        own_z = tuple([value.unflatten(0, (n, rows))[:, part].flatten(0, 1) for value in z])
+        own_z = tuple([torch.unflatten(value, 0, (n, rows))[:, part].flatten(0, 1) for value in z])
         x, log_prob = BoundFlow(latents, bound).invert(n, own_z, chunk)
         found.append([*((x,) if target.bare else x), log_prob])
     *joined, log_prob = [torch.cat(parts, 1) for parts in zip(*found, strict=True)]

@@ -52,7 +52,7 @@ class Plan(NamedTuple):
         cs, nets = self.unflatten(tensors)
         parts, log_det = list(self.split(x)), x.new_zeros(x.shape[0])
         for side in self.order:
-            params = nets[side].differentiable(parts[1 - side], cs).unflatten(1, (2, -1))
+            params = torch.unflatten(nets[side].differentiable(parts[1 - side], cs), 1, (2, -1))
             parts[side], more = self.transform.formula(parts[side], params)
             log_det = log_det + more
         return torch.cat(parts, 1), log_det
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
         kept: list[Kept] = []
         for side in self.order:
             output, hidden = nets[side].evaluate(current[1 - side], cs)
-            params = output.unflatten(1, (2, -1))
+            params = torch.unflatten(output, 1, (2, -1))
             current[side], more, scales = self.transform.evaluate(before[side], params, out=after[side])
             log_det = more if log_det is None else log_det.add_(more)
             if keep:
@@ -86,7 +86,7 @@ class Plan(NamedTuple):
         log_det: Tensor | None = None
         for side in self.order:
             ((addend,),) = given[side]
-            params = nets[side].evaluate_bound(current[1 - side], addend).unflatten(1, (2, -1))
+            params = torch.unflatten(nets[side].evaluate_bound(current[1 - side], addend), 1, (2, -1))
             current[side], more, _ = self.transform.evaluate(before[side], params, out=after[side])
             log_det = more if log_det is None else log_det.add_(more)
         assert log_det is not None
@@ -129,7 +129,7 @@ class Plan(NamedTuple):
 
     def _rebuild(self, net: MLPKernel, read: Tensor, cs: Tensors, y: Tensor, out: Tensor) -> Kept:
         output, hidden = net.evaluate(read, cs)
-        params = output.unflatten(1, (2, -1))
+        params = torch.unflatten(output, 1, (2, -1))
         return Kept(hidden, params, self.transform.invert(y, params, out))
 
     def split(self, x: Tensor) -> Tensors:

@@ -38,7 +38,7 @@ def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     sizes, kernel = x.shape[2:], weight.shape[2:]
     places = tuple(product(*(range(k) for k in kernel)))
     matrix = weight.flatten(2).permute(2, 0, 1).flatten(0, 1)
-    maps: Tensor = (matrix @ x.flatten(2)).unflatten(1, (len(places), -1)).unflatten(3, sizes)
+    maps: Tensor = torch.unflatten(torch.unflatten(matrix @ x.flatten(2), 1, (len(places), -1)), 3, sizes)
     padded = maps.new_zeros((*maps.shape[:1], maps.shape[2], *(n + k - 1 for n, k in zip(sizes, kernel, strict=True))))
     every = slice(None)
     for index, place in enumerate(places):

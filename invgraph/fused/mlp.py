@@ -71,7 +71,7 @@ class MLPKernel(NamedTuple):
     def evaluate_bound(self, x: Tensor, addend: Tensor) -> Tensor:
         """Return the output, given the sum of the conditions' part of the first layer, which may have fewer rows."""
         h = torch.addmm(self.biases[0], x, self.weights[0].t())
-        samples = h if addend.shape[0] in (1, h.shape[0]) else h.unflatten(0, (-1, addend.shape[0]))
+        samples = h if addend.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, addend.shape[0]))
         samples.add_(addend)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             h = torch.addmm(bias, h.relu_(), weight.t())

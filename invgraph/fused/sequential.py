@@ -153,12 +153,12 @@ class SequentialKernel(NamedTuple):
 
     def _by_sample(self, units: Tensor, given: Tensor) -> Tensor:
         """Return the units with an axis of samples before the axis of the conditions' rows."""
-        samples: Tensor = units.unflatten(1, (units.shape[1] // max(1, given.shape[0]), given.shape[0]))
+        samples: Tensor = torch.unflatten(units, 1, (units.shape[1] // max(1, given.shape[0]), given.shape[0]))
         return samples
 
     def _by_place(self, tensor: Tensor) -> Tensor:
         """Return the last layer's weights or biases with an axis of places first."""
-        by_place: Tensor = tensor.unflatten(0, (self.params_per_element, -1)).transpose(0, 1)
+        by_place: Tensor = torch.unflatten(tensor, 0, (self.params_per_element, -1)).transpose(0, 1)
         return by_place
 
 

@@ -173,8 +173,8 @@ class BoundGraph:
             return self._run_binding(inverse, self.binding, parts)
 
         ys, log_det = run_in_chunks(run, flat, rows)
-        shaped = tuple([y.unflatten(0, (samples, self.rows)) for y in ys])
-        return schedule.target.pack(shaped), log_det.unflatten(0, (samples, self.rows))
+        shaped = tuple([torch.unflatten(y, 0, (samples, self.rows)) for y in ys])
+        return schedule.target.pack(shaped), torch.unflatten(log_det, 0, (samples, self.rows))
 
     def _flatten(self, source: Ports, given: Structured) -> tuple[Tensors, int]:
         """Return the values with samples and rows in one axis, and the number of samples."""

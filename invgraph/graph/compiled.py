@@ -9,9 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from invgraph.errors import GraphError
+from invgraph.core.invertible import Invertible
+from invgraph.errors import GraphError, InputTypeError
 from invgraph.graph.run import regions
-from invgraph.torch_internals import constant_floats, hook_guards, hook_stores, inductor_modes, is_transformed
+from invgraph.torch_internals import (
+    constant_floats,
+    floating_tensor,
+    hook_guards,
+    hook_stores,
+    inductor_modes,
+    is_transformed,
+)
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
 _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
@@ -44,10 +52,36 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
         look = nullcontext() if settings.get("fullgraph") else hook_guards()
-        with _tracing(wanted, hooks), constant_floats(), look:
-            return run(*args, **kwargs)
+        try:
+            with _tracing(wanted, hooks), constant_floats(), look, _without_inference_mode():
+                return run(*args, **kwargs)
+        except Exception as error:
+            _require_one_place(module, error)
+            raise
 
     return call
+
+
+@contextmanager
+def _without_inference_mode() -> Iterator[None]:
+    """Record no gradients, where inference mode would: compiled derivatives inside a layer can't run in that mode."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _require_one_place(graph: nn.Module, cause: Exception) -> None:
+    """Name a layer that was cast or moved on its own, of which compiled code itself knows nothing before it fails."""
+    own = floating_tensor(graph)
+    for layer in graph.modules():
+        if own is None or not isinstance(layer, Invertible):
+            continue
+        tensor = floating_tensor(layer)
+        if tensor is not None and (tensor.dtype, tensor.device) != (own.dtype, own.device):
+            given = f"{tensor.dtype} on {tensor.device}, in a graph that begins with {own.dtype} on {own.device}"
+            raise InputTypeError(layer.label, given, "cast or move the whole graph with .to(...)") from cause
 
 
 def _are_alike(module: nn.Module) -> bool:

@@ -190,10 +190,10 @@ class AllInOne(Invertible):
         """Return the parameters of the part that is transformed, given the other part, before they are damped."""
         count = self.transform.params_per_element
         if self.sizes[1]:
-            params: Tensor = self.subnet(x, given).to(x.dtype).unflatten(1, (count, self.sizes[0]))
+            params: Tensor = torch.unflatten(self.subnet(x, given).to(x.dtype), 1, (count, self.sizes[0]))
             return params
         (rows,) = self._precomputed(given)
-        params = repeat_rows(rows, x.shape[0]).to(x.dtype).unflatten(1, (count, 1))
+        params = torch.unflatten(repeat_rows(rows, x.shape[0]).to(x.dtype), 1, (count, 1))
         return spread_vector(params, x.ndim + 1).expand(-1, -1, -1, *x.shape[2:])
 
     def _damped(self, params: Tensor) -> Tensor:

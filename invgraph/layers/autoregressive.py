@@ -124,7 +124,7 @@ class Autoregressive(Invertible):
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0].flatten(1)
-        params = self.subnet(x, given).unflatten(1, (-1, self.size))
+        params = torch.unflatten(self.subnet(x, given), 1, (-1, self.size))
         y, log_det = self.transform.forward(x, params.to(x.dtype))
         return (y.view_as(xs[0]),), log_det
 
@@ -191,7 +191,7 @@ class Autoregressive(Invertible):
         """Return the parameters of some elements; ``x`` may omit trailing elements that none of them sees."""
         rest = x.new_zeros(()).expand(x.shape[0], self.size - x.shape[1])
         params: Tensor = self.subnet.part(torch.cat((x, rest), dim=1), given, places)
-        params = params.unflatten(1, (-1, places.stop - places.start))
+        params = torch.unflatten(params, 1, (-1, places.stop - places.start))
         return params.to(x.dtype)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:

@@ -17,7 +17,7 @@ from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import DependencyError, GraphError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors
-from invgraph.torch_internals import packs_saved_tensors
+from invgraph.torch_internals import forward_mode, packs_saved_tensors
 
 State = tuple[Tensor, Tensor]
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -167,14 +167,17 @@ class ContinuousFlow(Stochastic):
         else:
             directions, count = probe, 1
         points, given = (tuple([t.expand(count, *t.shape).flatten(0, 1) for t in side]) for side in ((x,), cs))
-        with forward_ad.dual_level():
+        with forward_mode(), forward_ad.dual_level():
             values = self.net(forward_ad.make_dual(points[0], directions), given).to(x.dtype)
             value, derivative = forward_ad.unpack_dual(values)
         terms = torch.zeros_like(directions) if derivative is None else derivative * directions
-        return value[: x.shape[0]], terms.flatten(1).sum(1).unflatten(0, (count, -1)).sum(0)
+        return value[: x.shape[0]], torch.unflatten(terms.flatten(1).sum(1), 0, (count, -1)).sum(0)
 
     def _vjp(self, velocity: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Callable[..., Any]]:
         """Return the velocity and its vector-Jacobian product; what ``torch.func`` can't pass is refused by name."""
+        if torch.compiler.is_exporting():
+            advice = "torch can't export the derivatives that are taken inside: export the rest of the graph"
+            raise GraphError(self.label, "a call under torch.export", advice)
         if torch.compiler.is_compiling():
             return torch.func.vjp(velocity, x)[:2]
         try:

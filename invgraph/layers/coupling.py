@@ -147,7 +147,7 @@ class Coupling(Invertible):
         """Return the parameters of one part, ``(B, params_per_element, C, ...)``, given the other part."""
         given = pick(given, side)
         outputs = [net(x, pick(given, k)) for k, net in enumerate(self._nets(side))]
-        params = [output.unflatten(1, (-1, self.sizes[self.parts[side]])) for output in outputs]
+        params = [torch.unflatten(output, 1, (-1, self.sizes[self.parts[side]])) for output in outputs]
         return (params[0] if len(params) == 1 else torch.cat(params, dim=1)).to(x.dtype)
 
     def _nets(self, side: int) -> list[Subnet]:

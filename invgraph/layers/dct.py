@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invgraph.core.constants import WithConstants
@@ -89,7 +90,7 @@ class DCT(WithConstants, Invertible):
             y = self._along(x, range(x.ndim - self.axes, x.ndim), inverse=False)
         else:
             for axis in reversed(range(2, 2 + self.axes)):
-                x = x.unflatten(axis, (-1, self.block))
+                x = torch.unflatten(x, axis, (-1, self.block))
             # Axes (B, C, H/b, b, W/b, b): every other one counts positions within a block.
             within = range(3, 3 + 2 * self.axes, 2)
             y = self._along(x, within, inverse=False).movedim(tuple(within), tuple(range(2, 2 + self.axes)))
@@ -102,7 +103,7 @@ class DCT(WithConstants, Invertible):
             x = self._along(y, range(y.ndim - self.axes, y.ndim), inverse=True)
         else:
             within = range(3, 3 + 2 * self.axes, 2)
-            x = y.unflatten(1, (-1, *self.sizes)).movedim(tuple(range(2, 2 + self.axes)), tuple(within))
+            x = torch.unflatten(y, 1, (-1, *self.sizes)).movedim(tuple(range(2, 2 + self.axes)), tuple(within))
             x = self._along(x, within, inverse=True)
             for axis in range(2, 2 + self.axes):
                 x = x.flatten(axis, axis + 1)

@@ -107,7 +107,7 @@ class Elementwise(Invertible):
             return Precomputed()
         first, *others = lead_first(cs, self.lead)
         params: Tensor = self.subnet(first, tuple(others)).to(first.dtype)
-        return Precomputed((params.unflatten(1, (self.transform.params_per_element, self.in_shapes[0][0])),))
+        return Precomputed((torch.unflatten(params, 1, (self.transform.params_per_element, self.in_shapes[0][0])),))
 
     def _params(self, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of every element of every sample."""

@@ -237,12 +237,13 @@ class GaussianMixture(WithConstants, Invertible):
         logits, means, diagonals, strict = raw.split(
             (count, count * dims, count * dims, count * dims * (dims - 1) // 2), dim=1
         )
-        log_diagonals = soft_clamp(diagonals.unflatten(1, (count, dims)), self.clamp, "atan")
-        strict = torch.nn.functional.pad(strict.unflatten(1, (count, dims * (dims - 1) // 2)), (0, 1))[..., self.places]
+        log_diagonals = soft_clamp(torch.unflatten(diagonals, 1, (count, dims)), self.clamp, "atan")
+        strict = torch.nn.functional.pad(torch.unflatten(strict, 1, (count, dims * (dims - 1) // 2)), (0, 1))
+        strict = strict[..., self.places]
         factors = strict + torch.diag_embed(log_diagonals.exp())
         return (
             torch.log_softmax(logits, dim=1),
-            self.centers + means.unflatten(1, (count, dims)),
+            self.centers + torch.unflatten(means, 1, (count, dims)),
             log_diagonals,
             factors,
         )

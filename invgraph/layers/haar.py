@@ -99,7 +99,7 @@ class Haar(Invertible):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         y = xs[0].unsqueeze(1) * self.norm  # (B, wavelets, C, ...)
         for axis in (dim + 2 for dim in reversed(self.dims)):
-            even, odd = y.unflatten(axis, (-1, 2)).unbind(axis + 1)
+            even, odd = torch.unflatten(y, axis, (-1, 2)).unbind(axis + 1)
             y = torch.cat((even + odd, even - odd), dim=1)
         y = _scale_derivatives(y, self.rebalance)
         y = y if self.order_by_wavelet else y.transpose(1, 2)
@@ -108,9 +108,9 @@ class Haar(Invertible):
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         channels = self.in_shapes[0][0]
         if self.order_by_wavelet:
-            x = ys[0].unflatten(1, (2**self.axes, channels))
+            x = torch.unflatten(ys[0], 1, (2**self.axes, channels))
         else:
-            x = ys[0].unflatten(1, (channels, 2**self.axes)).transpose(1, 2)
+            x = torch.unflatten(ys[0], 1, (channels, 2**self.axes)).transpose(1, 2)
         x = _scale_derivatives(x, 1 / self.rebalance)
         for axis in (dim + 2 for dim in self.dims):
             low, high = x.chunk(2, dim=1)

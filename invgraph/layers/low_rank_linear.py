@@ -111,7 +111,7 @@ class LowRankLinear(Invertible):
             params = params + self.subnet(cs[0], cs[1:]).to(cs[0].dtype)
         with own_precision(params):
             square, rest = widen(params).split([self.rank**2, params.shape[1] - self.rank**2], dim=1)
-            raw, free = square.unflatten(1, (self.rank, self.rank)), rest.unflatten(1, (-1, self.rank))
+            raw, free = torch.unflatten(square, 1, (self.rank, self.rank)), torch.unflatten(rest, 1, (-1, self.rank))
             logs = soft_clamp(raw.diagonal(dim1=1, dim2=2), self.clamp, "atan")
             q = self._span()
             outside = free - q @ (q.t() @ free)

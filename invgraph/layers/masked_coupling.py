@@ -136,7 +136,8 @@ class MaskedCoupling(WithConstants, Invertible):
         """Transform one part given the other: side 0 the elements outside the mask, side 1 those inside it."""
         kept = torch.where(self.mask == (0 if side else 1), x, 0.0)
         output = self.subnets[side](kept, pick(given, side)).to(x.dtype)
-        params = output.unflatten(1, (self.transform.params_per_element, x.shape[1])).flatten(2)[:, :, self.order]
+        params = torch.unflatten(output, 1, (self.transform.params_per_element, x.shape[1])).flatten(2)
+        params = params[:, :, self.order]
         values = x.flatten(1)[:, self.order]
         part = slice(None, self.count) if side else slice(self.count, None)
         changed, log_det = transform(values[:, part], params[:, :, part])

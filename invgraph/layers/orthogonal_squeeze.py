@@ -99,19 +99,19 @@ class OrthogonalSqueeze(WithConstants, Invertible):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         x = xs[0]
         for axis in reversed(range(2, 2 + self.axes)):
-            x = x.unflatten(axis, (-1, self.factor))
+            x = torch.unflatten(x, axis, (-1, self.factor))
         places = range(3, 3 + 2 * self.axes, 2)
         x = x.permute(0, 1, *places, *(place - 1 for place in places))  # (B, C, f, f, H/f, W/f)
         sizes = x.shape[2 + self.axes :]
         with own_precision(x):
             y = self.matrix() @ x.flatten(2, 1 + self.axes).flatten(3)
-        return (y.flatten(1, 2).unflatten(2, sizes),), y.new_zeros(y.shape[0])
+        return (torch.unflatten(y.flatten(1, 2), 2, sizes),), y.new_zeros(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        y = ys[0].flatten(2).unflatten(1, (-1, self.size))
+        y = torch.unflatten(ys[0].flatten(2), 1, (-1, self.size))
         with own_precision(y):
             x = self.matrix().mT @ y
-        x = x.unflatten(3, ys[0].shape[2:]).unflatten(2, (self.factor,) * self.axes)
+        x = torch.unflatten(torch.unflatten(x, 3, ys[0].shape[2:]), 2, (self.factor,) * self.axes)
         order = [axis for place in range(2, 2 + self.axes) for axis in (place + self.axes, place)]
         x = x.permute(0, 1, *order)
         for axis in range(2, 2 + self.axes):

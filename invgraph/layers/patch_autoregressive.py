@@ -158,7 +158,7 @@ class PatchAutoregressive(Invertible):
 
     def _params(self, h: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the parameters for all tokens in h, ``(B, params_per_element, tokens * elements of a patch)``."""
-        params: Tensor = self.last(self.norm(h)).to(dtype).unflatten(2, (self.transform.params_per_element, -1))
+        params: Tensor = torch.unflatten(self.last(self.norm(h)).to(dtype), 2, (self.transform.params_per_element, -1))
         return params.transpose(1, 2).flatten(2)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:

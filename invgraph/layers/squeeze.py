@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from invgraph.arguments import require_count
 from invgraph.core.invertible import Invertible, Result
 from invgraph.shapes import Shape, Tensors, require_divisible
@@ -63,13 +65,13 @@ class Squeeze(Invertible):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         x = xs[0]
         for axis in reversed(range(2, 2 + self.axes)):
-            x = x.unflatten(axis, (-1, self.factor))
+            x = torch.unflatten(x, axis, (-1, self.factor))
         places = range(3, 3 + 2 * self.axes, 2)
         y = x.permute(0, 1, *places, *(place - 1 for place in places)).flatten(1, 1 + self.axes)
         return (y,), y.new_zeros(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        y = ys[0].unflatten(1, (-1, *(self.factor,) * self.axes))
+        y = torch.unflatten(ys[0], 1, (-1, *(self.factor,) * self.axes))
         order = [axis for place in range(2, 2 + self.axes) for axis in (place + self.axes, place)]
         x = y.permute(0, 1, *order)
         for axis in range(2, 2 + self.axes):

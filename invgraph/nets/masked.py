@@ -48,7 +48,7 @@ class Linear(WithConstants, nn.Linear):
     def rows(self, x: Tensor, places: slice, groups: int) -> Tensor:
         """Compute only some outputs, the same ones of each of ``groups`` equal groups."""
         whole = (self.weight, self.mask, self.bias)
-        weight, mask, bias = (part.unflatten(0, (groups, -1))[:, places].flatten(0, 1) for part in whole)
+        weight, mask, bias = (torch.unflatten(part, 0, (groups, -1))[:, places].flatten(0, 1) for part in whole)
         return linear(x, weight * mask, bias)
 
 
@@ -102,7 +102,7 @@ class _Masked(WithConstants, Subnet):
         if type(last) is Linear and is_untouched(last, _masked_forward):
             return last.rows(h, places, self.params_per_element)
         outputs: Tensor = self._call(len(self.layers) - 1, h)
-        part: Tensor = outputs.unflatten(1, (self.params_per_element, -1))[:, :, places].flatten(1)
+        part: Tensor = torch.unflatten(outputs, 1, (self.params_per_element, -1))[:, :, places].flatten(1)
         return part
 
     def tensors(self, given: Tensors) -> Tensors | None:
@@ -149,7 +149,9 @@ class Stepwise:
         layers = len(edges)
         self.edges, self.weights, self.biases = edges, list(tensors[:layers]), list(tensors[layers : 2 * layers])
         self.given = tensors[2 * layers :]
-        by_place = [last.unflatten(0, (params_per_element, -1)) for last in (self.weights.pop(), self.biases.pop())]
+        by_place = [
+            torch.unflatten(last, 0, (params_per_element, -1)) for last in (self.weights.pop(), self.biases.pop())
+        ]
         self.last_weight, self.last_bias = by_place
         self.units: list[Tensor] = []
 

@@ -64,7 +64,7 @@ class Attention(nn.Module):
         return self._merge((q @ k.transpose(-1, -2)).softmax(-1) @ v), Cache(k, v)
 
     def _split(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = torch.unflatten(self.qkv(h), 2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         return q * q.shape[-1] ** -0.5, k, v
 
     def _merge(self, values: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class _UNet(Subnet):
 def _halve(h: Tensor) -> Tensor:
     """Average pairs of neighbours along every spatial axis (torch's pooling lacks some dtypes)."""
     for axis in range(2, h.ndim):
-        h = h.unflatten(axis, (-1, 2)).mean(axis + 1)
+        h = torch.unflatten(h, axis, (-1, 2)).mean(axis + 1)
     return h
 
 

@@ -49,7 +49,7 @@ def mix(x: Tensor, matrix: Tensor) -> Tensor:
     with nullcontext() if off else torch.autocast(x.device.type, enabled=False):
         if x.ndim == 2:
             return x @ matrix.t()
-        mixed: Tensor = (matrix @ x.flatten(2)).unflatten(2, x.shape[2:])
+        mixed: Tensor = torch.unflatten(matrix @ x.flatten(2), 2, x.shape[2:])
         return mixed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from invgraph.errors import GraphError
@@ -30,11 +31,11 @@ def patch_size(shape: Shape, patch: int) -> int:
 def to_patches(x: Tensor, patch: int) -> Tensor:
     """Cut ``(B, C, ...)`` into ``(B, T, C * patch * ...)``, in row-major order; ``(B, C)`` into ``(B, T, patch)``."""
     if x.ndim == 2:
-        pieces: Tensor = x.unflatten(1, (-1, patch))
+        pieces: Tensor = torch.unflatten(x, 1, (-1, patch))
         return pieces
     axes = x.ndim - 2
     for axis in range(axes):
-        x = x.unflatten(2 + 2 * axis, (-1, patch))
+        x = torch.unflatten(x, 2 + 2 * axis, (-1, patch))
     # (B, C, n1, p, n2, p, ...) -> (B, n1, n2, ..., C, p, p, ...)
     order = (0, *range(2, 2 + 2 * axes, 2), 1, *range(3, 3 + 2 * axes, 2))
     tokens: Tensor = x.permute(order).flatten(1 + axes).flatten(1, axes)
@@ -47,7 +48,7 @@ def from_patches(tokens: Tensor, shape: Shape, patch: int) -> Tensor:
         return tokens.flatten(1)
     axes = len(shape) - 1
     counts = tuple(size // patch for size in shape[1:])
-    x: Tensor = tokens.unflatten(2, (shape[0], *(patch,) * axes)).unflatten(1, counts)
+    x: Tensor = torch.unflatten(torch.unflatten(tokens, 2, (shape[0], *(patch,) * axes)), 1, counts)
     # (B, n1, n2, ..., C, p, p, ...) -> (B, C, n1, p, n2, p, ...)
     order = [0, 1 + axes]
     for axis in range(axes):

@@ -17,6 +17,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Full backward hook is firing"),
     # The compiler looks at every attribute of a tensor that it is given.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    # Old hooks put the weight that they compute on the module, which torch.export takes for a buffer.
+    pytest.mark.filterwarnings("ignore:The tensor attribute"),
+    # Torch itself does what these warn of.
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch._prims_common.check:FutureWarning"),
 ]
 
 SECONDS = {"spawn", "torch.compile of the flow", "torch.compile of the loss", "torch.compile of the training step",
@@ -88,7 +95,7 @@ def test_a_graph_gives_per_sample_gradients(runner: str) -> None:
     HABITS["per-sample gradients"].try_on(Cell("couplings", runner))
 
 
-@pytest.mark.parametrize("runner", ["plain", "bound"])
+@pytest.mark.parametrize("runner", ["plain", "bound", "compiled"])
 @pytest.mark.parametrize("habit", ["a part cast", "a part moved"])
 def test_a_part_of_another_dtype_or_device_is_named(habit: str, runner: str) -> None:
     HABITS[habit].try_on(Cell("linear", runner))
@@ -106,6 +113,24 @@ def test_buffers_can_be_averaged(name: str) -> None:
 
 def test_a_continuous_flow_names_what_torch_func_cannot_pass() -> None:
     HABITS["full backward hook"].try_on(Cell("continuous"))
+
+
+def test_a_continuous_flow_finds_its_trace_in_a_checkpointed_reversible_graph() -> None:
+    HABITS["activation checkpointing"].try_on(Cell("continuous", "reversible"))
+
+
+def test_a_continuous_flow_is_refused_by_torch_export() -> None:
+    HABITS["torch.export of the graph"].try_on(Cell("continuous"))
+
+
+@pytest.mark.slow
+def test_a_compiled_continuous_flow_runs_in_inference_mode() -> None:
+    HABITS["inference_mode, then training"].try_on(Cell("continuous", "compiled"))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_graph_compiles_under_a_default_device(inverse: bool) -> None:
+    HABITS["another default device while building"].try_on(Cell("linear", "compiled", inverse))
 
 
 def test_torchscript_is_refused_by_name() -> None:

@@ -48,11 +48,11 @@ def _squeeze(module: Any, x: Tensor, rev: bool) -> Result:
     """Move patches of 2 x 2 into the channels, or back; ``legacy_backend`` orders them by place, then by channel."""
     if rev:
         if module.legacy_backend:
-            x = x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2)
+            x = torch.unflatten(x, 1, (4, -1)).transpose(1, 2).flatten(1, 2)
         return (functional.pixel_shuffle(x, 2),), x.new_zeros(x.shape[0])
     y = functional.pixel_unshuffle(x, 2)
     if module.legacy_backend:
-        y = y.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2)
+        y = torch.unflatten(y, 1, (-1, 4)).transpose(1, 2).flatten(1, 2)
     return (y,), y.new_zeros(y.shape[0])
 
 
@@ -112,11 +112,11 @@ def _set_haar(module: Any, shape: Shape, order_by_wavelet: bool, rebalance: floa
 def _haar(module: Any, x: Tensor, rev: bool) -> Result:
     """Apply the transform or its inverse; rebalance scales the averages as well."""
     if rev:
-        x = x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2) if module.permute else x
+        x = torch.unflatten(x, 1, (4, -1)).transpose(1, 2).flatten(1, 2) if module.permute else x
         y = _haar_inverse(x, module.haar_weights * (0.5 / module.rebalance))
     else:
         y = _haar_forward(x, module.haar_weights * (0.5 * module.rebalance))
-        y = y.unflatten(1, (-1, 4)).transpose(1, 2).flatten(1, 2) if module.permute else y
+        y = torch.unflatten(y, 1, (-1, 4)).transpose(1, 2).flatten(1, 2) if module.permute else y
     log_jac = (-1 if rev else 1) * math.prod(x.shape[1:]) * math.log(abs(module.rebalance))
     return (y,), y.new_full((y.shape[0],), log_jac)
 

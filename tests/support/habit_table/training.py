@@ -159,7 +159,7 @@ def compiled_step(cell: Cell) -> None:
 
 @habit("torch.export of the graph", "torch.export.export(graph, (x, c))",
        "``ig.export`` also makes the batch size variable, and names the layer that can't be exported",
-       runners=("plain",))  # fmt: skip
+       runners=("plain",), refused={"continuous": "under torch.export"})  # fmt: skip
 def exported_outside(cell: Cell) -> None:
     leaves = cell.leaves()
     with torch.no_grad():

@@ -142,6 +142,8 @@ MUTANTS = (
     Mutant("full backward hooks end in the compiler", "graph/compiled.py",
            'if settings.get("fullgraph") and any(backward_hooks):', "if False:", (ADAPTERS, "-k",
            "refused_when_compiling")),
+    Mutant("a part cast on its own ends in the compiler", "graph/compiled.py",
+           "            _require_one_place(module, error)\n", "", (HABITS, "-k", "another_dtype")),
     Mutant("new hooks on a compiled graph are not seen", "graph/compiled.py",
            "regions.wanted, regions.hooks = wanted, hooks", 'regions.wanted, regions.hooks = wanted, ""',
            (ADAPTERS, "-k", "put_on_a_compiled or compiled_runner")),

@@ -158,6 +158,9 @@ MUTANTS = (
            "torch.tensor(after, device=\"cpu\")[:, None] >= torch.tensor(before, device=\"cpu\")",
            "torch.tensor(after, device=\"cpu\")[:, None] + 1 >= torch.tensor(before, device=\"cpu\")",
            (AUTOREGRESSIVE,)),
+    Mutant("derivatives inside an autograd.Function are zero", "layers/continuous_flow.py",
+           "with forward_mode(), forward_ad.dual_level():", "with forward_ad.dual_level():",
+           (HABITS, "-k", "finds_its_trace")),
     Mutant("backward hooks in a continuous flow end in torch.func", "layers/continuous_flow.py",
            'if "setup_context" not in str(error):', "if True:", (HABITS, "-k", "torch_func")),
 )  # fmt: skip

@@ -99,7 +99,7 @@ class BinnedSpline(_BaseCouplingBlock):
 
     def split_parameters(self, parameters: Tensor, split_len: int) -> Parameters:
         """Return what a subnet returned by name, each of shape ``(B, ..., C, count)``."""
-        by_element = parameters.movedim(1, -1).unflatten(-1, (split_len, -1))
+        by_element = torch.unflatten(parameters.movedim(1, -1), -1, (split_len, -1))
         counts = list(self.parameter_counts.values())
         return dict(zip(self.parameter_counts, by_element.split_with_sizes(counts, dim=-1), strict=True))
 
