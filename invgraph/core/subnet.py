@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from invgraph.core.given import Precomputed
 from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.fused import channels_last
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 
 T = TypeVar("T")
@@ -103,10 +104,10 @@ class Concatenated(Subnet):
         return ([(), *(parameters for parameters in direct if parameters)])[-1]
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        if not given:
-            return self.module(x)  # type: ignore[no-any-return]
-        spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given)
-        return self.module(torch.cat((x, *spread), dim=1))  # type: ignore[no-any-return]
+        if given:
+            spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given)
+            x = torch.cat((x, *spread), dim=1)
+        return channels_last.run(self.module, x)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:

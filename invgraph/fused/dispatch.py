@@ -18,7 +18,7 @@ PLAIN = (Tensor, nn.Parameter)
 """The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
 
 _enabled = True
-_is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
 
 class fused:  # noqa: N801  a switch that is called like a function, as torch.no_grad is
@@ -68,7 +68,7 @@ def is_eager() -> bool:
     ``torch.compile`` and ``torch.export`` trace plain operations better, ``torch.jit.trace`` traces nothing else, and
     ``torch.func`` and forward-mode differentiation map and differentiate them to any order.
     """
-    return _enabled and not (torch.compiler.is_compiling() or _is_jit_tracing() or is_transformed())
+    return _enabled and not (torch.compiler.is_compiling() or is_jit_tracing() or is_transformed())
 
 
 def needs_grad(*values: Tensor) -> bool:

@@ -9,6 +9,7 @@ from .mutant import (
     CONTRACT,
     FUSED_AFFINE,
     FUSED_BLOCK,
+    FUSED_CHANNELS_LAST,
     FUSED_CONVOLUTION,
     FUSED_COUPLING,
     FUSED_SPLINE,
@@ -20,6 +21,10 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("hooks see the channels last", "fused/channels_last.py",
+           'if has_hooks(layer) or "forward" in vars(layer):', 'if "forward" in vars(layer):', (FUSED_CHANNELS_LAST,)),
+    Mutant("the result of a small network keeps its channels last", "fused/channels_last.py",
+           "return y.contiguous()", "return y", (FUSED_CHANNELS_LAST,)),
     Mutant("the gradient of a block's shifts is not damped", "fused/affine_block.py",
            "params_grad.mul_(self.damping)", "raw_grad.mul_(self.damping)", (FUSED_BLOCK,)),
     Mutant("the gradient of a block's gain does not see the coupling", "fused/affine_block.py",
@@ -150,7 +155,7 @@ MUTANTS = (
            "if reader is None or nn.Linear.forward is not _linear_forward:", "if reader is None:",
            (ADAPTERS, "-k", "class and MLP and every_layer")),
     Mutant("kernels run inside torch.func", "fused/dispatch.py",
-           "_is_jit_tracing() or is_transformed())", "_is_jit_tracing())", (HABITS, "-k",
+           " is_jit_tracing() or is_transformed())", " is_jit_tracing())", (HABITS, "-k",
            "per-sample or per_sample or vmap")),
     Mutant("several gradients at once are overwritten", "fused/dispatch.py",
            " and not any(map(is_batched_grad, grads))", "", (FUSED_AFFINE, FUSED_COUPLING)),

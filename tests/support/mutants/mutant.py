@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = "tests/core/test_contract.py"
 FUSED_AFFINE, FUSED_COUPLING = "tests/fused/test_affine.py", "tests/fused/test_affine_coupling.py"
 FUSED_BLOCK = "tests/fused/test_affine_block.py"
+FUSED_CHANNELS_LAST = "tests/fused/test_channels_last.py"
 FUSED_SPLINE = "tests/fused/test_rational_quadratic.py"
 FUSED_CONVOLUTION, SWITCH = "tests/fused/test_convolution.py", "tests/fused/test_switch.py"
 ADAPTERS, TORCH_INTERNALS = "tests/habits/test_adapters.py", "tests/test_torch_internals.py"

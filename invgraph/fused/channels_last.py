@@ -1,0 +1,49 @@
+"""Small convolutional networks with the channels of a position next to each other in memory.
+
+A CPU's convolutions work on such values directly; otherwise each of them rearranges what it reads and what it writes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from invgraph.fused.dispatch import PLAIN, is_enabled, is_jit_tracing
+from invgraph.torch_internals import has_hooks, is_transformed
+
+_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
+
+
+def run(network: nn.Module, x: Tensor) -> Tensor:
+    """Return ``network(x)``, rearranged on the way where that is quicker; the result is laid out as usual."""
+    if not prefers_channels_last(network, x):
+        return network(x)  # type: ignore[no-any-return]
+    y: Tensor = network(x.contiguous(memory_format=torch.channels_last))
+    return y.contiguous()
+
+
+def prefers_channels_last(network: nn.Module, x: Tensor) -> bool:
+    """True if the network is a sequence of convolutions and elementwise functions, wider inside than at its ends.
+
+    What goes in and comes out is rearranged once; nothing but these layers, hooks included, sees the other layout.
+    """
+    if type(network) is not nn.Sequential or x.ndim != 4 or type(x) not in PLAIN:
+        return False
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not _may_rearrange():
+        return False
+    sizes: list[int] = []
+    for layer in network:
+        if has_hooks(layer) or "forward" in vars(layer):
+            return False
+        if type(layer) is nn.Conv2d:
+            sizes += (layer.in_channels, layer.out_channels)
+        elif type(layer) not in _ELEMENTWISE:
+            return False
+    return len(sizes) > 2 and sizes[0] + sizes[-1] < 2 * max(sizes)
+
+
+def _may_rearrange() -> bool:
+    """True unless a program is recorded for elsewhere; ``torch.func`` can't map what chooses a layout."""
+    if not is_enabled() or is_transformed():
+        return False
+    return not (torch.compiler.is_exporting() or is_jit_tracing())
