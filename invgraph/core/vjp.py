@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.sides import Side
+from invgraph.fused.affine_coupling import AffineCoupling
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import tensor_stores
+from invgraph.transforms.transform import Direction
 
 Grads = Sequence[Tensor | None]
 """Gradients of the loss; None stands for zero."""
@@ -46,29 +49,22 @@ class ParameterGrads:
                 self._found[id(parameter)] = grad if before is None else before + grad
 
     def of_kernel(
-        self,
-        backward: Callable[..., Any],
-        parameters: Tensors,
-        transform: Any,
-        y: Tensor,
-        cs: Tensors,
-        grad_outputs: Grads,
+        self, kernel: AffineCoupling, y: Tensor, cs: Tensors, grad_outputs: Grads, *, inverse: bool
     ) -> LayerGrads:
-        """Run a kernel that rebuilds and differentiates a layer, and add the gradients of its parameters.
+        """Let a kernel rebuild and differentiate a layer, and add the gradients of its parameters.
 
         Arguments:
-            backward: The kernel: inputs, their gradient, and those of conditions and parameters.
-            parameters: The parameters.
-            transform: Handed on to the kernel.
+            kernel: The kernel.
             y: The output of the call.
             cs: The conditions.
             grad_outputs: The gradients of the output and of the log-determinant.
+            inverse: True if the inverse was called.
         """
-        wanted = [*[c.requires_grad for c in cs], *[id(parameter) in self._found for parameter in parameters]]
+        wanted = [*[c.requires_grad for c in cs], *[id(parameter) in self._found for parameter in kernel.parameters]]
         y_grad = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
         log_det_grad = y.new_zeros(y.shape[0]) if grad_outputs[1] is None else grad_outputs[1]
-        x, x_grad, found = backward(transform, y, cs, (y_grad, log_det_grad), wanted)
-        self.add(parameters, found[len(cs) :])
+        x, x_grad, found = kernel.backward_from_outputs(y, cs, (y_grad, log_det_grad), wanted, inverse=inverse)
+        self.add(kernel.parameters, found[len(cs) :])
         return LayerGrads((x,), (x_grad,), found[: len(cs)])
 
     def of(self, parameters: Tensors) -> list[Tensor | None]:
@@ -129,60 +125,52 @@ def vjp_from_inputs(
     return LayerGrads(xs, found[: len(leaves)], found[len(leaves) : len(leaves) + len(cs)])
 
 
-class CouplingSide(NamedTuple):
-    """One part of a coupling, transformed given the other.
-
-    Attributes:
-        networks: The networks that compute its parameters.
-        part: Its index, 0 or 1.
-        params: Returns its parameters, given the other part and the conditions.
-        onward: Its transform, in the direction of the call.
-        back: Its transform, in the other direction.
-    """
-
-    networks: nn.Module
-    part: int
-    params: Callable[[Tensor, Tensors], Tensor]
-    onward: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 def vjp_of_coupling(
-    sides: Sequence[CouplingSide],
+    sides: Sequence[Side],
+    networks: nn.ModuleList,
+    params_of: Callable[[int, Tensor, Tensors], Tensor],
     sizes: list[int],
     y: Tensor,
     cs: Tensors,
     grad_outputs: Grads,
     grads: ParameterGrads,
+    *,
+    inverse: bool,
 ) -> LayerGrads:
     """Rebuild a coupling's input and differentiate it; the networks run once for both.
 
     Arguments:
-        sides: What is transformed; the part that was transformed last comes first.
+        sides: The sides, in the order in which the forward direction transforms them.
+        networks: The networks of each side.
+        params_of: Returns the parameters of a side, from its place, the other part and the conditions.
         sizes: Channels of the two parts.
         y: The output of the call.
         cs: The conditions; leaves where they need a gradient.
         grad_outputs: The gradients of the output and of the log-determinant.
         grads: Where the gradients of the parameters are added.
+        inverse: True if the inverse was called.
     """
     parts = list(torch.split_with_sizes(y, sizes, dim=1))
     whole = torch.zeros_like(y) if grad_outputs[0] is None else grad_outputs[0]
     part_grads = list(torch.split_with_sizes(whole, sizes, dim=1))
     condition_grads: list[Tensor | None] = [None] * len(cs)
-    for networks, side, params_of, onward, back in sides:
-        read = as_leaf(parts[1 - side])
+    for place in range(len(sides))[:: 1 if inverse else -1]:  # the side that was transformed last comes first
+        part, _, transform = sides[place]
+        directions: tuple[Direction, Direction] = (transform.forward, transform.inverse)
+        onward, back = directions[inverse], directions[not inverse]
+        read = as_leaf(parts[1 - part])
         with torch.enable_grad():
-            params = params_of(read, cs)
-        parts[side], _ = back(parts[side], params.detach())
-        written = as_leaf(parts[side])
+            params = params_of(place, read, cs)
+        parts[part], _ = back(parts[part], params.detach())
+        written = as_leaf(parts[part])
         with torch.enable_grad():
             outputs = onward(written, params)
-        parameters = grads.needed(networks)
-        found = vjp(outputs, (part_grads[side], grad_outputs[1]), (written, read, *cs, *parameters))
+        parameters = grads.needed(networks[place])
+        found = vjp(outputs, (part_grads[part], grad_outputs[1]), (written, read, *cs, *parameters))
         written_grad, read_grad, *others = found
         assert written_grad is not None
-        part_grads[side] = written_grad
-        part_grads[1 - side] = part_grads[1 - side] if read_grad is None else part_grads[1 - side] + read_grad
+        part_grads[part] = written_grad
+        part_grads[1 - part] = part_grads[1 - part] if read_grad is None else part_grads[1 - part] + read_grad
         condition_grads = [add_grads(a, b) for a, b in zip(condition_grads, others[: len(cs)], strict=True)]
         grads.add(parameters, others[len(cs) :])
     return LayerGrads((torch.cat(parts, dim=1),), (torch.cat(part_grads, dim=1),), condition_grads)

@@ -86,10 +86,10 @@ def _contract(layer: Any) -> Counterpart:
 
 def _coupling(layer: Any) -> Counterpart | None:
     kind, count = type(layer.transform), len(layer.subnets[0])
-    if layer.parts == (1,) and kind is transforms.Affine and count == 1:
+    if [side.part for side in layer.sides] == [1] and kind is transforms.Affine and count == 1:
         return Counterpart(_subnet(layer.subnets[0][0], "subnet", "subnets.0.0"))
     names = _SUBNETS.get((kind, count))
-    if names is None or layer.parts != (0, 1):
+    if names is None or [side.part for side in layer.sides] != [0, 1]:
         return None
     found: dict[str, str] = {}
     for side, nets in enumerate(names):

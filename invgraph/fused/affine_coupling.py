@@ -143,28 +143,39 @@ class AffineCoupling:
         subnets: For each side, a list of its networks.
         nets: The kernel of each side's network.
         sizes: Channels of the two parts.
+        directions: The kernel of the transform, and that of its inverse.
     """
 
-    def __init__(self, subnets: nn.Module, nets: list[MLPKernel], sizes: list[int]) -> None:
+    def __init__(
+        self,
+        subnets: nn.Module,
+        nets: list[MLPKernel],
+        sizes: list[int],
+        directions: tuple[AffineKernel, AffineKernel],
+    ) -> None:
         self.snapshot = Snapshot(subnets)
-        self.nets, self.sizes = nets, sizes
-        self.layers = tuple([len(net.weights) for net in nets])
+        self.nets = nets
         self.parameters: Tensors = sum((net.tensors() for net in nets), ())
+        layers, order = tuple([len(net.weights) for net in nets]), (0, 1)[: len(nets)]
+        conditions = len(nets[0].condition_weights)
+        self.plans = [
+            Plan(sizes, order[::-1] if kernel.inverse else order, kernel, layers, conditions) for kernel in directions
+        ]
 
     def is_current(self, subnets: nn.Module) -> bool:
         """True if the networks are still those that the kernel was made for, and nothing was put on them."""
         return subnets is self.snapshot.root and self.snapshot.holds()
 
-    def run(self, transform: AffineKernel, x: Tensor, given: Any, *, bound: bool) -> tuple[Tensors, Tensor]:
+    def run(self, x: Tensor, given: Any, *, inverse: bool, bound: bool) -> tuple[Tensors, Tensor]:
         """Return outputs and log-determinant per sample.
 
         Arguments:
-            transform: The direction of the transform.
             x: The data.
             given: The conditions; or, if ``bound``, what each network computed from them.
+            inverse: True for the inverse.
             bound: True for a bound graph, which records no gradients here.
         """
-        plan = self.plan(transform, 0 if bound else len(given))
+        plan = self.plans[inverse]
         if bound:
             y, log_det = plan.evaluate_bound(x, given, self.nets)
         elif needs_grad(x, *given, *self.parameters):
@@ -174,23 +185,19 @@ class AffineCoupling:
         return (y,), log_det
 
     def backward_from_outputs(
-        self, transform: AffineKernel, y: Tensor, cs: Tensors, grad_outputs: Sequence[Tensor], wanted: Sequence[bool]
+        self, y: Tensor, cs: Tensors, grad_outputs: Sequence[Tensor], wanted: Sequence[bool], *, inverse: bool
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Return the ``x`` that ``y`` was made of, its gradient, and those of conditions and parameters, where wanted.
 
         Each network runs once for both.
         """
         x = torch.empty_like(y)
-        tensors = (*cs, *self.parameters)
-        return x, *self.plan(transform, len(cs)).backward(x, y, tensors, (), grad_outputs, wanted)
-
-    def plan(self, transform: AffineKernel, conditions: int) -> Plan:
-        """Return what to do, apart from the tensors."""
-        order = (0, 1)[: len(self.nets)]
-        return Plan(self.sizes, order[::-1] if transform.inverse else order, transform, self.layers, conditions)
+        return x, *self.plans[inverse].backward(x, y, (*cs, *self.parameters), (), grad_outputs, wanted)
 
 
-def as_affine_coupling(subnets: nn.ModuleList, sizes: list[int]) -> AffineCoupling | None:
+def as_affine_coupling(
+    subnets: nn.ModuleList, sizes: list[int], directions: tuple[AffineKernel, AffineKernel]
+) -> AffineCoupling | None:
     """Return the kernel of a coupling, or None where it would not give what the modules give."""
     nets = []
     for side in subnets:
@@ -199,7 +206,7 @@ def as_affine_coupling(subnets: nn.ModuleList, sizes: list[int]) -> AffineCoupli
         if net is None:
             return None
         nets.append(net)
-    kernel = AffineCoupling(subnets, nets, sizes)
+    kernel = AffineCoupling(subnets, nets, sizes, directions)
     return kernel if kernel.snapshot.holds() else None
 
 

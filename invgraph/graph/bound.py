@@ -17,7 +17,7 @@ from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, ShapeError
 from invgraph.fused.dispatch import is_eager
-from invgraph.graph.finite import finite_observer, require_finite_start, run_checked
+from invgraph.graph.finite import watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows
@@ -56,7 +56,8 @@ class Binding:
                 if slot in self.known:
                     slots[slot] = repeat_rows(self.known[slot], values[0].shape[0])
         schedule = replace(schedule, steps=steps)
-        return run_checked("Graph.bind", schedule, layers, slots, check_finite=check_finite, given=self.given)
+        after = watch_finite("Graph.bind", schedule, slots) if check_finite else None
+        return run(schedule, layers, slots, given=self.given, after=after)
 
 
 def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_finite: bool) -> Binding:
@@ -69,15 +70,13 @@ def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_fin
         check_finite: Refuse conditions and features that are not finite.
     """
     slots = fill(replace(schedule, starts=()), (), cs)
-    if check_finite:
-        require_finite_start("Graph.bind", schedule, slots)
+    after = watch_finite("Graph.bind", schedule, slots) if check_finite else None
     known = set(range(len(cs)))
     features = []
     for step in schedule.steps:
         if step.feature and known.issuperset(step.conditions):
             features.append(step._replace(idle=()))
             known.update(step.outputs)
-    after = finite_observer(schedule) if check_finite else None
     run(replace(schedule, steps=tuple(features), starts=(0,), ends=()), layers, slots, after=after)
     binding = Binding({slot: value for slot, value in enumerate(slots) if value is not None}, {})
     for step in schedule.steps:

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from invgraph.core.invertible import Result
 from invgraph.errors import NumericsError
-from invgraph.graph.run import Observer, Slots, run
+from invgraph.graph.run import Observer, Slots
 from invgraph.graph.schedule import Schedule, Step
 
 
-def run_checked(
-    where: str,
-    schedule: Schedule,
-    layers: Sequence[nn.Module],
-    slots: Slots,
-    *,
-    check_finite: bool,
-    given: Mapping[int, Any] | None = None,
-    before: Observer | None = None,
-) -> Result:
-    """Run a schedule as :func:`~invgraph.graph.run.run` does; if ``check_finite``, refuse NaN and infinity on the way.
-
-    Arguments:
-        where: The graph, for errors.
-        schedule: The direction.
-        layers: The layers of the graph, in order.
-        slots: The values so far; changed.
-        check_finite: True to look at the data.
-        given: What layers computed from their conditions beforehand, by the place of the layer.
-        before: Called before each step.
-    """
-    if not check_finite:
-        return run(schedule, layers, slots, given=given, before=before)
+def watch_finite(where: str, schedule: Schedule, slots: Slots) -> Observer:
+    """Refuse NaN and infinity among the values at the start of a run, and return an observer that does at each step."""
     require_finite_start(where, schedule, slots)
-    return run(schedule, layers, slots, given=given, before=before, after=finite_observer(schedule))
+    return finite_observer(schedule)
 
 
 def require_finite_start(where: str, schedule: Schedule, slots: Slots) -> None:

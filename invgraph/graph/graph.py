@@ -17,10 +17,10 @@ from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.compiled import compiled
-from invgraph.graph.finite import run_checked
+from invgraph.graph.finite import watch_finite
 from invgraph.graph.node import FeatureNode, Node, Sources
 from invgraph.graph.resize import Resizable
-from invgraph.graph.run import Observer, fill
+from invgraph.graph.run import Observer, fill, run
 from invgraph.graph.schedule import Schedule, schedules
 from invgraph.graph.start import start_layer
 from invgraph.graph.tied import label_layers, require_tied_state
@@ -136,7 +136,8 @@ class Graph(Resizable):
         if isinstance(given, Precomputed):
             return given[0].run(schedule, layers, values, self.check_finite)  # type: ignore[no-any-return]
         slots = fill(schedule, values, given)
-        return run_checked(self.label, schedule, layers, slots, check_finite=self.check_finite, before=before)
+        after = watch_finite(self.label, schedule, slots) if self.check_finite else None
+        return run(schedule, layers, slots, before=before, after=after)
 
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
         """Return the graph under fixed conditions; everything that depends on them alone is computed now, once.
@@ -163,11 +164,10 @@ class Graph(Resizable):
             >>> samples.shape, log_det.shape
             (torch.Size([100, 5, 2]), torch.Size([100, 5]))
         """
-        schedules = (self.forward_schedule, self.inverse_schedule)
         return BoundGraph(
             self._compiled_bound_impl or self._run_bound,
             self.layers,
-            schedules,
+            (self.forward_schedule, self.inverse_schedule),
             conditions,
             gradients=gradients,
             check_finite=self.check_finite,

@@ -16,9 +16,8 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.interval import REALS, hull
 from invgraph.shapes import Shape, Tensors
-from invgraph.transforms.transform import Direction, Transform, require_transform
+from invgraph.transforms.transform import Direction, Transform, follow_part, require_transform
 
 _PATTERNS = ("checkerboard", "channel")
 
@@ -145,8 +144,7 @@ class MaskedCoupling(WithConstants, Invertible):
         return torch.cat(pair, dim=1)[:, self.restore].view_as(x), log_det
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
-        found = self.transform.follow(intervals[0], inverse=inverse)
-        return (found if found == REALS else hull((intervals[0], found)),)
+        return (follow_part((self.transform,), intervals[0], inverse=inverse),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, mask={self.pattern}"

@@ -17,10 +17,10 @@ from invgraph.core.vjp import ParameterGrads
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
-from invgraph.graph.finite import run_checked
+from invgraph.graph.finite import watch_finite
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.holder import GraphHolder
-from invgraph.graph.run import Slots, fill, gather
+from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.backward import Backward
 from invgraph.reversible.plan import Stage, plan
@@ -182,10 +182,8 @@ class Direction:
                 kept[step] = gather(slots, step.inputs)
 
         layers, slots = tuple(graph.layers.values()), fill(self.schedule, values, cs)
-        outputs, log_det = run_checked(
-            graph.label, self.schedule, layers, slots,
-            check_finite=graph.check_finite, before=keep if self.anchors else None,
-        )  # fmt: skip
+        after = watch_finite(graph.label, self.schedule, slots) if graph.check_finite else None
+        outputs, log_det = run(self.schedule, layers, slots, before=keep if self.anchors else None, after=after)
         return outputs, log_det, kept
 
 

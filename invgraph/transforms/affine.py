@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,11 @@ def clamp_name(clamp: Clamp) -> str:
     return str(getattr(clamp, "__qualname__", type(clamp).__name__))
 
 
-def has_kernel(transform: object) -> bool:
+def has_kernel(transform: object) -> TypeGuard[Affine]:
     """True for the affine transform itself, with a soft clamp; a class derived from it may do anything."""
     return type(transform) is Affine and not callable(transform.clamp)
+
+
+def affine_kernels(transform: object) -> tuple[AffineKernel, AffineKernel] | None:
+    """Return the kernels of both directions of a transform; None if it has none."""
+    return (transform.kernel(inverse=False), transform.kernel(inverse=True)) if has_kernel(transform) else None

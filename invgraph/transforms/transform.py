@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.interval import REALS, Known
+from invgraph.numerics.interval import REALS, Known, hull
 
 Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One direction of a transform: result and log-determinant per sample, from data and parameters."""
@@ -72,6 +72,12 @@ class Unbounded(Transform, ABC):
     @property
     def range(self) -> Known:
         return REALS
+
+
+def follow_part(transforms: Sequence[Transform], interval: Known, *, inverse: bool) -> Known:
+    """Return the interval of the results of a direction where transforms act on parts of a value."""
+    found = hull([transform.follow(interval, inverse=inverse) for transform in transforms])
+    return found if found == REALS else hull((interval, found))
 
 
 def require_transform(where: str, transform: object) -> Transform:

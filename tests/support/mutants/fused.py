@@ -137,7 +137,7 @@ MUTANTS = (
            "                if wanted[0]:\n                    so_far",
            (FUSED_COUPLING,)),
     Mutant("the inverse transforms the sides in the forward's order", "fused/affine_coupling.py",
-           "order[::-1] if transform.inverse else order", "order", (FUSED_COUPLING,)),
+           "order[::-1] if kernel.inverse else order", "order", (FUSED_COUPLING,)),
     Mutant("parameters have a gradient only if the data want one", "fused/affine_coupling.py",
            "elif needs_grad(x, *given, *self.parameters):", "elif needs_grad(x):", (FUSED_COUPLING,)),
     Mutant("the log-det is that of the last side", "fused/affine_coupling.py",
