@@ -41,7 +41,8 @@ class Contract(Invertible):
         self._out_shapes = as_shapes(out_shapes, type(module).__name__)
         self.kind = self.label = type(module).__name__
         if any_size:
-            self.in_shapes, self._out_shapes = _loose(self.in_shapes), _loose(self._out_shapes)
+            kind = Free if getattr(module, "free_shapes", False) else _Loose
+            self.in_shapes, self._out_shapes = _as(kind, self.in_shapes), _as(kind, self._out_shapes)
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -199,5 +200,14 @@ class _Loose(Sequence[int]):
         return repr(self.shape)
 
 
-def _loose(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    return cast("tuple[Shape, ...]", tuple(_Loose(shape) for shape in shapes))
+class Free(_Loose):
+    """A declared shape of which nothing is checked: a mixture of Gaussians may map all its components at once."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = _Loose.__hash__
+
+
+def _as(kind: type[_Loose], shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    return cast("tuple[Shape, ...]", tuple(kind(shape) for shape in shapes))

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from invgraph.core.ports import check_result, check_together
-from invgraph.freia.contract import Contract
+from invgraph.freia.contract import Contract, Free
 from invgraph.graph.run import Slots, call_feature, gather
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import floating_tensor
+
+Expected = tuple[int | None, int | None]
 
 
 class _Call(NamedTuple):
@@ -22,14 +24,15 @@ class _Call(NamedTuple):
         layer: The native layer around the module, or a network of conditions.
         module: The module.
         arguments: Its keyword arguments beside the conditions.
-        expected: Number of axes and channels of each value that it returns; None where the shape is of no axes.
+        expected: Number of axes and channels of each value that it returns; None for channels where the shape is of no
+            axes, and for both where it is not checked.
     """
 
     step: Step
     layer: Any
     module: nn.Module
     arguments: dict[str, bool]
-    expected: tuple[tuple[int, int | None], ...]
+    expected: tuple[Expected, ...]
 
 
 class Plan:
@@ -99,17 +102,17 @@ def _call(schedule: Schedule, step: Step, layer: Any) -> _Call:
     if not isinstance(layer, Contract):
         return _Call(step, layer, layer, {}, ())
     shapes = layer.in_shapes if schedule.inverse else layer.out_shapes
-    expected = tuple((len(shape) + 1, shape[0] if len(shape) else None) for shape in shapes)
+    expected = tuple((None, None) if isinstance(s, Free) else (len(s) + 1, s[0] if len(s) else None) for s in shapes)
     return _Call(step, layer, layer.module, {"rev": schedule.inverse, "jac": layer.jac}, expected)
 
 
-def _are(values: Any, expected: tuple[tuple[int, int | None], ...], dtype: Any, batch: int) -> bool:
+def _are(values: Any, expected: tuple[Expected, ...], dtype: Any, batch: int) -> bool:
     """True if values have the dtype, the batch, and the declared numbers of axes and channels."""
     if len(values) != len(expected):
         return False
     for value, (axes, channels) in zip(values, expected, strict=True):
         sizes = value.shape
-        if value.dtype is not dtype or len(sizes) != axes or sizes[0] != batch:
+        if value.dtype is not dtype or sizes[0] != batch or (axes is not None and len(sizes) != axes):
             return False
         if channels is not None and sizes[1] != channels:
             return False

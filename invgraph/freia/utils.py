@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +11,20 @@ from torch import Tensor
 
 from invgraph.errors import ArgumentError
 from invgraph.freia.contract import output_dims
+from invgraph.freia.framework.graph_inn import GraphINN
+from invgraph.freia.framework.node import Node
 
-__all__ = ["f_except", "force_to", "output_dims_compatible", "sum_except", "sum_except_batch"]
+__all__ = ["f_except", "force_to", "output_dims_compatible", "plot_graph", "sum_except", "sum_except_batch"]
 
 
 def output_dims_compatible(invertible_module: Any) -> Any:
     """Return the shapes of a module's outputs, networks included."""
     return output_dims(invertible_module, invertible_module.dims_in)
+
+
+def plot_graph(node_list: Sequence[Node], path: str | os.PathLike[str], filename: str) -> None:
+    """Draw the network of these nodes into a folder, as ``GraphINN.plot`` does."""
+    GraphINN(node_list).plot(path, filename)
 
 
 def f_except(f: Callable[..., Any], x: Tensor, *dim: int, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -378,3 +379,84 @@ def test_wrapped_layers_are_native_layers() -> None:
     graph = ig.Graph(x, ig.Node(h, ig.freia.wrap(Fm.ActNorm([(4,)], init_data=X)), name="norm"), c)
     assert "layers.block.module.global_scale" in graph.state_dict()
     ig.testing.check_invertible(graph)
+
+
+def test_nodes_are_collected_from_the_inputs() -> None:
+    x, c = Ff.InputNode(4, name="x"), Ff.ConditionNode(2, name="c")
+    feature = Ff.FeedForwardNode(c, (3,), nn.Linear, {"in_features": 2, "out_features": 3}, name="feature")
+    split = Ff.Node(x, Fm.Split, {}, name="split")
+    a = Ff.Node(split.out1, Fm.GLOWCouplingBlock, {"subnet_constructor": subnet}, conditions=feature, name="a")
+    join = Ff.Node([split.out0, a.out0], Fm.Concat, {}, name="join")
+    end = Ff.OutputNode(join, name="z")
+    assert set(Ff.collect_nodes(x)) == {x, c, feature, split, a, join, end}
+    assert len(Ff.collect_nodes(x, x)) == 7
+    assert split.outputs == [(a, 0), (join, 0)]
+    assert a.outputs == [(join, 1)]
+    net = Ff.GraphINN(Ff.collect_nodes(x))
+    assert net(X, c=C)[0].shape == X.shape
+    assert copy.deepcopy(net).node_list[0].outputs == []
+
+
+def test_a_network_is_plotted_by_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = conditional()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ig.DependencyError, match=r"no program dot[\s\S]*inn\.graph\.draw"):
+        net.plot(tmp_path, "net")
+    assert (tmp_path / "net").read_text().startswith("digraph")
+    program = tmp_path / "dot"
+    program.write_text('#!/bin/sh\necho "$1" > "$4"\n')
+    program.chmod(0o755)
+    ig.freia.utils.plot_graph(net.node_list + net.condition_nodes, path=tmp_path, filename="other")
+    assert (tmp_path / "other.pdf").read_text() == "-Tpdf\n"
+    program.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    with pytest.raises(ig.DependencyError, match="dot failed: broken"):
+        net.plot(tmp_path, "net")
+    with pytest.raises(ig.GraphError, match="folder does not exist"):
+        net.plot(tmp_path / "none", "net")
+
+
+def test_a_layer_of_a_chain_is_replaced() -> None:
+    net = sequence()
+    block = Fm.AllInOneBlock(net.output_dims(), [(2,)], subnet)
+    net[0] = block
+    net[-1] = Fm.PermuteRandom([(4,)], seed=1)
+    assert net[0] is block
+    z, _ = net(X, c=[None, C])
+    torch.testing.assert_close(net(z, c=[None, C], rev=True)[0], X)
+    for module, message in (
+        (Fm.PermuteRandom([(5,)]), r"inputs of shapes \(5,\)[\s\S]*here they are \(4,\)"),
+        (Fm.AllInOneBlock([(4,)], [(2,)], subnet), r"conditions of shapes \(2,\)[\s\S]*here they are none"),
+        (Fm.Reshape([(4,)], output_dims=(2, 2)), r"layer 1 has an output of shape \(4,\)"),
+    ):
+        with pytest.raises(ig.GraphError, match=message):
+            net[1] = module
+    with pytest.raises(IndexError):
+        net[2] = block
+
+
+def test_a_built_module_for_other_shapes_is_refused() -> None:
+    wrong = Fm.AllInOneBlock([(5,)], subnet_constructor=subnet)
+    with pytest.raises(ig.GraphError, match=r"here they are \(4,\)"):
+        Ff.SequenceINN(4).append(wrong)
+    with pytest.raises(ig.GraphError, match=r"here they are \(4,\)"):
+        Ff.Node(Ff.InputNode(4), wrong)
+    with pytest.raises(ig.GraphError, match="here they are none"):
+        Ff.Node(Ff.InputNode(4), Fm.AllInOneBlock([(4,)], [(2,)], subnet))
+    Ff.SequenceINN(4).append(Fm.ActNorm([(4,)]))
+    with pytest.raises(ig.GraphError, match=r"shapes \(5,\)"):
+        Ff.SequenceINN(4).append(Fm.ActNorm([(5,)]))
+
+
+def test_a_mixture_maps_all_components_in_a_network() -> None:
+    x = Ff.InputNode(3)
+    cs = [Ff.ConditionNode(*shape) for shape in ((2,), (2, 3), (2, 6), (0,))]
+    h = Ff.Node(x, Fm.GaussianMixtureModel, {}, conditions=cs)
+    net = Ff.GraphINN([x, *cs, h, Ff.OutputNode(h)])
+    w, mu, entries = torch.rand(5, 2).softmax(1), torch.randn(5, 2, 3), torch.randn(5, 2, 6)
+    data = torch.randn(5, 3)
+    z, _ = net(data, c=[w, mu, entries, None], jac=False)
+    assert z.shape == (5, 2, 3)
+    back, _ = net(z, c=[w, mu, entries, None], rev=True, jac=False)
+    torch.testing.assert_close(back, data.unsqueeze(1).expand(5, 2, 3), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ig.ShapeError, match=r"log_jac of shape \(5, 2\)"):
+        net(data, c=[w, mu, entries, None])

@@ -19,8 +19,8 @@ from invgraph.freia.rewrite.script import rewrite
 
 NATIVE = {
     "bounded", "by_name", "conditions_per_scale", "double_precision", "inverse_problem", "moons_sequence",
-    "moving_average", "multiscale_sequence", "own_coupling", "own_layers", "residual_flow", "reverse_kl",
-    "several_ends", "toy_inn", "wrapped_model",
+    "moving_average", "multiscale_sequence", "own_all_in_one", "own_coupling", "own_layers", "residual_flow",
+    "reverse_kl", "several_ends", "toy_inn", "wrapped_model",
 }  # fmt: skip
 """Scripts that become native; the others use what native graphs do not have, and say so."""
 

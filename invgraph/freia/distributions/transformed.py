@@ -16,6 +16,10 @@ from invgraph.freia.utils import force_to, output_dims_compatible
 __all__ = ["PullBackDistribution", "PushForwardDistribution"]
 
 
+class _ValueShapeError(ShapeError, RuntimeError):
+    """Values of another shape, which raise a RuntimeError in FrEIA."""
+
+
 class PushForwardDistribution(Distribution):
     """Distribution of ``transform(u)`` for ``u`` from the base distribution.
 
@@ -72,7 +76,7 @@ class PushForwardDistribution(Distribution):
         event = tuple(self.event_shape)
         if tuple(value.shape[value.ndim - len(event) :]) != event:
             expected = f"the last axes must be {event}"
-            raise ShapeError(type(self).__name__, f"values of shape {tuple(value.shape)}", expected)
+            raise _ValueShapeError(type(self).__name__, f"values of shape {tuple(value.shape)}", expected)
         batch = value.shape[: value.ndim - len(event)]
         latent, log_det = self._run(value.reshape(-1, *event), conditions, rev=True)
         density: Tensor = self.base_distribution.log_prob(latent)

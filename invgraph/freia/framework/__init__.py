@@ -6,9 +6,11 @@ from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
 from invgraph.freia.framework.node import Node as Node
 from invgraph.freia.framework.node import OutputNode as OutputNode
+from invgraph.freia.framework.node import collect_nodes as collect_nodes
 from invgraph.freia.framework.reversible_graph_net import ReversibleGraphNet as ReversibleGraphNet
 from invgraph.freia.framework.reversible_sequential_net import ReversibleSequential as ReversibleSequential
 from invgraph.freia.framework.sequence_inn import SequenceINN as SequenceINN
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 
 __all__ = [
     "ConditionNode",
@@ -20,4 +22,5 @@ __all__ = [
     "ReversibleGraphNet",
     "ReversibleSequential",
     "SequenceINN",
+    "collect_nodes",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +17,17 @@ from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
 from invgraph.freia.framework.node import Node as Node
 from invgraph.freia.framework.node import OutputNode as OutputNode
+from invgraph.freia.framework.node import collect_nodes as collect_nodes
+from invgraph.freia.framework.plotting import plot
 from invgraph.freia.framework.wiring import as_runner, in_order
-from invgraph.freia.modules.base import InvertibleModule
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.runner import as_conditions, as_result, as_tensors
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots
 from invgraph.graph.schedule import Step
 from invgraph.shapes import Shape
 
-__all__ = ["ConditionNode", "FeedForwardNode", "GraphINN", "InputNode", "Node", "OutputNode"]
+__all__ = ["ConditionNode", "FeedForwardNode", "GraphINN", "InputNode", "Node", "OutputNode", "collect_nodes"]
 
 
 class GraphINN(InvertibleModule):
@@ -83,7 +86,7 @@ class GraphINN(InvertibleModule):
             renumber(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
-    def output_dims(self, input_dims: Any) -> list[Shape]:
+    def output_dims(self, input_dims: Any = None) -> list[Shape]:
         return self.global_out_shapes
 
     def forward(
@@ -155,6 +158,17 @@ class GraphINN(InvertibleModule):
             columns.append((run(flat + step) - run(flat - step)) / (2 * h))
         log_det: Tensor = torch.linalg.slogdet(torch.stack(columns, dim=2)).logabsdet
         return log_det
+
+    def plot(self, path: str | os.PathLike[str], filename: str) -> None:
+        """Draw the network into a folder: ``filename`` in graphviz's language, and ``filename.pdf`` by graphviz.
+
+        ``inn.graph.draw("graph.svg")`` draws it without graphviz.
+
+        Arguments:
+            path: Folder.
+            filename: Name of the first file.
+        """
+        plot(self.graph, path, filename)
 
     def get_node_by_name(self, name: str) -> Node | None:
         """Return the first node of that name; None if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class Node:
         module: The module.
         input_dims: Shapes of the inputs.
         output_dims: Shapes of the outputs.
+        outputs: Nodes that read this one, in order of declaration, each with the place of the value among its inputs.
     """
 
     module: nn.Module | None
@@ -56,7 +58,10 @@ class Node:
         self.module_type, self.module_args = module_type, dict(module_args or {})
         self.input_dims = [node.output_dims[index] for node, index in self.inputs]
         self.condition_dims = [node.output_dims[0] for node in self.conditions]
+        self.outputs: list[Output] = []
         self.module, self.output_dims = self.build_module(self.condition_dims, self.input_dims)
+        for place, (node, _) in enumerate(self.inputs):
+            node.outputs.append((self, place))
 
     def build_module(
         self, condition_shapes: list[Shape], input_shapes: list[Shape]
@@ -76,8 +81,8 @@ class Node:
         return self, index
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state of a copy or pickle: without what made the module, which is often a lambda."""
-        return {**self.__dict__, "module_type": None, "module_args": {}}
+        """Return the state of a copy or pickle: without readers, and what made the module, which is often a lambda."""
+        return {**self.__dict__, "module_type": None, "module_args": {}, "outputs": []}
 
     def __str__(self) -> str:
         kind = "" if self.module is None else type(self.module).__name__
@@ -85,6 +90,30 @@ class Node:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.name!r}"
+
+
+def collect_nodes(*input_nodes: Node) -> list[Node]:
+    """Return all nodes that are connected with these: their readers, the readers' conditions, and so on.
+
+    Arguments:
+        input_nodes: Nodes to start from; the inputs of a network lead to all of it.
+
+    Example:
+        >>> import invgraph as ig
+        >>> Ff, Fm = ig.freia.framework, ig.freia.modules
+        >>> x = Ff.InputNode(4, name="x")
+        >>> _ = Ff.OutputNode(Ff.Node(x, Fm.PermuteRandom, {"seed": 0}, name="shuffle"), name="z")
+        >>> Ff.collect_nodes(x)
+        [InputNode 'x', Node 'shuffle', OutputNode 'z']
+    """
+    found = dict.fromkeys(input_nodes)
+    waiting = deque(found)
+    while waiting:
+        node = waiting.popleft()
+        new = [other for other in (*(reader for reader, _ in node.outputs), *node.conditions) if other not in found]
+        found.update(dict.fromkeys(new))
+        waiting.extend(dict.fromkeys(new))
+    return list(found)
 
 
 def built(where: str, module_type: Any, module_args: Mapping[str, Any], *args: Any, **kwargs: Any) -> nn.Module:
@@ -95,7 +124,20 @@ def built(where: str, module_type: Any, module_args: Mapping[str, Any], *args: A
     if module_args:
         given = f"a built {type(module_type).__name__} with arguments {', '.join(module_args)}"
         raise ArgumentError(where, given, "pass the class to have it built with arguments, or the module alone")
+    if args:
+        require_dims(where, module_type, args[0], kwargs.get("dims_c", ()))
     return module_type
+
+
+def require_dims(where: str, module: nn.Module, dims_in: Sequence[Shape], dims_c: Sequence[Shape]) -> None:
+    """Refuse a module that was built for other shapes than those that it is to be given."""
+    own = getattr(module, "dims_in", None)
+    own = [own] if own and isinstance(own[0], int) else own  # the way of FrEIA's ActNorm
+    own_c = getattr(module, "dims_c", None)
+    for kind, wanted, found in (("inputs", dims_in, own), ("conditions", dims_c, own_c)):
+        if found and [tuple(shape) for shape in found] != [tuple(shape) for shape in wanted]:
+            given = f"a built {type(module).__name__} for {kind} of shapes {', '.join(map(str, found))}"
+            raise GraphError(where, given, f"here they are {', '.join(map(str, wanted)) or 'none'}: build it for these")
 
 
 class _Start(Node):

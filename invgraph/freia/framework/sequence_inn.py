@@ -9,7 +9,7 @@ from torch import nn
 
 from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.freia.contract import as_ints, output_dims
-from invgraph.freia.framework.node import ConditionNode, InputNode, Node, OutputNode, built
+from invgraph.freia.framework.node import ConditionNode, InputNode, Node, OutputNode, built, require_dims
 from invgraph.freia.framework.wiring import as_runner
 from invgraph.freia.modules.base import InvertibleModule
 from invgraph.freia.runner import Runner, as_conditions, as_result, as_tensors
@@ -124,13 +124,24 @@ class SequenceINN(InvertibleModule):
         part._condition_shapes = [self._condition_shapes[place] for place in places]
         return part
 
+    def __setitem__(self, item: int, module: nn.Module) -> None:
+        """Replace a layer by one of the same shapes, built already."""
+        place = range(len(self))[item]
+        dims_in, dims_c = [self.shapes[place]], self._condition_shapes[place]
+        require_dims("SequenceINN", module, dims_in, [] if dims_c is None else [dims_c])
+        found = output_dims(module, dims_in)
+        if found != [self.shapes[place + 1]]:
+            given = f"{type(module).__name__} with outputs of shapes {', '.join(map(str, found))}"
+            raise GraphError("SequenceINN", given, f"layer {place} has an output of shape {self.shapes[place + 1]}")
+        self.module_list[place] = module
+
     def __len__(self) -> int:
         return len(self.module_list)
 
     def __iter__(self) -> Iterator[nn.Module]:
         return iter(self.module_list)
 
-    def output_dims(self, input_dims: Any) -> list[Shape]:
+    def output_dims(self, input_dims: Any = None) -> list[Shape]:
         return [self.shapes[-1]]
 
     def forward(self, x_or_z: Any, c: Any = None, rev: bool = False, jac: bool = True) -> Any:

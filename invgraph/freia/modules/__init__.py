@@ -37,18 +37,23 @@ from invgraph.freia.modules.reshapes import IRevNetDownsampling as IRevNetDownsa
 from invgraph.freia.modules.reshapes import IRevNetUpsampling as IRevNetUpsampling
 from invgraph.freia.modules.reshapes import Reshape as Reshape
 from invgraph.freia.modules.splines import BinnedSpline as BinnedSpline
+from invgraph.freia.modules.splines import BinnedSplineBase as BinnedSplineBase
+from invgraph.freia.modules.splines import ElementwiseRationalQuadraticSpline as ElementwiseRationalQuadraticSpline
 from invgraph.freia.modules.splines import LinearSpline as LinearSpline
 from invgraph.freia.modules.splines import RationalQuadraticSpline as RationalQuadraticSpline
+from invgraph.freia.modules.splines import rational_quadratic_spline as rational_quadratic_spline
 
 __all__ = [
     "ActNorm",
     "AffineCouplingOneSided",
     "AllInOneBlock",
     "BinnedSpline",
+    "BinnedSplineBase",
     "Concat",
     "Concat1d",
     "ConcatChannel",
     "ConditionalAffineTransform",
+    "ElementwiseRationalQuadraticSpline",
     "Fixed1x1Conv",
     "FixedLinearTransform",
     "Flatten",
@@ -80,4 +85,5 @@ __all__ = [
     "Split",
     "Split1D",
     "SplitChannel",
+    "rational_quadratic_spline",
 ]

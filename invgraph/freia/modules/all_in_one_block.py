@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from invgraph.errors import GraphError
 from invgraph.freia.affine import halves
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, positions, require_subnet
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
@@ -44,6 +45,9 @@ class AllInOneBlock(OneInput):
         reverse_permutation: Undo the permutation before the coupling.
     """
 
+    w_perm: Any  # None where reflections are learned; programs put the matrix there
+    w_perm_inv: Any
+
     def __init__(
         self,
         dims_in: Any,
@@ -68,6 +72,7 @@ class AllInOneBlock(OneInput):
         self.splits = [channels - channels // 2, channels // 2]
         self.in_channels = channels
         self.input_rank = len(shape) - 1
+        self.sum_dims = tuple(range(1, 2 + self.input_rank))
         self.clamp = affine_clamping
         self.GIN = gin_block
         self.reverse_pre_permute = reverse_permutation
@@ -93,6 +98,7 @@ class AllInOneBlock(OneInput):
         w = w.to(torch.get_default_dtype())
         self._hard = not soft and not self.householder
         if self.householder:
+            self.w_perm = self.w_perm_inv = None
             self.vk_householder = nn.Parameter(0.2 * torch.randn(self.householder, channels))
             self.w_0 = nn.Parameter(w, requires_grad=False)
         else:
@@ -102,69 +108,84 @@ class AllInOneBlock(OneInput):
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
-        value, back = x[0], -1 if rev else 1
-        scale = None if self.GIN else self._gain()
+        value = x[0]
         if rev:
-            value = self._permute(value, inverse=True) - self.global_offset
-            value = value if scale is None else value / scale
+            value, scaling = self._permute(value, rev=True)
         elif self.reverse_pre_permute:
-            value = self._permute(value, inverse=True)
-        value, log_jac = self._couple(value, c, rev)
+            value = self._pre_permute(value)
+        first, second = torch.split_with_sizes(value, self.splits, dim=1)
+        params = self.subnet(torch.cat((first, *c), dim=1) if self.conditional else first)
+        params = params if params.dtype == value.dtype else params.to(value.dtype)
+        second, log_jac = self._affine(second, params, rev=rev)
+        value = torch.cat((first, second), dim=1)
         if not rev:
-            value = self._permute(self._scale(value, scale), inverse=False)
+            value, scaling = self._permute(value)
         elif self.reverse_pre_permute:
-            value = self._permute(value, inverse=False)
-        if scale is not None:
-            log_jac = torch.add(log_jac, scale.log().sum(), alpha=back * positions(value))
+            value = self._pre_permute(value, rev=True)
+        if not self.GIN or isinstance(scaling, Tensor):
+            log_jac = torch.add(log_jac, scaling, alpha=-positions(value) if rev else positions(value))
         return (value,), log_jac
 
-    def _scale(self, value: Tensor, scale: Tensor | None) -> Tensor:
-        """Apply the global scale and shift."""
-        if scale is None:
-            return value + self.global_offset
-        if value.numel() < _SMALL:
-            return torch.addcmul(self.global_offset, value, scale)
-        return value * scale + self.global_offset  # addcmul takes twice as long where it broadcasts
+    # The names and results of the three methods below are FrEIA's, because programs override them.
 
-    def _couple(self, x: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor]:
-        """Transform the second part of the channels, given the first part and the conditions."""
-        first, second = torch.split_with_sizes(x, self.splits, dim=1)
-        params = self.subnet(torch.cat((first, *c), dim=1) if self.conditional else first)
-        params = params if params.dtype == x.dtype else params.to(x.dtype)
-        scale, shift = halves(params * 0.1, self.splits[1], "AllInOneBlock")
+    def _permute(self, x: Tensor, rev: bool = False) -> tuple[Tensor, Any]:
+        """Scale, shift and permute, or undo that; and return the log-determinant of the scale at one position."""
+        if self.GIN:
+            if rev:
+                return self._reorder(x, inverse=True) - self.global_offset, 0.0
+            return self._reorder(x + self.global_offset, inverse=False), 0.0
+        scale = self.global_scale_activation(self.global_scale)
+        if rev:
+            y = (self._reorder(x, inverse=True) - self.global_offset) / scale
+        elif x.numel() < _SMALL:
+            y = self._reorder(torch.addcmul(self.global_offset, x, scale), inverse=False)
+        else:  # addcmul takes twice as long where it broadcasts
+            y = self._reorder(x * scale + self.global_offset, inverse=False)
+        return y, scale.log().sum()
+
+    def _pre_permute(self, x: Tensor, rev: bool = False) -> Tensor:
+        """Undo the permutation before the coupling, or do it after the inverse of the coupling."""
+        return self._reorder(x, inverse=not rev)
+
+    def _affine(self, x: Tensor, a: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        """Scale and shift the second part of the channels by what the subnet returned."""
+        scale, shift = halves(a * 0.1, self.splits[1], "AllInOneBlock")
         log_scale = self.clamp * torch.tanh(scale)
         if self.GIN:
-            log_scale = log_scale - log_scale.mean(tuple(range(1, log_scale.ndim)), keepdim=True)
+            log_scale = log_scale - log_scale.mean(self.sum_dims, keepdim=True)
         total = per_sample(log_scale)
         if rev:
-            return torch.cat((first, (second - shift) * torch.exp(-log_scale)), dim=1), -total
-        return torch.cat((first, torch.addcmul(shift, second, torch.exp(log_scale))), dim=1), total
+            return (x - shift) * torch.exp(-log_scale), -total
+        return torch.addcmul(shift, x, torch.exp(log_scale)), total
 
-    def _gain(self) -> Tensor:
-        """Return the global scale."""
+    def global_scale_activation(self, a: Tensor) -> Tensor:
+        """Return the global scale from its parameter."""
         if self.global_affine_type == "SIGMOID":
-            return 10 * torch.sigmoid(self.global_scale - 2.0)
+            return 10 * torch.sigmoid(a - 2.0)
         if self.global_affine_type == "SOFTPLUS":
-            return 0.1 * functional.softplus(self.global_scale, beta=0.5)
-        return torch.exp(self.global_scale)
+            return 0.1 * functional.softplus(a, beta=0.5)
+        return torch.exp(a)
 
-    def _permute(self, x: Tensor, *, inverse: bool) -> Tensor:
-        """Put the channels into their order, or rotate them."""
-        if self.householder:
-            w = self._reflected()
-            return mix(x, w.t() if inverse else w)
-        w = self.w_perm_inv if inverse else self.w_perm
+    def permute_function(self, x: Tensor, w: Tensor) -> Tensor:
+        """Put the channels into the order of a permutation matrix, or multiply them by any other matrix."""
         w = w if w.ndim == 2 else w.flatten(1)
         # The order is read from the matrix at each call, because programs write into parameters by p.data.
         return x.index_select(1, _order(w)) if self._hard else mix(x, w)
 
-    def _reflected(self) -> Tensor:
-        """Return the fixed matrix times the learned reflections."""
+    def _reorder(self, x: Tensor, *, inverse: bool) -> Tensor:
+        """Permute or rotate the channels, or undo that."""
+        if self.householder:
+            w = self._construct_householder_permutation()
+            return self.permute_function(x, w.transpose(0, 1) if inverse else w)
+        return self.permute_function(x, self.w_perm_inv if inverse else self.w_perm)
+
+    def _construct_householder_permutation(self) -> Tensor:
+        """Return the fixed matrix times the learned reflections, with an axis of size 1 for each of the positions'."""
         w: Tensor = self.w_0
         with own_precision(w):
             for v in self.vk_householder:
                 w = w - 2 * torch.outer(w @ v, v) / torch.dot(v, v)
-        return w
+        return w.reshape(*w.shape, *(1 for _ in range(self.input_rank)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

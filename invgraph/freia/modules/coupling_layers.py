@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invgraph.errors import GraphError
 from invgraph.freia.affine import affine, as_clamp, halves, require_channels, split_length
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_subnet
 from invgraph.shapes import batched
 

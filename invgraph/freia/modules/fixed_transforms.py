@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invgraph.errors import ArgumentError
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, positions, require_image
 from invgraph.numerics.channels import mix
 from invgraph.numerics.reductions import per_sample
@@ -40,7 +41,7 @@ class PermuteRandom(OneInput):
         self.perm_inv = _constant(order.argsort())
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         order = self.perm_inv if rev else self.perm
         return (x[0].index_select(1, order),), x[0].new_zeros(x[0].shape[0])
@@ -71,7 +72,7 @@ class FixedLinearTransform(OneInput):
         self.logDetM = _constant(torch.linalg.slogdet(matrix).logabsdet)
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         log_jac = self.logDetM.expand(x[0].shape[0])
         if rev:
@@ -97,7 +98,7 @@ class Fixed1x1Conv(OneInput):
         self.logDetM = _constant(torch.linalg.slogdet(matrix).logabsdet)
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         log_jac = (self.logDetM * positions(x[0])).expand(x[0].shape[0])
         matrix = self.M_inv if rev else self.M

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import ArgumentError
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_vector
 
 __all__ = ["GaussianMixtureModel"]
@@ -25,6 +26,9 @@ class GaussianMixtureModel(OneInput):
         dims_in: Shape of the vector, in a list.
         dims_c: Shapes of the conditions.
     """
+
+    free_shapes = True
+    """True lets a network take and return all components, ``(B, K, D)``."""
 
     def __init__(self, dims_in: Any, dims_c: Any) -> None:
         super().__init__(dims_in, dims_c)

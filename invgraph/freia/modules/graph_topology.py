@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import GraphError
-from invgraph.freia.modules.base import InvertibleModule, OneInput
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
+from invgraph.freia.modules.base import OneInput
 from invgraph.shapes import Shape
 
 __all__ = ["Concat", "Concat1d", "ConcatChannel", "Split", "Split1D", "SplitChannel"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_image, require_vector
 from invgraph.numerics.channels import mix
 from invgraph.numerics.reductions import per_sample
@@ -53,7 +54,7 @@ class InvAutoActTwoSided(OneInput):
         self.alpha_neg = _per_channel(self.dims_in[0], math.log(init_neg), learnable)
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         # The slopes are positive, so the sign of the output is that of the input.
         log_slope = self.alpha_pos + 0.5 * (self.alpha_neg - self.alpha_pos) * (1 - x[0].sign())
@@ -75,7 +76,7 @@ class InvAutoAct(OneInput):
         self.alpha = _per_channel(self.dims_in[0], math.log(slope_init), learnable)
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         return _scaled(x[0], self.alpha * x[0].sign(), rev)
 
@@ -104,7 +105,7 @@ class LearnedElementwiseScaling(OneInput):
         self.s = nn.Parameter(torch.full((1, *self.dims_in[0]), math.log(init_scale)))
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         scale = -self.s if rev else self.s
         return (x[0] * torch.exp(scale),), scale.sum().expand(x[0].shape[0])
@@ -132,7 +133,7 @@ class InvAutoFC(OneInput):
         self.bias = nn.Parameter(torch.randn(1, self.dims_out))
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         if jac:
             _warn_of_log_det()
@@ -166,7 +167,7 @@ class InvAutoConv2D(OneInput):
         self.bias = nn.Parameter(torch.randn(1, self.dims_out[0], 1, 1))
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         if jac:
             _warn_of_log_det()

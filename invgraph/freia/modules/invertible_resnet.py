@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invgraph.errors import GraphError, NumericsError
-from invgraph.freia.modules.base import InvertibleModule, OneInput, positions, require_one
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
+from invgraph.freia.modules.base import OneInput, positions, require_one
 from invgraph.numerics.reductions import per_sample
 
 __all__ = ["ActNorm", "IResNetLayer"]
@@ -57,7 +58,7 @@ class ActNorm(InvertibleModule):
         self.init_on_next_batch = False
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         if self.init_on_next_batch:
             self._initialize_with_data(x[0])

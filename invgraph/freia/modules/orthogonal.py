@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_vector
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
@@ -48,7 +49,7 @@ class OrthogonalTransform(OneInput):
         self.scaling = nn.Parameter(0.02 * torch.randn(1, self.width))
 
     def forward(
-        self, x: Sequence[Tensor], c: Any = None, rev: bool = False, jac: bool = True
+        self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         self._correct()
         log_scale = self.clamp * 0.636 * torch.atan(self.scaling / self.clamp)

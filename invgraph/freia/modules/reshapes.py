@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_image
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision

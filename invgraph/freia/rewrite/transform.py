@@ -61,7 +61,8 @@ class Transform(cst.CSTTransformer, Resolver):
         ]
         if notes:
             statements[0] = statements[0].with_changes(leading_lines=[*statements[0].leading_lines, *notes])
-        return cst.FlattenSentinel(statements)
+        # One statement stays one: the place of an elif takes no sequence.
+        return statements[0] if len(statements) == 1 else cst.FlattenSentinel(statements)
 
     # imports
 
