@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
+def show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
     """Show pictures ``(R, C, 28, 28)``, with pixels in 0..1 as ink, in a table with column and row labels."""
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
     page = tiles.new_zeros(tiles.shape[0] * height - gap, tiles.shape[1] * width - gap)
@@ -47,7 +47,8 @@ def _show(axes: Axes, tiles: Tensor, gap: int = 3, columns: Sequence[str] = (), 
     axes.tick_params(length=0, labelsize=8, labelcolor=QUIET, top=False, labeltop=True, bottom=False, labelbottom=False)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The layout engine ignores the aspect ratio of the tables, so crop the figure to its content.
     figure.savefig(path, dpi=250, facecolor="white", bbox_inches="tight", pad_inches=0.05)
@@ -75,9 +76,9 @@ def samples(flow: ig.Flow, noise: float, path: Path, *, temperature: float, rows
         digits = [str(digit) for digit in range(10)]
         titles = ("as generated", "training noise removed")
         for axes, tiles, title in zip(figure.subplots(1, 2), _decode(flow, z, noise), titles, strict=True):
-            _show(axes, tiles, columns=digits)
+            show(axes, tiles, columns=digits)
             axes.set_title(f"{title}, temperature {temperature:.1f}", fontsize=8)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int = 0) -> Path:
@@ -92,10 +93,10 @@ def style(flow: ig.Flow, noise: float, path: Path, *, rows: int = 10, seed: int 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.2, 0.345 * rows + 0.3), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 10.9))
-        _show(left, test.pixels[chosen].unsqueeze(1).float() / 255, columns=["real"])
+        show(left, test.pixels[chosen].unsqueeze(1).float() / 255, columns=["real"])
         left.tick_params(labelcolor=ACCENT)
-        _show(right, tiles, columns=[str(digit) for digit in range(10)])
-        return _save(figure, path)
+        show(right, tiles, columns=[str(digit) for digit in range(10)])
+        return save(figure, path)
 
 
 def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach: float = 2.0) -> Path:
@@ -109,9 +110,9 @@ def axes(flow: ig.Flow, noise: float, path: Path, *, count: int = 10_000, reach:
             z = (mean + steps[:, None] * component).float().to(device)
             _, tiles = _decode(flow, z, noise)
             columns = [f"{step:+.0f}" if step in (-reach, reach) else "" for step in steps.tolist()]
-            _show(place, tiles.transpose(0, 1), columns=columns)
+            show(place, tiles.transpose(0, 1), columns=columns)
             place.set_title(f"component {number + 1}\n({names[number]})", fontsize=7)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def training(history: History, figures: dict[str, Any] | None, path: Path) -> Path:
@@ -133,7 +134,7 @@ def training(history: History, figures: dict[str, Any] | None, path: Path) -> Pa
         lower.set_xlabel("step")
         for place in (upper, lower):
             place.spines[["top", "right"]].set_visible(False)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def draw_all(
