@@ -240,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds per row")
     parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
     parser.add_argument("--samples", type=int, default=10_000, help="samples per observation that C2ST compares")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
+    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
     parser.add_argument("--patience", type=int, default=20, help="epochs without improvement before training stops")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this time")
     parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")

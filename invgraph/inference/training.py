@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from invgraph.arguments import require_amount, require_count, require_flag, require_positive, require_seed
+from invgraph.arguments import as_number, require_amount, require_count, require_flag, require_positive, require_seed
 from invgraph.errors import ArgumentError, GraphError, NumericsError, ShapeError
 from invgraph.shapes import Structured, Tensors
 
@@ -42,7 +42,8 @@ def fit(
     *,
     epochs: int = 500,
     batch: int = 200,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
+    average: float = 0.99,
     weight_decay: float = 0.0,
     clip: float = 5.0,
     validation: float = 0.1,
@@ -53,8 +54,10 @@ def fit(
     """Train a conditional density by maximum likelihood, and keep the parameters that do best on a validation set.
 
     Adam with gradient clipping; the learning rate is halved whenever the validation loss has not improved for half of
-    ``patience``. Rows are shuffled by a generator of its own, so the global random state only matters for layers that
-    draw random numbers. The model is left in evaluation mode.
+    ``patience``. What is validated and kept is the running average of the parameters over the last steps: it lies
+    where a smaller learning rate would have led, so the rate can be large and training short. Rows are shuffled by a
+    generator of its own, so the global random state only matters for layers that draw random numbers. The model is left
+    in evaluation mode.
 
     Arguments:
         model: A :class:`~invgraph.Flow`, or any module that returns one log-density per row: ``model(x)`` or
@@ -63,7 +66,9 @@ def fit(
         c: Conditions, likewise. Default: none.
         epochs: Maximum number of passes over the training rows. Default: 500.
         batch: Number of rows per step. Default: 200.
-        lr: Learning rate of Adam. Default: 1e-3.
+        lr: Learning rate of Adam. Default: 3e-3.
+        average: Decay per step of the running average of the parameters, in [0, 1); 0 to validate and keep the
+            parameters themselves. Default: 0.99.
         weight_decay: Decoupled weight decay. Default: 0.
         clip: Maximum norm of the gradient. Default: 5.
         validation: Fraction of the rows that is held out, in (0, 1); at least one row. Default: 0.1.
@@ -75,8 +80,13 @@ def fit(
         The losses of all epochs, the best epoch, and the time taken.
 
     Raises:
+        GraphError: If an argument is out of range.
         ShapeError: If ``x`` and ``c`` differ in their number of rows, or there are fewer than two.
         NumericsError: If a loss is NaN or infinite; the message says what that usually means.
+
+    References:
+        B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992,
+        https://doi.org/10.1137/0330046
 
     Example:
         >>> import torch, invgraph as ig
@@ -94,6 +104,8 @@ def fit(
     )
     lr, clip = require_positive("fit", "lr", lr), require_positive("fit", "clip", clip)
     weight_decay, seed = require_amount("fit", "weight_decay", weight_decay), require_seed("fit", seed)
+    if not 0 <= as_number("fit", "average", average) < 1:
+        raise GraphError("fit", f"average={average}", "average must lie in [0, 1)")
     if progress is not None:
         require_flag("fit", "progress", progress)
     data = _Rows(x, c)
@@ -105,7 +117,7 @@ def fit(
     test, train = order[:held], order[held:]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, patience // 2))
-    history, start = History(), time.perf_counter()
+    averaged, history, start = _Average(model, average), History(), time.perf_counter()
     best = deepcopy(model.state_dict())
     for epoch in range(epochs):
         model.train()
@@ -117,11 +129,14 @@ def fit(
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
             total += _finite(loss, norm, epoch) * len(rows)
             optimizer.step()
+            averaged.update()
         history.train.append(total / len(train))
+        averaged.swap()
         history.validation.append(_evaluate(model, data, test, epoch))
         schedule.step(history.validation[-1])
         if history.validation[-1] <= min(history.validation):
             history.best, best = epoch, deepcopy(model.state_dict())
+        averaged.swap()
         history.seconds = time.perf_counter() - start
         history.stopped = epoch - history.best >= patience
         _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
@@ -130,6 +145,31 @@ def fit(
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+class _Average:
+    """Running average of the parameters that are trained, which can take their place."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.values = [parameter.detach().clone() for parameter in self.parameters] if decay else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters in; the first steps are forgotten sooner."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        for value, parameter in zip(self.values, self.parameters, strict=False):
+            value.lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the parameters and their average."""
+        for value, parameter in zip(self.values, self.parameters, strict=False):
+            current = parameter.clone()
+            parameter.copy_(value)
+            value.copy_(current)
 
 
 class _Rows:

@@ -74,9 +74,12 @@ class _Masked(WithConstants, Subnet):
         self._register_constants()
         for layer in (*self.layers, *([self.condition] if self.condition else [])):
             nn.init.xavier_uniform_(cast(nn.Linear, layer).weight)
-        for layer in self.layers:
-            nn.init.zeros_(cast(nn.Linear, layer).bias)
-        nn.init.zeros_(cast(nn.Linear, self.layers[-1]).weight)  # start at the identity
+        for layer in self.layers[:-1]:  # with biases of zero, the kinks of all units would meet in one point
+            edge = cast(nn.Linear, layer).in_features ** -0.5
+            nn.init.uniform_(cast(nn.Linear, layer).bias, -edge, edge)
+        last = cast(nn.Linear, self.layers[-1])
+        nn.init.zeros_(last.bias)
+        nn.init.zeros_(last.weight)  # start at the identity
 
     def _constants(self) -> dict[str, Tensor]:
         """Return the masks, which are needed where an adapter wraps a layer: see ``_call``."""

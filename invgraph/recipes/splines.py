@@ -96,7 +96,7 @@ def spline_flow(
             args: dict[str, Any] = {"transform": spline, "subnet": subnet if read else None}
             h = Node(h, Elementwise, args, conditions=read, name=f"spline_{k}")
         elif autoregressive:
-            args = {"transform": spline, "hidden": max(hidden, features), "layers": 2}
+            args = {"transform": spline, "hidden": max(hidden, features), "layers": 3}
             h = Node(h, Autoregressive, args, conditions=read, name=f"spline_{k}")
             h = Node(h, Permute, {"order": tuple(range(features))[::-1]}, name=f"reversed_{k}")
         else:

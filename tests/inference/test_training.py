@@ -97,3 +97,24 @@ def test_data_outside_a_box_are_named() -> None:
     flow = ig.Flow(ig.Graph(x, ig.chain(x, (ig.Box, {"low": 0.0, "high": 1.0}), (ig.Coupling, args))))
     with pytest.raises(ig.NumericsError, match="outside the model's domain"):
         fit(flow, torch.full((10, 2), 2.0), epochs=1)
+
+
+def test_the_average_of_the_parameters_is_kept_and_the_steps_go_on_from_the_parameters() -> None:
+    """A learning rate at which the parameters themselves never settle: their average is close to the optimum."""
+    x = torch.randn(1000, 2) + torch.tensor([1.0, -1.0])
+    errors = []
+    for average in (0.0, 0.99):
+        model = Gaussian()
+        fit(model, x, lr=0.5, batch=10, epochs=6, average=average)
+        errors.append((model.mean.detach() - x.mean(0)).norm().item())
+    assert errors[1] < 0.1 < errors[0], errors
+
+
+def test_frozen_parameters_stay_and_an_average_out_of_range_is_refused() -> None:
+    model = nn.ModuleDict({"trained": Gaussian(), "frozen": Gaussian()})
+    model.forward = lambda x: model["trained"](x)  # type: ignore[method-assign]
+    model["frozen"].requires_grad_(False)
+    fit(model, torch.randn(50, 2), epochs=2)
+    assert not model["frozen"].mean.any()  # type: ignore[union-attr,operator]
+    with pytest.raises(ig.GraphError, match=r"average must lie in \[0, 1\)"):
+        fit(model, torch.randn(50, 2), average=1.0)

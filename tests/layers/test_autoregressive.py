@@ -342,3 +342,14 @@ def count_parts(module: ig.Autoregressive) -> list[int]:
 
     module.subnet.part = counted
     return sizes
+
+
+def test_the_kinks_of_hidden_units_start_in_different_places_and_the_layer_at_the_identity() -> None:
+    layer = ig.Autoregressive((4,), ((3,),), transform=ig.RationalQuadraticSpline(), hidden=32, layers=2)
+    for hidden in layer.subnet.layers[:-1]:
+        assert isinstance(hidden.bias, torch.Tensor)
+        assert hidden.bias.unique().numel() == 32
+    x = torch.randn(5, 4)
+    (y,), log_det = layer((x,), (torch.randn(5, 3),))
+    torch.testing.assert_close(y, x)
+    torch.testing.assert_close(log_det, torch.zeros(5), atol=1e-5, rtol=0)
