@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import CASES, Case
+from cases import CASES, PARTS, Case
 from flat import Flat
 from measures import draw, equal, gap, jacobian
 from torch import Tensor
@@ -50,19 +50,20 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
-def every(check: str, *dtypes: str, slow: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+def every(
+    check: str, *dtypes: str, slow: tuple[str, ...] = (), fast: frozenset[str] | None = None
+) -> Callable[[Any], Any]:
     """Run a test on every case that does not opt out of the check, in these dtypes (default: both).
 
     Those of the dtypes that are named ``slow`` run in the slow suite only: there the check is one of structure, which
-    rounding does not change.
+    rounding does not change. So do the cases whose id is not in ``fast``.
     """
     assert check in CHECKS
-    cases = [case for case in CASES if check not in case.without]
-    pairs = [
-        pytest.param(case, DTYPES[name], id=f"{case.id}-{name}", marks=pytest.mark.slow if name in slow else ())
-        for case in cases
-        for name in dtypes or DTYPES
-    ]
+    pairs = []
+    for case in (case for case in CASES if check not in case.without):
+        for name in dtypes or DTYPES:
+            marks = pytest.mark.slow if name in slow or (fast is not None and case.id not in fast) else ()
+            pairs.append(pytest.param(case, DTYPES[name], id=f"{case.id}-{name}", marks=marks))
     return pytest.mark.parametrize(("case", "dtype"), pairs)
 
 
@@ -78,9 +79,41 @@ def directions(case: Case, module: Any, dtype: torch.dtype, **kwargs: int) -> An
     )
 
 
+_CALLED: dict[tuple[int, torch.dtype, int], Any] = {}
+"""Results of ``called`` by the id of their case, dtype and batch size."""
+
+
+def called(case: Case, dtype: torch.dtype, batch: int = 3) -> Any:
+    """Both directions of the module that checks share, each with data of its own and the results, without gradients.
+
+    For checks that compare results with something; those that look at a call itself make it.
+    """
+    key = (id(case), dtype, batch)
+    if key not in _CALLED:
+        _CALLED[key] = []
+        for call, xs, cs in directions(case, case.built(dtype), dtype, batch=batch):
+            ys, log_det = call(xs, cs)
+            _CALLED[key].append((call, xs, cs, tuple(y.detach() for y in ys), log_det.detach()))
+    return _CALLED[key]
+
+
+_BACK: dict[tuple[int, torch.dtype], Any] = {}
+"""Results of ``there_and_back`` by the id of their case and dtype."""
+
+
+def there_and_back(case: Case, dtype: torch.dtype) -> Any:
+    """Return ``(values, log_det)`` of the other direction, for the results of each, in a batch of 16."""
+    key = (id(case), dtype)
+    if key not in _BACK:
+        (forward, _, cs, ys, _), (inverse, _, ds, xs, _) = called(case, dtype, 16)
+        (back, log_det), (again, other) = inverse(ys, cs), forward(xs, ds)
+        _BACK[key] = (back, log_det.detach()), (again, other.detach())
+    return _BACK[key]
+
+
 @every("shapes", slow=("float32",))
 def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
+    module = case.built(dtype)
     for (call, xs, cs), shapes in zip(
         directions(case, module, dtype), (module.out_shapes, module.in_shapes), strict=True
     ):
@@ -93,56 +126,40 @@ def test_declared_shapes_are_real(case: Case, dtype: torch.dtype) -> None:
 
 @every("round_trip")
 def test_forward_then_inverse(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    xs, cs = case.data(module, dtype, batch=16)
-    back, _ = module.inverse(module(xs, cs)[0], cs)
-    assert gap(back, xs) <= round_trip(case, dtype)
+    back, _ = there_and_back(case, dtype)[0]
+    assert gap(back, called(case, dtype, 16)[0][1]) <= round_trip(case, dtype)
 
 
 @every("inverse_round_trip")
 def test_inverse_then_forward(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    ys, cs = case.latents(module, dtype, batch=16)
-    back, _ = module(module.inverse(ys, cs)[0], cs)
-    assert gap(back, ys) <= round_trip(case, dtype)
+    back, _ = there_and_back(case, dtype)[1]
+    assert gap(back, called(case, dtype, 16)[1][1]) <= round_trip(case, dtype)
 
 
 @every("log_det", "float64")
 def test_log_det_is_the_jacobians(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    for call, xs, cs in directions(case, module, dtype):
-        _, log_det = call(xs, cs)
+    for call, xs, cs, _, log_det in called(case, dtype):
         exact = torch.linalg.slogdet(jacobian(lambda xs, call=call, cs=cs: call(xs, cs), xs)).logabsdet
         assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
 
 
 @every("log_det", "float32")
 def test_log_det_in_float32_is_that_in_float64(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    results = [call(xs, cs)[1].double() for call, xs, cs in directions(case, module, dtype)]
-    wide = copy.deepcopy(module).double()
-    for (call, xs, cs), log_det in zip(
-        [(wide, *case.data(module, dtype)), (wide.inverse, *case.latents(module, dtype))], results, strict=True
-    ):
+    wide = case.build(dtype).double()
+    for call, (_, xs, cs, _, log_det) in zip((wide, wide.inverse), called(case, dtype), strict=True):
         exact = call(tuple(x.double() for x in xs), tuple(c.double() for c in cs))[1]
-        assert gap((log_det,), (exact,)) <= LOG_DET[dtype]
+        assert gap((log_det.double(),), (exact,)) <= LOG_DET[dtype]
 
 
 @every("log_dets_cancel")
 def test_log_dets_cancel(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    (forward, xs, cs), (inverse, latents, ds) = directions(case, module, dtype, batch=16)
-    ys, there = forward(xs, cs)
-    assert gap((there,), (-inverse(ys, cs)[1],)) <= round_trip(case, dtype)
-    xs, there = inverse(latents, ds)
-    assert gap((there,), (-forward(xs, ds)[1],)) <= round_trip(case, dtype)
+    for (_, _, _, _, there), (_, back) in zip(called(case, dtype, 16), there_and_back(case, dtype), strict=True):
+        assert gap((there,), (-back,)) <= round_trip(case, dtype)
 
 
 @every("log_det_form", slow=("float32",))
 def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    for call, xs, cs in directions(case, module, dtype):
-        _, log_det = call(xs, cs)
+    for _, xs, _, _, log_det in called(case, dtype):
         assert log_det.shape == (3,)
         assert log_det.dtype == dtype
         assert log_det.device == xs[0].device
@@ -150,7 +167,8 @@ def test_log_det_has_the_datas_form(case: Case, dtype: torch.dtype) -> None:
 
 @every("pure", slow=("float32",))
 def test_no_tensor_of_the_caller_changes(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
+    module = case.built(dtype)
+    state = copy.deepcopy(module.state_dict())
     for call, xs, cs in directions(case, module, dtype):
         given = (*xs, *cs)
         before = [(tensor.clone(), tensor._version) for tensor in given]
@@ -160,6 +178,8 @@ def test_no_tensor_of_the_caller_changes(case: Case, dtype: torch.dtype) -> None
         kept = [t.clone() for t in (*ys, log_det)]
         call(xs, cs)
         assert all(torch.equal(a, b) for a, b in zip(kept, (*ys, log_det), strict=True))
+    # Nor does the module: other checks call the same one.
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), module.state_dict().values(), strict=True))
 
 
 def strided(x: Tensor) -> Tensor:
@@ -175,10 +195,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 @every("layouts", slow=("float32",))
 def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
-    for call, xs, cs in directions(case, module, dtype):
-        ys, log_det = call(xs, cs)
+    for call, xs, cs, ys, log_det in called(case, dtype):
         for layout in (strided, channels_last):
             zs, other = call(tuple(map(layout, xs)), tuple(map(layout, cs)))
             assert gap((*ys, log_det), (*zs, other)) <= close
@@ -190,10 +208,8 @@ def test_memory_layout_changes_nothing(case: Case, dtype: torch.dtype) -> None:
 
 @every("rows", slow=("float32",))
 def test_rows_are_independent(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
-    for call, xs, cs in directions(case, module, dtype):
-        ys, log_det = call(xs, cs)
+    for call, xs, cs, ys, log_det in called(case, dtype):
         for rows in (slice(0, 1), slice(1, 2), slice(2, 3), slice(0, 2)):
             zs, other = call(tuple(x[rows] for x in xs), tuple(c[rows] for c in cs))
             assert gap((*(y[rows] for y in ys), log_det[rows]), (*zs, other)) <= close
@@ -215,8 +231,7 @@ def gradcheck(call: Any, xs: tuple[Tensor, ...], cs: tuple[Tensor, ...], paramet
 
 @every("gradients", "float64")
 def test_gradcheck_of_inputs_and_conditions(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    for call, xs, cs in directions(case, module, dtype):
+    for call, xs, cs in directions(case, case.built(dtype), dtype):
         assert gradcheck(call, xs, cs)
 
 
@@ -261,7 +276,7 @@ def test_gradients_of_all_parameters_together(case: Case, dtype: torch.dtype) ->
 
 @every("gradients")
 def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
+    module = case.built(dtype)
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     for call, xs, cs in directions(case, module, dtype):
         ys, log_det = call(xs, cs)
@@ -301,7 +316,7 @@ def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
 
 
 @every("moves", "float32")
-def test_double_and_meta_move_everything(case: Case, dtype: torch.dtype) -> None:
+def test_double_moves_everything(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype).double()
     xs, cs = case.data(module, torch.float64)
     assert gap(module.inverse(module(xs, cs)[0], cs)[0], xs) <= case.tolerance
@@ -309,12 +324,16 @@ def test_double_and_meta_move_everything(case: Case, dtype: torch.dtype) -> None
     for part in meta.modules():
         held = [*part.parameters(), *part.buffers(), *(v for v in vars(part).values() if isinstance(v, Tensor))]
         assert all(tensor.is_meta for tensor in held)
-    for (call, xs, cs), shapes in zip(
-        directions(case, meta, torch.float64), (meta.out_shapes, meta.in_shapes), strict=True
-    ):
+
+
+@every("moves", "float64", fast=frozenset(case.id for case in PARTS))
+def test_meta_tensors_pass_through(case: Case, dtype: torch.dtype) -> None:
+    """Torch takes ten times as long for them as for real ones: the fast suite takes each layer and transform once."""
+    meta = case.build(dtype).to("meta")
+    for (call, xs, cs), shapes in zip(directions(case, meta, dtype), (meta.out_shapes, meta.in_shapes), strict=True):
         ys, log_det = call(tuple(x.to("meta") for x in xs), tuple(c.to("meta") for c in cs))
         assert [tuple(y.shape[1:]) for y in ys] == list(shapes)
-        assert all(y.is_meta and y.dtype == torch.float64 for y in (*ys, log_det))
+        assert all(y.is_meta and y.dtype == dtype for y in (*ys, log_det))
 
 
 @every("moves", "float32")
@@ -377,10 +396,8 @@ def assert_draws_anew(case: Case, module: ig.Invertible, twin: ig.Invertible, dt
 
 @every("vmap", slow=("float32",))
 def test_vmap(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
     close = 1e-12 if dtype == torch.float64 else 1e-4
-    for call, xs, cs in directions(case, module, dtype):
-        ys, log_det = call(xs, cs)
+    for call, xs, cs, ys, log_det in called(case, dtype):
         rows = [tuple(t.unsqueeze(1) for t in ts) for ts in (xs, cs)]
         zs, other = torch.vmap(call)(*rows)
         assert gap((*ys, log_det), (*(z.squeeze(1) for z in zs), other.squeeze(1))) <= close
@@ -408,7 +425,7 @@ def extremes(interval: tuple[float, float] | None, shapes: Any, dtype: torch.dty
 @every("extreme")
 def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
     """Nor infinities, but at the edges of a domain."""
-    module = case.build(dtype).eval()
+    module = case.built(dtype) if not case.built(dtype).training else case.build(dtype).eval()
     for (call, _, _), shapes, interval in zip(
         directions(case, module, dtype),
         (module.in_shapes, module.out_shapes),
@@ -429,7 +446,7 @@ def test_extreme_numbers_give_no_nan(case: Case, dtype: torch.dtype) -> None:
 @every("ranges", "float64")
 def test_results_lie_in_the_declared_range(case: Case, dtype: torch.dtype) -> None:
     """Of a layer's own data and of numbers that reach far; a bounded domain or range of the table is declared."""
-    module = case.build(dtype)
+    module = case.built(dtype)
     for (call, xs, cs), declared, interval, there in zip(
         directions(case, module, dtype, batch=64),
         (module.range, module.domain),
@@ -470,12 +487,10 @@ def public(kind: type) -> set[type]:
 
 @every("no_grad")
 def test_gradients_change_no_number(case: Case, dtype: torch.dtype) -> None:
-    module = case.build(dtype)
-    for call, xs, cs in directions(case, module, dtype):
-        recorded = call(xs, cs)
+    for call, xs, cs, ys, log_det in called(case, dtype):
         with torch.no_grad():
             plain = call(xs, cs)
-        for one, other in zip((*recorded[0], recorded[1]), (*plain[0], plain[1]), strict=True):
+        for one, other in zip((*ys, log_det), (*plain[0], plain[1]), strict=True):
             room = {torch.float64: 1e-13, torch.float32: 1e-5}[dtype]
             assert (one - other).abs().max() <= room * max(1.0, other.abs().max().item())
 

@@ -21,6 +21,7 @@ Keep cases small (at most about 64 elements per sample): the full Jacobian of ea
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import FunctionType
@@ -72,7 +73,7 @@ class Case:
     without: Mapping[str, str] = field(default_factory=dict)
     make: Callable[[], ig.Invertible] | None = None
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Name of the case in pytest."""
         transform = self.args.get("transform")
@@ -120,10 +121,14 @@ class Case:
 
         The result is a copy of a module that is built once per dtype and seed: copying takes a tenth of the time.
         """
+        return copy.deepcopy(self.built(dtype, seed))
+
+    def built(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
+        """Return the module of ``build`` that all tests share: they may call it and nothing else."""
         key = (id(self), dtype, seed)
         if key not in _BUILT:
             _BUILT[key] = self, self.build_anew(dtype, seed)
-        return copy.deepcopy(_BUILT[key][1])
+        return _BUILT[key][1]
 
     def build_anew(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> ig.Invertible:
         """Return the module of ``build``, but not copied from an earlier one."""
@@ -441,19 +446,27 @@ CASES: tuple[Case, ...] = (
 )
 
 
-def each_part(one_in: int = 1) -> list[Any]:
-    """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
-
-    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow. Of what
-    would be left, the fast suite takes one case in ``one_in``, for tests that take most of a second each.
-    """
+def _once() -> list[Case]:
     seen: set[object] = set()
     fast = []
     for case in sorted(CASES, key=lambda case: case.cls is not ig.Elementwise):
         if not case.parts <= seen:
             fast.append(case)
         seen |= case.parts
-    fast = fast[::one_in]
+    return fast
+
+
+PARTS = _once()
+"""Cases that have each layer, transform and subnet once between them; see ``each_part``."""
+
+
+def each_part(one_in: int = 1) -> list[Any]:
+    """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
+
+    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow. Of what
+    would be left, the fast suite takes one case in ``one_in``, for tests that take most of a second each.
+    """
+    fast = PARTS[::one_in]
     return [pytest.param(case, id=case.id, marks=() if case in fast else pytest.mark.slow) for case in CASES]
 
 
