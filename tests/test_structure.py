@@ -44,7 +44,7 @@ FLOORS = {
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "contract: invertible, resized, wrappers, ports, ranges, given, constants, subnet, sides, stochastic, vjp",
     "transforms": "one elementwise transform per file",
-    "fused": "kernels: dispatch, mlp, affine, affine_coupling, rational_quadratic, sequential, channels_last, in_place",
+    "fused": "kernels: dispatch, mlp, masked_mlp, affine, affine_coupling, rational_quadratic, sequential, in_place",
     "numerics": "linear algebra, root finding, soft clamp, splines, seeding, patches, interval, processes",
     "draw": "layered drawings of boxes and arrows: picture, ranks, columns, layout, svg, png, markup, write",
     "torch_internals": "everything of torch that has no public name",

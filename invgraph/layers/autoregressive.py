@@ -18,6 +18,7 @@ from invgraph.fused.dispatch import PLAIN, is_usable_for
 from invgraph.fused.sequential import SequentialKernel
 from invgraph.nets.masked import Stepwise, _Masked
 from invgraph.shapes import Tensors, as_shape, numel
+from invgraph.transforms.affine import has_kernel
 from invgraph.transforms.transform import Transform, require_pointwise
 
 
@@ -99,7 +100,7 @@ class Autoregressive(Invertible):
         require_pointwise("Autoregressive", transform)
         hidden, layers = as_shape((hidden, layers), "Autoregressive (hidden, layers)")
         tolerance = None if tolerance is None else require_positive("Autoregressive", "tolerance", tolerance)
-        self.transform = transform
+        self.transform: Any = transform  # only an Affine has a kernel
         self.tolerance = tolerance
         self.size = math.prod(self.in_shapes[0])
         if self.size < 2:
@@ -124,6 +125,11 @@ class Autoregressive(Invertible):
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0].flatten(1)
+        if has_kernel(self.transform) and not isinstance(given, Precomputed) and type(self.subnet) is _Masked:
+            kernel = self.subnet.affine_kernel(self.transform.kernel(inverse=False), x, given)
+            if kernel is not None:
+                y, log_det = kernel[0].run(x, kernel[1])
+                return (y if y.shape == xs[0].shape else y.view_as(xs[0]),), log_det
         params = torch.unflatten(self.subnet(x, given), 1, (-1, self.size))
         y, log_det = self.transform.forward(x, params.to(x.dtype))
         return (y.view_as(xs[0]),), log_det

@@ -15,7 +15,11 @@ from invgraph.core.constants import WithConstants
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import is_eager
+from invgraph.fused.affine import AffineKernel
+from invgraph.fused.affine_autoregressive import AffineAutoregressiveKernel
+from invgraph.fused.dispatch import PLAIN, is_usable_for
+from invgraph.fused.in_place import is_overwritable
+from invgraph.fused.masked_mlp import MaskedKernel, stairs
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import is_transformed, is_untouched
 
@@ -68,6 +72,7 @@ class _Masked(WithConstants, Subnet):
         hidden_degrees = [_degrees(lowest, size, width) for width in hidden]
         degrees = [tuple(range(1, size + 1)), *hidden_degrees, tuple(range(size)) * params_per_element]
         self.pairs = tuple(pairwise(degrees))
+        self.stairs = tuple(stairs(before, after) for before, after in self.pairs)
         self.edges = tuple(tuple(bisect_left(units, p) for p in range(size + 1)) for units in degrees[:-1])
         self.layers = nn.ModuleList(Linear(before, after) for before, after in self.pairs)
         self.condition = nn.Linear(cond_size, hidden[0], bias=False) if cond_size else None
@@ -86,17 +91,51 @@ class _Masked(WithConstants, Subnet):
         return {f"mask_{index}": _mask(before, after) for index, (before, after) in enumerate(self.pairs)}
 
     def precompute(self, cs: Tensors) -> Tensors:
-        return () if self.condition is None else (self.condition(torch.cat([c.flatten(1) for c in cs], dim=1)),)
+        if self.condition is None:
+            return ()
+        return (self.condition(cs[0].flatten(1) if len(cs) == 1 else torch.cat([c.flatten(1) for c in cs], dim=1)),)
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        tensors = self.tensors(()) if is_eager() else None
-        if tensors is None:
+        kernel = self._kernel(x, given)
+        if kernel is None:
             return self._call(len(self.layers) - 1, self._hidden(x, given))
-        layers = len(self.layers)
-        h = linear(x, tensors[0], tensors[layers])
-        h = add_rows(h, given[0], in_place=True) if given else h
-        for weight, bias in zip(tensors[1:layers], tensors[layers + 1 :], strict=True):
-            h = linear(torch.relu_(h), weight, bias)
+        return kernel[0].run(x, (*kernel[1], *given))
+
+    def _kernel(self, x: Tensor, others: Tensors) -> tuple[MaskedKernel, Tensors] | None:
+        """Return the kernel with weights and biases; None where it would not give what the layers give."""
+        layers = self._plain_layers() if is_usable_for(x) else None
+        if layers is None:
+            return None
+        tensors = *[layer.weight for layer in layers], *[layer.bias for layer in layers]
+        if any(type(tensor) not in PLAIN for tensor in (*tensors, *others)):
+            return None
+        return MaskedKernel(self._formula, tuple([layer.mask for layer in layers]), self.stairs), tensors
+
+    def affine_kernel(
+        self, transform: AffineKernel, x: Tensor, cs: Tensors
+    ) -> tuple[AffineAutoregressiveKernel, Tensors] | None:
+        """Return a whole affine layer as one kernel with its tensors; None where it would not give what modules do."""
+        kernel = self._kernel(x, cs) if len(cs) < 2 and is_untouched(self, _network_forward) else None
+        if kernel is None:
+            return None
+        network, tensors = kernel
+        if self.condition is not None:
+            (c,), weight = cs, self.condition.weight
+            fits = c.ndim == 2 and c.dtype == x.dtype and type(weight) in PLAIN
+            if not (fits and is_overwritable(self.condition)):
+                return None
+            tensors = (*tensors, c, weight)
+        return AffineAutoregressiveKernel(network, transform), tensors
+
+    def _formula(self, x: Tensor, *tensors: Tensor) -> Tensor:
+        """Return the output from weights, biases, and what is given, in operations of any order."""
+        count = len(self.layers)
+        masks = [cast(Linear, layer).mask for layer in self.layers]
+        weights = [weight * mask for weight, mask in zip(tensors[:count], masks, strict=True)]
+        h = linear(x, weights[0], tensors[count])
+        h = add_rows(h, tensors[-1]) if len(tensors) > 2 * count else h
+        for weight, bias in zip(weights[1:], tensors[count + 1 :], strict=False):
+            h = linear(torch.relu(h), weight, bias)
         return h
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
@@ -110,10 +149,15 @@ class _Masked(WithConstants, Subnet):
 
     def tensors(self, given: Tensors) -> Tensors | None:
         """Return the masked weights, the biases, and what is given; None if something else stands for a layer."""
-        layers = [layer for layer in self.layers if type(layer) is Linear and is_untouched(layer, _masked_forward)]
-        if len(layers) < len(self.layers):
+        layers = self._plain_layers()
+        if layers is None:
             return None
         return *[layer.weight * layer.mask for layer in layers], *[layer.bias for layer in layers], *given
+
+    def _plain_layers(self) -> list[Linear] | None:
+        """Return the layers; None if something else stands for one of them, or is called along with it."""
+        layers = [layer for layer in self.layers if type(layer) is Linear and is_untouched(layer, _masked_forward)]
+        return layers if len(layers) == len(self.layers) else None
 
     def _hidden(self, x: Tensor, given: Tensors) -> Tensor:
         h = self._call(0, x)
@@ -136,7 +180,7 @@ class _Masked(WithConstants, Subnet):
         return linear(x, weight * mask, bias)
 
 
-_masked_forward = Linear.forward
+_masked_forward, _network_forward = Linear.forward, _Masked.forward
 
 
 class Stepwise:

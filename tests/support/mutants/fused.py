@@ -8,6 +8,7 @@ from .mutant import (
     BOUND,
     CONTRACT,
     FUSED_AFFINE,
+    FUSED_AUTOREGRESSIVE,
     FUSED_BLOCK,
     FUSED_CHANNELS_LAST,
     FUSED_CONVOLUTION,
@@ -21,6 +22,14 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("a step of a masked product sees one unit too few", "fused/masked_mlp.py",
+           "slice(0, sum(degree", "slice(0, -1 + sum(degree", (FUSED_AUTOREGRESSIVE,)),
+    Mutant("the gradient of a masked weight is not masked", "fused/masked_mlp.py",
+           "self.stairs[k]).mul_(self.masks[k])", "self.stairs[k])", (FUSED_AUTOREGRESSIVE,)),
+    Mutant("the elements of a masked network do not depend on the ones before", "fused/affine_autoregressive.py",
+           "torch.addmm(x_grad, first, weights[0])", "x_grad", (FUSED_AUTOREGRESSIVE,)),
+    Mutant("the rows of a shared condition get the gradient of one sample", "fused/masked_mlp.py",
+           "_by_sample(first, part).sum(0)", "_by_sample(first, part)[0]", (FUSED_AUTOREGRESSIVE,)),
     Mutant("hooks see the channels last", "fused/channels_last.py",
            'if has_hooks(layer) or "forward" in vars(layer):', 'if "forward" in vars(layer):', (FUSED_CHANNELS_LAST,)),
     Mutant("the result of a small network keeps its channels last", "fused/channels_last.py",

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 CONTRACT = "tests/core/test_contract.py"
 FUSED_AFFINE, FUSED_COUPLING = "tests/fused/test_affine.py", "tests/fused/test_affine_coupling.py"
+FUSED_AUTOREGRESSIVE = "tests/fused/test_affine_autoregressive.py"
 FUSED_BLOCK = "tests/fused/test_affine_block.py"
 FUSED_CHANNELS_LAST = "tests/fused/test_channels_last.py"
 FUSED_SPLINE = "tests/fused/test_rational_quadratic.py"
