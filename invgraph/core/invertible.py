@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
-from torch import Tensor
 
 from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed
 from invgraph.core.modes import own_tensors, restored_on_error
-from invgraph.core.ports import CheckedTensors, Ports, check_result, check_together
+from invgraph.core.ports import Result as Result
+from invgraph.core.ports import check_together
 from invgraph.core.ranges import Ranged
-from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_from_inputs
+from invgraph.core.vjp import Replayed
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.processes import Group, broadcast, find_group, summed_over
 from invgraph.shapes import Shape, Structured, Tensors, as_shapes, describe_shapes
 from invgraph.torch_internals import floating_tensor
 
-Result = tuple[Tensors, Tensor]
 
-
-class Invertible(Ranged, ABC):
+class Invertible(Replayed, Ranged, ABC):
     """An invertible layer: ``ys, log_det = layer(xs, cs)`` and ``xs, log_det = layer.inverse(ys, cs)``.
 
     A subclass writes :meth:`_forward` and :meth:`_inverse`, and :attr:`out_shapes` if they differ from the input's.
-    Everything that a call must be checked for is checked here, once. ``log_det`` is log |det J| of the direction
-    taken, in nats, of shape ``(B,)`` and of the data's dtype.
+    Everything that a call must be checked for is checked in :meth:`forward` and :meth:`inverse`, once. ``log_det`` is
+    log |det J| of the direction taken, in nats, of shape ``(B,)`` and of the data's dtype.
 
     Arguments:
         in_shapes: The shapes of the inputs, without the batch.
@@ -50,17 +47,12 @@ class Invertible(Ranged, ABC):
     conditional: ClassVar[bool] = False
     condition_argument: ClassVar[str | None] = None
     arity: ClassVar[int | None] = 1
-    call_name: ClassVar[str] = "layer"
     compile_as_region: ClassVar[bool] = False
     fixed_size_reason: ClassVar[str | None] = (
         "layers of its class are built for one size; if nothing that they keep depends on it, set "
         "fixed_size_reason = None in the class"
     )
     _resized_from: Invertible | None = None  # the layer as it was built, whose parameters this one shares
-    _compiled_inverse_impl: Callable[..., Any] | None = None  # the inverse's counterpart of _compiled_call_impl
-
-    if TYPE_CHECKING:
-        __call__: Callable[..., Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,8 +64,8 @@ class Invertible(Ranged, ABC):
         super().__init__()
         name = type(self).__name__
         self.label = name
-        self.in_shapes: tuple[Shape, ...] = as_shapes(in_shapes, name)
-        self.cond_shapes: tuple[Shape, ...] = as_shapes(cond_shapes, name)
+        self.in_shapes = as_shapes(in_shapes, name)
+        self.cond_shapes = as_shapes(cond_shapes, name)
         if self.arity is not None and len(self.in_shapes) != self.arity:
             raise GraphError(name, f"{len(self.in_shapes)} inputs", f"expected {self.arity}")
         if self.cond_shapes and not self.conditional:
@@ -86,11 +78,6 @@ class Invertible(Ranged, ABC):
 
     def _draws(self) -> bool:
         return False
-
-    @property
-    def out_shapes(self) -> tuple[Shape, ...]:
-        """The shapes of the outputs, without the batch; those of the inputs unless a layer says otherwise."""
-        return self.in_shapes
 
     @abstractmethod
     def _forward(self, xs: Tensors, given: Any) -> Result:
@@ -117,43 +104,6 @@ class Invertible(Ranged, ABC):
     def _precomputed(self, given: Any) -> Precomputed:
         """Return what :meth:`precompute` makes of the conditions, unless that is what was given."""
         return given if isinstance(given, Precomputed) else self.precompute(given)
-
-    @final  # type: ignore[misc]
-    def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
-        """Return outputs and log-determinant, from inputs and conditions."""
-        if type(xs) is CheckedTensors:  # a graph calls, and checks what comes out
-            return self._forward(tuple(xs), cs)  # torch.compile traces functions of plain tuples only
-        return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
-
-    @final
-    def inverse(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
-        """Return inputs and log-determinant of the inverse, from outputs and conditions."""
-        if self._compiled_inverse_impl is not None:
-            return self._compiled_inverse_impl(ys, cs)  # type: ignore[no-any-return]
-        return self._inverse_impl(ys, cs)
-
-    def _inverse_impl(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
-        if type(ys) is CheckedTensors:
-            return self._inverse(tuple(ys), cs)
-        return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
-
-    def _call(
-        self,
-        direction: Callable[[Tensors, Any], Result],
-        source: Ports,
-        target: Ports,
-        values: Structured,
-        conditions: Structured,
-    ) -> tuple[Any, Tensor]:
-        given = self._conditions()
-        method = ".inverse" if source.kind == "output" else ""
-        given.require_given(self.label, conditions, f"{self.call_name}{method}({{x}}, {{c}})", source)
-        xs = source.unpack(self.label, values)
-        cs = given.unpack(self.label, conditions)
-        check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
-        ys, log_det = direction(xs, cs)
-        check_result(self.label, target.kind, target.shapes, ys, log_det, xs[0])
-        return target.pack(ys), log_det
 
     @final
     @torch.no_grad()
@@ -212,33 +162,6 @@ class Invertible(Ranged, ABC):
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         """Set what depends on data that enter at the outputs, as in an :class:`~invgraph.Inverse`."""
 
-    def _vjp_from_outputs(
-        self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
-    ) -> LayerGrads:
-        """Rebuild the inputs of a call from its outputs, and return the gradients; a layer may know a cheaper way.
-
-        Arguments:
-            ys: The outputs of the call.
-            cs: The conditions; leaves where they need a gradient.
-            grad_outputs: The gradients of the outputs and of the log-determinant.
-            grads: Where the gradients of the parameters are added.
-            inverse: True if the inverse was called.
-        """
-        with torch.no_grad():
-            xs, _ = call_checked(self, ys, cs, inverse=not inverse)
-        return self._vjp_from_inputs(xs, cs, grad_outputs, grads, inverse=inverse)
-
-    @final
-    def _vjp_from_inputs(
-        self, xs: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
-    ) -> LayerGrads:
-        """Run a call again from its inputs, and return the gradients."""
-
-        def call(leaves: Tensors, conditions: Tensors) -> Result:
-            return call_checked(self, leaves, conditions, inverse=inverse)
-
-        return vjp_from_inputs(call, grads.needed(self), xs, cs, grad_outputs, grads)
-
     def _resize(self, before: tuple[Shape, ...]) -> None:
         """Adapt a copy of a layer, which shares its parameters, to the ``in_shapes`` and ``cond_shapes`` it now has.
 
@@ -260,15 +183,6 @@ class Invertible(Ranged, ABC):
                     advice += ", and a vector has none: put the layer before the Flatten"
                 raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
 
-    def _inputs(self) -> Ports:
-        return Ports("input", self.in_shapes)
-
-    def _outputs(self) -> Ports:
-        return Ports("output", self.out_shapes)
-
-    def _conditions(self) -> Ports:
-        return Ports("condition", self.cond_shapes)
-
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without what was compiled, or kept to be quick."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -284,13 +198,6 @@ class Invertible(Ranged, ABC):
 
 
 _NOT_COPIED = ("_compiled_inverse_impl", "_compiled_bound_impl", "_fused")
-
-
-def call_checked(layer: Invertible, xs: Tensors, given: Any, *, inverse: bool) -> Result:
-    """Call a layer with values that are checked already; tuples in and out, whatever structure it declares."""
-    if inverse:
-        return layer.inverse(CheckedTensors(xs), given)
-    return layer(CheckedTensors(xs), given)  # type: ignore[no-any-return]
 
 
 def require_invertible(module: object, where: str) -> Invertible:

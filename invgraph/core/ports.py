@@ -1,21 +1,100 @@
-"""The declared values at one side of a module, and every check of what a module is called with and returns."""
+"""A call of a module in either direction, and every check of what it is called with and returns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from invgraph.errors import InputTypeError, ShapeError
-from invgraph.shapes import Shape, Tensors, batched
+from invgraph.shapes import Shape, Structured, Tensors, batched
+from invgraph.torch_internals import floating_tensor
+
+Result = tuple[Tensors, Tensor]
+"""Values and log-determinant."""
 
 
 class CheckedTensors(tuple[Tensor, ...]):
     """Tensors that a graph has checked already; a layer that is handed them does not check them again."""
 
     __slots__ = ()
+
+
+class TwoWay(nn.Module):
+    """Base class of :class:`~invgraph.Invertible`: how it is called in both directions, and what is checked."""
+
+    call_name: ClassVar[str] = "layer"
+    _compiled_inverse_impl: Callable[..., Any] | None = None  # the inverse's counterpart of _compiled_call_impl
+    label: str
+    in_shapes: tuple[Shape, ...]
+    cond_shapes: tuple[Shape, ...]
+
+    if TYPE_CHECKING:
+        __call__: Callable[..., Any]
+
+        def _forward(self, xs: Tensors, given: Any) -> Result: ...
+
+        def _inverse(self, ys: Tensors, given: Any) -> Result: ...
+
+    @property
+    def out_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the outputs, without the batch; those of the inputs unless a layer says otherwise."""
+        return self.in_shapes
+
+    @final  # type: ignore[misc]
+    def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+        """Return outputs and log-determinant, from inputs and conditions."""
+        if type(xs) is CheckedTensors:  # a graph calls, and checks what comes out
+            return self._forward(tuple(xs), cs)  # torch.compile traces functions of plain tuples only
+        return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
+
+    @final
+    def inverse(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+        """Return inputs and log-determinant of the inverse, from outputs and conditions."""
+        if self._compiled_inverse_impl is not None:
+            return self._compiled_inverse_impl(ys, cs)  # type: ignore[no-any-return]
+        return self._inverse_impl(ys, cs)
+
+    def _inverse_impl(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+        if type(ys) is CheckedTensors:
+            return self._inverse(tuple(ys), cs)
+        return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
+
+    def _call(
+        self,
+        direction: Callable[[Tensors, Any], Result],
+        source: Ports,
+        target: Ports,
+        values: Structured,
+        conditions: Structured,
+    ) -> tuple[Any, Tensor]:
+        given = self._conditions()
+        method = ".inverse" if source.kind == "output" else ""
+        given.require_given(self.label, conditions, f"{self.call_name}{method}({{x}}, {{c}})", source)
+        xs = source.unpack(self.label, values)
+        cs = given.unpack(self.label, conditions)
+        check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
+        ys, log_det = direction(xs, cs)
+        check_result(self.label, target.kind, target.shapes, ys, log_det, xs[0])
+        return target.pack(ys), log_det
+
+    def _inputs(self) -> Ports:
+        return Ports("input", self.in_shapes)
+
+    def _outputs(self) -> Ports:
+        return Ports("output", self.out_shapes)
+
+    def _conditions(self) -> Ports:
+        return Ports("condition", self.cond_shapes)
+
+
+def call_checked(layer: TwoWay, xs: Tensors, given: Any, *, inverse: bool) -> Result:
+    """Call a layer with values that are checked already; tuples in and out, whatever structure it declares."""
+    if inverse:
+        return layer.inverse(CheckedTensors(xs), given)
+    return layer(CheckedTensors(xs), given)  # type: ignore[no-any-return]
 
 
 class Ports(NamedTuple):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.ports import TwoWay, call_checked
 from invgraph.core.sides import Side
 from invgraph.fused.affine_coupling import AffineCoupling
 from invgraph.shapes import Tensors
@@ -99,27 +100,42 @@ def as_leaf(value: Tensor) -> Tensor:
     return value.detach().requires_grad_()
 
 
+class Replayed(TwoWay):
+    """Base class of :class:`~invgraph.Invertible`: its vector-Jacobian products, from the outputs of a call."""
+
+    def _vjp_from_outputs(
+        self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
+    ) -> LayerGrads:
+        """Rebuild the inputs of a call from its outputs, and return the gradients; a layer may know a cheaper way.
+
+        Arguments:
+            ys: The outputs of the call.
+            cs: The conditions; leaves where they need a gradient.
+            grad_outputs: The gradients of the outputs and of the log-determinant.
+            grads: Where the gradients of the parameters are added.
+            inverse: True if the inverse was called.
+        """
+        with torch.no_grad():
+            xs, _ = call_checked(self, ys, cs, inverse=not inverse)
+        return vjp_from_inputs(self, xs, cs, grad_outputs, grads, inverse=inverse)
+
+
 def vjp_from_inputs(
-    call: Callable[[Tensors, Tensors], tuple[Tensors, Tensor]],
-    parameters: Tensors,
-    xs: Tensors,
-    cs: Tensors,
-    grad_outputs: Grads,
-    grads: ParameterGrads,
+    layer: TwoWay, xs: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
 ) -> LayerGrads:
-    """Run a layer again from its inputs, with gradients.
+    """Run a call of a layer again from its inputs, with gradients.
 
     Arguments:
-        call: The layer's direction: outputs and log-determinant from inputs and conditions.
-        parameters: The layer's parameters that need a gradient.
-        xs: The inputs.
+        layer: The layer.
+        xs: The inputs of the call.
         cs: The conditions; leaves where they need a gradient.
         grad_outputs: The gradients of the outputs and of the log-determinant.
         grads: Where the gradients of the parameters are added.
+        inverse: True if the inverse was called.
     """
-    leaves = tuple([x.detach().requires_grad_() for x in xs])
+    leaves, parameters = tuple([as_leaf(x) for x in xs]), grads.needed(layer)
     with torch.enable_grad():
-        outputs, log_det = call(leaves, cs)
+        outputs, log_det = call_checked(layer, leaves, cs, inverse=inverse)
     found = vjp((*outputs, log_det), grad_outputs, (*leaves, *cs, *parameters))
     grads.add(parameters, found[len(leaves) + len(cs) :])
     return LayerGrads(xs, found[: len(leaves)], found[len(leaves) : len(leaves) + len(cs)])

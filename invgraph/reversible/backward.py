@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.invertible import Invertible, call_checked
-from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp
+from invgraph.core.invertible import Invertible
+from invgraph.core.ports import call_checked
+from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp, vjp_from_inputs
 from invgraph.errors import NumericsError
 from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
@@ -88,7 +90,7 @@ class Backward:
         values = gather(self.values, step.inputs if inputs_known else step.outputs)
         # Nothing needs the outputs any more: every reader of a value comes before its maker.
         self._put(step.outputs, (None,) * len(step.outputs))
-        backward = layer._vjp_from_inputs if inputs_known else layer._vjp_from_outputs
+        backward = partial(vjp_from_inputs, layer) if inputs_known else layer._vjp_from_outputs
         found = backward(values, cs, grad_outputs, self.parameters, inverse=self.schedule.inverse)
         self._put(step.inputs, found.inputs)
         self._add(step.inputs, found.input_grads)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
-from invgraph.core.invertible import Invertible, Result, call_checked
-from invgraph.core.ports import Ports
+from invgraph.core.invertible import Invertible, Result
+from invgraph.core.ports import Ports, call_checked
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import ParameterGrads
