@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -16,7 +17,8 @@ from invgraph.core.modes import evaluating
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
-from invgraph.shapes import Tensors
+from invgraph.reversible.runner import Reversible
+from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import aoti_package, floating_tensor
 
 if TYPE_CHECKING:
@@ -37,12 +39,19 @@ class Program(nn.Module):
         super().__init__()
         if not isinstance(model, (Flow, Graph)):
             raise ArgumentError("export", type(model).__name__, "expected a Graph or a Flow")
-        self.flow = model if isinstance(model, Flow) else Flow(model)
         self.what: What = cast("What", require_choice("export", "what", what, get_args(What)))
-        graph = self.flow.graph
+        # Only a density needs a base that fits the graph.
+        self.flow = Flow(model) if isinstance(model, Graph) and what == "log_prob" else model
+        graph = self.graph
         self.source = graph._outputs() if what in ("sample", "inverse") else graph._inputs()
         self.target = graph._inputs() if what in ("sample", "inverse") else graph._outputs()
         self.given = graph._conditions()
+
+    @property
+    def graph(self) -> Graph:
+        """The graph, also of a flow over the reversible runner."""
+        graph = self.flow if isinstance(self.flow, Graph) else self.flow.graph
+        return graph.graph if isinstance(graph, Reversible) else graph
 
     @property
     def names(self) -> tuple[list[str], list[str]]:
@@ -58,11 +67,10 @@ class Program(nn.Module):
         """Return the result for data (or latents) followed by conditions."""
         count = len(self.source.shapes)
         values, conditions = self.source.pack(tensors[:count]), self.given.pack(tensors[count:])
-        if self.what == "log_prob":
+        if isinstance(self.flow, Flow) and self.what == "log_prob":
             return self.flow.log_prob(values, conditions)
-        graph = self.flow.graph
-        inverse = self.what in ("sample", "inverse")
-        results, log_det = graph.inverse(values, conditions) if inverse else graph(values, conditions)
+        direction = self.graph.inverse if self.what in ("sample", "inverse") else self.graph
+        results, log_det = direction(values, conditions)
         results = results if isinstance(results, tuple) else (results,)
         if self.what == "sample":
             return cast("Tensor | Tensors", results[0] if len(results) == 1 else results)
@@ -71,16 +79,10 @@ class Program(nn.Module):
     def arguments(self, example: object) -> Tensors:
         """Return the tensors to trace with: the example, or zeros."""
         if example is None:
-            return self.example()
+            return _zeros(self.flow, (*self.source.shapes, *self.given.shapes))
         if not isinstance(example, (tuple, list)) or not all(isinstance(value, Tensor) for value in example):
             raise ArgumentError("export", f"example: {type(example).__name__}", "expected a tuple of tensors")
         return tuple(example)
-
-    def example(self, batch: int = 3) -> Tensors:
-        """Return zeros of the right shapes, dtype and device."""
-        reference = floating_tensor(self.flow)
-        reference = torch.empty(0) if reference is None else reference
-        return tuple(reference.new_zeros(batch, *shape) for shape in (*self.source.shapes, *self.given.shapes))
 
 
 def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Tensor] | None = None) -> ExportedProgram:
@@ -143,7 +145,8 @@ def export_onnx(
     exported = _trace(program, program.arguments(example))
     inputs, outputs = program.names
     try:
-        written = _onnx(exported, input_names=inputs, output_names=outputs)
+        with torch.no_grad():
+            written = _onnx(exported, input_names=inputs, output_names=outputs)
     except Exception as error:  # the exporter raises errors of many classes; ours names the layer
         with torch.no_grad(), evaluating(program):
             raise _explain(program, "ONNX", error, then=_onnx) from error
@@ -195,19 +198,65 @@ def _trace(program: nn.Module, arguments: Tensors) -> ExportedProgram:
 
 
 def _program(module: nn.Module, arguments: Tensors) -> ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    return torch.export.export(module, arguments, dynamic_shapes={"tensors": tuple({0: batch} for _ in arguments)})
+    sizes = tuple({0: torch.export.Dim("batch", min=1)} for _ in arguments)
+    shapes = sizes if isinstance(module, torch.fx.GraphModule) else {"tensors": sizes}
+    return torch.export.export(module, arguments, dynamic_shapes=shapes)
 
 
 def _onnx(exported: ExportedProgram, **names: Any) -> torch.onnx.ONNXProgram | None:
-    return torch.onnx.export(exported, (), dynamo=True, verbose=False, optimize=True, **names)
+    return torch.onnx.export(_folded(exported), (), dynamo=True, verbose=False, optimize=True, **names)
+
+
+def _folded(exported: ExportedProgram) -> ExportedProgram:
+    """Return the program with constants in place of what no input reaches."""
+    arguments, _ = cast("tuple[Tensors, Any]", exported.example_inputs)
+    if any(node.op == "get_attr" for node in exported.graph.nodes):
+        exported = exported.run_decompositions({})  # blocks without autocast become operations among the others
+    return _program(_fold(exported.module()), arguments)
+
+
+def _fold(module: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """Put buffers in place of what no input reaches, such as matrix exponentials, for which ONNX has no operators."""
+    known: dict[torch.fx.Node, Any] = {}
+    folded: dict[torch.fx.Node, torch.fx.Node] = {}
+
+    def read(node: torch.fx.Node) -> torch.fx.Node:
+        if not isinstance(known.get(node), Tensor) or node.op == "get_attr":
+            return node
+        if node not in folded:
+            module.register_buffer(f"folded_{len(folded)}", known[node].clone())
+            with module.graph.inserting_after(node):
+                folded[node] = module.graph.get_attr(f"folded_{len(folded)}")
+        return folded[node]
+
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = operator.attrgetter(str(node.target))(module)
+        elif node.op == "call_function" and _is_fixed(node.target) and all(n in known for n in node.all_input_nodes):
+            args, kwargs = (torch.fx.map_arg(part, known.__getitem__) for part in (node.args, node.kwargs))
+            known[node] = node.target(*args, **kwargs)
+        elif node.op == "call_module":  # checks of the inputs, which belong to the program that this was made from
+            module.graph.erase_node(node)
+        else:
+            node.args, node.kwargs = (torch.fx.map_arg(part, read) for part in (node.args, node.kwargs))
+    for node in reversed(known):  # first those that read others: only they and nodes without a use are left
+        if not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+    return module
+
+
+def _is_fixed(function: Any) -> bool:
+    """True for a function that always returns the same for the same arguments, and changes none of them."""
+    schema = getattr(function, "_schema", None)
+    return torch.Tag.nondeterministic_seeded not in getattr(function, "tags", ()) and not (schema and schema.is_mutable)
 
 
 def _explain(
     program: Any, tool: str, error: Exception, then: Callable[[ExportedProgram], object] = lambda exported: None
 ) -> GraphError:
     """Return an error that names the first layer that can't be exported on its own, if there is one."""
-    for name, layer in program.flow.graph.layers.items():
+    for name, layer in program.graph.layers.items():
         if not isinstance(layer, Invertible):
             continue
         try:
@@ -226,11 +275,15 @@ def _reason(error: BaseException) -> str:
 
 
 def _export_layer(layer: Invertible, inverse: bool) -> ExportedProgram:
-    reference = floating_tensor(layer)
-    reference = torch.empty(0) if reference is None else reference
     shapes = layer.out_shapes if inverse else layer.in_shapes
-    values, given = ([reference.new_zeros(3, *s) for s in side] for side in (shapes, layer.cond_shapes))
-    return _program(_Layer(layer, inverse, len(values)), (*values, *given))
+    return _program(_Layer(layer, inverse, len(shapes)), _zeros(layer, (*shapes, *layer.cond_shapes)))
+
+
+def _zeros(model: nn.Module, shapes: Iterable[Shape]) -> Tensors:
+    """Return three rows of zeros of each shape, in dtype and on the device of a model."""
+    reference = floating_tensor(model)
+    reference = torch.empty(0) if reference is None else reference
+    return tuple(reference.new_zeros(3, *shape) for shape in shapes)
 
 
 class _Layer(nn.Module):

@@ -337,3 +337,43 @@ def test_validates_arguments() -> None:
                     base.log_prob(torch.full((3, 2), 2.0))
             else:
                 assert base.log_prob(torch.full((3, 2), 2.0)).isinf().all()
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_load_state(assign: bool) -> None:
+    """It does what load_state_dict does, with the hooks of every module, and the same refusals."""
+
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        layers = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))})
+        layers.register_parameter("own", nn.Parameter(torch.randn(2)))
+        return layers
+
+    source, ours, theirs = build(0), build(1), build(1)
+    state, calls = source.state_dict(), []
+    for part in ours.modules():
+        part.register_load_state_dict_post_hook(lambda module, keys: calls.append(type(module).__name__))
+    internals.load_state(ours, state, strict=True, assign=assign)
+    theirs.load_state_dict(state, assign=assign)
+    assert calls == ["Linear", "BatchNorm1d", "Linear", "Sequential", "ModuleDict"]
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, theirs.state_dict()[name])
+        assert (tensor.data_ptr() == state[name].data_ptr()) == assign
+    state["b.new"] = state.pop("a.weight")
+    internals.load_state(ours, state, strict=False, assign=assign)
+    with pytest.raises(RuntimeError, match=r"missing keys: a\.weight; unexpected keys: b\.new"):
+        internals.load_state(ours, state, strict=True, assign=assign)
+    state["a.weight"] = torch.zeros(7)
+    with pytest.raises(RuntimeError, match=r"size mismatch for a\.weight"):
+        internals.load_state(ours, state, strict=False, assign=assign)
+
+
+def test_load_state_of_a_class_with_its_own_method() -> None:
+    class Own(nn.Linear):
+        def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+            self.loaded = True
+            return super().load_state_dict(*args, **kwargs)
+
+    own = Own(1, 1)
+    internals.load_state(own, own.state_dict(), strict=True, assign=False)
+    assert own.loaded

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,17 @@ def as_path(where: str, path: object) -> Path:
     return Path(os.path.realpath(name))
 
 
-def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
+def write(
+    where: str, path: Path, pieces: Iterable[Any], *, seal: Callable[[], tuple[int, bytes]] | None = None
+) -> None:
     """Write pieces of bytes to a file atomically: at any time it has either the old content or the new.
+
+    Arguments:
+        where: Function named in errors.
+        path: Path of the file, with symbolic links resolved.
+        pieces: The content.
+        seal: Called after the last piece; returns bytes and the place where they replace what was written. Default:
+            None.
 
     Raises:
         CheckpointError: If the file can't be written; the old one is unchanged.
@@ -63,6 +72,10 @@ def write(where: str, path: Path, pieces: Iterable[Any]) -> None:
                     os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))
                 for piece in pieces:
                     file.write(piece)
+                if seal is not None:
+                    place, replacement = seal()
+                    file.seek(place)
+                    file.write(replacement)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

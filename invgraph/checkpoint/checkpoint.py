@@ -23,6 +23,7 @@ from invgraph.checkpoint.fingerprint import (
 )
 from invgraph.checkpoint.loading import align, fitting_part, load_state, require_same
 from invgraph.checkpoint.state import decode, encode
+from invgraph.checkpoint.tensor_file import TensorFile
 from invgraph.errors import ArgumentError, CheckpointError
 
 _FORMAT = 1
@@ -89,12 +90,10 @@ def save(
     _require_module(where, graph)
     tensors: dict[str, Tensor] = {}
     header = _header(graph, tensors, training, _as_json(where, metadata))
-    content = _serialize(where, tensors, header)
+    file = TensorFile(where, tensors, _as_text(where, header))
     # The digest is that of the file with zeros in place of the digest.
-    start = content.index(_MARK) + len(_MARK)
-    digest = hashlib.sha256(content).hexdigest().encode()
-    view = memoryview(content)
-    write(where, target, (view[:start], digest, view[start + len(digest) :]))
+    start = file.header.index(_MARK) + len(_MARK)
+    write(where, target, file.pieces(), seal=lambda: (start, file.digest.hexdigest().encode()))
 
 
 def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: bool = True) -> Checkpoint:
@@ -194,29 +193,13 @@ def _as_json(where: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return plain
 
 
-def _serialize(where: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a safetensors file with the header as metadata, and zeros as digest."""
-    from safetensors.torch import save as to_bytes  # imported here, to keep importing the package fast
-
+def _as_text(where: str, header: Mapping[str, Any]) -> str:
+    """Return the header as JSON that begins with zeros as digest."""
     try:
         text = json.dumps(header, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:  # an int with more digits than Python prints
         raise CheckpointError(where, f"training: {error}", "ints must have few enough digits to print") from error
-    try:
-        copies = {name: _copy(tensor) for name, tensor in tensors.items()}
-        return to_bytes(copies, {"invgraph": f'{{"sha256":"{_NO_DIGEST}",{text[1:]}'})
-    except (KeyError, ValueError, RuntimeError, NotImplementedError) as error:
-        names = ", ".join(f"{name}: {value.dtype} {value.layout} on {value.device}" for name, value in tensors.items()
-                          if value.is_meta or value.layout is not torch.strided or value.is_complex())  # fmt: skip
-        given = names or (str(error).splitlines() or ["a tensor"])[0]
-        raise CheckpointError(where, given, "only dense, real tensors with data can be stored") from error
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    """Copy a tensor to separate memory, as safetensors requires; tied parameters are stored twice."""
-    if tensor.is_meta:
-        raise ValueError("a tensor without data")
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return f'{{"sha256":"{_NO_DIGEST}",{text[1:]}'
 
 
 def _verify(where: str, content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:

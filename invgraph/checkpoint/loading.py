@@ -17,6 +17,7 @@ from invgraph.checkpoint.fingerprint import (
     tensor_lines,
 )
 from invgraph.errors import CheckpointError
+from invgraph.torch_internals import load_state as load_into
 
 
 def align(
@@ -67,7 +68,7 @@ def load_state(where: str, graph: nn.Module, state: dict[str, Any], *, strict: b
         for name, value in before.items()
     }
     try:
-        graph.load_state_dict(state, strict=strict, assign=assign)
+        load_into(graph, state, strict=strict, assign=assign)
     except Exception as error:  # a layer may raise anything, and the graph must not stay half loaded
         graph.load_state_dict(before, assign=assign)
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from invgraph.arguments import as_filled
+from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Ends, Knowns
-from invgraph.errors import GraphError
+from invgraph.errors import GraphError, NumericsError
 from invgraph.numerics.domain import into_open_interval, zero_density
 from invgraph.numerics.interval import REALS, Interval
 from invgraph.numerics.reductions import per_sample
@@ -39,6 +39,9 @@ class Box(Invertible):
         in_shapes: Shape of the input.
         low: Lower ends, of the shape of the input or of one that broadcasts to it. Part of the ``state_dict``.
         high: Upper ends, likewise.
+        check_domain: If True, forward raises :class:`~invgraph.errors.NumericsError` for values outside the box. This
+            is for debugging: it depends on the data, so it can't be compiled or vectorized by vmap. If False (default),
+            values outside have a log-determinant, and thus a log-density, of minus infinity.
 
     Raises:
         ArgumentError: If an end is not a tensor or nested lists of numbers.
@@ -60,8 +63,11 @@ class Box(Invertible):
     low: Tensor
     high: Tensor
 
-    def __init__(self, in_shapes: object, cond_shapes: object = (), *, low: Any, high: Any) -> None:
+    def __init__(
+        self, in_shapes: object, cond_shapes: object = (), *, low: Any, high: Any, check_domain: bool = False
+    ) -> None:
         super().__init__(in_shapes, cond_shapes)
+        self.check_domain = require_flag("Box", "check_domain", check_domain)
         shape = self.in_shapes[0]
         a, b = as_filled("Box", "low", low, shape), as_filled("Box", "high", high, shape)
         if not bool((a < b).all()):
@@ -85,9 +91,19 @@ class Box(Invertible):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,), width = xs, self.high - self.low
         outside = (x < self.low) | (x > self.high)
+        if self.check_domain and bool(outside.any()):
+            raise self._outside(x, outside)
         u = into_open_interval((x - self.low) / width)
         below, above = u.log(), torch.log1p(-u)
         return (below - above,), zero_density(per_sample(-below - above - width.log()), outside)
+
+    def _outside(self, x: Tensor, outside: Tensor) -> NumericsError:
+        """Return the error for values outside the box, with the first of them."""
+        row, *place = outside.nonzero()[0].tolist()
+        low, high = (end[tuple(place)].item() for end in (self.low, self.high))
+        value = x[(row, *place)].item()
+        given = f"{int(outside.sum())} values outside the box; the first, row {row}, element {tuple(place)}: {value:g}"
+        return NumericsError(self.label, given, f"this element must lie between {low:g} and {high:g}")
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         (y,), width = ys, self.high - self.low

@@ -119,6 +119,7 @@ FREE: Mapping[type, set[str]] = {
     ig.Autoregressive: {"tolerance", "blocks"},
     ig.ContinuousFlow: {"seed", "fixed_noise", "tolerance"},
     ig.Dequantize: {"seed", "fixed_noise", "check_domain"},
+    ig.Box: {"check_domain"},
     ig.Residual: {"seed", "fixed_noise", "iterations"},
     ig.Sigmoid: {"check_domain"},
     ig.Logit: {"check_domain"},

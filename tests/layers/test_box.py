@@ -46,9 +46,23 @@ def test_the_density_in_a_box_integrates_to_one() -> None:
         assert flow.log_prob(points).exp().mean().item() * 4 == pytest.approx(1, abs=1e-3)
 
 
+def test_the_domain_is_checked_on_request() -> None:
+    x = ig.InputNode(1, 2, name="x")
+    box = {"low": [[0.0, -3.0]], "high": [[2.0, -1.0]], "check_domain": True}
+    graph = ig.Graph(x, ig.Node(x, ig.Box, box))
+    points = torch.tensor([[[0.0, -1.0]], [[math.nan, -2.0]]])
+    assert graph(points)[1].shape == (2,)  # the ends belong to the box, and NaN passes
+    points[1] = torch.tensor([[1.0, -0.5]])
+    words = r"node 'box_0' \(Box\)\n.*1 values outside the box.*row 1, element \(0, 1\): -0.5\n.*between -3 and -1"
+    with pytest.raises(ig.NumericsError, match=words):
+        graph(points)
+    assert graph.inverse(points)[1].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
+        (lambda: ig.Box((2,), low=0.0, high=1.0, check_domain=1), ig.ArgumentError, "check_domain"),
         (lambda: ig.Box((2,), low=0.0, high=[1.0, 0.0]), ig.GraphError, "at element 1"),
         (lambda: ig.Box((2,), low=[0.0] * 3, high=1.0), ig.GraphError, r"expected \(2,\)"),
         (lambda: ig.Box((2,), low=0.0, high=math.inf), ig.GraphError, "high must be finite"),

@@ -1,0 +1,45 @@
+"""Files are those of the format's own library, byte by byte, and no copy of the model is made."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+import invgraph as ig
+from invgraph.checkpoint.tensor_file import _NAMES, TensorFile
+
+
+def test_the_bytes_are_those_of_the_formats_own_library() -> None:
+    tensors = {f"{place}-\u00e9": torch.ones(2, 3).to(dtype) for place, dtype in enumerate(_NAMES)}
+    tensors.update({"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 3), 'a"\n': torch.zeros(3, dtype=torch.bool)})
+    file = TensorFile("save", tensors, '{"a":"\\u00e9"}')
+    content = b"".join(bytes(piece) for piece in file.pieces())
+    assert content == save(tensors, {"invgraph": '{"a":"\\u00e9"}'})
+    assert file.digest.digest() == hashlib.sha256(content).digest()
+
+
+def test_no_copy_is_made_of_what_lies_in_order() -> None:
+    tensor, turned = torch.randn(100, 2), torch.randn(2, 50).t()
+    _, piece, other = TensorFile("save", {"a": tensor, "b": turned}, "").pieces()
+    assert np.frombuffer(piece, dtype=np.uint8).ctypes.data == tensor.data_ptr()
+    assert bytes(other) == turned.contiguous().numpy().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (torch.zeros(2, device="meta"), "on meta"),
+        (torch.zeros(2, dtype=torch.complex64), "complex64"),
+        (torch.eye(2).to_sparse(), "sparse_coo"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(tensor: torch.Tensor, words: str) -> None:
+    module = nn.Module()
+    module.register_buffer("own", tensor)
+    with pytest.raises(ig.CheckpointError, match=f"own: .*{words}"):
+        ig.save("never.safetensors", module)
