@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
-from invgraph.errors import GraphError, InputTypeError
+from invgraph.errors import GraphError, InvgraphError
 from invgraph.graph.run import regions
 from invgraph.torch_internals import (
     constant_floats,
@@ -28,8 +28,9 @@ _SAFE_BACKENDS = ("inductor", "eager", "aot_eager")
 def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
     """Return ``torch.compile(function, **settings)``, where floats such as a clamp are treated as constants.
 
-    Inside another compilation the function itself is traced instead, because these settings would not apply to it; and
-    inside a ``torch.func`` transform, which the compiler would have to know, it is run as it is.
+    Inside another compilation the function itself is traced instead, because these settings would not apply to it.
+    Inside a ``torch.func`` transform, which the compiler would have to know, and in anomaly mode, to whose tracebacks
+    compiled code has nothing to say, it is run as it is.
 
     Arguments:
         module: The module that the function runs.
@@ -39,10 +40,13 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     run = torch.compile(_with_own_code(function), **_safe(settings))
     backend = settings.get("backend", "inductor")
     forward_hooks, backward_hooks = hook_stores(module)
+    layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or is_transformed():
+        if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
             return function(*args, **kwargs)
+        if _lies_apart(layers, args):
+            _explain(function, args, kwargs, None)
         if settings.get("fullgraph") and any(backward_hooks):
             advice = "torch can't compile them: remove them, or compile with fullgraph=False"
             raise GraphError("Graph.compile", "full backward hooks, on a module of the graph or on all", advice)
@@ -55,8 +59,10 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         try:
             with _tracing(wanted, hooks), constant_floats(), look, _without_inference_mode():
                 return run(*args, **kwargs)
+        except InvgraphError:
+            raise
         except Exception as error:
-            _require_one_place(module, error)
+            _explain(function, args, kwargs, error)
             raise
 
     return call
@@ -72,16 +78,25 @@ def _without_inference_mode() -> Iterator[None]:
         yield
 
 
-def _require_one_place(graph: nn.Module, cause: Exception) -> None:
-    """Name a layer that was cast or moved on its own, of which compiled code itself knows nothing before it fails."""
-    own = floating_tensor(graph)
-    for layer in graph.modules():
-        if own is None or not isinstance(layer, Invertible):
-            continue
-        tensor = floating_tensor(layer)
-        if tensor is not None and (tensor.dtype, tensor.device) != (own.dtype, own.device):
-            given = f"{tensor.dtype} on {tensor.device}, in a graph that begins with {own.dtype} on {own.device}"
-            raise InputTypeError(layer.label, given, "cast or move the whole graph with .to(...)") from cause
+def _explain(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], cause: object) -> None:
+    """Make a call once more without the compiler, which turns errors of this library into its own."""
+    try:
+        with torch.no_grad():
+            function(*args, **kwargs)
+    except InvgraphError as error:
+        raise error from (cause if isinstance(cause, Exception) else None)
+    except Exception as error:  # not of this library: the compiler's own error says more
+        del error
+
+
+def _lies_apart(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:
+    """True if a layer was cast or moved away from the data, with which compiled code might compute all the same."""
+    values = (value for arg in args for value in (arg if isinstance(arg, (tuple, list)) else (arg,)))
+    data = next((value for value in values if isinstance(value, Tensor)), None)
+    if data is None:
+        return False
+    own = map(floating_tensor, layers)
+    return any(t is not None and (t.dtype != data.dtype or t.device != data.device) for t in own)
 
 
 def _are_alike(module: nn.Module) -> bool:

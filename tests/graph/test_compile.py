@@ -162,10 +162,36 @@ def test_equal_couplings_train_without_a_compiler_behind_them() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_compiled_graphs_refuse_bad_input() -> None:
-    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=False)
-    with pytest.raises(ig.ShapeError, match="expected"):
-        graph(torch.zeros(2, 7), torch.zeros(2, 3))
+BAD_CALLS = {
+    "shape": ((torch.zeros(2, 7), torch.zeros(2, 3)), "wrong shape"),
+    "dtype": ((torch.zeros(2, 8, dtype=torch.float64), torch.zeros(2, 3)), "nothing is cast silently"),
+    "batch": ((torch.zeros(2, 8), torch.zeros(3, 3)), "batch 2"),
+    "no condition": ((torch.zeros(2, 8),), "is missing"),
+    "no tensor": (("a", torch.zeros(2, 3)), "expected a torch.Tensor"),
+}
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_compiled_graphs_refuse_bad_input(fullgraph: bool) -> None:
+    """With ``fullgraph`` the compiler would turn each error of this library into its own."""
+    graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=fullgraph)
+    for call in (graph, graph.inverse):
+        for args, words in BAD_CALLS.values():
+            with pytest.raises(ig.errors.InvgraphError, match=words):
+                call(*args)
+        call(torch.zeros(2, 8), torch.zeros(2, 3))
+
+
+def test_an_error_of_a_network_is_that_of_the_compiler() -> None:
+    class Breaking(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return super().forward(x)
+
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, {"transform": ig.Additive(), "subnet": Breaking}))
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        graph.compile(backend="eager")(torch.zeros(3, 2))
 
 
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")

@@ -101,6 +101,10 @@ def test_a_part_of_another_dtype_or_device_is_named(habit: str, runner: str) -> 
     HABITS[habit].try_on(Cell("linear", runner))
 
 
+def test_compiled_code_does_not_compute_with_a_part_of_another_dtype() -> None:
+    HABITS["a part cast"].try_on(Cell("masked", "compiled"))
+
+
 def test_a_mixture_runs_under_autocast() -> None:
     for inverse in (False, True):
         HABITS["autocast"].try_on(Cell("mixture", "plain", inverse))
@@ -131,6 +135,10 @@ def test_a_compiled_continuous_flow_runs_in_inference_mode() -> None:
 @pytest.mark.parametrize("inverse", [False, True])
 def test_a_graph_compiles_under_a_default_device(inverse: bool) -> None:
     HABITS["another default device while building"].try_on(Cell("linear", "compiled", inverse))
+
+
+def test_anomaly_mode_runs_the_plain_code() -> None:
+    HABITS["anomaly mode"].try_on(Cell("continuous", "compiled", inverse=True))
 
 
 def test_torchscript_is_refused_by_name() -> None:

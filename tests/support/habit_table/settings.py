@@ -69,7 +69,11 @@ def deterministic(cell: Cell) -> None:
         torch.use_deterministic_algorithms(False)
 
 
-@habit("anomaly mode", "with torch.autograd.detect_anomaly(): ...", "slow: for debugging")
+@habit(
+    "anomaly mode",
+    "with torch.autograd.detect_anomaly(): ...",
+    "slow: for debugging; compiled graphs run their plain code, which tracebacks can name",
+)
 def anomaly(cell: Cell) -> None:
     with ignoring("Anomaly Detection has been enabled"), torch.autograd.detect_anomaly():
         cell.agree()
