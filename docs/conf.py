@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import charts
 import drawings
+import portraits
 import reference
 import torch
 
@@ -31,6 +32,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "mathml",
+    "portraits",
     "reference",
 ]
 exclude_patterns = ["_build", "gallery", "*_results.rst"]  # included by other pages, or by the gallery
@@ -78,5 +80,6 @@ doctest_default_flags = doctest.ELLIPSIS | doctest.DONT_ACCEPT_TRUE_FOR_1
 doctest_test_doctest_blocks = "default"
 
 drawings.write(Path(__file__).parent / "drawings")
+portraits.write(Path(__file__).parent / "drawings" / "portraits")
 charts.write(Path(__file__).parent / "performance_results.txt", Path(__file__).parent / "drawings")
 reference.write(Path(__file__).parent / "api" / "generated")

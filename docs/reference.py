@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_origin
 
+import portraits
 import sphinx.application
 
 import invgraph
@@ -79,9 +80,14 @@ def _group(home: str) -> str:
 def _readable(app: object, what: str, name: str, obj: object, options: object, lines: _Lines) -> None:
     """Turn the plain text of our docstrings into reStructuredText.
 
-    The section ``Log-det:`` becomes a rubric, because headings of napoleon can't contain a hyphen, and the bars of a
-    determinant are escaped, because they would start a substitution.
+    A class that has a portrait shows it under its first paragraph. The section ``Log-det:`` becomes a rubric, because
+    headings of napoleon can't contain a hyphen, and the bars of a determinant are escaped, because they would start a
+    substitution.
     """
+    picture = portraits.lines(name.removeprefix("invgraph.")) if what == "class" else []
+    if picture:
+        first = lines.index("")
+        lines[first:first] = ["", *picture]
     lines[:] = [line.replace("|det J|", r"\|det J\|") for line in lines]
     if "Log-det:" in lines:
         start = lines.index("Log-det:")
