@@ -1,4 +1,4 @@
-"""What a portrait is drawn on: panels in the colours of a theme."""
+"""Panels of a portrait, in the colours of a theme."""
 
 from __future__ import annotations
 
