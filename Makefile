@@ -1,12 +1,15 @@
 # Everything runs in the active environment: pip install -c constraints.txt -e ".[dev]"
 
-.PHONY: test slow lint format docs doctest mutants habits fake-cuda bench clean
+.PHONY: test slow nightly lint format docs doctest mutants habits fake-cuda bench clean
 
 test:  ## the fast suite, as in the README
 	pytest -n 2
 
-slow:  ## what takes minutes
+slow:  ## what the fast suite leaves to bash .ci/run: minutes
 	pytest -n 2 -m "slow and not gpu and not nightly"
+
+nightly:  ## every layer, habit and graph in the compilers, and long random batteries: hours
+	pytest -n 2 -m "nightly and not gpu"
 
 lint:  ## style and types
 	ruff check .

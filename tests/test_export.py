@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, each_kind, each_part
+from cases import CASES, Case, each_part, some_parts
 from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from training import make_flow
@@ -186,7 +186,7 @@ def test_onnx(case: Case, tmp_path: Path) -> None:
     onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
 
 
-@pytest.mark.parametrize("case", each_kind(pytest.mark.slow, pytest.mark.nightly))
+@pytest.mark.parametrize("case", some_parts(one_in=2))
 def test_every_layer_in_onnx_or_is_named(case: Case, tmp_path: Path) -> None:
     missing = next((operator for start, operator in NOT_IN_ONNX.items() if case.id.startswith(start)), None)
     if case.cls.__name__ in UNEXPORTABLE or missing:

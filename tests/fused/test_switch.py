@@ -95,15 +95,18 @@ def has_kernel(case: Case) -> bool:
 
 
 def checks() -> Iterator[Any]:
-    """Each check of the contract, on each case and dtype that it has; the fast suite takes the cases with kernels."""
+    """Each check of the contract, on each case and dtype that it has.
+
+    The fast suite takes the cases with kernels in float64, the slow one in float32; the others are nightly.
+    """
     for name, check in vars(contract()).items():
         marks = getattr(check, "pytestmark", ())
         for mark in (mark for mark in marks if mark.name == "parametrize"):
             for parameters in mark.args[1]:
                 case, dtype = parameters.values
-                fast = has_kernel(case) and dtype == torch.float64
-                slow = () if fast else pytest.mark.slow
-                yield pytest.param(check, case, dtype, id=f"{name}-{parameters.id}", marks=slow)
+                there = () if dtype == torch.float64 else pytest.mark.slow
+                marks = there if has_kernel(case) else pytest.mark.nightly
+                yield pytest.param(check, case, dtype, id=f"{name}-{parameters.id}", marks=marks)
 
 
 @pytest.mark.parametrize(("check", "case", "dtype"), list(checks()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import Case, each_kind, each_part
+from cases import Case, each_kind, each_part, some_parts
 from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -331,7 +331,6 @@ def test_a_compiled_training_step_gives_eagers_gradients() -> None:
     assert_same_gradients([found[0].detach(), *gradients[0]], [found[1].detach(), *gradients[1]])
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.parametrize("case", each_kind())
 def test_every_layer_compiled_from_outside_trains_as_eager(case: Case) -> None:
@@ -369,7 +368,7 @@ def test_inductor_gives_eagers_numbers() -> None:
                 assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
 
 
-@pytest.mark.parametrize("case", each_kind(pytest.mark.slow, pytest.mark.nightly))
+@pytest.mark.parametrize("case", some_parts(one_in=4))
 def test_every_layer_under_inductor(case: Case) -> None:
     graph = in_a_graph(case, torch.float32)
     compiled = copy.deepcopy(graph).compile()

@@ -234,14 +234,17 @@ def check_compiled(habit: str, name: str, conditional: bool, inverse: bool, only
 def compiled_table() -> Iterator[Any]:
     """Both directions of the first graph, and either of the others, by turns: each takes seconds.
 
-    The fast suite takes a hook that keeps what it sees: no code can be shared between blocks then.
+    The fast suite takes a hook that keeps what it sees: no code can be shared between blocks then. The slow one takes
+    a graph of each habit, another one for the next.
     """
     for place, habit in enumerate(HABITS):
         for column, (name, row) in enumerate(GRAPHS.items()):
             for inverse in (False, True) if column == 0 else ((place + column) % 2 == 1,):
                 fast = (habit, name, inverse) == ("forward hook that observes", "MLP", False)
+                slow = column == place % len(GRAPHS) and not (column == 0 and inverse)
+                marks = () if fast else pytest.mark.slow if slow else pytest.mark.nightly
                 id_ = f"{habit}-{name}-{'inverse' if inverse else 'forward'}"
-                yield pytest.param(habit, name, row[3][-1], inverse, id=id_, marks=() if fast else pytest.mark.slow)
+                yield pytest.param(habit, name, row[3][-1], inverse, id=id_, marks=marks)
 
 
 @pytest.mark.parametrize(("habit", "name", "conditional", "inverse"), list(compiled_table()))
@@ -257,7 +260,7 @@ def test_full_backward_hooks_are_refused_when_compiling() -> None:
             call((x,))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("habit", ON_LAYERS)
 def test_equal_blocks_do_not_share_code_if_one_of_them_was_changed(habit: str, place: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,12 +63,36 @@ def test_each_habit_on_one_graph(habit: str, name: str, runner: str, inverse: bo
     HABITS[habit].try_on(Cell(name, runner, inverse))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("habit", HABITS)
+def on_every_graph() -> Iterator[Any]:
+    """Each habit on each graph; of those that take seconds, the slow suite takes one graph, by turns."""
+    for place, habit in enumerate(HABITS):
+        for column, name in enumerate(GRAPHS):
+            slow = habit not in SECONDS or column == place % len(GRAPHS)
+            marks = pytest.mark.slow if slow else pytest.mark.nightly
+            yield pytest.param(habit, name, id=f"{habit}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("habit", "name"), list(on_every_graph()))
 def test_every_habit_on_every_graph(habit: str, name: str) -> None:
     require_packages(habit)
-    for cell in cells(HABITS[habit], graphs=[name]):
+    for cell in cells(HABITS[habit], graphs=[name], runners=("plain", "bound", "reversible")):
+        HABITS[habit].try_on(cell)
+
+
+def in_compiled_and_exported_graphs(one_in: int = 4) -> Iterator[Any]:
+    """One graph in four for each habit, which takes seconds; the slow suite takes one for each third habit."""
+    for place, habit in enumerate(HABITS):
+        for column, name in enumerate(GRAPHS):
+            if (place + column) % one_in == 0:
+                slow = column < one_in and place % 3 == 0
+                marks = pytest.mark.slow if slow else pytest.mark.nightly
+                yield pytest.param(habit, name, id=f"{habit}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("habit", "name"), list(in_compiled_and_exported_graphs()))
+def test_every_habit_in_compiled_and_exported_graphs(habit: str, name: str) -> None:
+    require_packages(habit)
+    for cell in cells(HABITS[habit], graphs=[name], runners=("compiled", "exported"), every=4):
         HABITS[habit].try_on(cell)
 
 

@@ -463,11 +463,15 @@ PARTS = _once()
 def each_part(one_in: int = 1) -> list[Any]:
     """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
 
-    Transforms are tried in ``Elementwise``, which calls them once. All other combinations are marked slow. Of what
-    would be left, the fast suite takes one case in ``one_in``, for tests that take most of a second each.
+    Transforms are tried in ``Elementwise``, which calls them once. The slow suite takes the first case of each kind,
+    the nightly one all others. Of what would be left, the fast suite takes one case in ``one_in``, for tests that take
+    most of a second each.
     """
-    fast = PARTS[::one_in]
-    return [pytest.param(case, id=case.id, marks=() if case in fast else pytest.mark.slow) for case in CASES]
+    fast = {case.id for case in PARTS[::one_in]}
+    return [
+        pytest.param(*row.values, id=row.id, marks=() if row.id in fast else row.marks)
+        for row in each_kind(pytest.mark.slow, pytest.mark.nightly)
+    ]
 
 
 def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
@@ -478,3 +482,10 @@ def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:
         parameters.append(pytest.param(case, id=case.id, marks=others if case.kind in seen else first))
         seen.add(case.kind)
     return parameters
+
+
+def some_parts(one_in: int) -> list[Any]:
+    """Return the cases as parameters of a test that takes seconds: one part in ``one_in`` is slow, the rest nightly."""
+    chosen = {case.id for case in PARTS[::one_in]}
+    marks = {True: pytest.mark.slow, False: pytest.mark.nightly}
+    return [pytest.param(case, id=case.id, marks=marks[case.id in chosen]) for case in CASES]
