@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import differentiate, is_eager, is_first_order, needs_grad
+from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
 from invgraph.numerics.soft_clamp import Activation, soft_clamp, soft_clamp_backward
 
 Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -35,8 +35,6 @@ class AffineKernel(NamedTuple):
 
     def run(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """Return result and log-determinant per sample, recorded as one step of the backward pass."""
-        if not is_eager():
-            return self.formula(x, params)
         if needs_grad(x, params):
             return _Affine.apply(self, x, params)  # type: ignore[no-untyped-call, no-any-return]
         return self.evaluate(x, params)[:2]

@@ -68,7 +68,8 @@ def is_eager() -> bool:
     ``torch.compile`` and ``torch.export`` trace plain operations better, ``torch.jit.trace`` traces nothing else, and
     ``torch.func`` and forward-mode differentiation map and differentiate them to any order.
     """
-    return _enabled and not (torch.compiler.is_compiling() or is_jit_tracing() or is_transformed())
+    # First what ends it while code is compiled: whatever is read before is guarded, in every compiled layer.
+    return not torch.compiler.is_compiling() and _enabled and not (is_jit_tracing() or is_transformed())
 
 
 def needs_grad(*values: Tensor) -> bool:
@@ -82,7 +83,7 @@ def needs_grad(*values: Tensor) -> bool:
 
 def is_usable_for(x: Tensor) -> bool:
     """True if kernels may be used for a tensor: it has no overrides, and no operation is done in another precision."""
-    if type(x) not in PLAIN or not is_eager():
+    if not is_eager() or type(x) not in PLAIN:
         return False
     device = x.device.type
     return not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))

@@ -22,8 +22,8 @@ def returns_fresh(kind: type[nn.Module]) -> type[nn.Module]:
 
 def is_overwritable(layer: nn.Module) -> bool:
     """True if the layer's result may be overwritten: no hook, adapter or caller can see it."""
-    forward = _FRESH.get(type(layer))
-    return forward is not None and is_eager() and is_untouched(layer, forward)
+    forward = _FRESH.get(type(layer)) if is_eager() else None
+    return forward is not None and is_untouched(layer, forward)
 
 
 def relu_after(layer: nn.Module, h: Tensor) -> Tensor:

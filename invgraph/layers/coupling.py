@@ -126,7 +126,7 @@ class Coupling(Invertible):
     def _params(self, place: int, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of one side, ``(B, params_per_element, C, ...)``, given the other part."""
         outputs = [net(x, pick(pick(given, place), k)) for k, net in enumerate(self._nets(place))]
-        params = [torch.unflatten(output, 1, (-1, self.sides[place].channels)) for output in outputs]
+        params = [torch.unflatten(output, 1, (-1, self.sizes[self.sides[place].part])) for output in outputs]
         return (params[0] if len(params) == 1 else torch.cat(params, dim=1)).to(x.dtype)
 
     def _nets(self, place: int) -> list[Subnet]:

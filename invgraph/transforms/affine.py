@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import GraphError
 from invgraph.fused.affine import AffineKernel
+from invgraph.fused.dispatch import is_eager
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
 from invgraph.transforms.transform import Unbounded
@@ -68,10 +69,14 @@ class Affine(Unbounded):
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._scale(x, params) if callable(self.clamp) else self.kernel(inverse=False).run(x, params)
+        if callable(self.clamp) or not is_eager():
+            return self._scale(x, params)
+        return self.kernel(inverse=False).run(x, params)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        return self._unscale(y, params) if callable(self.clamp) else self.kernel(inverse=True).run(y, params)
+        if callable(self.clamp) or not is_eager():
+            return self._unscale(y, params)
+        return self.kernel(inverse=True).run(y, params)
 
     def kernel(self, inverse: bool) -> AffineKernel:
         """Return one direction, with its gradient derived by hand; not for clamps that are functions."""
