@@ -58,18 +58,26 @@ class AffineKernel(NamedTuple):
     def backward(
         self,
         x: Tensor,
-        params: Tensor,
+        raw: Tensor,
         y: Tensor | None,
         scales: Sequence[Tensor],
         grad_outputs: tuple[Tensor, Tensor],
         out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients of ``x`` (in ``out``, which may be that of the result) and of the parameters."""
+        """Return the gradients of ``x`` (in ``out``, which may be that of the result) and of the parameters.
+
+        Arguments:
+            x: What was transformed.
+            raw: The first of its two parameters, from which the scales were made.
+            y: The result; of the inverse alone.
+            scales: The scales.
+            grad_outputs: The gradients of the result and of its log-determinant.
+            out: Where to write the gradient of ``x``.
+        """
         y_grad, log_det_grad = grad_outputs
         scale, s = scales[0], scales[-1]
-        params_grad = torch.empty_like(params)
+        params_grad = raw.new_empty((raw.shape[0], 2, *raw.shape[1:]))
         raw_grad, t_grad = params_grad.unbind(1)
-        raw = params.select(1, 0)
         log_det_grad = log_det_grad.view(-1, *(1,) * (raw.ndim - 1))
         if self.inverse:
             torch.addcmul(-log_det_grad, y_grad, y, value=-1, out=raw_grad)  # type: ignore[arg-type]
@@ -97,5 +105,5 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, params, y, *scales = ctx.saved_tensors
         if is_first_order(*grad_outputs):
-            return None, *ctx.kernel.backward(x, params, y, scales, grad_outputs)
+            return None, *ctx.kernel.backward(x, params.select(1, 0), y, scales, grad_outputs)
         return None, *differentiate(ctx.kernel.formula, (x, params), grad_outputs)

@@ -66,7 +66,7 @@ class _AffineAutoregressive(torch.autograd.Function):
             return None, *differentiate(kernel.formula, (x, *tensors), (y_grad, log_det_grad))
         hidden, weights = kept[: layers - 1], kept[layers - 1 : 2 * layers - 1]
         params, *scales = kept[2 * layers - 1 :]
-        x_grad, params_grad = kernel.transform.backward(x, params, None, scales, (y_grad, log_det_grad))
+        x_grad, params_grad = kernel.transform.backward(x, params.select(1, 0), None, scales, (y_grad, log_det_grad))
         first, grads = kernel.network.backward(x, hidden, weights, params_grad.flatten(1), wanted[1:])
         for c, weight in [tensors[2 * layers :]] if len(tensors) > 2 * layers else ():
             places = wanted[-2:]

@@ -20,10 +20,13 @@ from invgraph.torch_internals import Snapshot
 
 
 class Kept(NamedTuple):
-    """Values that the gradient of one side needs: the network's hidden layers, its output, and the scales."""
+    """Values that the gradient of one side needs: the network's hidden layers, the scales before and after the clamp.
+
+    Shifts are not kept, so the scales are taken out of the network's output.
+    """
 
     hidden: Sequence[Tensor]
-    params: Tensor
+    raw: Tensor
     scales: Sequence[Tensor]
 
 
@@ -72,7 +75,7 @@ class Plan(NamedTuple):
             current[side], more, scales = self.transform.evaluate(before[side], params, out=after[side])
             log_det = more if log_det is None else log_det.add_(more)
             if keep:
-                kept.append(Kept(hidden, params, scales))
+                kept.append(Kept(hidden, params.select(1, 0).contiguous(), scales))
         assert log_det is not None
         if len(self.order) == 1:
             after[1].copy_(before[1])
@@ -94,17 +97,22 @@ class Plan(NamedTuple):
             after[1].copy_(before[1])
         return y, log_det
 
+    def reads_result(self) -> bool:
+        """True if :meth:`backward` needs the result: for the second side's network, or for the inverse's scale."""
+        return len(self.order) > 1 or self.transform.inverse
+
     def backward(
         self, x: Tensor, y: Tensor, tensors: Tensors, kept: Sequence[Kept], grad_outputs: Sequence[Tensor],
-        wanted: Sequence[bool],
-    ) -> tuple[Tensor, list[Tensor | None]]:  # fmt: skip
-        """Return the gradients of ``x`` and, where wanted, of the tensors.
+        wanted: Sequence[bool], x_wanted: bool = True,
+    ) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
+        """Return the gradients of ``x`` and of the tensors, where wanted.
 
         Without anything kept, ``x`` is written as well: computed back from ``y``.
         """
         cs, nets = self.unflatten(tensors)
-        x_grad, log_det_grad = torch.empty_like(x), grad_outputs[1]
-        before, after, out = self.split(x), self.split(y), self.split(x_grad)
+        x_grad, log_det_grad = torch.empty_like(x) if x_wanted or len(self.order) > 1 else None, grad_outputs[1]
+        before, after = self.split(x), self.split(y)
+        out = (None, None) if x_grad is None else self.split(x_grad)
         current = list(self.split(grad_outputs[0]))
         grads: list[Tensor | None] = [None] * len(tensors)
         if not kept and len(self.order) == 1:
@@ -114,13 +122,18 @@ class Plan(NamedTuple):
             other, net = 1 - side, nets[side]
             read = after[other] if place else before[other]
             own = kept[place] if kept else self._rebuild(net, read, cs, after[side], before[side])
-            current[side], grad = self.transform.backward(
-                before[side], own.params, after[side], own.scales, (current[side], log_det_grad), out=out[side]
+            transformed = self.transform.backward(
+                before[side], own.raw, after[side], own.scales, (current[side], log_det_grad), out=out[side]
             )
+            current[side], grad = transformed[0] if x_grad is not None else current[side], transformed[1].flatten(1)
+            del transformed  # the gradients of the weights, which come next, need most room
             start = self.conditions + (2 * self.layers[0] + self.conditions if side else 0)
             end = start + 2 * self.layers[side] + self.conditions
-            grad, grads[start:end] = net.backward(read, cs, own.hidden, grad.flatten(1), wanted[start:end])
-            current[other] = torch.addmm(current[other], grad, net.weights[0], out=out[other])
+            passed = [grad]
+            del grad
+            grad, grads[start:end] = net.backward(read, cs, own.hidden, passed.pop(), wanted[start:end])
+            if place or x_wanted:
+                current[other] = torch.addmm(current[other], grad, net.weights[0], out=out[other])
             for k in range(self.conditions):
                 if wanted[k]:
                     so_far, more = grads[k], grad @ net.condition_weights[k]
@@ -130,7 +143,7 @@ class Plan(NamedTuple):
     def _rebuild(self, net: MLPKernel, read: Tensor, cs: Tensors, y: Tensor, out: Tensor) -> Kept:
         output, hidden = net.evaluate(read, cs)
         params = torch.unflatten(output, 1, (2, -1))
-        return Kept(hidden, params, self.transform.invert(y, params, out))
+        return Kept(hidden, params.select(1, 0), self.transform.invert(y, params, out))
 
     def split(self, x: Tensor) -> Tensors:
         return torch.split_with_sizes(x, self.sizes, 1)
@@ -192,7 +205,9 @@ class AffineCoupling:
         Each network runs once for both.
         """
         x = torch.empty_like(y)
-        return x, *self.plans[inverse].backward(x, y, (*cs, *self.parameters), (), grad_outputs, wanted)
+        x_grad, grads = self.plans[inverse].backward(x, y, (*cs, *self.parameters), (), grad_outputs, wanted)
+        assert x_grad is not None
+        return x, x_grad, grads
 
 
 def as_affine_coupling(
@@ -215,9 +230,9 @@ class _AffineCoupling(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, nets: Sequence[MLPKernel], x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det, kept = plan.evaluate(x, tensors[: plan.conditions], nets)
         ctx.plan = plan
-        saved = [x, y, *tensors]
+        saved = [x, y if plan.reads_result() else x, *tensors]
         for side in kept:
-            saved += (*side.hidden, side.params, *side.scales)
+            saved += (*side.hidden, side.raw, *side.scales)
         ctx.save_for_backward(*saved)
         return y, log_det
 
@@ -233,5 +248,5 @@ class _AffineCoupling(torch.autograd.Function):
         for side in plan.order:
             hidden = [next(saved) for _ in range(plan.layers[side] - 1)]
             kept.append(Kept(hidden, next(saved), [next(saved) for _ in range(plan.transform.scales())]))
-        x_grad, grads = plan.backward(x, y, tensors, kept, grad_outputs, wanted)
-        return None, None, x_grad, *grads
+        x_grad, grads = plan.backward(x, y, tensors, kept, grad_outputs, wanted, ctx.needs_input_grad[2])
+        return None, None, x_grad if ctx.needs_input_grad[2] else None, *grads

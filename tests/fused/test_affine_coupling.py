@@ -247,3 +247,31 @@ def test_parameters_of_other_types_get_no_kernel() -> None:
     assert type(linear.weight) is not nn.Parameter
     assert layer._kernel(x) is None
     torch.testing.assert_close(run(layer, False, x)[0].as_subclass(Tensor), before)
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_data_without_gradient_leave_those_of_the_parameters_as_they_are(sides: int) -> None:
+    layer = randomize(ig.Coupling((5,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=6), sides=sides), 1).double()
+    x = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    found = []
+    for start in (x, x.clone().requires_grad_()):
+        (y,), log_det = layer((start,))
+        found.append(torch.autograd.grad(y.square().sum() + log_det.sum(), list(layer.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_one_sided_coupling_keeps_neither_its_result_nor_its_shifts() -> None:
+    layer = ig.Coupling((16,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=16), sides=1)
+    x = torch.randn(64, 16, requires_grad=True)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer((x,))
+    assert sum(kept.values()) == 4 * 64 * (
+        16 + 16 + 8 + 8
+    )  # data, hidden layer, and the scales before and after the clamp

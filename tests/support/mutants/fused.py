@@ -22,6 +22,10 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("a one-sided coupling keeps its result", "fused/affine_coupling.py",
+           "return len(self.order) > 1 or self.transform.inverse", "return True", (FUSED_COUPLING,)),
+    Mutant("data without a gradient spoil that of the side before", "fused/affine_coupling.py",
+           "if place or x_wanted:", "if x_wanted:", (FUSED_COUPLING,)),
     Mutant("a step of a masked product sees one unit too few", "fused/masked_mlp.py",
            "slice(0, sum(degree", "slice(0, -1 + sum(degree", (FUSED_AUTOREGRESSIVE,)),
     Mutant("the gradient of a masked weight is not masked", "fused/masked_mlp.py",
