@@ -36,7 +36,7 @@ FLOORS = {
     "diagnose, init": "what a user does with a graph besides",
     "flow": "densities: log_prob, sample",
     "densities": "latents and their base densities, their support, flows under fixed conditions, chunks",
-    "checkpoint": "checkpoint, loading, fingerprint, state, atomic_file, rng_state",
+    "checkpoint": "checkpoint, loading, fingerprint, state, atomic_file, tensor_file, rng_state",
     "reversible": "runner, plan, backward, replay",
     "layers": "one idea of a layer per file, with its maths",
     "graph": "node, wiring, schedule, ranges, run, finite, bound, compiled, resize, trace, shown, graph, holder",

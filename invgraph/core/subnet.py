@@ -14,6 +14,7 @@ from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused import channels_last
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
+from invgraph.torch_internals import version
 
 T = TypeVar("T")
 
@@ -89,7 +90,14 @@ class SubnetFactory(ABC):
 
 @final
 class Concatenated(Subnet):
-    """Subnet that passes data and conditions to an ordinary module, concatenated along the channels."""
+    """Subnet that passes data and conditions to an ordinary module, concatenated along the channels.
+
+    Attributes:
+        copies_input: True if the module changes what it is called with, such as a ReLU in place that comes first: it
+            gets a copy, because the data are the caller's.
+    """
+
+    copies_input = False
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -107,6 +115,8 @@ class Concatenated(Subnet):
         if given:
             spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given)
             x = torch.cat((x, *spread), dim=1)
+        elif self.copies_input:
+            x = x.clone()
         return channels_last.run(self.module, x)
 
 
@@ -206,6 +216,10 @@ def check_subnet(where: str, net: Subnet, x_shape: Shape, cond_shapes: tuple[Sha
     kind = type(net.module if isinstance(net, Concatenated) else net).__name__
     x, *cs = trial_inputs(net, (x_shape, *cond_shapes))
     result = trial(where, net, x, tuple(cs), kind=kind)
+    if any(version(value) for value in (x, *cs)):
+        if not isinstance(net, Concatenated):
+            raise GraphError(where, f"subnet {kind}", "it changes its input in place: let it work on a copy")
+        net.copies_input = True
     if not isinstance(result, Tensor):
         given = f"for {shapes} the subnet returned a {type(result).__name__}"
         raise ArgumentError(where, given, "a subnet returns one tensor")

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 
 from invgraph.errors import ArgumentError, GraphError, NumericsError
 from invgraph.shapes import Shape
+from invgraph.torch_internals import has_data
 
 Base: TypeAlias = Distribution | Sequence[object] | None
 
@@ -55,7 +56,7 @@ def draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
     except NotImplementedError:
         mean = None
     # Cauchy, StudentT and others return NaN or infinity where the integral of the mean does not exist.
-    if mean is None or not (torch.compiler.is_compiling() or bool(mean.isfinite().all())):
+    if mean is None or (has_data(mean) and not bool(mean.isfinite().all())):
         advice = "this base has no finite mean, around which a temperature scales the latents: leave it at 1"
         given = f"temperature={temperature} with a base {describe_base(base)}"
         raise ArgumentError("Flow.sample", given, advice)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
+from invgraph.core.subnet import Concatenated
 from invgraph.errors import GraphError, InvgraphError
 from invgraph.graph.run import regions
 from invgraph.torch_internals import (
+    batch_norms,
     constant_floats,
     floating_tensor,
     hook_guards,
@@ -54,7 +56,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
-        wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module)
+        wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module) and not _changes_buffers(module)
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
         look = nullcontext() if settings.get("fullgraph") else hook_guards()
         try:
@@ -116,6 +118,21 @@ def _are_alike(module: nn.Module) -> bool:
             ):
                 return False
     return True
+
+
+def _changes_buffers(module: nn.Module) -> bool:
+    """True if a subnet may change its buffers in a call, as batch norm does in training: a region can't.
+
+    A user's module in training mode with any buffers counts as one that does.
+    """
+    for layer in module.modules():
+        if getattr(layer, "compile_as_region", False):
+            if any(norm.training and norm.track_running_stats for norm in batch_norms(layer)):
+                return True
+            own = [part.module for part in layer.modules() if isinstance(part, Concatenated)]
+            if any(part.training and any(True for _ in part.buffers()) for net in own for part in net.modules()):
+                return True
+    return False
 
 
 def _with_own_code(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from invgraph.core.invertible import Invertible
 from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape
+from invgraph.torch_internals import version
 from invgraph.transforms.transform import Transform
 
 Shapes: TypeAlias = tuple[Shape, ...]
@@ -142,14 +143,18 @@ def feature_shapes(where: str, net: nn.Module, shapes: Shapes) -> Shapes:
     """Return the shapes of what a feature network returns, from a trial without data."""
     if not shapes:
         raise GraphError(where, "no conditions", "a feature reads at least one condition")
+    read = trial_inputs(net, shapes)
     try:
-        result = trial(where, net, *trial_inputs(net, shapes))
+        result = trial(where, net, *read)
     except GraphError as error:
         if not any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in net.modules()):
             raise
         advice = "nn.Embedding takes integers, and the conditions of a graph are floating-point: give one-hot labels"
         advice += " (torch.nn.functional.one_hot) and take nn.Linear(classes, size)"
         raise GraphError(where, error.given, advice) from error
+    if any(version(value) for value in read):
+        advice = "the condition is read by others too: write inplace=False in the network's first layer"
+        raise GraphError(where, f"{type(net).__name__}, which changes its condition in place", advice)
     outputs = result if isinstance(result, (tuple, list)) else (result,)
     for output in outputs:
         if not isinstance(output, Tensor) or output.ndim < 2 or output.shape[0] != 2:

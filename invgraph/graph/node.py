@@ -16,6 +16,7 @@ from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.construct import build_layer, build_network, feature_shapes
+from invgraph.graph.copying import CopiedNode, CopiedValue
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
@@ -23,7 +24,7 @@ _KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDic
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Value:
+class Value(CopiedValue):
     """One output of a node, which other nodes read.
 
     Attributes:
@@ -46,7 +47,7 @@ class Value:
         return f"{self.node.label}{place} {self.shape}"
 
 
-class Declaration:
+class Declaration(CopiedNode):
     """Base class of all nodes: a name, an order of declaration, a place in the graph, and the values they make.
 
     Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.

@@ -143,6 +143,9 @@ class Backward:
         for value, exact in zip(gather(self.values, slots), kept, strict=True):
             error = _error(value, exact)
             if not error <= self.tolerance:
+                if not bool(exact.isfinite().all()):
+                    advice = "they can't be rebuilt: leave such samples out, or find their source with check_finite"
+                    raise NumericsError("reversible", "values with NaN or infinity", advice)
                 worst = _least_precise(self.schedule, self.opposite, self.layers, starts, self.cs)
                 given = f"rebuilt values that differ by {error:.1e} of the largest (tolerance {self.tolerance:.0e})"
                 advice = f"{worst} loses most precision: lower its clamp, set anchors, or train in float64"

@@ -425,3 +425,35 @@ def test_a_bound_graph_of_a_compiled_graph_is_compiled() -> None:
         torch.testing.assert_close(a, b)
     assert copy.deepcopy(graph).bind(conditions).inverse(z)[0].shape == (5, 2, 4)
     assert len(frames) == 1
+
+
+class Counting(nn.Module):
+    """A subnet that changes a buffer at each call."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(channels_in, channels_out), nn.BatchNorm1d(channels_out))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+def test_repeated_blocks_whose_subnets_change_buffers_train_compiled() -> None:
+    """A region can't change a buffer; in evaluation mode there are regions again."""
+    x = ig.InputNode(4, name="x")
+    blocks = [(ig.Coupling, {"transform": ig.Affine(), "subnet": Counting})] * 2
+    eager = ig.Graph(x, ig.chain(x, *blocks))
+    ig.testing.randomize(eager)
+    compiled = copy.deepcopy(eager).compile(backend="aot_eager")
+    data = torch.randn(6, 4)
+    for _ in range(2):
+        found = []
+        for graph in (compiled, eager):
+            y, log_det = graph(data)
+            (y.sum() + log_det.sum()).backward()
+            found.append([log_det.detach(), *(p.grad for p in graph.parameters()), *graph.buffers()])
+        for ours, theirs in zip(*found, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-4)
+    assert torch.allclose(compiled.eval()(data)[1], eager.eval()(data)[1], atol=1e-4)

@@ -288,3 +288,52 @@ def test_the_printed_table_names_everything() -> None:
         "output",
     ):
         assert any(words in line for line in rest)
+
+
+def test_a_deep_chain_of_nodes_is_copied_with_what_it_reads() -> None:
+    c, x = ig.ConditionNode(2, name="c"), ig.InputNode(4, name="x")
+    f = ig.FeatureNode(c, nn.Linear(2, 3), name="f")
+    h = ig.Node(x, ig.Elementwise, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}, conditions=f)
+    shared = ig.Permute((4,), seed=1)
+    for _ in range(600):
+        h = ig.Node(h, shared)
+    a, b = ig.Node(h, ig.Split, {"sizes": (1, 3)})
+    x_twin, c_twin, a_twin, b_twin = copy.deepcopy((x, c, a, b))
+    assert a_twin.node is b_twin.node is not a.node
+    assert a_twin.node.outputs[1] is b_twin
+    twin = ig.Graph(x_twin, [a_twin, b_twin], c_twin)
+    graph = ig.Graph(x, [a, b], c)
+    assert len(list(twin.parameters())) == len(list(graph.parameters()))
+    ig.testing.randomize(graph)
+    data = torch.randn(3, 4), torch.randn(3, 2)
+    assert not torch.equal(twin(*data)[1], graph(*data)[1])  # it has parameters of its own
+    twin.load_state_dict(graph.state_dict())
+    assert torch.equal(twin(*data)[1], graph(*data)[1])
+
+
+class FirstInPlace:
+    """A subnet that changes what it is called with."""
+
+    def __call__(self, channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), nn.Linear(channels_in, channels_out))
+
+
+@pytest.mark.parametrize("layer", [ig.Coupling, ig.AllInOne])
+def test_a_subnet_that_works_in_place_changes_no_data(layer: type[ig.Invertible]) -> None:
+    x = ig.InputNode(4, name="x")
+    args: dict[str, Any] = {"subnet": FirstInPlace()}
+    graph = ig.Graph(x, ig.Node(x, layer, args if layer is ig.AllInOne else {**args, "transform": ig.Affine()}))
+    ig.testing.randomize(graph)
+    data = torch.randn(5, 4)
+    before = data.clone()
+    for context in (torch.no_grad(), torch.enable_grad()):
+        with context:
+            y, _ = graph(data)
+            assert torch.equal(data, before)
+            assert torch.allclose(graph.inverse(y)[0], before, atol=1e-5)
+
+
+def test_a_feature_network_that_works_in_place_is_refused() -> None:
+    network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 3))
+    with pytest.raises(ig.GraphError, match="changes its condition in place"):
+        ig.FeatureNode(ig.ConditionNode(2), network)

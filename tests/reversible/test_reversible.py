@@ -265,3 +265,13 @@ def test_the_arguments_are_checked() -> None:
         ig.reversible(graph, tolerance=-1)
     with pytest.raises(ig.ArgumentError, match="expected a Graph"):
         ig.reversible(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def test_values_that_are_not_finite_are_not_blamed_on_a_node() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}))
+    data = torch.randn(3, 4)
+    data[1, 2] = float("nan")
+    z, log_det = ig.reversible(graph)(data)
+    with pytest.raises(ig.NumericsError, match=r"NaN or infinity\n.*leave such samples out"):
+        (z.sum() + log_det.sum()).backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import CHECKPOINT, DAMAGE, FINGERPRINT, Mutant
+from .mutant import CHECKPOINT, DAMAGE, FINGERPRINT, TENSOR_FILE, Mutant
 
 MUTANTS = (
     Mutant("a refused random state stays half set", "checkpoint/rng_state.py",
@@ -46,4 +46,14 @@ MUTANTS = (
            "os.fchmod(handle, stat.S_IMODE(path.stat().st_mode))", "pass", (CHECKPOINT, DAMAGE)),
     Mutant("every temporary file in the folder is swept", "checkpoint/atomic_file.py",
            "if left.fullmatch(entry.name):", 'if entry.name.endswith(".tmp"):', (CHECKPOINT, DAMAGE)),
+    Mutant("a tensor is copied before it is written", "checkpoint/tensor_file.py",
+           'tensor.detach().to("cpu").contiguous()', 'tensor.detach().to("cpu").clone().contiguous()', (TENSOR_FILE,)),
+    Mutant("tensors are stored by name alone", "checkpoint/tensor_file.py",
+           "(_ORDER[item[1].dtype], item[0].encode())", "item[0].encode()", (TENSOR_FILE,)),
+    Mutant("the header of a checkpoint has any length", "checkpoint/tensor_file.py",
+           'text += b" " * (-len(text) % 8)', "pass", (TENSOR_FILE,)),
+    Mutant("the digest of a checkpoint leaves out the tensors", "checkpoint/tensor_file.py",
+           "            self.digest.update(piece)\n", "", (TENSOR_FILE,)),
+    Mutant("a checkpoint keeps the zeros in place of its digest", "checkpoint/atomic_file.py",
+           "                    file.write(replacement)\n", "", (CHECKPOINT, "-x")),
 )  # fmt: skip

@@ -57,4 +57,6 @@ MUTANTS = (
            (RESIDUAL, CONTINUOUS, DEQUANTIZE)),
     Mutant("every row has the same noise", "core/stochastic.py", "(rows * count + places + 1) * _GOLDEN",
            "(places + 1 + 0 * rows) * _GOLDEN", (DEQUANTIZE,)),
+    Mutant("a subnet that works in place changes the data", "core/subnet.py",
+           "elif self.copies_input:", "elif False:", (NODES, "-k", "in_place")),
 )  # fmt: skip

@@ -155,4 +155,13 @@ MUTANTS = (
     Mutant("numbers of a layer are variables of the compiled code", "torch_internals.py",
            "specialize_float=True", "specialize_float=False", (TORCH_INTERNALS, COMPILE, "-k",
            "constant_floats or batch")),
+    Mutant("a feature network may change its condition", "graph/construct.py",
+           "if any(version(value) for value in read):", "if False:", (NODES, "-k", "in_place")),
+    Mutant("two copies of one node are made where two nodes read it", "graph/copying.py",
+           "            if id(node) not in memo:\n                _copy", "            if True:\n                _copy",
+           (NODES, "-k", "copied")),
+    Mutant("a copied node keeps its layer", "graph/copying.py",
+           "copy.deepcopy(fields[\"module\"], memo)", "fields[\"module\"]", (NODES, "-k", "copied")),
+    Mutant("batch norm is compiled in regions", "graph/compiled.py",
+           " and not _changes_buffers(module)", "", (COMPILE, "-k", "change_buffers")),
 )  # fmt: skip

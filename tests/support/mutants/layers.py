@@ -7,6 +7,7 @@ from .mutant import (
     AUTOREGRESSIVE,
     BAD_INPUT,
     BOUND,
+    BOX,
     CONTINUOUS,
     CONTRACT,
     COUPLING,
@@ -164,4 +165,8 @@ MUTANTS = (
            (HABITS, "-k", "finds_its_trace")),
     Mutant("backward hooks in a continuous flow end in torch.func", "layers/continuous_flow.py",
            'if "setup_context" not in str(error):', "if True:", (HABITS, "-k", "torch_func")),
+    Mutant("a box checks its domain from below alone", "layers/box.py",
+           "outside = (x < self.low) | (x > self.high)", "outside = x < self.low", (BOX,)),
+    Mutant("a box names the wrong row", "layers/box.py",
+           "outside.nonzero()[0]", "outside.nonzero()[0] * 0", (BOX,)),
 )  # fmt: skip

@@ -31,6 +31,8 @@ REVERSIBLE = "tests/reversible/test_reversible.py"
 BOUND_FLOW, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
 CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
 FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
+TENSOR_FILE, BOX = "tests/checkpoint/test_tensor_file.py", "tests/layers/test_box.py"
+EXPORT = "tests/test_export.py"
 LAB, METRICS, UPSAMPLING, PHOTO_RESUME, PHOTO_MODELS = (
     f"tests/examples/test_example_colorization_{name}.py"
     for name in ("lab", "metrics", "upsampling", "resume", "models")

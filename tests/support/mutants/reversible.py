@@ -58,4 +58,6 @@ MUTANTS = (
            (REVERSIBLE,)),
     Mutant("values of the call that were overwritten end in torch's own error", "reversible/runner.py",
            'if "inplace" not in str(error):', "if True:", (REVERSIBLE, "-k", "in_place")),
+    Mutant("a node is blamed for NaN in the data", "reversible/backward.py",
+           "if not bool(exact.isfinite().all()):", "if False:", (REVERSIBLE, "-k", "not_finite")),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import BAD_INPUT, BOUND_FLOW, CHUNKS, DIAGNOSE, FLOW, Mutant
+from .mutant import BAD_INPUT, BOUND_FLOW, CHUNKS, DIAGNOSE, EXPORT, FLOW, TORCH_INTERNALS, Mutant
 
 MUTANTS = (
     Mutant("batches of different sizes are accepted", "core/ports.py",
@@ -28,4 +28,20 @@ MUTANTS = (
     Mutant("nodes inside nested graphs count twice in the shares", "diagnose.py",
            'sum(abs(row.log_det) for row in rows if "." not in row.name)', "sum(abs(row.log_det) for row in rows)",
            (DIAGNOSE,)),
+    Mutant("random numbers become constants of an exported program", "export.py",
+           "return torch.Tag.nondeterministic_seeded not in getattr(function, \"tags\", ()) and",
+           "return", (EXPORT, "-k", "random_numbers")),
+    Mutant("changes of buffers are lost in an exported program", "export.py",
+           " and not (schema and schema.is_mutable)", " and (schema or True)", (EXPORT, "-k", "random_numbers")),
+    Mutant("nothing becomes a constant of an ONNX file", "export.py",
+           "if not isinstance(known.get(node), Tensor) or node.op == \"get_attr\":", "if True:",
+           (EXPORT, "-k", "alone_are_constants")),
+    Mutant("a graph that is exported needs a base that fits", "export.py",
+           "isinstance(model, Graph) and what == \"log_prob\"", "isinstance(model, Graph)",
+           (EXPORT, "-k", "needs_no_base")),
+    Mutant("hooks after loading are not called", "torch_internals.py",
+           "            hook(part, incompatible)\n", "            pass\n", (TORCH_INTERNALS, "-k", "load_state")),
+    Mutant("missing tensors are not noticed when a state is loaded", "torch_internals.py",
+           '(("missing", missing), ("unexpected", unexpected))', '(("unexpected", unexpected),)',
+           (TORCH_INTERNALS, "-k", "load_state")),
 )  # fmt: skip
