@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from invgraph.arguments import require_amount
+from invgraph.core.modes import without_inference
 from invgraph.densities.bases import Base
 from invgraph.densities.bound_flow import BoundFlow, is_broadcast
 from invgraph.densities.chunks import draw_samples, in_chunks
@@ -56,9 +57,13 @@ class Flow(GraphHolder[Graph | Reversible]):
     def __init__(self, graph: Graph | Reversible, base: Base = None) -> None:
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
-        self.model = graph
         self.latents = Latents(graph._outputs(), base, graph.range)
-        self.dims = numel(graph.in_shapes)
+        self.model = graph
+
+    def _hold(self, graph: Any) -> None:
+        if isinstance(graph, (Graph, Reversible)):
+            self.latents = Latents(graph._outputs(), self.latents.bases, graph.range)
+            self.dims = numel(graph.in_shapes)
 
     @property
     def base(self) -> tuple[Distribution, ...]:
@@ -281,9 +286,9 @@ class Flow(GraphHolder[Graph | Reversible]):
             raise GraphError("Flow.denoise", "a call under torch.inference_mode", advice)
         self._require_given("Flow.denoise", c, f"flow.denoise({{x}}, {{c}}, sigma={deviation})")
         ports, given = self.graph._inputs(), self.graph._conditions()
-        conditions = given.pack(tuple(map(_without_inference, given.unpack("Flow.denoise", c))))
+        conditions = given.pack(tuple(map(without_inference, given.unpack("Flow.denoise", c))))
         with torch.enable_grad():
-            noisy = tuple(_without_inference(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
+            noisy = tuple(without_inference(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
             gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), conditions).sum(), noisy)
         clean = tuple(value.detach() + deviation * deviation * g for value, g in zip(noisy, gradients, strict=True))
         return ports.pack(clean)
@@ -293,8 +298,3 @@ class Flow(GraphHolder[Graph | Reversible]):
 
     def extra_repr(self) -> str:
         return self.latents.describe()
-
-
-def _without_inference(value: Tensor) -> Tensor:
-    """Return a tensor that autograd can save: inference tensors are cloned."""
-    return value.clone() if value.is_inference() else value

@@ -485,3 +485,24 @@ def test_a_base_that_fits_is_taken(graph: ig.Graph, base: Any) -> None:
     flow = ig.Flow(ig.testing.randomize(graph), base=base)
     log_prob = flow.log_prob(flow.sample(50))
     assert bool(log_prob.isfinite().all())
+
+
+def test_another_graph_brings_its_own_sizes() -> None:
+    """The constant of the density is that of the new graph; a base that does not fit is refused."""
+
+    def graph_of(size: int) -> ig.Graph:
+        x = ig.InputNode(size, name="x")
+        return ig.Graph(x, ig.Node(x, ig.Permute, {"seed": 0}))
+
+    flow, data = ig.Flow(graph_of(4)), torch.randn(3, 2)
+    flow.graph = graph_of(2)
+    assert torch.equal(flow.log_prob(data), ig.Flow(graph_of(2)).log_prob(data))
+    assert torch.equal(flow.loss(data), ig.Flow(graph_of(2)).loss(data))
+    assert flow.sample(5).shape == (5, 2)
+    based = ig.Flow(graph_of(2), base=Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
+    with pytest.raises(ig.GraphError, match="shape"):
+        based.graph = graph_of(4)
+    assert based.log_prob(data).shape == (3,)
+    runner = ig.reversible(graph_of(2))
+    with pytest.raises(ig.GraphError, match="make another runner"):
+        runner.graph = graph_of(4)

@@ -35,3 +35,8 @@ def restored_on_error(tensors: Sequence[Tensor]) -> Iterator[None]:
         for tensor, old in zip(tensors, before, strict=True):
             tensor.copy_(old)
         raise
+
+
+def without_inference(value: Tensor) -> Tensor:
+    """Return a tensor that autograd can save: inference tensors are cloned."""
+    return value.clone() if value.is_inference() else value

@@ -18,6 +18,7 @@ from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.compiled import compiled
 from invgraph.graph.finite import watch_finite
+from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.node import FeatureNode, Node, Sources
 from invgraph.graph.resize import Resizable
 from invgraph.graph.run import Observer, fill, run
@@ -89,7 +90,7 @@ class Graph(Resizable):
         )
         self.label = _label(name)
         self.check_finite = check_finite
-        self.layers = nn.ModuleDict()
+        self.layers = ModuleDict()
         for node in wiring.nodes:
             if isinstance(node, (Node, FeatureNode)):
                 self.layers[wiring.names[node]] = node.module
@@ -106,10 +107,6 @@ class Graph(Resizable):
             names = ", ".join(self.layers)
             raise GraphError(self.label, f"name {name!r}", f"no such node; the graph has {names}")
         return self.layers[name]
-
-    def _ipython_key_completions_(self) -> list[str]:
-        """Return the names of the nodes, for completion after ``graph["``."""
-        return list(self.layers)
 
     def _inputs(self) -> Ports:
         return self.forward_schedule.source

@@ -24,7 +24,13 @@ class GraphHolder(nn.Module, Generic[G]):
         return self.model
 
     def __setattr__(self, name: str, value: Tensor | nn.Module | Any) -> None:
-        super().__setattr__("model" if name == "graph" else name, value)
+        if name in ("graph", "model"):
+            self._hold(value)
+            name = "model"
+        super().__setattr__(name, value)
+
+    def _hold(self, graph: Any) -> None:
+        """Take what follows from a graph that is about to be held, or refuse it."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         old = f"{prefix}graph."

@@ -14,6 +14,7 @@ from invgraph.core.ports import Ports
 from invgraph.core.resized import resized
 from invgraph.errors import GraphError
 from invgraph.graph.construct import feature_shapes
+from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.shown import Shown
 from invgraph.shapes import Shape, as_shape
@@ -117,7 +118,7 @@ def resize_graph(
         for ports, places in ((forward.source, forward.starts), (forward.target, forward.ends))
     )
     conditions = replace_shapes(forward.conditions, shapes, range(len(cond_shapes)))
-    return nn.ModuleDict(new), (
+    return ModuleDict(new), (
         replace(forward, source=source, target=target, conditions=conditions),
         replace(inverse, source=target, target=source, conditions=conditions),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -33,6 +34,18 @@ class Shown(Invertible, ABC):
     inverse_schedule: Schedule
     if TYPE_CHECKING:
         layers: nn.ModuleDict
+
+    def __contains__(self, name: object) -> bool:
+        """True if a node has this name."""
+        return isinstance(name, str) and name in self.layers
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the nodes."""
+        return iter(self.layers)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        """Return the names of the nodes, for completion after ``graph["``."""
+        return list(self.layers)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         return follow(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), intervals)

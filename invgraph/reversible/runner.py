@@ -63,6 +63,10 @@ class Reversible(GraphHolder[Graph], Invertible):
             Direction(graph.inverse_schedule, graph.forward_schedule, anchors),
         )
 
+    def _hold(self, graph: Any) -> None:
+        if "directions" in vars(self):
+            raise GraphError(_WHERE, "another graph in place of its own", "make another runner: reversible(graph)")
+
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
         return self.graph.out_shapes

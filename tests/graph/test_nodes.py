@@ -337,3 +337,39 @@ def test_a_feature_network_that_works_in_place_is_refused() -> None:
     network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 3))
     with pytest.raises(ig.GraphError, match="changes its condition in place"):
         ig.FeatureNode(ig.ConditionNode(2), network)
+
+
+def exchanged() -> ig.Graph:
+    x = ig.InputNode(4, name="x")
+    return ig.Graph(
+        x, ig.chain(x, (ig.Permute, {"order": (1, 0, 3, 2)}), (ig.LearnedScaling, {}), (ig.Permute, {"seed": 1}))
+    )
+
+
+def test_layers_are_replaced_in_their_place_and_never_removed() -> None:
+    """A step of the graph is a place among the layers: without one of them, others would run in its place."""
+    graph = exchanged()
+    other = ig.Permute((4,), order=(3, 2, 1, 0))
+    for remove in (
+        lambda: graph.layers.__delitem__("permute_0"),
+        lambda: graph.layers.pop("permute_0"),
+        lambda: delattr(graph.layers, "permute_0"),
+        graph.layers.clear,
+    ):
+        with pytest.raises(ig.GraphError, match=r"put another in its place"):
+            remove()
+    graph.layers["permute_0"] = other
+    assert list(graph.layers) == ["permute_0", "learnedscaling_0", "permute_1"]
+    assert next(iter(graph.layers.values())) is other
+    with pytest.raises(ig.GraphError, match=r"node 'permute_0'\n.*\(\(5,\),\) -> .*in place of \(\(4,\),\)"):
+        graph.layers["permute_0"] = ig.Permute((5,))
+    graph.layers["beside"] = nn.Linear(2, 2)
+    assert graph(torch.randn(3, 4))[0].shape == (3, 4)
+
+
+def test_names_are_in_a_graph_and_are_what_it_iterates_over() -> None:
+    graph = exchanged()
+    assert "permute_0" in graph
+    assert "other" not in graph
+    assert 0 not in graph
+    assert list(graph) == ["permute_0", "learnedscaling_0", "permute_1"]

@@ -164,4 +164,9 @@ MUTANTS = (
            "copy.deepcopy(fields[\"module\"], memo)", "fields[\"module\"]", (NODES, "-k", "copied")),
     Mutant("batch norm is compiled in regions", "graph/compiled.py",
            " and not _changes_buffers(module)", "", (COMPILE, "-k", "change_buffers")),
+    Mutant("a layer of another shape takes the place of one", "graph/layer_dict.py",
+           "if had != has:", "if False:", (NODES, "-k", "in_their_place")),
+    Mutant("a layer may be removed from a graph", "graph/layer_dict.py",
+           "    def __delattr__(self, name: str) -> None:\n        if name in self:",
+           "    def __delattr__(self, name: str) -> None:\n        if False:", (NODES, "-k", "in_their_place")),
 )  # fmt: skip

@@ -44,4 +44,7 @@ MUTANTS = (
     Mutant("missing tensors are not noticed when a state is loaded", "torch_internals.py",
            '(("missing", missing), ("unexpected", unexpected))', '(("unexpected", unexpected),)',
            (TORCH_INTERNALS, "-k", "load_state")),
+    Mutant("another graph has the old one's sizes", "flow.py",
+           "            self.dims = numel(graph.in_shapes)\n", "            self.dims = vars(self).get(\"dims\", 4)\n",
+           (FLOW, "-k", "own_sizes")),
 )  # fmt: skip
