@@ -1,0 +1,140 @@
+"""
+Training at scale
+=================
+
+Deep graphs, long runs and several processes: how to train without running out of memory, how to compile, and how to
+stop and resume as if nothing had happened.
+"""
+
+# %%
+# Memory that does not grow with depth
+# ------------------------------------
+#
+# Plain training keeps what every layer needs for its backward pass. ``ig.reversible`` keeps the outputs of the graph and
+# computes the rest again. Here torch counts the bytes that are kept, for graphs of images with 4 to 32 couplings.
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+
+import invgraph as ig
+
+
+def build(depth):
+    x = ig.InputNode(4, 16, 16, name="image")
+    block = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.ConvNet(16)}
+    h = x
+    for k in range(depth):
+        h = ig.Node(h, ig.Orthogonal, name=f"rotate_{k}")
+        h = ig.Node(h, ig.Coupling, block, name=f"couple_{k}")
+    return ig.Graph(x, h)
+
+
+def kept(model, x):
+    """Count the bytes that one forward pass keeps for the backward pass."""
+    storages = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = model(x)  # as long as they live, so does what they keep
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    del outputs
+    return sum(size for pointer, size in storages.items() if pointer not in own)
+
+
+images = torch.randn(16, 4, 16, 16)
+depths = [4, 8, 16, 32]
+plain, constant = [], []
+for depth in depths:
+    graph = build(depth)
+    plain.append(kept(graph, images) / 2**20)
+    constant.append(kept(ig.reversible(graph), images) / 2**20)
+    print(
+        f"{depth:2d} couplings: {plain[-1]:5.1f} MiB, reversible {constant[-1]:.2f}"
+    )
+
+plt.figure(figsize=(5, 3), layout="constrained")
+plt.plot(depths, plain, "o-", label="plain")
+plt.plot(depths, constant, "o-", label="reversible")
+plt.xlabel("couplings")
+plt.ylabel("MiB kept for the backward pass")
+plt.ylim(bottom=0)
+plt.legend()
+
+# %%
+# The gradients are the same
+# --------------------------
+#
+# They differ by rounding, because inputs are computed again from outputs.
+
+graph = build(8)
+ig.testing.randomize(graph, scale=0.1)
+
+
+def gradient(model):
+    z, log_det = model(images)
+    loss = (z.square().sum() / 2 - log_det.sum()) / len(images)
+    return torch.autograd.grad(loss, list(graph.parameters()))
+
+
+pairs = zip(gradient(graph), gradient(ig.reversible(graph)), strict=True)
+print(
+    f"largest difference: {max((a - b).abs().max().item() for a, b in pairs):.1e}"
+)
+
+# %%
+# Compile both directions
+# -----------------------
+#
+# ``graph.compile()`` compiles the forward and the inverse pass in place, and equal couplings only once. The first call
+# takes the compiler's time. ``backend="eager"`` only shows that the whole graph can be traced; leave it out for speed.
+
+graph.compile(backend="eager")
+with torch.no_grad():
+    z, _ = graph(images)
+    back, _ = graph.inverse(z)
+print(f"round trip of the compiled graph: {(back - images).abs().max().item():.1e}")
+
+# %%
+# Two processes, stopped and resumed
+# ----------------------------------
+#
+# ``torchrun`` starts this program in every process. ``DistributedDataParallel`` wraps the flow. The loss is taken from
+# what calling it returns, because gradients are averaged only if the call goes through the wrapper. One process saves,
+# all of them load.
+#
+# .. literalinclude:: /gallery/at_scale/train.py
+#    :language: python
+#    :start-at: def batch
+#    :end-before: if __name__
+#
+# The whole program is :download:`train.py </gallery/at_scale/train.py>`. It runs here in two processes, once for 40 steps
+# without a break, once for 25 steps and then, from the checkpoint, to the end:
+
+
+def torchrun(folder, steps):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    program = ["--standalone", "at_scale/train.py", folder, str(steps)]
+    done = subprocess.run(launch + program, capture_output=True, text=True)
+    print(done.stdout.strip() if done.returncode == 0 else done.stderr)
+
+
+with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as parts:
+    torchrun(whole, 40)
+    torchrun(parts, 25)
+    torchrun(parts, 40)
+    files = [Path(folder, "latest.safetensors") for folder in (whole, parts)]
+    print("equal files:", files[0].read_bytes() == files[1].read_bytes())
+
+# %%
+# The two runs end with the same bytes. That holds as long as the data depend on the step and the process alone, as here;
+# if they come from torch's global generator, save and restore its state with ``ig.rng_state()`` as well
+# (:doc:`/checkpoints`).
