@@ -1,4 +1,7 @@
-"""Shapes, which never include the batch, and the aliases for tensors and shapes."""
+"""Shapes, which never include the batch, and the aliases for tensors and shapes.
+
+``core/ports.py`` checks the tensors of a call against them.
+"""
 
 from __future__ import annotations
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import builtins
 import doctest
+import inspect
 import re
 import textwrap
 from pathlib import Path
 
 import pytest
+
+import invgraph as ig
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
@@ -89,6 +92,27 @@ def test_the_code_of_the_readme_runs() -> None:
     assert found
     for code in found:
         exec(compile(code, "README.rst", "exec"), known)
+
+
+def test_the_places_on_the_page_for_developers_exist() -> None:
+    page = (ROOT / "docs" / "development.rst").read_text(encoding="utf-8")
+    places = re.findall(r"^     - ``([\w/]+\.py)``: ``([\w ]+)``$", page, re.M)
+    assert len(places) >= 12
+    for name, word in places:
+        assert re.search(rf"\b{word}\b", (ROOT / name).read_text(encoding="utf-8")), (name, word)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_and_arguments_in_sentences_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    missing = {name for name in re.findall(r"\bnets\.([A-Z]\w+)", text) if not hasattr(ig.nets, name)}
+    missing |= {name for name in re.findall(r"\big\.([a-zA-Z_]\w+)", text) if not hasattr(ig, name)}
+    if page.stem not in {"freia", "coming_from"}:  # these write the calls of others
+        for name, call in re.findall(r"``(?:ig\.|nets\.|ig\.nets\.)?([A-Z]\w+)\(([^`]*)\)``", text):
+            value = getattr(ig, name, None) or getattr(ig.nets, name, None)
+            given = set(re.findall(r"(\w+)=(?!=)", call))
+            missing |= given - set(inspect.signature(value).parameters) if value is not None else set()
+    assert missing <= {"Module"}  # stands for any layer
 
 
 SHOWN_ONLY = {
