@@ -22,6 +22,7 @@ from invgraph.torch_internals import (
     hook_stores,
     inductor_modes,
     is_transformed,
+    packs_saved_tensors,
 )
 
 # Backends under which regions are correct: inductor with the options below, and two that never reuse memory.
@@ -44,12 +45,16 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     backend = settings.get("backend", "inductor")
     forward_hooks, backward_hooks = hook_stores(module)
     layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
+    inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
             return function(*args, **kwargs)
         if _lies_apart(layers, args):
             _explain(function, args, kwargs, None)
+        if inner is not None and packs_saved_tensors():
+            advice = "torch can't compile derivatives inside a layer there: checkpoint a graph that is not compiled"
+            raise GraphError(inner, "a compiled call under activation checkpointing", advice)
         if settings.get("fullgraph") and any(backward_hooks):
             advice = "torch can't compile them: remove them, or compile with fullgraph=False"
             raise GraphError("Graph.compile", "full backward hooks, on a module of the graph or on all", advice)

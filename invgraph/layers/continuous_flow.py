@@ -81,6 +81,7 @@ class ContinuousFlow(Stochastic):
     range_kind = "any"
     conditional = True
     fixed_size_reason = None
+    uses_torch_func = True  # which a compiled graph can't run under activation checkpointing
 
     def __init__(
         self,

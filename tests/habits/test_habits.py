@@ -148,6 +148,10 @@ def test_a_continuous_flow_finds_its_trace_in_a_checkpointed_reversible_graph() 
     HABITS["activation checkpointing"].try_on(Cell("continuous", "reversible"))
 
 
+def test_a_compiled_continuous_flow_refuses_checkpointing() -> None:
+    HABITS["activation checkpointing"].try_on(Cell("continuous", "compiled"))
+
+
 def test_a_continuous_flow_is_refused_by_torch_export() -> None:
     HABITS["torch.export of the graph"].try_on(Cell("continuous"))
 

@@ -85,7 +85,8 @@ def accumulated(cell: Cell) -> None:
 
 
 @habit("activation checkpointing", "checkpoint(graph, x, c, use_reentrant=False)",
-       "``reversible`` needs less memory")  # fmt: skip
+       "``reversible`` needs less memory",
+       refused={("continuous", "compiled"): "activation checkpointing"})  # fmt: skip
 def rematerialised(cell: Cell) -> None:
     module = cell.module()
     cell.agree(lambda xs, cs: checkpoint(module, xs, cs, use_reentrant=False))

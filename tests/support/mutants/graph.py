@@ -144,6 +144,8 @@ MUTANTS = (
            "refused_when_compiling")),
     Mutant("compiled code computes with a layer that was cast on its own", "graph/compiled.py",
            "if _lies_apart(layers, args):", "if False:", (HABITS, "-k", "compiled_code")),
+    Mutant("checkpointing a compiled continuous flow ends in torch.func", "graph/compiled.py",
+           "if inner is not None and packs_saved_tensors():", "if False:", (HABITS, "-k", "refuses_checkpointing")),
     Mutant("errors of this library end in the compiler", "graph/compiled.py",
            "raise error from (cause if", "raise cause if isinstance(cause, Exception) else error from (cause if",
            (COMPILE, "-k", "refuse_bad_input")),
