@@ -28,6 +28,12 @@ def sigmoid_clamp(u: Tensor) -> Tensor:
 CLAMPS: dict[str, Clamp] = {"ATAN": atan_clamp, "TANH": torch.tanh, "SIGMOID": sigmoid_clamp}
 
 
+def clamped(clamp: float, activation: Clamp, u: Tensor) -> Tensor:
+    """Return ``clamp * activation(u)``, with one product less for the usual one."""
+    # The arc tangent's own backward pass reads its argument, so its result may be written into.
+    return torch.atan(u).mul_(0.636 * clamp) if activation is atan_clamp else clamp * activation(u)
+
+
 def as_clamp(where: str, activation: object) -> Clamp:
     """Return the function that ``clamp_activation`` names, or the function that it is."""
     clamp: object = CLAMPS.get(activation) if isinstance(activation, str) else activation
@@ -69,8 +75,13 @@ def require_channels(params: Tensor, channels: int, where: str) -> None:
 
 def affine(x: Tensor, log_scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
     """Return ``exp(log_scale) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``."""
+    y = scale_and_shift(x, log_scale, shift, rev)
+    total = per_sample(log_scale if log_scale.dtype == x.dtype else log_scale.to(x.dtype))
+    return y, -total if rev else total
+
+
+def scale_and_shift(x: Tensor, log_scale: Tensor, shift: Tensor, rev: bool) -> Tensor:
+    """Return ``exp(log_scale) x + shift`` or its inverse, in the data's dtype."""
     if log_scale.dtype != x.dtype:  # under autocast
         log_scale, shift = log_scale.to(x.dtype), shift.to(x.dtype)
-    if rev:
-        return (x - shift) * torch.exp(-log_scale), -per_sample(log_scale)
-    return torch.addcmul(shift, torch.exp(log_scale), x), per_sample(log_scale)
+    return (x - shift) * torch.exp(-log_scale) if rev else torch.addcmul(shift, torch.exp(log_scale), x)

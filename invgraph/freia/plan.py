@@ -26,6 +26,7 @@ class _Call(NamedTuple):
         arguments: Its keyword arguments beside the conditions.
         expected: Number of axes and channels of each value that it returns; None for channels where the shape is of no
             axes, and for both where it is not checked.
+        one: True for one value in and one out.
     """
 
     step: Step
@@ -33,6 +34,7 @@ class _Call(NamedTuple):
     module: nn.Module
     arguments: dict[str, bool]
     expected: tuple[Expected, ...]
+    one: bool
 
 
 class Plan:
@@ -59,25 +61,35 @@ class Plan:
         assert data is not None
         self._check(slots, data)
         dtype, on_cuda, shape = data.dtype, data.is_cuda, data.shape[:1]
+        batch = shape[0]
         total: Tensor | None = None
-        for step, layer, module, arguments, expected in self.calls:
+        for step, layer, module, arguments, expected, one in self.calls:
             cs = gather(slots, step.conditions) if step.conditions else ()
             if step.feature:
                 outputs = call_feature(layer, cs, dtype)
             else:
-                xs = gather(slots, step.inputs)
+                xs: Any = (slots[step.inputs[0]],) if one else gather(slots, step.inputs)
                 result = module(xs, c=cs, **arguments) if cs else module(xs, **arguments)
                 if type(result) is tuple and len(result) == 2 and type(result[0]) is tuple:
                     outputs, log_det = result
                 else:
                     outputs, log_det = layer.as_native(result, data)
-                usual = type(log_det) is Tensor and log_det.shape == shape and log_det.dtype is dtype
-                if not (usual and log_det.is_cuda == on_cuda and _are(outputs, expected, dtype, shape[0])):
+                usual = _is_zero(log_det) or (
+                    type(log_det) is Tensor
+                    and log_det.shape == shape
+                    and log_det.dtype is dtype
+                    and log_det.is_cuda == on_cuda
+                )
+                if not (usual and _are(outputs, expected, dtype, batch)):
                     outputs, log_det = layer.as_native((outputs, log_det), data)
                     self._check_result(layer, outputs, log_det, expected, data)
-                total = log_det if total is None else total + log_det
-            for slot, output in zip(step.outputs, outputs, strict=True):
-                slots[slot] = output
+                if not _is_zero(log_det):
+                    total = log_det if total is None else total + log_det
+            if one:
+                slots[step.outputs[0]] = outputs[0]
+            else:
+                for slot, output in zip(step.outputs, outputs, strict=True):
+                    slots[slot] = output
             for slot in step.idle:
                 slots[slot] = None
         return gather(slots, self.schedule.ends), data.new_zeros(shape) if total is None else total
@@ -100,10 +112,18 @@ class Plan:
 
 def _call(schedule: Schedule, step: Step, layer: Any) -> _Call:
     if not isinstance(layer, Contract):
-        return _Call(step, layer, layer, {}, ())
+        return _Call(step, layer, layer, {}, (), False)
     shapes = layer.in_shapes if schedule.inverse else layer.out_shapes
     expected = tuple((None, None) if isinstance(s, Free) else (len(s) + 1, s[0] if len(s) else None) for s in shapes)
-    return _Call(step, layer, layer.module, {"rev": schedule.inverse, "jac": layer.jac}, expected)
+    # A class says it of itself: a subclass of it may have a log-determinant.
+    zero = vars(type(layer.module)).get("preserves_volume", False)
+    arguments = {"rev": schedule.inverse, "jac": layer.jac and not zero}
+    return _Call(step, layer, layer.module, arguments, expected, len(step.inputs) == len(step.outputs) == 1)
+
+
+def _is_zero(log_det: object) -> bool:
+    """True for the number that stands for no log-determinant."""
+    return type(log_det) is float and log_det == 0.0
 
 
 def _are(values: Any, expected: tuple[Expected, ...], dtype: Any, batch: int) -> bool:

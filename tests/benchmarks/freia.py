@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,15 +81,123 @@ def tiny_graph(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
 
 def stages(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
     """Down by wavelets and by patches, and up again."""
-    net = ff.SequenceINN(3, 64, 64)
-    for layer in (fm.HaarDownsampling, fm.IRevNetDownsampling, fm.HaarDownsampling):
-        net.append(layer)
-    for layer in (fm.HaarUpsampling, fm.IRevNetUpsampling, fm.HaarUpsampling):
-        net.append(layer)
-    return net, torch.randn(16, 3, 64, 64), None
+    layers = (fm.HaarDownsampling, fm.IRevNetDownsampling, fm.HaarDownsampling)
+    return _chain(ff, (3, 64, 64), 16, *layers, fm.HaarUpsampling, fm.IRevNetUpsampling, fm.HaarUpsampling)
+
+
+def haar(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Wavelets of colour images."""
+    return _chain(ff, (3, 64, 64), 16, fm.HaarDownsampling, fm.HaarDownsampling)
+
+
+def wide_haar(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Wavelets of feature maps, ordered by wavelet."""
+    return _chain(ff, (64, 32, 32), 8, (fm.HaarDownsampling, {"order_by_wavelet": True}))
+
+
+def irevnet(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Patches to channels."""
+    return _chain(ff, (3, 64, 64), 16, fm.IRevNetDownsampling, fm.IRevNetDownsampling)
+
+
+def gin(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Volume-preserving couplings of vectors."""
+    return _chain(ff, (64,), 256, *[(fm.GINCouplingBlock, {"subnet_constructor": dense(128)})] * 4)
+
+
+def rnvp(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Couplings of four subnets."""
+    return _chain(ff, (64,), 256, *[(fm.RNVPCouplingBlock, {"subnet_constructor": dense(128)})] * 4)
+
+
+def nice(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Additive couplings of images."""
+    return _chain(ff, (8, 16, 16), 16, *[(fm.NICECouplingBlock, {"subnet_constructor": convolutions(32, 3)})] * 4)
+
+
+def one_sided(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Couplings of one part, between permutations."""
+    block = (fm.AffineCouplingOneSided, {"subnet_constructor": dense(128)})
+    return _chain(ff, (64,), 256, *[block, (fm.PermuteRandom, {"seed": 1})] * 4)
+
+
+def conditional_affine(ff: Any, fm: Any) -> tuple[Any, Tensor, list[Tensor]]:
+    """Scale and shift by conditions."""
+    net = ff.SequenceINN(64)
+    for _ in range(4):
+        net.append(fm.ConditionalAffineTransform, cond=0, cond_shape=(32,), subnet_constructor=dense(64))
+    return net, torch.randn(256, 64), [torch.randn(256, 32)]
+
+
+def actnorm(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Normalised feature maps."""
+    return _chain(ff, (32, 32, 32), 8, *[fm.ActNorm] * 4)
+
+
+def small_actnorm(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Normalised vectors, where a call is mostly Python."""
+    return _chain(ff, (8,), 64, *[fm.ActNorm] * 4)
+
+
+def permute(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Permuted feature maps."""
+    return _chain(ff, (64, 16, 16), 16, *[(fm.PermuteRandom, {"seed": k}) for k in range(4)])
+
+
+def small_permute(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Permuted vectors."""
+    return _chain(ff, (8,), 64, *[(fm.PermuteRandom, {"seed": k}) for k in range(4)])
+
+
+def linear(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Fixed and learned matrices."""
+    matrix = torch.linalg.qr(torch.randn(64, 64)).Q
+    layers = ((fm.FixedLinearTransform, {"M": matrix}), (fm.HouseholderPerm, {"n_reflections": 4}))
+    return _chain(ff, (64,), 256, *layers, fm.OrthogonalTransform, fm.LearnedElementwiseScaling)
+
+
+def convolved(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """GLOW in images: couplings between fixed convolutions."""
+    block = (fm.GLOWCouplingBlock, {"subnet_constructor": convolutions(32, 3), "clamp": 1.2})
+    matrix = torch.linalg.qr(torch.randn(12, 12)).Q
+    return _chain(ff, (12, 16, 16), 16, *[block, (fm.Fixed1x1Conv, {"M": matrix})] * 4)
+
+
+def topology(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """Parts split off and joined, flattened and reshaped."""
+    nodes = [ff.InputNode(8, 8, 8)]
+    for _ in range(4):
+        split = ff.Node(nodes[-1], fm.Split, {"section_sizes": (4, 4)})
+        flat = ff.Node(split.out0, fm.Flatten, {})
+        back = ff.Node(flat, fm.Reshape, {"output_dims": (4, 8, 8)})
+        nodes += [split, flat, back, ff.Node([back.out0, split.out1], fm.Concat, {})]
+    return ff.GraphINN([*nodes, ff.OutputNode(nodes[-1])], verbose=False), torch.randn(16, 8, 8, 8), None
+
+
+def soft_blocks(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
+    """All-in-one blocks on small images with rotations, reflections, and volume preserved."""
+    options = {"permute_soft": True}, {"learned_householder_permutation": 3}, {"gin_block": True}
+    args = [{"subnet_constructor": convolutions(32, 3), **option} for option in options]
+    return _chain(ff, (12, 16, 16), 16, *[(fm.AllInOneBlock, arg) for arg in args])
+
+
+def _chain(ff: Any, shape: tuple[int, ...], batch: int, *layers: Any) -> tuple[Any, Tensor, None]:
+    """Return a SequenceINN of classes, or of pairs of class and arguments, and its data."""
+    net = ff.SequenceINN(*shape)
+    for layer in layers:
+        kind, args = layer if isinstance(layer, tuple) else (layer, {})
+        net.append(kind, **args)
+    return net, torch.randn(batch, *shape), None
 
 
 PROGRAMS = (mnist, feature_maps, patches, tiny_chain, tiny_graph, stages)
+"""Whole programs."""
+
+LAYERS = (
+    haar, wide_haar, irevnet, gin, rnvp, nice, one_sided, conditional_affine, actnorm, small_actnorm, permute,
+    small_permute, linear, convolved, topology, soft_blocks,
+)  # fmt: skip
+"""Chains of one kind of layer each."""
 
 
 def pair(program: Callable[[Any, Any], Any]) -> tuple[Any, Any, Tensor, Any]:
@@ -127,19 +235,21 @@ def jobs(net: Any, x: Tensor, c: Any) -> dict[str, Callable[[], object]]:
         with torch.no_grad():
             net(z.clone(), c=c, rev=True)  # FrEIA's inverse wavelets write into what they are given
 
+    data = x.clone().requires_grad_(not parameters)  # layers without parameters have others below them
+
     def train() -> None:
-        for parameter in parameters:
+        for parameter in (data, *parameters):
             parameter.grad = None
-        latent, log_jac = net(x, c=c)
-        (latent.square().sum() / 2 - log_jac.sum()).backward()
+        latent, log_jac = net(data, c=c)
+        (latent.square().sum() / 2 - torch.as_tensor(log_jac).sum()).backward()
 
-    return {"forward": forward, "inverse": inverse, **({"training step": train} if parameters else {})}
+    return {"forward": forward, "inverse": inverse, "training step": train}
 
 
-def run(seconds: float) -> list[dict[str, Any]]:
+def run(seconds: float, programs: Sequence[Callable[[Any, Any], Any]] = (*PROGRAMS, *LAYERS)) -> list[dict[str, Any]]:
     """A row for each program and job; the ratio is that of the least processor time to FrEIA's."""
     found: list[dict[str, Any]] = []
-    for program in PROGRAMS:
+    for program in programs:
         theirs, ours, x, c = pair(program)
         expected, got = jobs(theirs, x, c), jobs(ours, x, c)
         for name in expected:

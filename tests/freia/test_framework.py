@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -460,3 +461,24 @@ def test_a_mixture_maps_all_components_in_a_network() -> None:
     torch.testing.assert_close(back, data.unsqueeze(1).expand(5, 2, 3), rtol=1e-4, atol=1e-4)
     with pytest.raises(ig.ShapeError, match=r"log_jac of shape \(5, 2\)"):
         net(data, c=[w, mu, entries, None])
+
+
+def test_a_subclass_of_a_layer_without_log_determinant_is_asked_for_its_own() -> None:
+    class Doubled(Fm.PermuteRandom):  # type: ignore[name-defined,misc]
+        def forward(self, x: Any, rev: bool = False, jac: bool = True, c: Any = None) -> Any:
+            (y,), log_jac = super().forward(x, rev, jac)
+            factor = 0.5 if rev else 2.0
+            return (y * factor,), log_jac + 4 * math.log(factor) if jac else 0.0
+
+    net = Ff.SequenceINN(4)
+    net.append(Fm.PermuteRandom, seed=0)
+    net.append(Doubled, seed=1)
+    net.append(Fm.NICECouplingBlock, subnet_constructor=subnet)
+    z, log_jac = net(X)
+    torch.testing.assert_close(log_jac, torch.full((5,), 4 * math.log(2.0)))
+    torch.testing.assert_close(net(z, rev=True)[1], -log_jac)
+    for kind in (Fm.PermuteRandom, Fm.GINCouplingBlock):
+        args = {"subnet_constructor": subnet} if kind is Fm.GINCouplingBlock else {}
+        layer = kind([(4,)], **args)
+        assert layer((X,))[1].shape == (5,)
+        assert layer((X,), jac=False)[1] == 0.0

@@ -29,6 +29,9 @@ class InvertibleModule(nn.Module):
     if TYPE_CHECKING:
         __call__: Any
 
+    preserves_volume = False
+    """True for a class whose log-determinant is zero, so that networks need not ask for it; subclasses are asked."""
+
     def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
         super().__init__()
         self.dims_in: Any = list(as_ints(dims_in))
@@ -64,6 +67,11 @@ class OneInput(InvertibleModule):
     def output_dims(self, input_dims: Any) -> Any:
         require_one(self, input_dims)
         return input_dims
+
+
+def no_log_jac(x: Tensor, jac: bool) -> Tensor | float:
+    """Return the log-determinant of a layer that preserves volumes: a tensor of shape ``(B,)`` if one is wanted."""
+    return x.new_zeros(x.shape[0]) if jac else 0.0
 
 
 def require_one(module: object, dims: Any) -> Shape:

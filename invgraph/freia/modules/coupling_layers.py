@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import GraphError
-from invgraph.freia.affine import affine, as_clamp, halves, require_channels, split_length
+from invgraph.freia.affine import affine, as_clamp, clamped, halves, require_channels, scale_and_shift, split_length
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_subnet
 from invgraph.shapes import batched
@@ -68,7 +68,10 @@ class _BaseCouplingBlock(OneInput):
         else:
             first, log_jac1 = self._coupling1(first, self._with_conditions(second, c))
             second, log_jac2 = self._coupling2(second, self._with_conditions(first, c))
-        return (torch.cat((first, second), dim=1),), log_jac1 + log_jac2
+        log_jac = log_jac1 + log_jac2
+        if jac and isinstance(log_jac, float):
+            log_jac = x[0].new_full((x[0].shape[0],), log_jac)
+        return (torch.cat((first, second), dim=1),), log_jac
 
     def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Any]:
         """Transform the first part, given the second one with the conditions."""
@@ -81,10 +84,10 @@ class _BaseCouplingBlock(OneInput):
     def _with_conditions(self, x: Tensor, c: Sequence[Tensor]) -> Tensor:
         return torch.cat((x, *c), dim=1) if self.conditional else x
 
-    def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
+    def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
         """Scale and shift by what one subnet returned."""
         log_scale, shift = halves(params, x.shape[1], type(self).__name__)
-        return affine(x, self.clamp * self.f_clamp(log_scale), shift, rev)
+        return affine(x, clamped(self.clamp, self.f_clamp, log_scale), shift, rev)
 
 
 class NICECouplingBlock(_BaseCouplingBlock):
@@ -97,21 +100,23 @@ class NICECouplingBlock(_BaseCouplingBlock):
         split_len: Channels of the first part: a number, or a fraction.
     """
 
+    preserves_volume = True
+
     def __init__(self, dims_in: Any, dims_c: Any = (), subnet_constructor: Any = None, split_len: float = 0.5) -> None:
         super().__init__(dims_in, dims_c, clamp=0.0, split_len=split_len)
         make = require_subnet(self, subnet_constructor)
         self.F = make(self.split_len2 + self.condition_length, self.split_len1)
         self.G = make(self.split_len1 + self.condition_length, self.split_len2)
 
-    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, float]:
         return self._shift(x1, self.F(u2), rev)
 
-    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, float]:
         return self._shift(x2, self.G(u1), rev)
 
-    def _shift(self, x: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
+    def _shift(self, x: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, float]:
         require_channels(shift, x.shape[1], type(self).__name__)
-        return x - shift if rev else x + shift, x.new_zeros(x.shape[0])
+        return x - shift if rev else x + shift, 0.0
 
 
 class RNVPCouplingBlock(_BaseCouplingBlock):
@@ -152,7 +157,7 @@ class RNVPCouplingBlock(_BaseCouplingBlock):
     def _scale_and_shift(self, x: Tensor, scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
         for params in (scale, shift):
             require_channels(params, x.shape[1], type(self).__name__)
-        return affine(x, self.clamp * self.f_clamp(scale), shift, rev)
+        return affine(x, clamped(self.clamp, self.f_clamp, scale), shift, rev)
 
 
 class _TwoSubnets(_BaseCouplingBlock):
@@ -204,11 +209,13 @@ class GINCouplingBlock(_TwoSubnets):
         split_len: Channels of the first part: a number, or a fraction.
     """
 
-    def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
+    preserves_volume = True
+
+    def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
         log_scale, shift = halves(params, x.shape[1], type(self).__name__)
-        log_scale = self.clamp * self.f_clamp(log_scale)
-        y, _ = affine(x, log_scale - log_scale.mean(1, keepdim=True), shift, rev)
-        return y, x.new_zeros(x.shape[0])
+        log_scale = clamped(self.clamp, self.f_clamp, log_scale)
+        y = scale_and_shift(x, log_scale - log_scale.mean(1, keepdim=True), shift, rev)
+        return y, 0.0
 
 
 class AffineCouplingOneSided(_BaseCouplingBlock):

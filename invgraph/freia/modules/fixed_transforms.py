@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from invgraph.errors import ArgumentError
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
-from invgraph.freia.modules.base import OneInput, positions, require_image
+from invgraph.freia.modules.base import OneInput, no_log_jac, positions, require_image
 from invgraph.numerics.channels import mix
 from invgraph.numerics.reductions import per_sample
 
@@ -32,6 +32,8 @@ class PermuteRandom(OneInput):
         seed: Seed of the order. None: the order comes from numpy's global generator, as in FrEIA.
     """
 
+    preserves_volume = True
+
     def __init__(self, dims_in: Any, dims_c: Any = None, seed: int | None = None) -> None:
         super().__init__(dims_in, dims_c)
         self.in_channels = self._channels
@@ -42,9 +44,9 @@ class PermuteRandom(OneInput):
 
     def forward(
         self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
-    ) -> tuple[tuple[Tensor], Tensor]:
+    ) -> tuple[tuple[Tensor], Tensor | float]:
         order = self.perm_inv if rev else self.perm
-        return (x[0].index_select(1, order),), x[0].new_zeros(x[0].shape[0])
+        return (x[0].index_select(1, order),), no_log_jac(x[0], jac)
 
 
 def _as_matrix(where: str, matrix: Any) -> Tensor:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from invgraph.errors import GraphError
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
-from invgraph.freia.modules.base import OneInput
+from invgraph.freia.modules.base import OneInput, no_log_jac
 from invgraph.shapes import Shape
 
 __all__ = ["Concat", "Concat1d", "ConcatChannel", "Split", "Split1D", "SplitChannel"]
+
+Result = tuple[tuple[Tensor, ...], Tensor | float]
 
 
 class Split(OneInput):
@@ -27,6 +29,8 @@ class Split(OneInput):
         dim: Axis, without the batch.
     """
 
+    preserves_volume = True
+
     def __init__(self, dims_in: Any, section_sizes: Any = None, n_sections: int = 2, dim: int = 0) -> None:
         super().__init__(dims_in)
         shape: Shape = self.dims_in[0]
@@ -35,8 +39,8 @@ class Split(OneInput):
         self.dim = dim % len(shape)
         self.split_size_or_sections = _sections(shape[self.dim], section_sizes, n_sections)
 
-    def forward(self, x: Sequence[Tensor], rev: bool = False, jac: bool = True) -> tuple[tuple[Tensor, ...], Tensor]:
-        log_jac = x[0].new_zeros(x[0].shape[0])
+    def forward(self, x: Sequence[Tensor], rev: bool = False, jac: bool = True) -> Result:
+        log_jac = no_log_jac(x[0], jac)
         if rev:
             return (torch.cat(tuple(x), dim=self.dim + 1),), log_jac
         return tuple(torch.split_with_sizes(x[0], self.split_size_or_sections, dim=self.dim + 1)), log_jac
@@ -79,6 +83,8 @@ class Concat(InvertibleModule):
         dim: Axis, without the batch.
     """
 
+    preserves_volume = True
+
     def __init__(self, dims_in: Any, dim: int = 0) -> None:
         super().__init__(dims_in)
         shapes: list[Shape] = self.dims_in
@@ -93,8 +99,8 @@ class Concat(InvertibleModule):
             raise GraphError("Concat", given, f"all sizes but those of axis {self.dim} must be equal")
         self.split_size_or_sections = [shape[self.dim] for shape in shapes]
 
-    def forward(self, x: Sequence[Tensor], rev: bool = False, jac: bool = True) -> tuple[tuple[Tensor, ...], Tensor]:
-        log_jac = x[0].new_zeros(x[0].shape[0])
+    def forward(self, x: Sequence[Tensor], rev: bool = False, jac: bool = True) -> Result:
+        log_jac = no_log_jac(x[0], jac)
         if rev:
             return tuple(torch.split_with_sizes(x[0], self.split_size_or_sections, dim=self.dim + 1)), log_jac
         return (torch.cat(tuple(x), dim=self.dim + 1),), log_jac

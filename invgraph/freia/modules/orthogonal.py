@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from invgraph.errors import GraphError
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
-from invgraph.freia.modules.base import OneInput, require_vector
+from invgraph.freia.modules.base import OneInput, no_log_jac, require_vector
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
 
@@ -87,6 +87,8 @@ class HouseholderPerm(OneInput):
         fixed: Draw the reflections once and keep them.
     """
 
+    preserves_volume = True
+
     def __init__(self, dims_in: Any, dims_c: Any = None, n_reflections: int = 1, fixed: bool = False) -> None:
         super().__init__(dims_in, dims_c)
         require_vector(self, self.dims_in)
@@ -117,8 +119,8 @@ class HouseholderPerm(OneInput):
 
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
-    ) -> tuple[tuple[Tensor], Tensor]:
-        zero = x[0].new_zeros(x[0].shape[0])
+    ) -> tuple[tuple[Tensor], Tensor | float]:
+        zero = no_log_jac(x[0], jac)
         if self.conditional:
             vectors = c[0].reshape(-1, self.width, self.n_reflections).transpose(-1, -2)
             matrices = reflections(vectors)
