@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import pickle
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,11 @@ def _graph(target: str) -> Graph:
         raise ArgumentError(_WHERE, f"--graph {target}", "expected MODULE:FUNCTION, such as my_model:build")
     if "" not in sys.path:
         sys.path.insert(0, "")  # modules beside the caller, as for python -m
-    graph = getattr(importlib.import_module(name), function)()
+    try:
+        build = getattr(importlib.import_module(name), function)
+    except (ImportError, AttributeError) as error:
+        raise ArgumentError(_WHERE, f"--graph {target}", f"{error}; the module is looked for here as well") from error
+    graph = build()
     if not isinstance(graph, Graph):
         given = f"--graph {target}, which returned a {type(graph).__name__}"
         raise ArgumentError(_WHERE, given, "the function takes no arguments and returns an invgraph.Graph")
@@ -149,13 +154,20 @@ def _graph(target: str) -> Graph:
 def _read(path: str, key: str | None, prefix: str | None) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(_WHERE, path, "no such file")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+        advice = "expected the state dict of a program, not its model: torch.save(model.state_dict(), path) there"
+        given = f"{path}, which torch.load refuses: {type(error).__name__}"
+        raise CheckpointError(_WHERE, given, advice) from error
     if key is not None:
         if not isinstance(state, Mapping) or key not in state:
             raise CheckpointError(_WHERE, f"--key {key}", f"the file holds {_listed(state)}")
         state = state[key]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(_WHERE, _listed(state), "expected a state dict: name the key that holds it, --key KEY")
+    if prefix is not None and not any(name.startswith(prefix) for name in state):
+        raise CheckpointError(_WHERE, f"--prefix {prefix}", f"the file holds {_listed(state)}")
     return {name: value for name, value in state.items() if prefix is None or name.startswith(prefix)}
 
 

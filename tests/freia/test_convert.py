@@ -116,7 +116,7 @@ def test_the_command_writes_a_file_that_load_reads(
     for more, message in (
         ([], "--key KEY"),
         (["--key", "other"], "keys net, epoch"),
-        (["--key", "net", "--prefix", "flow."], "weights of one network"),
+        (["--key", "net", "--prefix", "flow."], "keys cinn.module_list"),
         (["--key", "net", "--order", "a,b"], "each of these nodes once"),
     ):
         assert main([*call, *more]) == 1
@@ -125,6 +125,22 @@ def test_the_command_writes_a_file_that_load_reads(
     assert main([source, target, "--graph", "my_model"]) == 1
     assert main([source, target, "--graph", "my_model:theirs", "--key", "net"]) == 1
     assert "returns an invgraph.Graph" in capsys.readouterr().err
+    for graph_name, message in (("no_module:build", "No module named"), ("my_model:none", "has no attribute 'none'")):
+        assert main([source, target, "--graph", graph_name, "--key", "net"]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_files_that_are_no_checkpoints_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "my_model", sys.modules[__name__])
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").touch()
+    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
+    for name in ("text.pt", "empty.pt", "model.pt"):
+        assert main([str(tmp_path / name), str(tmp_path / "out"), "--graph", "my_model:build"]) == 1
+        assert "torch.save(model.state_dict(), path)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_layers_that_compute_something_else_are_refused_by_name() -> None:

@@ -172,3 +172,101 @@ def test_sides_of_a_graph_from_a_list() -> None:
     assert ig.freia.sides([a, ig.Node(a, ig.Permute)])[0] is a[0]
     with pytest.raises(ig.ArgumentError, match="native nodes"):
         ig.freia.sides([a, 3])  # type: ignore[list-item]
+
+
+FOUR = "import torch\nimport FrEIA.framework as Ff, FrEIA.modules as Fm\nx = Ff.InputNode(4)\n"
+NASTY = {
+    "several statements on a line": (True, """
+import FrEIA.framework as Ff; import FrEIA.modules as Fm; import torch; net = Ff.SequenceINN(4)
+net.append(Fm.PermuteRandom, seed=1); net.append(Fm.PermuteRandom, seed=2)  # both
+results = [net(torch.ones(2, 4))[0]]
+"""),
+    "a class on few lines": (True, """
+from FrEIA.framework import SequenceINN
+from FrEIA.modules import PermuteRandom
+import torch
+class Net(torch.nn.Module):
+    def __init__(self): super().__init__(); self.inn = SequenceINN(4); self.inn.append(PermuteRandom, seed=2)
+    def forward(self, x): return self.inn(x)
+results = [Net()(torch.arange(8.0).reshape(2, 4))[0]]
+"""),
+    "elif, else, try and match": (True, """
+import FrEIA, torch
+net = FrEIA.framework.SequenceINN(4)
+for k in range(3):
+    if k == 0:
+        net.append(FrEIA.modules.PermuteRandom, seed=k)
+    elif k == 1:
+        net.append(FrEIA.modules.PermuteRandom, seed=7)
+    else:
+        pass
+try:
+    z = net(torch.arange(8.0).reshape(2, 4))[0]
+except RuntimeError:
+    raise
+else:
+    match z.ndim:
+        case 2:
+            results = [z]
+"""),
+    "aliases of classes": (True, """
+import torch, FrEIA as fr
+from FrEIA import framework as F, modules as M
+from FrEIA.framework import GraphINN as G, Node as N
+x = F.InputNode(4)
+h = N(x, M.PermuteRandom, dict(seed=1))
+results = [z] if (z := None) else []
+net = G([x, h, F.OutputNode(h)])
+results += [net(torch.ones(2, 4), rev=True)[0]]
+"""),
+    "arguments in **": (False, FOUR + """
+name = {"name": "h"}
+h = Ff.Node(x, Fm.PermuteRandom, {"seed": 1}, **name)
+net = Ff.GraphINN([x, h, Ff.OutputNode(h)])
+results = [net(torch.ones(2, 4))[0]]
+"""),
+    "a call in * and **": (False, FOUR + """
+h = Ff.Node(x, Fm.PermuteRandom, {"seed": 1})
+net = Ff.GraphINN([x, h, Ff.OutputNode(h)])
+data = (torch.ones(2, 4),)
+results = [net(*data)[0], net(data[0], **{"rev": True})[0]]
+"""),
+    "functions that build networks in loops": (False, FOUR + """
+def make(n):
+    nodes = [Ff.InputNode(n, name="in")]
+    for k in range(2):
+        nodes.append(Ff.Node(nodes[-1].out0, Fm.PermuteRandom, {"seed": k}, name=f"p.{k}"))
+    return Ff.GraphINN([*nodes, Ff.OutputNode(nodes[-1])])
+nets = {n: make(n) for n in (3, 4)}
+results = [nets[3](torch.ones(6, 3))[0], nets[4](torch.ones(6, 4), rev=True)[0]]
+"""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_awkward_scripts_become_native_or_keep_freias_classes(name: str, tmp_path: Path) -> None:
+    native, source = NASTY[name]
+    result = rewrite(source)
+    assert result.native == native
+    assert native or "# invgraph:" in result.code
+    paths = tmp_path / "before.py", tmp_path / "after.py"
+    for path, code in zip(paths, (source, result.code), strict=True):
+        path.write_text(code)
+    expected, got = run(paths[0], ours=True), run(paths[1], ours=False)
+    for theirs, mine in zip(expected["results"], got["results"], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_calls_of_old_versions_are_named() -> None:
+    source = FOUR + "net = Ff.ReversibleGraphNet([x, Ff.OutputNode(x)])\nz = net(x)\nj = net.log_jacobian(x)\n"
+    result = rewrite(source)
+    assert not result.native
+    assert "# invgraph: .log_jacobian(...) is of FrEIA before 0.2" in result.code
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"\x80\x02}")
+    assert main([str(path)]) == 1
+    assert "not text in UTF-8" in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1

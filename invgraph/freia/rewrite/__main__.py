@@ -19,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         result = _script().rewrite(options.script.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        print(f"{options.script} is not text in UTF-8", file=sys.stderr)
+        return 1
     except (InvgraphError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from invgraph.errors import ArgumentError
+from invgraph.freia.rewrite.lines import OneStatementEach
 from invgraph.freia.rewrite.survey import Found, Survey
 from invgraph.freia.rewrite.transform import Transform
 
@@ -41,7 +42,7 @@ def rewrite(source: str) -> Rewritten:
         ArgumentError: It is not valid Python.
     """
     try:
-        wrapper = cst.metadata.MetadataWrapper(cst.parse_module(source))
+        wrapper = cst.metadata.MetadataWrapper(cst.parse_module(source).visit(OneStatementEach()))
     except cst.ParserSyntaxError as error:
         raise ArgumentError("rewrite", f"line {error.raw_line}", "the script is not valid Python") from error
     found = Found()

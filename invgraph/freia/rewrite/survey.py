@@ -159,6 +159,7 @@ class Survey(cst.CSTVisitor, Resolver):
         kind = self.freia(node.func)
         keywords = {argument.keyword.value: argument.value for argument in node.args if argument.keyword is not None}
         self._check_passed_on(node)
+        self._check_stars(name, kind, node)
         if name in self.found.networks:
             self._check_call(name, keywords)
         elif name.endswith(".append") and name.removesuffix(".append") in self.found.chains:
@@ -169,6 +170,13 @@ class Survey(cst.CSTVisitor, Resolver):
             self._block("FeedForwardNode: write ig.FeatureNode(conditions, module, args), which finds its shape itself")
         elif "rev" in keywords and not self.layers and name not in self.instances and not kind:
             self._block(f"{name}(..., rev=...) may be a network: a native graph has graph.inverse(z, c)")
+
+    def _check_stars(self, name: str, kind: str, node: cst.Call) -> None:
+        """Note arguments in * and **, whose number and names the survey does not know."""
+        allowed = "*" if kind in ("InputNode", "ConditionNode") else ""
+        takes = kind in (*GRAPHS, "Node", "OutputNode", "InputNode", "ConditionNode") or name in self.found.networks
+        if takes and any(argument.star not in ("", allowed) for argument in node.args):
+            self._block(f"arguments of {name} in * or **: write them out")
 
     def _check_passed_on(self, node: cst.Call) -> None:
         """Note networks that are called under names that the survey does not follow."""
@@ -219,7 +227,9 @@ class Survey(cst.CSTVisitor, Resolver):
     def visit_Attribute(self, node: cst.Attribute) -> None:
         base, name = dotted(node.value), node.attr.value
         if base in self.found.networks:
-            if name in _READ:
+            if name in ("log_jacobian", "jacobian"):
+                self._block(f".{name}(...) is of FrEIA before 0.2: write z, log_jac = net(x, c=c)")
+            elif name in _READ:
                 self._block(
                     f".{name} of a network: a native graph has graph[name], graph.layers, in_shapes, out_shapes"
                 )
