@@ -482,3 +482,32 @@ def test_a_subclass_of_a_layer_without_log_determinant_is_asked_for_its_own() ->
         layer = kind([(4,)], **args)
         assert layer((X,))[1].shape == (5,)
         assert layer((X,), jac=False)[1] == 0.0
+
+
+def test_data_of_another_dtype_and_outputs_of_other_channels_are_refused() -> None:
+    class Wider(Fm.InvertibleModule):  # type: ignore[name-defined,misc]
+        def forward(self, x: Any, rev: bool = False, jac: bool = True) -> Any:
+            return (torch.cat((x[0], x[0]), dim=1),), 0.0
+
+        def output_dims(self, input_dims: Any) -> Any:
+            return input_dims
+
+    net = Ff.SequenceINN(4)
+    net.append(Fm.LearnedElementwiseScaling)
+    with pytest.raises(ig.InputTypeError, match="float64"):
+        net(X.double())
+    net.append(Wider)
+    with pytest.raises(ig.ShapeError, match=r"returned output 0 of shape \(5, 8\)"):
+        net(X)
+
+
+def test_a_slice_of_a_chain_keeps_the_conditions_of_its_layers() -> None:
+    net = Ff.SequenceINN(4)
+    net.append(Fm.PermuteRandom, seed=0)
+    net.append(Fm.AllInOneBlock, cond=1, cond_shape=(2,), subnet_constructor=subnet)
+    net.append(Fm.AllInOneBlock, cond=0, cond_shape=(2,), subnet_constructor=subnet)
+    given = [C + 1, C]
+    z, log_jac = net(X, c=given)
+    between, first = net[:2](X, c=given)
+    again, second = net[2:](between, c=given)
+    torch.testing.assert_close((again, first + second), (z, log_jac))

@@ -179,3 +179,11 @@ def test_wrong_splines_are_refused() -> None:
     narrow = Fm.LinearSpline([(4,)], subnet_constructor=lambda i, o: nn.Linear(i, 1))
     with pytest.raises(ig.ShapeError, match="expected 44"):
         narrow((torch.zeros(1, 4),))
+
+
+def test_a_spline_has_the_slope_of_its_lines_at_its_ends() -> None:
+    x = torch.tensor([-1.9999, 1.9999, 2.5])
+    raw = torch.zeros(3 * 3 + 1)  # widths, heights, bottom and left, derivatives
+    options = {"bins": 3, "default_domain": (-2.0, 2.0, -4.0, 4.0)}
+    _, log_jac = mapped(Fm.ElementwiseRationalQuadraticSpline, raw, x, **options)
+    torch.testing.assert_close(log_jac.detach(), torch.full((3,), math.log(2.0)), rtol=1e-3, atol=1e-3)

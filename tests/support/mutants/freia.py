@@ -222,7 +222,7 @@ MUTANTS = (
         "freia/modules/splines/rational_quadratic.py",
         'end = (parameters["heights"].sum(-1) / parameters["widths"].sum(-1)).unsqueeze(-1)',
         "end = torch.ones_like(inner[..., :1])",
-        (SPLINES, "-k", "zeros"),
+        (SPLINES, "-k", "slope"),
     ),
     Mutant(
         "ActNorm starts at each call",
