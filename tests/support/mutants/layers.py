@@ -168,5 +168,6 @@ MUTANTS = (
     Mutant("a box checks its domain from below alone", "layers/box.py",
            "outside = (x < self.low) | (x > self.high)", "outside = x < self.low", (BOX,)),
     Mutant("a box names the wrong row", "layers/box.py",
-           "outside.nonzero()[0]", "outside.nonzero()[0] * 0", (BOX,)),
+           "row, *place = outside.nonzero()[0].tolist()", "row, *place = 0, *outside.nonzero()[0].tolist()[1:]",
+           (BOX,)),
 )  # fmt: skip
