@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from invgraph.arguments import as_matrix, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
+from invgraph.fused.dispatch import is_usable_for, needs_grad
+from invgraph.fused.plu import FactorsKernel, Remembered
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
 from invgraph.numerics.seeding import start_seed, to_defaults
@@ -61,6 +63,7 @@ class Conv1x1(Invertible):
     fixed_size_reason = None
     order: Tensor
     signs: Tensor
+    _fused: Remembered | None = None
 
     def __init__(
         self,
@@ -93,23 +96,44 @@ class Conv1x1(Invertible):
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         if self.orthogonal:
             return (mix(xs[0], rotation(self.square, "exp")),), xs[0].new_zeros(xs[0].shape[0])
-        with own_precision(xs[0]):
-            lower, upper = self._triangles()
-            matrix = (lower @ upper)[self.order].to(xs[0].dtype)
-        return (mix(xs[0], matrix),), self._log_det(xs[0])
+        kernel = self._kernel(xs[0])
+        product = self._product if kernel is None else kernel.run
+        return (product(xs[0], self.factors, self.log_scale),), self._log_det(xs[0])
+
+    def _kernel(self, x: Tensor) -> FactorsKernel | None:
+        """Return the kernel; None where a step of it would be done in another precision."""
+        if not is_usable_for(x) or x.dtype not in (torch.float32, torch.float64) or x.is_meta:
+            return None
+        return FactorsKernel(self._product, self.order, self.signs)
+
+    def _remembered_inverse(self, kernel: FactorsKernel) -> Tensor:
+        """Return the inverse, which samples use again and again."""
+        own = self.factors, self.log_scale
+        if self._fused is None or not self._fused.is_of(*own, self.signs):
+            self._fused = Remembered.of(kernel.inverse(*own), *own, self.signs)
+        return self._fused.value
+
+    def _product(self, x: Tensor, factors: Tensor, log_scale: Tensor) -> Tensor:
+        with own_precision(x):
+            lower, upper = self._triangles(factors, log_scale)
+            matrix = (lower @ upper)[self.order].to(x.dtype)
+        return mix(x, matrix)
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         if self.orthogonal:
             return (mix(ys[0], rotation(self.square, "exp").t()),), ys[0].new_zeros(ys[0].shape[0])
+        kernel = None if needs_grad(ys[0], self.factors, self.log_scale) else self._kernel(ys[0])
+        if kernel is not None and ys[0].device.type == "cpu":  # elsewhere, comparing values would wait for the device
+            return (mix(ys[0], self._remembered_inverse(kernel)),), -self._log_det(ys[0])
         with own_precision(ys[0]):
-            lower, upper = self._triangles()
+            lower, upper = self._triangles(self.factors, self.log_scale)
             eye = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
             half = torch.linalg.solve_triangular(lower, eye, upper=False, unitriangular=True)
             inverse = torch.linalg.solve_triangular(upper, half, upper=True)[:, self.order]
         return (mix(ys[0], inverse.to(ys[0].dtype)),), -self._log_det(ys[0])
 
-    def _triangles(self) -> tuple[Tensor, Tensor]:
-        factors, diagonal = widen(self.factors), widen(self.signs * torch.exp(self.log_scale))
+    def _triangles(self, factors: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        factors, diagonal = widen(factors), widen(self.signs * torch.exp(log_scale))
         one = torch.eye(len(factors), dtype=factors.dtype, device=factors.device)
         return factors.tril(-1) + one, factors.triu(1) + torch.diag(diagonal)
 

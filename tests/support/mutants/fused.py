@@ -10,6 +10,7 @@ from .mutant import (
     FUSED_AFFINE,
     FUSED_AUTOREGRESSIVE,
     FUSED_BLOCK,
+    FUSED_CHANNELS,
     FUSED_CHANNELS_LAST,
     FUSED_CONVOLUTION,
     FUSED_COUPLING,
@@ -22,6 +23,14 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("a layer of samples keeps the inverse of a matrix that has changed", "fused/plu.py",
+           " and torch.equal(a, b) for", " for", (FUSED_CHANNELS,)),
+    Mutant("the gradient of a learned matrix is that of its rows in another order", "fused/plu.py",
+           "index_copy_(0, kernel.order, rows)", "copy_(rows)", (FUSED_CHANNELS,)),
+    Mutant("the gradient of a learned diagonal forgets its scale", "fused/plu.py",
+           "upper_grad.diagonal() * upper.diagonal()", "upper_grad.diagonal()", (FUSED_CHANNELS,)),
+    Mutant("the gradient of a channel's scale sees the shift", "fused/channel_affine.py",
+           "view_as(shift) - shift * shift_grad", "view_as(shift)", (FUSED_CHANNELS,)),
     Mutant("a one-sided coupling keeps its result", "fused/affine_coupling.py",
            "return len(self.order) > 1 or self.transform.inverse", "return True", (FUSED_COUPLING,)),
     Mutant("data without a gradient spoil that of the side before", "fused/affine_coupling.py",
