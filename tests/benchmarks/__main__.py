@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import bedrooms, blocks, field, field_report, freia, kernels, mnist, scaling
+from tests.benchmarks import bedrooms, blocks, field, field_profile, field_report, freia, kernels, mnist, scaling
 from tests.benchmarks.plots import plot
 
 Rows = list[dict[str, Any]]
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seconds", type=float, default=20.0, help="for each section; the larger ones take 2 or 3 times it"
     )
     parser.add_argument("--threads", type=int, default=1, help="of all sections but field, which takes 1 and 2")
+    parser.add_argument("--profile", action="store_true", help="what bounds the rows of the section field, and no more")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the section field")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/benchmarks"), help="folder of results.json, table.txt and plots"
@@ -75,6 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.profile:
+        found = field_profile.run(options.seconds / 10)
+        (options.out / "field_profile.json").write_text(json.dumps(found, indent=1))
+        (options.out / "field_profile.rst").write_text(field_profile.list_table(found))
+        print("\n" + field_profile.list_table(found))
+        return
 
     def done(rows: Rows) -> None:
         """Keep what there is of a long section."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.benchmarks import field
+from tests.benchmarks import blocks, field
 from tests.benchmarks.timing import Job, interleave
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmm_", "mv", "convolution", "convolution_backward")
@@ -52,8 +52,8 @@ def replay(calls: Sequence[Call]) -> Job:
     return run
 
 
-def run(seconds: float, families: Sequence[field.Family] | None = None) -> list[dict[str, Any]]:
-    """A row for each kind of work: seconds of a turn, of its operations alone, of its products alone, of a peer."""
+def run(seconds: float, families: Sequence[field.Family] | None = None, chains: bool = True) -> list[dict[str, Any]]:
+    """Return a row for each kind of work: seconds of a turn, of its operations, of its products, of the best peer."""
     found: list[dict[str, Any]] = []
     for family in field.families() if families is None else families:
         torch.manual_seed(0)
@@ -62,31 +62,36 @@ def run(seconds: float, families: Sequence[field.Family] | None = None) -> list[
         c = torch.randn(family.batch, family.context) if family.context else None
         for work in family.work:
             if work != "memory":
-                found.append(
-                    _row(family, work, {n: field._job(m, work, x, c) for n, m in contestants.items()}, seconds)
-                )
-                print(".", end="", flush=True)
+                jobs = {name: field._job(model, work, x, c) for name, model in contestants.items()}
+                found.append(_row(f"{family.title}: {field._title(work)}", jobs, seconds, work == "train"))
+    for name, (shape, condition, batch, permutation) in blocks.WORK.items():
+        if not chains or len(shape) > 1:  # recorded feature maps would fill the memory
+            continue
+        x, c = torch.randn(batch, *shape), torch.randn(batch, condition) if condition else None
+        ours, other = (make(shape, condition, 8, permutation) for make in (blocks.chain, blocks.peer))
+        calls = {field.OURS: (ours, blocks._call(ours, x, c))}
+        if other is not None:
+            calls["FrEIA"] = other, blocks._call(other, x, None if c is None else [c])
+        for kind, make in (("density", blocks._density), ("train step", blocks._train)):
+            jobs = {contestant: make(*pair) for contestant, pair in calls.items()}
+            found.append(_row(f"all-in-one chain, {name}: {kind}", jobs, seconds, kind != "density"))
     return found
 
 
-def _row(family: field.Family, work: str | int, jobs: dict[str, Job], seconds: float) -> dict[str, Any]:
+def _row(title: str, jobs: dict[str, Job], seconds: float, gradients: bool) -> dict[str, Any]:
     own = jobs[field.OURS]
-    with field._gradients(work):
+    with torch.set_grad_enabled(gradients):
         own()
         with Recorder() as recorder:
             own()
         every = {**jobs, "kernels": replay(recorder.calls), "products": replay(recorder.products)}
-        timings = {name: one.minimum for name, one in interleave(every, seconds, 5, time.process_time).items()}
+        timings = {name: one.minimum for name, one in interleave(every, seconds, 4, time.process_time).items()}
+    print(".", end="", flush=True)
     peers = {name: timings[name] for name in jobs if name != field.OURS}
-    return {
-        "work": f"{family.title}: {field._title(work)}",
-        "own": timings[field.OURS],
-        "kernels": timings["kernels"],
-        "products": timings["products"],
-        "operations": len(recorder.calls),
-        "peer": min(peers.values()),
-        "over": min(peers, key=lambda name: peers[name]),
-    }
+    best = min(peers, key=lambda name: peers[name]) if peers else field.OURS
+    alone = {name: timings[name] for name in ("kernels", "products")}
+    return {"work": title, "own": timings[field.OURS], **alone, "operations": len(recorder.calls),
+            "peer": timings[best], "over": best}  # fmt: skip
 
 
 def list_table(rows: Sequence[dict[str, Any]]) -> str:
