@@ -108,9 +108,10 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor, stairs: Stairs) -> Tensor:
 def _weight_grad(grad: Tensor, read: Tensor, stairs: Stairs) -> Tensor:
     if not stairs:
         return grad.t() @ read
-    weight_grad = grad.new_zeros(grad.shape[1], read.shape[1])
+    weight_grad = grad.new_empty(grad.shape[1], read.shape[1])
     for rows, seen in stairs:
         torch.mm(grad[:, rows].t(), read[:, seen], out=weight_grad[rows, seen])
+        weight_grad[rows, seen.stop :].zero_()
     return weight_grad
 
 
@@ -118,13 +119,14 @@ def _input_grad(grad: Tensor, weight: Tensor, stairs: Stairs) -> Tensor:
     """Return ``grad @ weight``: each step of the inputs is read by the rows of its own step and of all later ones."""
     if not stairs:
         return grad @ weight
-    x_grad = grad.new_zeros(grad.shape[0], weight.shape[1])
+    x_grad = grad.new_empty(grad.shape[0], weight.shape[1])
     start = 0
     for rows, seen in stairs:
         own = slice(start, seen.stop)
         if own.stop > own.start:
             torch.mm(grad[:, rows.start :], weight[rows.start :, own], out=x_grad[:, own])
         start = seen.stop
+    x_grad[:, start:].zero_()
     return x_grad
 
 
