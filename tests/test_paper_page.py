@@ -4,6 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import bedrooms_cinn
+import imagenet_cinn
+import mnist_cinn
 import pytest
 from colorization.metrics import Measured
 
@@ -21,6 +24,25 @@ def test_every_figure_and_table_is_there_in_order():
     found = [int(number) for heading in headings if "Table" not in heading for number in re.findall(r"\d+", heading)]
     assert found == list(range(1, 17))
     assert headings.index("Table 1") == headings.index("Fig. 10") + 1
+
+
+def test_published_sizes():
+    """Steps and batch sizes are those of the presets, and the time follows from them."""
+    found = {}
+    for title, days in (("MNIST", "2 hours"), ("bedrooms", "12 days"), ("ImageNet", "15 months")):
+        (text,) = re.findall(rf"\* - {title}: [^*]*batch (\d+) - ([\d.]+) s - ([\d,]+) - {days}", PAGE)
+        batch, seconds, steps = int(text[0]), float(text[1]), int(text[2].replace(",", ""))
+        found[title] = (steps, batch), seconds * steps / 86400
+    recipe = mnist_cinn.PRESETS["paper"].recipe
+    assert found["MNIST"][0] == (recipe.steps, recipe.batch)
+    for title, presets in (("bedrooms", bedrooms_cinn.PRESETS), ("ImageNet", imagenet_cinn.PRESETS)):
+        assert found[title][0] == (presets["paper"].steps, presets["paper"].batch)
+    days = {title: days for title, (_, days) in found.items()}
+    assert days == {
+        "MNIST": pytest.approx(2 / 24, rel=0.05),
+        "bedrooms": pytest.approx(12, rel=0.05),
+        "ImageNet": pytest.approx(15 * 30.4, rel=0.05),
+    }
 
 
 def row(title):
