@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from trainer import DivergedError, Place, Recipe, place
+from weights import FOLDER as INCLUDED_FOLDER
 from weights import trained_or_own
 
 import invgraph as ig
@@ -95,7 +96,8 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     training.add_argument("--steps", type=int, help="of training; default: the preset's")
     training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
     training.add_argument("--workers", type=int, default=0, help="processes that cut crops")
-    training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network")
+    training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or "
+                          "'none'; default: those that come along, if they fit the preset and the photographs")  # fmt: skip
     measuring = argparse.ArgumentParser(add_help=False)
     measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
     measuring.add_argument(
@@ -136,7 +138,7 @@ def run_all(example: Example, options: argparse.Namespace, where: Place) -> int:
     folder = _open(example, options, where)
     for split in ("train", "val", options.split):
         Crops(folder, split, 1)  # raises an error now instead of after the training
-    if example.pretraining and options.condition_net is None:
+    if example.pretraining and _condition_net_file(example, options, where) is None:
         options.condition_net = _pretrain(example, folder, options, where)
         if options.condition_net is None:
             print(STOPPED, file=sys.stderr)
@@ -150,6 +152,26 @@ def _preset(example: Example, options: argparse.Namespace) -> Preset:
     if not options.steps:
         return preset
     return replace(preset, steps=options.steps, first=round(preset.first * options.steps / preset.steps))
+
+
+def _condition_net_file(example: Example, options: argparse.Namespace, where: Place) -> Path | None:
+    """Return the file of pretrained weights: the given one, or else the included one.
+
+    The included weights come from the included photographs, so they are used with these only: others deserve a
+    conditioning network of their own.
+    """
+    if options.condition_net is not None or not example.pretraining:
+        return None if options.condition_net == Path("none") else options.condition_net
+    path = INCLUDED_FOLDER / "condition_net.safetensors"
+    own = (options.out / "condition_net" / path.name).exists()
+    if own or options.data != EMBEDDED or not path.exists():
+        return None
+    if ig.load(path).metadata["width"] != _preset(example, options).width:
+        return None
+    if where.rank == 0:
+        print(f"conditioning network: {path.name} of the repository, described in condition_net.rst beside it; "
+              "--condition-net none trains it anew")  # fmt: skip
+    return path
 
 
 def _pretrain(example: Example, folder: Folder, options: argparse.Namespace, where: Place) -> Path | None:
@@ -171,6 +193,7 @@ def _pretrain(example: Example, folder: Folder, options: argparse.Namespace, whe
 def run_train(example: Example, options: argparse.Namespace, where: Place) -> int:
     """Train the requested kinds, one after the other."""
     folder, preset = _open(example, options, where), _preset(example, options)
+    options.condition_net = _condition_net_file(example, options, where)
     kinds, measured = options.kinds or ["cinn"], asdict(statistics(folder))
     configs = {
         kind: {"example": example.name, "kind": kind, "preset": asdict(preset), "statistics": measured}
