@@ -96,8 +96,8 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     training.add_argument("--steps", type=int, help="of training; default: the preset's")
     training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
     training.add_argument("--workers", type=int, default=0, help="processes that cut crops")
-    training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or "
-                          "'none'; default: those that come along, if they fit the preset and the photographs")  # fmt: skip
+    training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or 'none'"
+                          "; default: those that come along, if they fit preset and photographs")  # fmt: skip
     measuring = argparse.ArgumentParser(add_help=False)
     measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
     measuring.add_argument(

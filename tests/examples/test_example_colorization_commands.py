@@ -1,5 +1,6 @@
 """Training that is stopped and resumed, and every command from its command line to its files."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,10 +17,11 @@ import pytest
 import torch
 import trainer
 import weights as weights_file
-from colorization import fitting
+from colorization import commands, fitting
 from colorization.colorizer import load_colorizer
 from colorization.commands import Example, main
 from colorization.infer import GUIDED, upsample
+from colorization.photos import EMBEDDED
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -297,6 +299,32 @@ def test_imagenet_pretrains_first_and_keeps_what_it_learned(data, tmp_path, monk
     assert not (tmp_path / "run" / "raw" / "frozen.safetensors").exists()
     assert run(IMAGENET, "all", *options, "--resume") == 0
     assert path.stat().st_mtime_ns == stamp
+
+
+def test_the_included_condition_net_is_used_where_it_fits(tmp_path, monkeypatch, capsys):
+    net = imagenet_cinn.ConditionNet(2)
+    monkeypatch.setattr("colorization.commands.INCLUDED_FOLDER", tmp_path)
+    included = tmp_path / "condition_net.safetensors"
+
+    def chosen(example=IMAGENET, **given):
+        options = {"preset": "tiny", "steps": None, "data": EMBEDDED, "out": tmp_path / "run", "condition_net": None}
+        return commands._condition_net_file(
+            example, argparse.Namespace(**options | given), trainer.Place(torch.device("cpu"))
+        )
+
+    assert chosen() is None  # there is none
+    weights_file.save_half(included, net, {"width": 2})
+    assert chosen() == included
+    assert "--condition-net none" in capsys.readouterr().out
+    assert chosen(preset="quick") is None  # another width
+    assert chosen(data=tmp_path) is None  # other photographs
+    assert chosen(condition_net=Path("none")) is None
+    assert chosen(condition_net=Path("own.safetensors")) == Path("own.safetensors")
+    assert chosen(BEDROOMS) is None  # its features are trained with the flow
+    own = tmp_path / "run" / "condition_net" / included.name
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert chosen() is None  # pretrained in this run
 
 
 def test_table_and_pictures_without_runs_say_so(data, tmp_path, capsys):
