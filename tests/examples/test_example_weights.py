@@ -16,6 +16,7 @@ import pytest
 import torch
 import weights
 from colorization.commands import Example, main
+from colorization.condition_net import ConditionNet, load_condition_net
 from colorization.metrics import Measured
 from colorization.photos import EMBEDDED
 from digits import judge, measure
@@ -84,6 +85,19 @@ def test_the_figures_of_the_digits_are_those_of_the_json():
     for kind in ("plain", "denoised"):
         shares = [f"{100 * row[kind]:.2f}" for row in figures["accuracy_on_generated_digits"]]
         assert " / ".join(shares) in card
+
+
+def test_the_figures_of_the_condition_net_are_those_of_the_json():
+    card = in_words((weights.FOLDER / "condition_net.rst").read_text(encoding="utf-8"))
+    figures = json.loads((weights.FOLDER / "condition_net.json").read_text())
+    ours, gray = (Measured(**figures["rmse_ab"][name]) for name in ("annealed mean", "grey"))
+    told = f"the annealed mean of its color classes is {ours} in units of a and b, that of a gray picture {gray}"
+    assert told in card
+    assert f"those of step {figures['settings']['steps']}" in card
+    assert f"lowest validation loss, {figures['settings']['val']:.3f}" in card
+    net = ConditionNet(figures["settings"]["width"])
+    load_condition_net(net, weights.FOLDER / "condition_net.safetensors")
+    assert all(value.dtype == torch.float32 for value in net.parameters())
 
 
 def test_digits_are_drawn_at_once(tmp_path, monkeypatch, capsys):
