@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from functools import cache
+from pathlib import Path
 
 import mnist_multiscale
 import pytest
@@ -153,3 +155,21 @@ def test_it_says_what_is_missing(tmp_path):
     ig.save(tmp_path / "paper.safetensors", multiscale.build_paper(1, 2))
     with pytest.raises(SystemExit, match="not a checkpoint of this example"):
         mnist_multiscale.main(["compare", "--out", str(tmp_path)])
+
+
+def test_the_documented_figures_are_those_of_the_json():
+    docs = Path(mnist_multiscale.__file__).parent.parent / "docs"
+    text = re.sub(r"\s+", " ", (docs / "examples.rst").read_text(encoding="utf-8"))
+    results = json.loads((docs / "mnist_multiscale.json").read_text(encoding="utf-8"))
+    columns = [results[name] for name in ("multiscale", "paper", "multiscale_longer")]
+    assert " - ".join(f"{found['bits_per_dim']:.4f}" for found in columns) in text
+    shares = [" / ".join(f"{100 * share:.2f}" for share in found["recognized"].values()) for found in columns]
+    assert " - ".join(f"{share} %" for share in shares) in text
+    assert " - ".join(f"{found['steps']:,}, {found['batch']}" for found in columns) in text
+    titles = ("multi-scale model", "the paper's architecture", "multi-scale model")
+    minutes = [f"{title}, {found['seconds'] / 60:.0f}" for title, found in zip(titles, columns, strict=True)]
+    assert " - ".join(minutes) in text
+    ours, papers, _ = columns
+    assert ours["seconds"] == pytest.approx(papers["seconds"], rel=0.01)
+    assert ours["bits_per_dim"] < papers["bits_per_dim"]
+    assert all(share > papers["recognized"][name] for name, share in ours["recognized"].items())
