@@ -6,6 +6,8 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
+from operator import methodcaller
 from typing import Any, TypeVar
 
 import torch
@@ -134,6 +136,9 @@ def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
     return not has_hooks(module) and not has_global_hooks()
 
 
+_values = methodcaller("values")
+
+
 class Snapshot:
     """All that calling some modules depends on: classes, children, parameters, and hooks, of which there are none.
 
@@ -142,31 +147,35 @@ class Snapshot:
     """
 
     def __init__(self, root: nn.Module) -> None:
-        parts = list(root.modules())
-        self.root = root
-        self._kinds = [(part, type(part), type(part).forward) for part in parts]
-        stores = [store for part in parts for store in (part._modules, part._parameters)]
-        self._stores = [(store, tuple(store.values())) for store in stores]
+        self.root, self._parts = root, list(root.modules())
+        self._kinds: list[Any] = list(map(type, self._parts))
+        self._forwards = [(kind, kind.forward) for kind in dict.fromkeys(self._kinds)]
+        self._stores: list[dict[str, Any]] = [
+            store for part in self._parts for store in (part._modules, part._parameters)
+        ]
+        self._sizes = list(map(len, self._stores))
+        self._values = list(chain.from_iterable(map(_values, self._stores)))  # kept: else their ids may be given anew
+        self._ids = list(map(id, self._values))
         self._hooks = [
             hooks
-            for part in parts
+            for part in self._parts
             for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
         ]
 
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""
+        # Asked at every call of a coupling: whole lists are compared, by identity, without a loop in Python.
         if any(self._hooks) or has_global_hooks():
             return False
-        for part, kind, forward in self._kinds:
-            if type(part) is not kind or kind.forward is not forward or "forward" in part.__dict__:
+        if list(map(type, self._parts)) != self._kinds or list(map(len, self._stores)) != self._sizes:
+            return False
+        for kind, forward in self._forwards:
+            if kind.forward is not forward:
                 return False
-        for store, values in self._stores:
-            if len(store) != len(values):
+        for part in self._parts:
+            if "forward" in part.__dict__:
                 return False
-            for now, before in zip(store.values(), values, strict=True):
-                if now is not before:
-                    return False
-        return True
+        return list(map(id, chain.from_iterable(map(_values, self._stores)))) == self._ids
 
 
 def with_children(module: M, children: dict[str, nn.Module | None]) -> M:
