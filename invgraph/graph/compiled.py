@@ -128,14 +128,15 @@ def _are_alike(module: nn.Module) -> bool:
 def _changes_buffers(module: nn.Module) -> bool:
     """True if a subnet may change its buffers in a call, as batch norm does in training: a region can't.
 
-    A user's module in training mode with any buffers counts as one that does.
+    A user's module with other buffers counts as one that does, in evaluation mode too.
     """
     for layer in module.modules():
         if getattr(layer, "compile_as_region", False):
-            if any(norm.training and norm.track_running_stats for norm in batch_norms(layer)):
+            norms = batch_norms(layer)
+            if any(norm.training and norm.track_running_stats for norm in norms):
                 return True
-            own = [part.module for part in layer.modules() if isinstance(part, Concatenated)]
-            if any(part.training and any(True for _ in part.buffers()) for net in own for part in net.modules()):
+            own = [part for net in layer.modules() if isinstance(net, Concatenated) for part in net.module.modules()]
+            if any(part not in norms and any(True for _ in part.buffers(recurse=False)) for part in own):
                 return True
     return False
 

@@ -441,7 +441,7 @@ class Counting(nn.Module):
 
 
 def test_repeated_blocks_whose_subnets_change_buffers_train_compiled() -> None:
-    """A region can't change a buffer; in evaluation mode there are regions again."""
+    """A region can't change a buffer, in evaluation mode either."""
     x = ig.InputNode(4, name="x")
     blocks = [(ig.Coupling, {"transform": ig.Affine(), "subnet": Counting})] * 2
     eager = ig.Graph(x, ig.chain(x, *blocks))
