@@ -67,7 +67,7 @@ def in_a_graph(case: Case) -> ig.Graph:
     return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
 
 
-@pytest.mark.parametrize("case", each_part(one_in=4))
+@pytest.mark.parametrize("case", each_part(one_in=7))
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case.shortened())
     xs, cs = case.data(graph, torch.float32, batch=3)

@@ -48,7 +48,10 @@ DEFAULTS: list[tuple[str, Callable[[ig.Graph], object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("told", "start"), DEFAULTS, ids=[told for told, _ in DEFAULTS])
+@pytest.mark.parametrize(
+    ("told", "start"),
+    [pytest.param(*row, id=row[0], marks=pytest.mark.slow if place == 1 else ()) for place, row in enumerate(DEFAULTS)],
+)
 def test_128_default_blocks_round_trip_in_float32(told: str, start: Callable[[ig.Graph], object]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -54,7 +54,7 @@ def worst(ours: tuple[tuple[Tensor, ...], Tensor], theirs: tuple[tuple[Tensor, .
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("case", each_part(one_in=4))
+@pytest.mark.parametrize("case", each_part(one_in=7))
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
@@ -275,16 +275,19 @@ def assert_same_gradients(ours: list[Tensor], theirs: list[Tensor]) -> None:
     assert (whole - wanted).norm() <= 1e-5 * wanted.norm()
 
 
-@pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
-@pytest.mark.parametrize(
+SOME_ENTRANCES = pytest.mark.parametrize(
     "entrance", [name if name == "flow" else pytest.param(name, marks=pytest.mark.slow) for name in ENTRANCES]
 )
+
+
+@pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
+@SOME_ENTRANCES
 def test_compiled_from_outside_the_gradients_are_eagers(entrance: str) -> None:
     """Graph.compile tells inductor not to reuse memory that regions keep views of; nobody tells it from outside."""
     assert_same_gradients(*gradients_from(entrance, "inductor"))
 
 
-@pytest.mark.parametrize("entrance", ENTRANCES)
+@SOME_ENTRANCES
 def test_compiled_from_outside_there_are_no_regions(entrance: str) -> None:
     graphs: list[torch.fx.GraphModule] = []
 

@@ -160,7 +160,7 @@ def orders(program: Program) -> st.SearchStrategy[list[int]]:
     return order()
 
 
-some_or_many = pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.slow)])
+some_or_many = pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
 """Number of examples: few in the fast suite, more in the slow one."""
 
 

@@ -111,7 +111,11 @@ def test_the_inverse_takes_the_arithmetic_of_one_pass(hidden: int, conds: Any, f
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("hidden", [2, 5, 30])
 @pytest.mark.parametrize("conds", [(), ((2,),)], ids=["alone", "conditional"])
-@pytest.mark.parametrize("transform", [ig.Affine(clamp=1.0), SPLINE, ig.MixtureCDF(components=2)], ids=str)
+@pytest.mark.parametrize(
+    "transform",
+    [ig.Affine(clamp=1.0), SPLINE, pytest.param(ig.MixtureCDF(components=2), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_the_inverse_by_places_is_that_of_whole_passes(
     transform: Any, conds: Any, hidden: int, layers: int, fused: bool
 ) -> None:

@@ -243,7 +243,11 @@ def test_the_log_det_of_a_mixture_is_right_however_far_out(dtype: torch.dtype) -
         assert slopes == pytest.approx([slopes[0]] * 3, abs=1e-6)  # the tails are straight: the widest component's
 
 
-@pytest.mark.parametrize("transform", [ig.MixtureCDF(components=2), ig.Bernstein(degree=4), *FIXED], ids=str)
+@pytest.mark.parametrize(
+    "transform",
+    [ig.MixtureCDF(components=2), *(pytest.param(t, marks=pytest.mark.slow) for t in (ig.Bernstein(degree=4), *FIXED))],
+    ids=str,
+)
 def test_compiles_without_a_graph_break(transform: Any) -> None:
     x = torch.tensor([[0.3, 0.6]])
     params = numbers(transform, 1, 2, torch.float32)
