@@ -166,6 +166,16 @@ def test_chain_of_a_pair_starts_with_a_layer_of_two_inputs() -> None:
     assert z.shape == (1, 5)
 
 
+def test_the_inverse_of_a_graph_of_one_value_is_a_layer() -> None:
+    """Declared alone, its value is a tensor to users; a graph hands it a tuple."""
+    inner, x, data = ig.InputNode(4), ig.InputNode(4), torch.arange(8.0).view(2, 4)
+    layer = ig.Graph(inner, ig.Node(inner, ig.Permute))
+    graph = ig.Graph(x, ig.Node(x, ig.Inverse(layer)))
+    z, _ = graph(data)
+    assert torch.equal(z, layer.inverse(data)[0])
+    assert torch.equal(graph.inverse(z)[0], data)
+
+
 def test_automatic_names_count_each_class_and_avoid_the_given_ones() -> None:
     x = ig.InputNode(4)
     h = ig.Node(x, ig.Permute, name="permute_1")
