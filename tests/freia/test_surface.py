@@ -36,15 +36,19 @@ def submodules() -> list[tuple[Any, Any]]:
         return [(importlib.import_module(n), importlib.import_module(f"invgraph.freia{n[5:]}")) for n in names]
 
 
+def is_freias(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).startswith("FrEIA")
+
+
 def members(module: Any) -> Iterator[tuple[str, Any]]:
     """Names of a module that stand for something of FrEIA's, and the methods of classes that it defines."""
     for name, value in vars(module).items():
-        if str(getattr(value, "__module__", "")).startswith("FrEIA") and name not in INTERNAL:
+        if is_freias(value) and name not in INTERNAL:
             yield name, value
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 own = [n for n in dir(value) if not n.startswith("__") and f"{name}.{n}" not in INTERNAL]
                 methods = ((f"{name}.{n}", getattr(value, n)) for n in own)
-                yield from (pair for pair in methods if callable(pair[1]))
+                yield from (pair for pair in methods if is_freias(pair[1]))
 
 
 def found(module: Any, name: str) -> Any:
