@@ -29,20 +29,6 @@ def simulate(theta: torch.Tensor, steps: int = 100, step: float = 0.1) -> torch.
     return torch.stack(seen, 1).unsqueeze(1)
 
 
-def build(series: torch.Tensor) -> ig.Flow:
-    """Spline couplings over the three parameters, under a summary of the series."""
-    theta, observed = ig.InputNode(3, name="theta"), ig.ConditionNode(*series.shape[1:], name="series")
-    scaled = ig.FeatureNode(observed, ig.nets.Standardizer(series.mean(0), series.std(0)), name="scaled")
-    sizes = {"channels": 1, "length": series.shape[2], "features": 8}
-    summary = ig.FeatureNode(scaled, ig.nets.SeriesSummary, sizes, name="summary")
-    spline = {"transform": ig.RationalQuadraticSpline(bound=5.0), "subnet": ig.nets.MLP(hidden=64, layers=2)}
-    h = ig.Node(theta, ig.Box, {"low": LOW, "high": HIGH}, name="box")
-    for k in range(4):
-        h = ig.Node(h, ig.Coupling, spline, conditions=summary, name=f"spline_{k}")
-        h = ig.Node(h, ig.Conv1x1, name=f"mix_{k}")
-    return ig.Flow(ig.Graph(theta, h, observed))
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=10_000, help="number of training pairs")
@@ -53,7 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     theta = prior(args.simulations)
     series = simulate(theta)
-    flow = build(series)
+    summary = ig.nets.SeriesSummary(1, 100, features=8)
+    flow = ig.recipes.spline_flow(3, (1, 100), data=theta, conditions=series, summary=summary, bounds=(LOW, HIGH))
     ig.inference.fit(flow, theta, series, epochs=args.epochs, patience=10, progress=True)
     truth = torch.tensor([2.0, 0.5, 0.4])
     posterior = flow.given(simulate(truth.unsqueeze(0))[0])

@@ -218,18 +218,44 @@ def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse
     }  # fmt: skip
 
 
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means over the seeds, one row per task, budget and model, in the order of the lists above."""
+    groups: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = TASKS.index(row["task"]), row["simulations"], list(MODELS).index(row["model"])
+        groups.setdefault(key, []).append(row)
+    keys = ("c2st", "test_log_prob", "cpu_seconds", "parameters")
+    return [
+        {**mine[0], "seeds": len(mine), **{key: statistics.mean(row[key] for row in mine) for key in keys}}
+        for _, mine in sorted(groups.items())
+    ]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """Means over the seeds, one line per task, budget and model."""
+    """The means as text."""
     lines = [f"{'task':<24} {'sims':>6} {'model':<24} {'seeds':>5} {'C2ST':>6} {'test log-density':>17} {'CPU s':>6}"]
-    keys = sorted({(TASKS.index(row["task"]), row["simulations"]) for row in rows})
-    for place, simulations in keys:
-        for name in MODELS:
-            mine = [r for r in rows if (r["task"], r["simulations"], r["model"]) == (TASKS[place], simulations, name)]
-            if mine:
-                means = [statistics.mean(row[key] for row in mine) for key in ("c2st", "test_log_prob", "cpu_seconds")]
-                line = f"{TASKS[place]:<24} {simulations:>6} {name:<24} {len(mine):>5}"
-                lines.append(line + f" {means[0]:>6.3f} {means[1]:>17.3f} {means[2]:>6.0f}")
+    for row in means(rows):
+        line = f"{row['task']:<24} {row['simulations']:>6} {row['model']:<24} {row['seeds']:>5} {row['c2st']:>6.3f}"
+        lines.append(f"{line} {row['test_log_prob']:>17.3f} {row['cpu_seconds']:>6.0f}")
     return "\n".join(lines)
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The means as a table of the documentation; the best C2ST of each task and budget is bold."""
+    head = ("task", "simulations", "model", "seeds", "C2ST", "test log-density", "CPU seconds", "parameters")
+    lines, found = [".. list-table::", "   :header-rows: 1", ""], means(rows)
+    cells = [head]
+    for row in found:
+        group = [other for other in found if (other["task"], other["simulations"]) == (row["task"], row["simulations"])]
+        score = f"{row['c2st']:.3f}"
+        score = f"**{score}**" if row["c2st"] == min(other["c2st"] for other in group) else score
+        name = row["task"].replace("_", " ") if row is group[0] else ""
+        budget = f"{row['simulations']:,}" if row is group[0] else ""
+        sizes = f"{row['cpu_seconds']:.0f}", f"{row['parameters']:,.0f}"
+        cells.append((name, budget, row["model"], str(row["seeds"]), score, f"{row['test_log_prob']:.2f}", *sizes))
+    for line in cells:
+        lines += [f"   {'  ' if place else '* '}- {cell}".rstrip() for place, cell in enumerate(line)]
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -245,6 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this time")
     parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")
     parser.add_argument("--table", action="store_true", help="print the results that are there, and stop")
+    parser.add_argument("--page", type=Path, help="file to write the table to, as reStructuredText")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")  # the peers' deprecations
     path, start = args.out / "results.json", time.monotonic()
@@ -262,6 +289,8 @@ def main(argv: list[str] | None = None) -> None:
         path.with_suffix(".new").write_text(json.dumps(rows, indent=1))
         path.with_suffix(".new").replace(path)
     print(table(rows))
+    if args.page is not None:
+        args.page.write_text(page(rows))
 
 
 if __name__ == "__main__":

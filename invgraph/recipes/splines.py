@@ -12,6 +12,7 @@ from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
 from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node
 from invgraph.layers.autoregressive import Autoregressive
+from invgraph.layers.box import Box
 from invgraph.layers.conv1x1 import Conv1x1
 from invgraph.layers.coupling import Coupling
 from invgraph.layers.elementwise import Elementwise
@@ -30,6 +31,7 @@ def spline_flow(
     data: Tensor | None = None,
     conditions: Tensor | None = None,
     summary: nn.Module | None = None,
+    bounds: tuple[Any, Any] | None = None,
     autoregressive: bool = False,
     blocks: int = 4,
     hidden: int = 64,
@@ -48,8 +50,10 @@ def spline_flow(
         conditions: Training conditions ``(N, *context)``, likewise.
         summary: Network that reads the standardized condition and returns a vector. Default: the condition itself, a
             vector.
-        autoregressive: True for autoregressive layers instead of couplings: more expressive per layer, with slower
-            samples. Default: False.
+        bounds: Lower and upper ends of the elements, such as those of a uniform prior: numbers, or tensors
+            ``(features,)``. Samples lie between them, and the density outside is zero. Default: no bounds.
+        autoregressive: True for autoregressive layers instead of couplings: faster to train, with fewer parameters,
+            but slower to draw samples from. Default: False.
         blocks: Number of layers. Default: 4.
         hidden: Width of the networks. Default: 64.
         bins: Number of pieces of each spline. Default: 8.
@@ -73,7 +77,12 @@ def spline_flow(
     require_flag("spline_flow", "autoregressive", autoregressive)
     features, blocks = as_shape((features, blocks), "spline_flow (features, blocks)")
     x = InputNode(features, name="x")
-    h: Any = x if data is None else Node(x, Standardize, {"mean": data.mean(0), "std": data.std(0)})
+    h: Any = x
+    if bounds is not None:
+        box = Box((features,), low=bounds[0], high=bounds[1])
+        h, data = Node(h, box, name="box"), None if data is None else box((data,))[0][0]
+    if data is not None:
+        h = Node(h, Standardize, {"mean": data.mean(0), "std": data.std(0)}, name="scaled")
     c: Any = ()
     read: Any = ()
     if context != () and context != 0:

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal, TransformedDistribution, Uniform, biject_to, constraints
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    TransformedDistribution,
+    Uniform,
+    biject_to,
+    constraints,
+)
 
 import invgraph as ig
 from invgraph.distributions.support import as_constraint
@@ -136,3 +145,14 @@ def test_the_support_follows_its_flow() -> None:
     low: Tensor = density.support.base_constraint.lower_bound  # type: ignore[attr-defined]
     assert low.dtype == torch.float64
     assert density.support.check(density.sample((10,))).all()
+
+
+def test_a_mixture_of_bounded_flows_refuses_what_lies_outside() -> None:
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    x, c = ig.InputNode(3, name="x"), ig.ConditionNode(2, name="c")
+    h = ig.Node(ig.Node(x, ig.Box, ENDS), ig.Coupling, args, conditions=c)
+    components = ig.Flow(ig.Graph(x, h, c)).given(torch.randn(4, 2))
+    density = MixtureSameFamily(Categorical(torch.ones(4)), components, validate_args=True)
+    assert density.log_prob(density.sample((50,))).isfinite().all()
+    with pytest.raises(ValueError, match="within the support"):
+        density.log_prob(HIGH + 1)

@@ -1,5 +1,8 @@
 """The benchmark's own parts: its simulator, its classifier, its table. The tasks come from sbibm."""
 
+import json
+from pathlib import Path
+
 import pytest
 import sbi_benchmark
 import torch
@@ -26,5 +29,17 @@ def test_the_classifier_tells_shifted_samples_as_often_as_theory_says():
 
 def test_the_table_shows_means_over_the_seeds():
     row = {"task": "slcp", "simulations": 1000, "model": "zuko NSF", "test_log_prob": -8.0, "cpu_seconds": 3.0}
+    row["parameters"] = 5
     text = sbi_benchmark.table([{**row, "c2st": 0.8}, {**row, "c2st": 0.9}])
     assert "zuko NSF                     2  0.850            -8.000      3" in text
+
+
+def test_the_page_of_the_documentation_is_that_of_the_results():
+    docs = Path(__file__).parents[2] / "docs"
+    rows = json.loads((docs / "sbi_benchmark.json").read_text())
+    text = (docs / "sbi_benchmark.inc").read_text()
+    assert text == sbi_benchmark.page(rows), (
+        "run examples/sbi_benchmark.py --table --out ... --page docs/sbi_benchmark.inc"
+    )
+    groups = {(row["task"], row["simulations"]) for row in rows}
+    assert text.count("**") == 2 * len(groups)

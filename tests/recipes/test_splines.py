@@ -55,3 +55,18 @@ def test_the_checkpoint_holds_the_statistics() -> None:
 def test_bad_arguments(args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.recipes.spline_flow(**args)
+
+
+@pytest.mark.parametrize("autoregressive", [False, True])
+def test_bounded_elements_stay_in_their_bounds(autoregressive: bool) -> None:
+    low, high = torch.tensor([0.0, 10.0]), torch.tensor([1.0, 30.0])
+    data = low + (high - low) * torch.rand(200, 2)
+    flow = ig.recipes.spline_flow(2, data=data, bounds=(low, high), autoregressive=autoregressive, **SMALL)
+    drawn = flow.sample(500)
+    assert ((drawn >= low) & (drawn <= high)).all()
+    assert flow.log_prob(data).isfinite().all()
+    assert flow.log_prob(high[None] + 1) == -torch.inf
+    z = flow.graph(data)[0]
+    torch.testing.assert_close(z.std(), torch.tensor(1.0), atol=0.2, rtol=0)
+    bare = ig.recipes.spline_flow(2, bounds=(0.0, 1.0), **SMALL)
+    assert bare.given().support.check(bare.sample(100)).all()
