@@ -179,8 +179,9 @@ def c2st(pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
 
     optimizer = torch.optim.Adam(parameters, 1e-3, weight_decay=1e-4 / 200)
     best, waited, accuracy = torch.full((count,), torch.inf), torch.zeros(count), torch.full((count,), torch.nan)
-    while accuracy.isnan().any():
-        total = torch.zeros(count)
+    left = torch.arange(count)  # the classifiers that are still being trained
+    while len(left):
+        total = torch.zeros(len(left))
         for part in torch.randperm(rows, generator=generator).split(200):
             losses = nn.functional.binary_cross_entropy_with_logits(classify(x[:, part]), y[:, part], reduction="none")
             optimizer.zero_grad()
@@ -188,10 +189,18 @@ def c2st(pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
             optimizer.step()
             total += losses.detach().sum(1) / rows
         waited = torch.where(total > best - 1e-4, waited + 1, 0)
-        best = torch.minimum(best, total)
+        best, going = torch.minimum(best, total), waited <= 10
+        if going.all():
+            continue
         with torch.no_grad():
-            right = ((classify(held) > 0) == truth.bool()).float().mean(1)
-        accuracy = torch.where(accuracy.isnan() & (waited > 10), right, accuracy)
+            accuracy[left] = ((classify(held) > 0) == truth.bool()).float().mean(1)
+        left, best, waited = left[going], best[going], waited[going]
+        x, y, held, truth = x[going], y[going], held[going], truth[going]
+        old, parameters = parameters, [parameter.detach()[going].requires_grad_() for parameter in parameters]
+        for before, after in zip(old, parameters, strict=True):
+            state = optimizer.state.pop(before)
+            optimizer.state[after] = {key: value[going] if value.ndim else value for key, value in state.items()}
+        optimizer.param_groups[0]["params"] = parameters
     return accuracy.view(len(pairs), 5).mean(1).tolist()
 
 
