@@ -49,5 +49,8 @@ MUTANTS = (
            ".mean(1)\n        count", "[:, 0]\n        count",
            (SUMMARY,)),
     Mutant("the recipe does not standardize", "recipes/splines.py",
-           'h: Any = x if data is None else', 'h: Any = x if data is not None else', (RECIPE,)),
+           "data is not None:\n        h = Node(h, Standardize", "data is None:\n        h = Node(h, Standardize",
+           (RECIPE,)),
+    Mutant("the recipe standardizes bounded data by moments of the box", "recipes/splines.py",
+           "None if data is None else box((data,))[0][0]", "data", (RECIPE,)),
 )  # fmt: skip
