@@ -86,15 +86,17 @@ def _without_inference_mode() -> Iterator[None]:
         yield
 
 
-def _explain(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], cause: object) -> None:
+def _explain(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], cause: Exception | None
+) -> None:
     """Make a call once more without the compiler, which turns errors of this library into its own."""
     try:
         with torch.no_grad():
             function(*args, **kwargs)
     except InvgraphError as error:
-        raise error from (cause if isinstance(cause, Exception) else None)
-    except Exception as error:  # not of this library: the compiler's own error says more
-        del error
+        raise error from cause
+    except Exception:  # not of this library: the compiler's own error says more
+        return
 
 
 def _lies_apart(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:

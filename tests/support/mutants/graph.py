@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant("checkpointing a compiled continuous flow ends in torch.func", "graph/compiled.py",
            "if inner is not None and packs_saved_tensors():", "if False:", (HABITS, "-k", "refuses_checkpointing")),
     Mutant("errors of this library end in the compiler", "graph/compiled.py",
-           "raise error from (cause if", "raise cause if isinstance(cause, Exception) else error from (cause if",
+           "raise error from cause", "raise cause or error from cause",
            (COMPILE, "-k", "refuse_bad_input")),
     Mutant("new hooks on a compiled graph are not seen", "graph/compiled.py",
            "regions.wanted, regions.hooks = wanted, hooks", 'regions.wanted, regions.hooks = wanted, ""',
