@@ -17,11 +17,33 @@ from torch.nn.modules.batchnorm import _NormBase
 
 M = TypeVar("M", bound=nn.Module)
 
+PLAIN = (Tensor, nn.Parameter)
+"""The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
+
+is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+
 
 def is_transformed() -> bool:
     """True inside a ``torch.func`` transform such as ``vmap`` or ``grad``, or inside forward-mode differentiation."""
     # The second is what autograd.Function itself asks before every call.
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_eager() -> bool:
+    """True if operations run as they are written.
+
+    ``torch.compile`` and ``torch.export`` trace plain operations better than derived ones, ``torch.jit.trace`` traces
+    nothing else, and ``torch.func`` and forward-mode differentiation map and differentiate them to any order.
+    """
+    return not (torch.compiler.is_compiling() or is_jit_tracing() or is_transformed())
+
+
+def is_plain(x: Tensor) -> bool:
+    """True if operations on a tensor run as they are written, in its own precision: it has no overrides."""
+    if not is_eager() or type(x) not in PLAIN:
+        return False
+    device = x.device.type
+    return not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
 
 
 def packs_saved_tensors() -> bool:

@@ -87,7 +87,7 @@ def test_saturation_is_the_share_of_clamps_at_their_bound() -> None:
     report = ig.diagnose(graph, torch.zeros(5, 4))
     assert report["node_0"].saturated == 0.5
     assert report["node_1"].saturated is None
-    assert not clamp._watchers
+    assert not clamp.clamp_watchers
 
 
 def test_shares_add_up_and_nested_nodes_have_rows_of_their_own() -> None:

@@ -42,6 +42,35 @@ def test_is_transformed() -> None:
     assert seen == [False, True, True, True, False]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_is_eager() -> None:
+    seen: list[bool] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(internals.is_eager())
+        return x * 1.0
+
+    x = torch.ones(2)
+    look(x)
+    torch.vmap(look)(x)
+    torch.jit.trace(look, x, check_trace=False)
+    assert seen == [True, False, False]
+    assert torch.compile(lambda x: x * internals.is_eager(), backend="eager")(x).equal(torch.zeros(2))
+
+
+def test_is_plain() -> None:
+    class Other(Tensor):
+        pass
+
+    x = torch.ones(2)
+    assert internals.is_plain(x)
+    assert internals.is_plain(nn.Parameter(x))
+    assert not internals.is_plain(x.as_subclass(Other))
+    with torch.autocast("cpu"):
+        assert not internals.is_plain(x)
+    torch.vmap(lambda row: row * (not internals.is_plain(row)))(x.view(2, 1))
+
+
 def test_is_batched_grad() -> None:
     seen: list[bool] = []
     x = torch.ones(2, requires_grad=True)

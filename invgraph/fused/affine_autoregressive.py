@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invgraph.fused.affine import AffineKernel
+from invgraph.fused.affine_coupling import evaluate_affine
+from invgraph.fused.affine_coupling_gradient import affine_backward
 from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
 from invgraph.fused.masked_mlp import MaskedKernel
+from invgraph.fused.plan import AffineKernel
 from invgraph.shapes import Tensors
 
 
@@ -29,7 +31,7 @@ class AffineAutoregressiveKernel(NamedTuple):
         if needs_grad(x, *tensors):
             return _AffineAutoregressive.apply(self, x, *tensors)  # type: ignore[no-untyped-call, no-any-return]
         params, _, _ = self.network.evaluate(x, self.with_contribution(tensors))
-        return self.transform.evaluate(x, _by_element(params))[:2]
+        return evaluate_affine(self.transform, x, _by_element(params))[:2]
 
     def formula(self, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same as :meth:`run`, in operations that autograd differentiates to any order."""
@@ -51,7 +53,7 @@ class _AffineAutoregressive(torch.autograd.Function):
     def forward(ctx: Any, kernel: AffineAutoregressiveKernel, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         output, hidden, weights = kernel.network.evaluate(x, kernel.with_contribution(tensors))
         params = _by_element(output)
-        y, log_det, scales = kernel.transform.evaluate(x, params)
+        y, log_det, scales = evaluate_affine(kernel.transform, x, params)
         ctx.kernel, ctx.count = kernel, len(tensors)
         ctx.save_for_backward(x, *tensors, *hidden, *weights, params, *scales)
         return y, log_det
@@ -66,7 +68,9 @@ class _AffineAutoregressive(torch.autograd.Function):
             return None, *differentiate(kernel.formula, (x, *tensors), (y_grad, log_det_grad))
         hidden, weights = kept[: layers - 1], kept[layers - 1 : 2 * layers - 1]
         params, *scales = kept[2 * layers - 1 :]
-        x_grad, params_grad = kernel.transform.backward(x, params.select(1, 0), None, scales, (y_grad, log_det_grad))
+        x_grad, params_grad = affine_backward(
+            kernel.transform, x, params.select(1, 0), None, scales, (y_grad, log_det_grad)
+        )
         first, grads = kernel.network.backward(x, hidden, weights, params_grad.flatten(1), wanted[1:])
         for c, weight in [tensors[2 * layers :]] if len(tensors) > 2 * layers else ():
             places = wanted[-2:]

@@ -1,152 +1,25 @@
-"""An affine coupling of fully connected networks as one step of the backward pass, with gradients derived by hand.
+"""An affine coupling of fully connected networks as one step of the backward pass.
 
-Autograd would split, join and add up the parts of the channels, and keep more of them: here each number of a result or
-gradient is written once, in its place.
+Here are the values, each number of which is written once, in its place; ``affine_coupling_gradient.py`` has the
+gradients.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.affine import AffineKernel
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
-from invgraph.fused.mlp import MLPKernel, as_mlp
+from invgraph.fused.affine_coupling_gradient import coupling_backward, coupling_formula
+from invgraph.fused.dispatch import differentiate, is_first_order
+from invgraph.fused.mlp import as_mlp
+from invgraph.fused.plan import AffineKernel, Kept, MLPKernel, Plan
+from invgraph.numerics.soft_clamp import clamp_watchers
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import Snapshot
-
-
-class Kept(NamedTuple):
-    """Values that the gradient of one side needs: the network's hidden layers, the scales before and after the clamp.
-
-    Shifts are not kept, so the scales are taken out of the network's output.
-    """
-
-    hidden: Sequence[Tensor]
-    raw: Tensor
-    scales: Sequence[Tensor]
-
-
-class Plan(NamedTuple):
-    """A coupling without its tensors, which come in one tuple: the conditions, then each side's parameters."""
-
-    sizes: list[int]
-    order: Sequence[int]
-    """The sides, in the order in which they are transformed."""
-    transform: AffineKernel
-    layers: tuple[int, ...]
-    """Number of layers of each side's network."""
-    conditions: int
-
-    def unflatten(self, tensors: Tensors) -> tuple[Tensors, list[MLPKernel]]:
-        """Return the conditions, and the network of each side."""
-        nets, start = [], self.conditions
-        for layers in self.layers:
-            end = start + 2 * layers + self.conditions
-            nets.append(MLPKernel.from_tensors(tensors[start:end], layers))
-            start = end
-        return tensors[: self.conditions], nets
-
-    def differentiable(self, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        """Return result and log-determinant, in operations that autograd differentiates to any order."""
-        cs, nets = self.unflatten(tensors)
-        parts, log_det = list(self.split(x)), x.new_zeros(x.shape[0])
-        for side in self.order:
-            params = torch.unflatten(nets[side].differentiable(parts[1 - side], cs), 1, (2, -1))
-            parts[side], more = self.transform.formula(parts[side], params)
-            log_det = log_det + more
-        return torch.cat(parts, 1), log_det
-
-    def evaluate(
-        self, x: Tensor, cs: Tensors, nets: Sequence[MLPKernel], *, keep: bool = True
-    ) -> tuple[Tensor, Tensor, list[Kept]]:
-        """Return result, log-determinant, and what :meth:`backward` needs, side by side."""
-        y = torch.empty_like(x)
-        before, after = self.split(x), self.split(y)
-        current = list(before)
-        log_det: Tensor | None = None
-        kept: list[Kept] = []
-        for side in self.order:
-            output, hidden = nets[side].evaluate(current[1 - side], cs)
-            params = torch.unflatten(output, 1, (2, -1))
-            current[side], more, scales = self.transform.evaluate(before[side], params, out=after[side])
-            log_det = more if log_det is None else log_det.add_(more)
-            if keep:
-                kept.append(Kept(hidden, params.select(1, 0).contiguous(), scales))
-        assert log_det is not None
-        if len(self.order) == 1:
-            after[1].copy_(before[1])
-        return y, log_det, kept
-
-    def evaluate_bound(self, x: Tensor, given: Any, nets: Sequence[MLPKernel]) -> tuple[Tensor, Tensor]:
-        """Return result and log-determinant, given what each network computed from the conditions; no gradients."""
-        y = torch.empty_like(x)
-        before, after = self.split(x), self.split(y)
-        current = list(before)
-        log_det: Tensor | None = None
-        for side in self.order:
-            ((addend,),) = given[side]
-            params = torch.unflatten(nets[side].evaluate_bound(current[1 - side], addend), 1, (2, -1))
-            current[side], more, _ = self.transform.evaluate(before[side], params, out=after[side])
-            log_det = more if log_det is None else log_det.add_(more)
-        assert log_det is not None
-        if len(self.order) == 1:
-            after[1].copy_(before[1])
-        return y, log_det
-
-    def reads_result(self) -> bool:
-        """True if :meth:`backward` needs the result: for the second side's network, or for the inverse's scale."""
-        return len(self.order) > 1 or self.transform.inverse
-
-    def backward(
-        self, x: Tensor, y: Tensor, tensors: Tensors, kept: Sequence[Kept], grad_outputs: Sequence[Tensor],
-        wanted: Sequence[bool], x_wanted: bool = True,
-    ) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
-        """Return the gradients of ``x`` and of the tensors, where wanted.
-
-        Without anything kept, ``x`` is written as well: computed back from ``y``.
-        """
-        cs, nets = self.unflatten(tensors)
-        x_grad, log_det_grad = torch.empty_like(x) if x_wanted or len(self.order) > 1 else None, grad_outputs[1]
-        before, after = self.split(x), self.split(y)
-        out = (None, None) if x_grad is None else self.split(x_grad)
-        current = list(self.split(grad_outputs[0]))
-        grads: list[Tensor | None] = [None] * len(tensors)
-        if not kept and len(self.order) == 1:
-            before[1].copy_(after[1])
-        for place in reversed(range(len(self.order))):
-            side = self.order[place]
-            other, net = 1 - side, nets[side]
-            read = after[other] if place else before[other]
-            own = kept[place] if kept else self._rebuild(net, read, cs, after[side], before[side])
-            transformed = self.transform.backward(
-                before[side], own.raw, after[side], own.scales, (current[side], log_det_grad), out=out[side]
-            )
-            current[side], grad = transformed[0] if x_grad is not None else current[side], transformed[1].flatten(1)
-            del transformed  # the gradients of the weights, which come next, need most room
-            start = self.conditions + (2 * self.layers[0] + self.conditions if side else 0)
-            end = start + 2 * self.layers[side] + self.conditions
-            passed = [grad]
-            del grad
-            grad, grads[start:end] = net.backward(read, cs, own.hidden, passed.pop(), wanted[start:end])
-            if place or x_wanted:
-                current[other] = torch.addmm(current[other], grad, net.weights[0], out=out[other])
-            for k in range(self.conditions):
-                if wanted[k]:
-                    so_far, more = grads[k], grad @ net.condition_weights[k]
-                    grads[k] = more if so_far is None else so_far.add_(more)
-        return x_grad, grads
-
-    def _rebuild(self, net: MLPKernel, read: Tensor, cs: Tensors, y: Tensor, out: Tensor) -> Kept:
-        output, hidden = net.evaluate(read, cs)
-        params = torch.unflatten(output, 1, (2, -1))
-        return Kept(hidden, params.select(1, 0), self.transform.invert(y, params, out))
-
-    def split(self, x: Tensor) -> Tensors:
-        return torch.split_with_sizes(x, self.sizes, 1)
 
 
 class AffineCoupling:
@@ -168,7 +41,7 @@ class AffineCoupling:
     ) -> None:
         self.snapshot = Snapshot(subnets)
         self.nets = nets
-        self.parameters: Tensors = sum((net.tensors() for net in nets), ())
+        self.parameters: Tensors = sum((tensors for net in nets for tensors in net), ())
         layers, order = tuple([len(net.weights) for net in nets]), (0, 1)[: len(nets)]
         conditions = len(nets[0].condition_weights)
         self.plans = [
@@ -189,12 +62,12 @@ class AffineCoupling:
             bound: True for a bound graph, which records no gradients here.
         """
         plan = self.plans[inverse]
-        if bound:
-            y, log_det = plan.evaluate_bound(x, given, self.nets)
-        elif needs_grad(x, *given, *self.parameters):
-            y, log_det = _AffineCoupling.apply(plan, self.nets, x, *given, *self.parameters)  # type: ignore[no-untyped-call]
-        else:
-            y, log_det, _ = plan.evaluate(x, given, self.nets, keep=False)
+        if not bound:
+            tensors = (x, *given, *self.parameters)
+            if torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]:
+                y, log_det = _AffineCoupling.apply(plan, self.nets, *tensors)  # type: ignore[no-untyped-call]
+                return (y,), log_det
+        y, log_det, _ = evaluate(plan, x, given, self.nets, keep=False, bound=bound)
         return (y,), log_det
 
     def backward_from_outputs(
@@ -204,8 +77,20 @@ class AffineCoupling:
 
         Each network runs once for both.
         """
-        x = torch.empty_like(y)
-        x_grad, grads = self.plans[inverse].backward(x, y, (*cs, *self.parameters), (), grad_outputs, wanted)
+        plan, x = self.plans[inverse], torch.empty_like(y)
+        back = plan.transform._replace(inverse=not plan.transform.inverse)
+        before, after = (torch.split_with_sizes(value, plan.sizes, 1) for value in (x, y))
+        if len(plan.order) == 1:
+            before[1].copy_(after[1])
+
+        def rebuild(place: int, net: MLPKernel, read: Tensor) -> Kept:
+            side = plan.order[place]
+            output, hidden = _evaluate_mlp(net, read, cs)
+            params = torch.unflatten(output, 1, (2, -1))
+            _, _, scales = evaluate_affine(back, after[side], params, out=before[side])
+            return Kept(hidden, params.select(1, 0), scales)
+
+        x_grad, grads = coupling_backward(plan, x, y, (*cs, *self.parameters), rebuild, grad_outputs, wanted)
         assert x_grad is not None
         return x, x_grad, grads
 
@@ -228,9 +113,10 @@ def as_affine_coupling(
 class _AffineCoupling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, nets: Sequence[MLPKernel], x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det, kept = plan.evaluate(x, tensors[: plan.conditions], nets)
+        y, log_det, kept = evaluate(plan, x, tensors[: plan.conditions], nets)
         ctx.plan = plan
-        saved = [x, y if plan.reads_result() else x, *tensors]
+        # The gradient needs the result for the second side's network, or for the inverse's scale.
+        saved = [x, y if len(plan.order) > 1 or plan.transform.inverse else x, *tensors]
         for side in kept:
             saved += (*side.hidden, side.raw, *side.scales)
         ctx.save_for_backward(*saved)
@@ -243,10 +129,89 @@ class _AffineCoupling(torch.autograd.Function):
         x, y, *others = ctx.saved_tensors
         tensors, saved = tuple(others[: len(wanted)]), iter(others[len(wanted) :])
         if not is_first_order(*grad_outputs):
-            return None, None, *differentiate(plan.differentiable, (x, *tensors), grad_outputs)
+            return None, None, *differentiate(partial(coupling_formula, plan), (x, *tensors), grad_outputs)
+        scales = 1 if plan.transform.activation == "atan" else 2
         kept = []
         for side in plan.order:
             hidden = [next(saved) for _ in range(plan.layers[side] - 1)]
-            kept.append(Kept(hidden, next(saved), [next(saved) for _ in range(plan.transform.scales())]))
-        x_grad, grads = plan.backward(x, y, tensors, kept, grad_outputs, wanted, ctx.needs_input_grad[2])
+            kept.append(Kept(hidden, next(saved), [next(saved) for _ in range(scales)]))
+        x_grad, grads = coupling_backward(
+            plan, x, y, tensors, lambda place, *_: kept[place], grad_outputs, wanted, x_wanted=ctx.needs_input_grad[2]
+        )
         return None, None, x_grad if ctx.needs_input_grad[2] else None, *grads
+
+
+def evaluate(
+    plan: Plan, x: Tensor, given: Any, nets: Sequence[MLPKernel], *, keep: bool = True, bound: bool = False
+) -> tuple[Tensor, Tensor, list[Kept]]:
+    """Return result, log-determinant, and what the gradient needs, side by side.
+
+    Arguments:
+        plan: The coupling.
+        x: The data.
+        given: The conditions; or, if ``bound``, what each network computed from them.
+        nets: The network of each side.
+        keep: False to return nothing for the gradient.
+        bound: True for a bound graph.
+    """
+    y = torch.empty_like(x)
+    before, after = (torch.split_with_sizes(value, plan.sizes, 1) for value in (x, y))
+    current = list(before)
+    log_det: Tensor | None = None
+    kept: list[Kept] = []
+    for side in plan.order:
+        net, read = nets[side], current[1 - side]
+        output, hidden = _evaluate_bound_mlp(net, read, given[side]) if bound else _evaluate_mlp(net, read, given)
+        params = torch.unflatten(output, 1, (2, -1))
+        current[side], more, scales = evaluate_affine(plan.transform, before[side], params, out=after[side])
+        log_det = more if log_det is None else log_det.add_(more)
+        if keep:
+            kept.append(Kept(hidden, params.select(1, 0).contiguous(), scales))
+    assert log_det is not None
+    if len(plan.order) == 1:
+        after[1].copy_(before[1])
+    return y, log_det, kept
+
+
+def _evaluate_mlp(net: MLPKernel, x: Tensor, cs: Tensors) -> tuple[Tensor, list[Tensor]]:
+    """Return a network's output and its hidden layers' values; each number is written once, and added to in place."""
+    h = net.biases[0]
+    for c, weight in zip(cs, net.condition_weights, strict=True):
+        h = torch.addmm(h, c, weight.t()) if h is net.biases[0] else h.addmm_(c, weight.t())
+    h = h.addmm_(x, net.weights[0].t()) if cs else torch.addmm(h, x, net.weights[0].t())
+    hidden: list[Tensor] = []
+    for weight, bias in zip(net.weights[1:], net.biases[1:], strict=True):
+        hidden.append(h.relu_())
+        h = torch.addmm(bias, h, weight.t())
+    return h, hidden
+
+
+def _evaluate_bound_mlp(net: MLPKernel, x: Tensor, given: Any) -> tuple[Tensor, list[Tensor]]:
+    """Return the output, given the sum of the conditions' part of the first layer, which may have fewer rows."""
+    ((addend,),) = given
+    h = torch.addmm(net.biases[0], x, net.weights[0].t())
+    samples = h if addend.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, addend.shape[0]))
+    samples.add_(addend)
+    for weight, bias in zip(net.weights[1:], net.biases[1:], strict=True):
+        h = torch.addmm(bias, h.relu_(), weight.t())
+    return h, []
+
+
+def evaluate_affine(
+    kernel: AffineKernel, x: Tensor, params: Tensor, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return result, log-determinant per sample, and the scales that the gradient needs, in few passes over memory."""
+    raw, t = params.unbind(1)
+    function, inner, outer = kernel.squash
+    s = function(raw) if inner == 1 else function(scaled := raw * inner, out=scaled)
+    if outer != 1:
+        s.mul_(outer)
+    for watch in clamp_watchers:
+        watch(s, kernel.clamp)
+    log_det = s.flatten(1).sum(1)
+    scales = [s.exp_()] if kernel.activation == "atan" else [s.exp(), s]
+    if kernel.inverse:
+        y, log_det = torch.sub(x, t, out=out).div_(scales[0]), log_det.neg_()
+    else:
+        y = torch.addcmul(t, x, scales[0], out=out)
+    return y, log_det, scales

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.dispatch import PLAIN, is_enabled, is_jit_tracing
-from invgraph.torch_internals import has_hooks, is_transformed
+from invgraph.fused.dispatch import fused
+from invgraph.torch_internals import PLAIN, has_hooks, is_jit_tracing, is_transformed
 
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
 
@@ -44,6 +44,6 @@ def prefers_channels_last(network: nn.Module, x: Tensor) -> bool:
 
 def _may_rearrange() -> bool:
     """True unless a program is recorded for elsewhere; ``torch.func`` can't map what chooses a layout."""
-    if not is_enabled() or is_transformed():
+    if not fused.enabled or is_transformed():
         return False
     return not (torch.compiler.is_exporting() or is_jit_tracing())

@@ -7,7 +7,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import is_eager, needs_grad
+from invgraph.fused.dispatch import fused, needs_grad
+from invgraph.torch_internals import is_eager
 
 _FEW = 8
 """Up to so many channels out, a CPU's convolution leaves most of its vectors empty: a matrix product is quicker."""
@@ -21,7 +22,7 @@ def prefers_shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     if weight.shape[0] > _FEW or weight.shape[2] == 1 or not x.is_contiguous() or x.device.type != "cpu":
         return False
     is_precise = x.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
-    return is_precise and is_eager() and not needs_grad(x, weight, *(() if bias is None else (bias,)))
+    return is_precise and is_eager() and fused.enabled and not needs_grad(x, weight, *(() if bias is None else (bias,)))
 
 
 def shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Conditions for hand-derived gradients and in-place arithmetic in place of plain operations, and the switch.
+"""The switch of the hand-derived kernels, and what their gradients have in common.
 
 Nothing in the library depends on this folder's kernels: with ``ig.fused(False)`` everything gives the same results.
 """
@@ -7,18 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from invgraph.errors import ArgumentError
-from invgraph.torch_internals import is_batched_grad, is_transformed
-
-PLAIN = (Tensor, nn.Parameter)
-"""The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
-
-_enabled = True
-is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
+from invgraph.torch_internals import is_batched_grad, is_eager
 
 
 class fused:  # noqa: N801  a switch that is called like a function, as torch.no_grad is
@@ -30,6 +25,10 @@ class fused:  # noqa: N801  a switch that is called like a function, as torch.no
     Arguments:
         enabled: False to turn them off.
 
+    Attributes:
+        enabled: True unless they are turned off; an attribute of the class. Ask
+            :func:`~invgraph.torch_internals.is_plain` or ``is_eager`` first: compiled code is guarded by what it reads.
+
     Example:
         >>> import torch, invgraph as ig
         >>> layer = ig.Coupling((4,), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8))
@@ -37,11 +36,13 @@ class fused:  # noqa: N801  a switch that is called like a function, as torch.no
         ...     (y,), log_det = layer((torch.ones(2, 4),))
     """
 
+    enabled: ClassVar[bool] = True
+
     def __init__(self, enabled: bool) -> None:
         if not isinstance(enabled, bool):
             raise ArgumentError("fused", f"enabled: {type(enabled).__name__}", "enabled must be True or False")
-        self._before = is_enabled()
-        _set(enabled)
+        self._before = fused.enabled
+        fused.enabled = enabled
 
     def __enter__(self) -> None:
         pass
@@ -49,27 +50,7 @@ class fused:  # noqa: N801  a switch that is called like a function, as torch.no
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _set(self._before)
-
-
-def _set(enabled: bool) -> None:
-    global _enabled
-    _enabled = enabled
-
-
-def is_enabled() -> bool:
-    """True unless :class:`fused` has turned the kernels off."""
-    return _enabled
-
-
-def is_eager() -> bool:
-    """True if kernels may be used: operations run as they are written.
-
-    ``torch.compile`` and ``torch.export`` trace plain operations better, ``torch.jit.trace`` traces nothing else, and
-    ``torch.func`` and forward-mode differentiation map and differentiate them to any order.
-    """
-    # First what ends it while code is compiled: whatever is read before is guarded, in every compiled layer.
-    return not torch.compiler.is_compiling() and _enabled and not (is_jit_tracing() or is_transformed())
+        fused.enabled = self._before
 
 
 def needs_grad(*values: Tensor) -> bool:
@@ -79,14 +60,6 @@ def needs_grad(*values: Tensor) -> bool:
             if value.requires_grad:
                 return True
     return False
-
-
-def is_usable_for(x: Tensor) -> bool:
-    """True if kernels may be used for a tensor: it has no overrides, and no operation is done in another precision."""
-    if not is_eager() or type(x) not in PLAIN:
-        return False
-    device = x.device.type
-    return not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device))
 
 
 def is_first_order(*grads: Tensor) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.dispatch import is_eager
-from invgraph.torch_internals import is_untouched
+from invgraph.fused.dispatch import fused
+from invgraph.torch_internals import is_eager, is_untouched
 
 _FRESH: dict[type[nn.Module], Callable[..., Any]] = {nn.Linear: nn.Linear.forward}
 
@@ -22,7 +22,7 @@ def returns_fresh(kind: type[nn.Module]) -> type[nn.Module]:
 
 def is_overwritable(layer: nn.Module) -> bool:
     """True if the layer's result may be overwritten: no hook, adapter or caller can see it."""
-    forward = _FRESH.get(type(layer)) if is_eager() else None
+    forward = _FRESH.get(type(layer)) if is_eager() and fused.enabled else None
     return forward is not None and is_untouched(layer, forward)
 
 

@@ -16,12 +16,11 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, ShapeError
-from invgraph.fused.dispatch import is_eager
 from invgraph.graph.finite import watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows
-from invgraph.torch_internals import batch_norms, floating_tensor
+from invgraph.torch_internals import batch_norms, floating_tensor, is_eager
 
 ELEMENTS = {"cpu": 1 << 16}
 """Elements of input that go through a graph at once, by the kind of device, if no chunk is given.

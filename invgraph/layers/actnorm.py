@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.fused.channel_affine import scale_and_shift
-from invgraph.fused.dispatch import is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.numerics.channels import channel_moments
 from invgraph.shapes import Tensors, positions
-from invgraph.torch_internals import has_data
+from invgraph.torch_internals import has_data, is_plain
 
 
 class ActNorm(Invertible):
@@ -87,7 +87,7 @@ class ActNorm(Invertible):
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         log_det = self._ready_log_det(xs[0])
-        if is_usable_for(xs[0]):
+        if is_plain(xs[0]) and fused.enabled:
             return (scale_and_shift(xs[0], self.log_scale, self.shift),), log_det
         return (torch.addcmul(self.shift, xs[0], self.log_scale.exp()),), log_det
 

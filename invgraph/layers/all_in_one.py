@@ -14,7 +14,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.affine_block import AffineBlockKernel
-from invgraph.fused.dispatch import is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.numerics.channels import (
     channel_moments,
     is_more_precise,
@@ -27,7 +27,7 @@ from invgraph.numerics.gains import LARGEST, Gain, GainFunction
 from invgraph.numerics.linalg import own_precision
 from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors, positions, repeat_rows
-from invgraph.torch_internals import has_data
+from invgraph.torch_internals import has_data, is_plain
 from invgraph.transforms.affine import Affine, has_kernel
 from invgraph.transforms.transform import Transform, require_transform
 
@@ -203,7 +203,7 @@ class AllInOne(Invertible):
         """Return coupling, scale, shift and hard permutation of a value, and the log-determinant of the coupling."""
         values = first, second, params, gain, self.shift
         transform = self.transform
-        if not has_kernel(transform) or not self.sizes[1] or not is_usable_for(first):
+        if not has_kernel(transform) or not self.sizes[1] or not (is_plain(first) and fused.enabled):
             return self._formula(*values)
         assert isinstance(transform, Affine)
         assert not callable(transform.clamp)

@@ -14,10 +14,11 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import PLAIN, is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.fused.sequential import SequentialKernel
 from invgraph.nets.masked import Stepwise, _Masked
 from invgraph.shapes import Tensors, as_shape, numel
+from invgraph.torch_internals import PLAIN, is_plain
 from invgraph.transforms.affine import has_kernel
 from invgraph.transforms.transform import Transform, require_pointwise
 
@@ -150,7 +151,8 @@ class Autoregressive(Invertible):
         tensors = self.subnet.tensors(given)
         if tensors is None:
             return self._by_whole_passes(before, y, given)
-        if is_usable_for(y) and y.shape[1] == self.size and all(type(tensor) in PLAIN for tensor in tensors):
+        plain = is_plain(y) and fused.enabled and all(type(tensor) in PLAIN for tensor in tensors)
+        if plain and y.shape[1] == self.size:
             net = self.subnet
             kernel = SequentialKernel(self.transform.inverse, self._solve, net.edges, net.params_per_element)
             return kernel.run(y, tensors)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from invgraph.arguments import as_matrix, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import is_usable_for, needs_grad
+from invgraph.fused.dispatch import fused, needs_grad
 from invgraph.fused.plu import FactorsKernel, Remembered
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
 from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors, positions
+from invgraph.torch_internals import is_plain
 
 _WORST_CONDITION = 1e12
 
@@ -102,7 +103,7 @@ class Conv1x1(Invertible):
 
     def _kernel(self, x: Tensor) -> FactorsKernel | None:
         """Return the kernel; None where a step of it would be done in another precision."""
-        if not is_usable_for(x) or x.dtype not in (torch.float32, torch.float64) or x.is_meta:
+        if not (is_plain(x) and fused.enabled) or x.dtype not in (torch.float32, torch.float64) or x.is_meta:
             return None
         return FactorsKernel(self._product, self.order, self.signs)
 

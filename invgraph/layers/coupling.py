@@ -15,9 +15,10 @@ from invgraph.core.sides import choose_sides
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
-from invgraph.fused.dispatch import is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import is_plain
 from invgraph.transforms.affine import affine_kernels
 from invgraph.transforms.transform import Transform, follow_part
 
@@ -111,8 +112,7 @@ class Coupling(Invertible):
 
     def _run(self, x: Tensor, given: Any, *, inverse: bool) -> Result:
         """Transform one part after the other; the inverse starts with the last."""
-        kernel = self._kernel(x, given)
-        if kernel is not None:
+        if (kernel := self._kernel(x, given)) is not None:
             return kernel.run(x, given, inverse=inverse, bound=isinstance(given, Precomputed))
         values = list(torch.split_with_sizes(x, self.sizes, dim=1))
         log_det = x.new_zeros(x.shape[0])
@@ -134,8 +134,9 @@ class Coupling(Invertible):
 
     def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
         """Return the fused kernel; None where its results could differ, as for a subclass of Affine."""
-        bound = isinstance(given, Precomputed)
-        if not is_usable_for(x) or (bound and (torch.is_grad_enabled() or not self.cond_shapes)):
+        if not (is_plain(x) and fused.enabled):
+            return None
+        if isinstance(given, Precomputed) and (torch.is_grad_enabled() or not self.cond_shapes):
             return None
         if self._fused is None or not self._fused.is_current(self.subnets):
             directions = affine_kernels(self.transform) if self.sides[0].part == 0 else None
@@ -146,8 +147,7 @@ class Coupling(Invertible):
         self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
     ) -> LayerGrads:
         """Rebuild and differentiate in one pass: each subnet runs once, as both need it at the same values."""
-        kernel = self._kernel(ys[0])
-        if kernel is not None:
+        if (kernel := self._kernel(ys[0])) is not None:
             return grads.of_kernel(kernel, ys[0], cs, grad_outputs, inverse=inverse)
         parts = self.sides, self.subnets, self._params, self.sizes
         return vjp_of_coupling(*parts, ys[0], cs, grad_outputs, grads, inverse=inverse)

@@ -15,13 +15,13 @@ from invgraph.core.constants import WithConstants
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
-from invgraph.fused.affine import AffineKernel
 from invgraph.fused.affine_autoregressive import AffineAutoregressiveKernel
-from invgraph.fused.dispatch import PLAIN, is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.fused.in_place import is_overwritable
 from invgraph.fused.masked_mlp import MaskedKernel, stairs
+from invgraph.fused.plan import AffineKernel
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import is_transformed, is_untouched
+from invgraph.torch_internals import PLAIN, is_plain, is_transformed, is_untouched
 
 Degrees: TypeAlias = tuple[int, ...]
 """For each unit, the number of inputs that it sees."""
@@ -103,7 +103,7 @@ class _Masked(WithConstants, Subnet):
 
     def _kernel(self, x: Tensor, others: Tensors) -> tuple[MaskedKernel, Tensors] | None:
         """Return the kernel with weights and biases; None where it would not give what the layers give."""
-        layers = self._plain_layers() if is_usable_for(x) else None
+        layers = self._plain_layers() if is_plain(x) and fused.enabled else None
         if layers is None:
             return None
         tensors = *[layer.weight for layer in layers], *[layer.bias for layer in layers]

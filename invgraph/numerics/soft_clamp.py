@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,8 +14,16 @@ from torch import Tensor
 from invgraph.arguments import require_choice, require_positive
 
 Activation = Literal["atan", "tanh", "sigmoid"]
-# Empty except while `diagnose` measures a node.
-_watchers: list[Callable[[Tensor, float], None]] = []
+clamp_watchers: list[Callable[[Tensor, float], None]] = []
+"""Called with each result of a soft clamp and its bound; empty except while ``diagnose`` measures a node."""
+
+
+class Squash(NamedTuple):
+    """A soft clamp by its steps, ``outer * function(inner * s)``."""
+
+    function: Callable[..., Tensor]
+    inner: float
+    outer: float
 
 
 def require_clamp(where: str, clamp: object, activation: object) -> float:
@@ -24,46 +32,33 @@ def require_clamp(where: str, clamp: object, activation: object) -> float:
     return require_positive(where, "clamp", clamp)
 
 
+def squash(alpha: float, activation: Activation) -> Squash:
+    """Return the steps of a soft clamp to (-alpha, alpha); the sigmoid's, from -1 to 1, is a tanh of half its slope."""
+    if activation == "atan":
+        return Squash(torch.atan, 1 / alpha, 2 * alpha / math.pi)
+    return Squash(torch.tanh, (1.0 if activation == "tanh" else 0.5) / alpha, alpha)
+
+
 def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     """Bound ``s`` smoothly to (-alpha, alpha)."""
-    if alpha != 1:
-        s = s / alpha
-    if activation == "atan":
-        clamped = torch.atan(s).mul_(2 * alpha / math.pi)
-    elif activation == "tanh":
-        clamped = torch.tanh(s)
-        clamped = clamped if alpha == 1 else clamped * alpha
-    else:
-        clamped = (2 * torch.sigmoid(s) - 1) * alpha
-    for watcher in _watchers:
-        watcher(clamped, alpha)
+    function, inner, outer = squash(alpha, activation)
+    clamped = function(s if inner == 1 else s * inner)
+    if outer != 1:
+        # Only tanh's gradient needs what it returned.
+        clamped = clamped * outer if function is torch.tanh else clamped.mul_(outer)
+    for watch in clamp_watchers:
+        watch(clamped, alpha)
     return clamped
 
 
 def soft_clamp_scaled(s: Tensor, factor: float, alpha: float, activation: Activation) -> Tensor:
     """Return the soft clamp of ``factor * s`` in a single new tensor; not recorded by autograd."""
-    clamped = torch.mul(s, factor / alpha)
-    if activation == "atan":
-        clamped.atan_().mul_(alpha / (math.pi / 2))
-    elif activation == "tanh":
-        clamped.tanh_().mul_(alpha)
-    else:
-        clamped.sigmoid_().mul_(2 * alpha).sub_(alpha)
-    for watcher in _watchers:
-        watcher(clamped, alpha)
+    function, inner, outer = squash(alpha, activation)
+    clamped = torch.mul(s, factor * inner)
+    function(clamped, out=clamped).mul_(outer)
+    for watch in clamp_watchers:
+        watch(clamped, alpha)
     return clamped
-
-
-def soft_clamp_backward(
-    grad_output: Tensor, s: Tensor, clamped: Tensor, alpha: float, activation: Activation, out: Tensor | None = None
-) -> Tensor:
-    """Return the gradient with respect to ``s`` from that with respect to its soft clamp ``clamped``."""
-    if activation == "atan":
-        half = math.pi / 2
-        return torch.div(grad_output, torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2), out=out)
-    ratio = clamped if alpha == 1 else clamped / alpha
-    slope = 1.0 if activation == "tanh" else 0.5  # at s = 0
-    return torch.mul(grad_output, torch.addcmul(s.new_full((), slope), ratio, ratio, value=-slope), out=out)
 
 
 @contextmanager
@@ -75,8 +70,8 @@ def watch_clamps(watcher: Callable[[Tensor, float], None]) -> Iterator[None]:
         if threading.get_ident() == own:
             watcher(clamped, alpha)
 
-    _watchers.append(here)
+    clamp_watchers.append(here)
     try:
         yield
     finally:
-        _watchers.remove(here)
+        clamp_watchers.remove(here)

@@ -1,21 +1,117 @@
-"""The reversible runner's backward pass: every node's inputs rebuilt from its outputs, and the gradients on the way."""
+"""A graph as one autograd function, whose backward pass rebuilds every node's inputs from its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.core.ports import call_checked
+from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp, vjp_from_inputs
-from invgraph.errors import NumericsError
+from invgraph.errors import GraphError, NumericsError
+from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
-from invgraph.reversible.plan import Stage
+from invgraph.reversible.plan import Direction, Stage
+from invgraph.reversible.replay import (
+    Autocast,
+    buffer_states,
+    changing_part,
+    frozen_statistics,
+    parameters_of_the_call,
+    places_of,
+    random_states,
+)
 from invgraph.shapes import Tensors
+
+
+class Call(NamedTuple):
+    """Call of the runner without its tensors, which are values, conditions and parameters, in this order.
+
+    Attributes:
+        graph: Graph to run.
+        direction: Direction of the call.
+        tolerance: Maximum relative reconstruction error; None for no check.
+        values: Number of values.
+        conditions: Number of conditions.
+    """
+
+    graph: Graph
+    direction: Direction
+    tolerance: float | None
+    values: int
+    conditions: int
+
+
+class Recorded(torch.autograd.Function):
+    """Whole graph as one autograd function; parameters are arguments, so that hooks on them (DDP) see their grads."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
+        ctx.autocast = Autocast.current(values[0].device.type)
+        ctx.seeds = draw_seeds(call.graph, values[0])
+        random = random_states(values[0])
+        buffers = buffer_states(call.graph)
+        with ctx.autocast.restore(), same_noise(ctx.seeds):
+            outputs, log_det, kept = call.direction.run(call.graph, values, cs)
+        changed = changing_part(call.graph, buffers)
+        if changed is not None:
+            advice = "a second run would give something else: call .eval() on it, or train the plain graph"
+            raise GraphError("reversible", f"{changed}, whose buffers change at each call", advice)
+        if not all(map(torch.equal, random, random_states(values[0]))):
+            advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
+            raise GraphError("reversible", "a node that draws random numbers", advice)
+        ctx.call, ctx.anchors = call, list(kept)
+        # A graph may return an argument itself; an autograd function may not.
+        outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
+        ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
+        ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
+        ctx.counts = len(outputs), len(tensors)
+        return (*outputs, log_det)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            advice = "second derivatives need stored activations: call the graph itself where create_graph=True"
+            raise GraphError("reversible", "a double backward", advice)
+        call: Call = ctx.call
+        outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
+        values, cs, parameters = _split(tensors, call.values, call.conditions)
+        needed = ctx.needs_input_grad[1 + call.values + call.conditions :]
+        grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
+        layers, direction = tuple(call.graph.layers.values()), call.direction
+        back = Backward(direction.schedule, direction.opposite, layers, cs, grads, call.tolerance)
+        anchored: dict[Step, Tensors] = {}
+        for step in ctx.anchors:
+            anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
+        with (
+            ctx.autocast.restore(), frozen_statistics(call.graph), torch.no_grad(),
+            parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
+        ):  # fmt: skip
+            value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
+        return None, *value_grads, *back.grads[: call.conditions], *grads.of(parameters)
+
+
+def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
+    return tensors[:first], tensors[first : first + second], tensors[first + second :]
+
+
+def _saved(ctx: Any) -> Tensors:
+    try:
+        saved: Tensors = ctx.saved_tensors
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
+        raise NumericsError("reversible", "saved tensors that were overwritten", advice) from error
+    return saved
 
 
 class Backward:
@@ -43,7 +139,7 @@ class Backward:
         self.parameters, self.tolerance = parameters, tolerance
         self.frozen = {slot for slot, c in enumerate(cs) if not c.requires_grad}
         self.cs = tuple([c.detach() for c in cs])
-        self.values: Slots = fill(opposite, (None,) * len(opposite.starts), self.cs)  # type: ignore[arg-type]
+        self.values: Slots = [*self.cs, *[None] * (schedule.slots - len(cs))]
         self.grads: Slots = [None] * schedule.slots
         self.features: dict[Step, tuple[Tensors, Tensors]] = {}
 
@@ -86,8 +182,8 @@ class Backward:
         layer = self.layers[step.layer]
         assert isinstance(layer, Invertible)
         cs = tuple([self._condition(slot) for slot in step.conditions])
-        grad_outputs = (*gather(self.grads, step.outputs), log_det_grad)
-        values = gather(self.values, step.inputs if inputs_known else step.outputs)
+        grad_outputs = (*[self.grads[slot] for slot in step.outputs], log_det_grad)
+        values = self._get(step.inputs if inputs_known else step.outputs)
         # Nothing needs the outputs any more: every reader of a value comes before its maker.
         self._put(step.outputs, (None,) * len(step.outputs))
         backward = partial(vjp_from_inputs, layer) if inputs_known else layer._vjp_from_outputs
@@ -105,14 +201,14 @@ class Backward:
         """Find a node's inputs alone, before its turn, because another node is conditioned on them."""
         layer = self.layers[step.layer]
         assert isinstance(layer, Invertible)
-        ys, cs = gather(self.values, step.outputs), gather(self.values, step.conditions)
+        ys, cs = self._get(step.outputs), self._get(step.conditions)
         xs, _ = call_checked(layer, ys, cs, inverse=self.opposite.inverse)
         for slot, value in zip(step.inputs, xs, strict=True):
             self.values[slot] = value
 
     def _feature(self, step: Step) -> None:
         """Run a conditioning network; its activations are kept until every node that reads it is done."""
-        leaves = tuple([as_leaf(value) for value in gather(self.values, step.conditions)])
+        leaves = tuple([as_leaf(value) for value in self._get(step.conditions)])
         with torch.enable_grad():
             outputs = call_feature(self.layers[step.layer], leaves, leaves[0].dtype)
         self.features[step] = (leaves, outputs)
@@ -122,10 +218,13 @@ class Backward:
     def _feature_gradient(self, step: Step) -> None:
         leaves, outputs = self.features.pop(step)
         parameters = self.parameters.needed(self.layers[step.layer])
-        found = vjp(outputs, gather(self.grads, step.outputs), (*leaves, *parameters))
+        found = vjp(outputs, [self.grads[slot] for slot in step.outputs], (*leaves, *parameters))
         self._put(step.outputs, (None,) * len(step.outputs))
         self._add(step.conditions, found[: len(leaves)])
         self.parameters.add(parameters, found[len(leaves) :])
+
+    def _get(self, slots: tuple[int, ...]) -> Tensors:
+        return tuple([self.values[slot] for slot in slots])  # type: ignore[misc]  # the plan fills a slot in time
 
     def _put(self, slots: tuple[int, ...], values: Sequence[Tensor | None]) -> None:
         for slot, value in zip(slots, values, strict=True):
@@ -140,7 +239,7 @@ class Backward:
     def _compare(self, slots: tuple[int, ...], kept: Tensors, starts: Tensors) -> None:
         if self.tolerance is None:
             return
-        for value, exact in zip(gather(self.values, slots), kept, strict=True):
+        for value, exact in zip(self._get(slots), kept, strict=True):
             error = _error(value, exact)
             if not error <= self.tolerance:
                 if not bool(exact.isfinite().all()):

@@ -1,10 +1,16 @@
-"""Order in which the backward pass of the reversible runner rebuilds values and computes gradients."""
+"""One direction of a graph, and the order in which its backward pass rebuilds values and computes gradients."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from invgraph.graph.finite import watch_finite
+from invgraph.graph.graph import Graph
+from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
+from invgraph.shapes import Tensors
 
 
 class Stage(NamedTuple):
@@ -68,3 +74,34 @@ def _provide(
         if not step.feature:
             early.add(step)
         known.update(step.outputs if step.feature else step.inputs)
+
+
+class Direction:
+    """One direction of a graph, with the plan of its backward pass.
+
+    Arguments:
+        schedule: Schedule of the direction.
+        opposite: Schedule of the opposite direction.
+        anchors: Interval at which the inputs of nodes are stored; None to store none.
+    """
+
+    def __init__(self, schedule: Schedule, opposite: Schedule, anchors: int | None) -> None:
+        self.schedule, self.opposite = schedule, opposite
+        self.stages: tuple[Stage, ...] = plan(schedule)
+        every = len(schedule.steps) + 1 if anchors is None else anchors
+        self.anchors = {
+            step for index, step in enumerate(schedule.steps) if index and index % every == 0 and not step.feature
+        }
+
+    def run(self, graph: Graph, values: Tensors, cs: Tensors) -> tuple[Tensors, Tensor, dict[Step, Tensors]]:
+        """Run the graph, and return outputs, log-determinant, and the inputs of the anchors."""
+        kept: dict[Step, Tensors] = {}
+
+        def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
+            if step in self.anchors:
+                kept[step] = gather(slots, step.inputs)
+
+        layers, slots = tuple(graph.layers.values()), fill(self.schedule, values, cs)
+        after = watch_finite(graph.label, self.schedule, slots) if graph.check_finite else None
+        outputs, log_det = run(self.schedule, layers, slots, before=keep if self.anchors else None, after=after)
+        return outputs, log_det, kept

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
-
-import torch
-from torch import Tensor
+from typing import Any, final
 
 from invgraph.arguments import as_number, require_count
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ports import Ports, call_checked
 from invgraph.core.ranges import Ends, Knowns
-from invgraph.core.stochastic import draw_seeds, same_noise
-from invgraph.core.vjp import ParameterGrads
-from invgraph.errors import GraphError, NumericsError
+from invgraph.errors import GraphError
 from invgraph.fused.dispatch import needs_grad
 from invgraph.graph.bound import BoundGraph
-from invgraph.graph.finite import watch_finite
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.holder import GraphHolder
-from invgraph.graph.run import Slots, fill, gather, run
-from invgraph.graph.schedule import Schedule, Step
-from invgraph.reversible.backward import Backward
-from invgraph.reversible.plan import Stage, plan
-from invgraph.reversible.replay import (
-    Autocast,
-    buffer_states,
-    changing_part,
-    frozen_statistics,
-    parameters_of_the_call,
-    places_of,
-    random_states,
-    trainable,
-)
+from invgraph.reversible.backward import Call, Recorded
+from invgraph.reversible.plan import Direction
+from invgraph.reversible.replay import trainable
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import is_transformed
 
@@ -98,7 +81,7 @@ class Reversible(GraphHolder[Graph], Invertible):
         if isinstance(given, Precomputed) or is_transformed() or not needs_grad(*values, *given, *parameters):
             return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
         call = Call(self.graph, direction, self.tolerance, len(values), len(given))
-        *outputs, log_det = _Reversible.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
+        *outputs, log_det = Recorded.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
         return tuple(outputs), log_det
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
@@ -158,117 +141,3 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
         True
     """
     return Reversible(graph, anchors, tolerance)
-
-
-class Direction:
-    """One direction of a graph, with the plan of its backward pass.
-
-    Arguments:
-        schedule: Schedule of the direction.
-        opposite: Schedule of the opposite direction.
-        anchors: Interval at which the inputs of nodes are stored; None to store none.
-    """
-
-    def __init__(self, schedule: Schedule, opposite: Schedule, anchors: int | None) -> None:
-        self.schedule, self.opposite = schedule, opposite
-        self.stages: tuple[Stage, ...] = plan(schedule)
-        every = len(schedule.steps) + 1 if anchors is None else anchors
-        self.anchors = {
-            step for index, step in enumerate(schedule.steps) if index and index % every == 0 and not step.feature
-        }
-
-    def run(self, graph: Graph, values: Tensors, cs: Tensors) -> tuple[Tensors, Tensor, dict[Step, Tensors]]:
-        """Run the graph, and return outputs, log-determinant, and the inputs of the anchors."""
-        kept: dict[Step, Tensors] = {}
-
-        def keep(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
-            if step in self.anchors:
-                kept[step] = gather(slots, step.inputs)
-
-        layers, slots = tuple(graph.layers.values()), fill(self.schedule, values, cs)
-        after = watch_finite(graph.label, self.schedule, slots) if graph.check_finite else None
-        outputs, log_det = run(self.schedule, layers, slots, before=keep if self.anchors else None, after=after)
-        return outputs, log_det, kept
-
-
-class Call(NamedTuple):
-    """Call of the runner without its tensors, which are values, conditions and parameters, in this order.
-
-    Attributes:
-        graph: Graph to run.
-        direction: Direction of the call.
-        tolerance: Maximum relative reconstruction error; None for no check.
-        values: Number of values.
-        conditions: Number of conditions.
-    """
-
-    graph: Graph
-    direction: Direction
-    tolerance: float | None
-    values: int
-    conditions: int
-
-
-class _Reversible(torch.autograd.Function):
-    """Whole graph as one autograd function; parameters are arguments, so that hooks on them (DDP) see their grads."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
-        ctx.autocast = Autocast.current(values[0].device.type)
-        ctx.seeds = draw_seeds(call.graph, values[0])
-        random = random_states(values[0])
-        buffers = buffer_states(call.graph)
-        with ctx.autocast.restore(), same_noise(ctx.seeds):
-            outputs, log_det, kept = call.direction.run(call.graph, values, cs)
-        changed = changing_part(call.graph, buffers)
-        if changed is not None:
-            advice = "a second run would give something else: call .eval() on it, or train the plain graph"
-            raise GraphError(_WHERE, f"{changed}, whose buffers change at each call", advice)
-        if not all(map(torch.equal, random, random_states(values[0]))):
-            advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
-            raise GraphError(_WHERE, "a node that draws random numbers", advice)
-        ctx.call, ctx.anchors = call, list(kept)
-        # A graph may return an argument itself; an autograd function may not.
-        outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
-        ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
-        ctx.counts = len(outputs), len(tensors)
-        return (*outputs, log_det)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            advice = "second derivatives need stored activations: call the graph itself where create_graph=True"
-            raise GraphError(_WHERE, "a double backward", advice)
-        call: Call = ctx.call
-        outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
-        values, cs, parameters = _split(tensors, call.values, call.conditions)
-        needed = ctx.needs_input_grad[1 + call.values + call.conditions :]
-        grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
-        layers, direction = tuple(call.graph.layers.values()), call.direction
-        back = Backward(direction.schedule, direction.opposite, layers, cs, grads, call.tolerance)
-        anchored: dict[Step, Tensors] = {}
-        for step in ctx.anchors:
-            anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
-        with (
-            ctx.autocast.restore(), frozen_statistics(call.graph), torch.no_grad(),
-            parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds),
-        ):  # fmt: skip
-            value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
-        return None, *value_grads, *back.grads[: call.conditions], *grads.of(parameters)
-
-
-def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
-    return tensors[:first], tensors[first : first + second], tensors[first + second :]
-
-
-def _saved(ctx: Any) -> Tensors:
-    try:
-        saved: Tensors = ctx.saved_tensors
-    except RuntimeError as error:
-        if "inplace" not in str(error):
-            raise
-        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
-        raise NumericsError(_WHERE, "saved tensors that were overwritten", advice) from error
-    return saved

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError
-from invgraph.fused.affine import AffineKernel
-from invgraph.fused.dispatch import is_eager
+from invgraph.fused.affine import transform
+from invgraph.fused.dispatch import fused
+from invgraph.fused.plan import AffineKernel
 from invgraph.numerics.reductions import per_sample
-from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp
+from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp, squash
+from invgraph.torch_internals import is_eager
 from invgraph.transforms.transform import Unbounded
 
 Clamp = Callable[[Tensor], Tensor]
@@ -69,19 +71,20 @@ class Affine(Unbounded):
         return 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        if callable(self.clamp) or not is_eager():
+        if callable(self.clamp) or not (is_eager() and fused.enabled):
             return self._scale(x, params)
-        return self.kernel(inverse=False).run(x, params)
+        return transform(self.kernel(inverse=False), x, params)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        if callable(self.clamp) or not is_eager():
+        if callable(self.clamp) or not (is_eager() and fused.enabled):
             return self._unscale(y, params)
-        return self.kernel(inverse=True).run(y, params)
+        return transform(self.kernel(inverse=True), y, params)
 
     def kernel(self, inverse: bool) -> AffineKernel:
         """Return one direction, with its gradient derived by hand; not for clamps that are functions."""
         assert not callable(self.clamp)
-        return AffineKernel(self._unscale if inverse else self._scale, self.clamp, self.activation, inverse)
+        formula, steps = self._unscale if inverse else self._scale, squash(self.clamp, self.activation)
+        return AffineKernel(formula, self.clamp, self.activation, steps, inverse)
 
     def _scale(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, t = params.unbind(1)

@@ -12,9 +12,10 @@ from torch.nn.functional import softplus
 
 from invgraph.arguments import as_number
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import is_usable_for
+from invgraph.fused.dispatch import fused
 from invgraph.fused.rational_quadratic import RationalQuadraticKernel
 from invgraph.numerics.spline import solve
+from invgraph.torch_internals import is_plain
 from invgraph.transforms.spline import Mapped, Spline, edges, ends, locate, partition
 
 
@@ -75,7 +76,7 @@ class RationalQuadraticSpline(Spline):
         return 3 * self.bins - (not self.circular)
 
     def _map(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        if self.learned_bound or self.circular or not is_usable_for(x):
+        if self.learned_bound or self.circular or not (is_plain(x) and fused.enabled):
             return super()._map(x, params, inverse)
         floors = self.min_width, self.min_height, self.min_slope
         return RationalQuadraticKernel(

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 import invgraph as ig
-from invgraph.fused import affine, in_place
+from invgraph.fused import in_place
 from invgraph.layers import coupling
 from invgraph.nets import convolution
+from invgraph.transforms import affine
 from tests.benchmarks import bedrooms, mnist
 from tests.benchmarks.timing import Job, interleave, rows, saved_bytes, train_step
 
@@ -25,7 +26,7 @@ def _formula(kernel: Any, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
 
 REPLACED: dict[str, tuple[Any, str, Any]] = {
     "affine_coupling": (coupling.Coupling, "_kernel", lambda *given: None),
-    "affine": (affine.AffineKernel, "run", _formula),
+    "affine": (affine, "transform", _formula),
     "convolution": (convolution, "prefers_shifted_sum", lambda *given: False),
     "in_place": (in_place, "is_overwritable", lambda layer: False),
 }

@@ -13,61 +13,61 @@ import torch
 from cases import CONV, MLP, Case
 
 import invgraph as ig
-from invgraph.fused.dispatch import is_enabled
+from invgraph.fused.dispatch import fused
 
 
 @pytest.fixture(autouse=True)
 def enabled_afterwards() -> Iterator[None]:
-    assert is_enabled()
+    assert fused.enabled
     yield
     ig.fused(True)
 
 
 def test_as_a_call_it_stays() -> None:
     ig.fused(False)
-    assert not is_enabled()
+    assert not fused.enabled
     ig.fused(False)
     ig.fused(True)
-    assert is_enabled()
+    assert fused.enabled
 
 
 def test_as_a_context_it_nests() -> None:
     states = []
     with ig.fused(False):
-        states.append(is_enabled())
+        states.append(fused.enabled)
         with ig.fused(True):
-            states.append(is_enabled())
+            states.append(fused.enabled)
             with ig.fused(False):
-                states.append(is_enabled())
-            states.append(is_enabled())
-        states.append(is_enabled())
+                states.append(fused.enabled)
+            states.append(fused.enabled)
+        states.append(fused.enabled)
     assert states == [False, True, False, True, False]
-    assert is_enabled()
+    assert fused.enabled
 
 
 def test_a_context_inside_a_call_gives_back_what_was_there() -> None:
     ig.fused(False)
     with ig.fused(True):
-        assert is_enabled()
-    assert not is_enabled()
+        assert fused.enabled
+    assert not fused.enabled
 
 
 def test_an_exception_restores_it() -> None:
     def fail() -> None:
         with ig.fused(False):
-            assert not is_enabled()
+            assert not fused.enabled
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert is_enabled()
+    assert fused.enabled
 
 
 def test_a_wrong_argument_changes_nothing() -> None:
     for wrong in (0, "no", None):
         with pytest.raises(ig.errors.ArgumentError, match="enabled must be True or False"):
             ig.fused(wrong)  # type: ignore[arg-type]
-        assert is_enabled()
+        assert fused.enabled
 
 
 def test_a_coupling_has_its_kernel_only_while_it_is_on() -> None:

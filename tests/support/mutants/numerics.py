@@ -5,12 +5,12 @@ from __future__ import annotations
 from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AFFINE, LAYERS, Mutant
 
 MUTANTS = (
-    Mutant("the gradient through the clamp forgets its bound", "numerics/soft_clamp.py",
+    Mutant("the gradient through the clamp forgets its bound", "fused/affine_coupling_gradient.py",
            "value=half / alpha**2", "value=half", (FUSED_AFFINE,)),
     Mutant("the clamp is dropped", "numerics/soft_clamp.py",
-           "clamped = torch.atan(s).mul_(2 * alpha / math.pi)", "clamped = s + 0", (LAYERS,)),
+           "clamped = function(s if inner == 1 else s * inner)", "clamped = s + 0", (LAYERS,)),
     Mutant("the clamp's bound is alpha times pi / 2", "numerics/soft_clamp.py",
-           ".mul_(2 * alpha / math.pi)", ".mul_(alpha)", (LAYERS,)),
+           "1 / alpha, 2 * alpha / math.pi", "1 / alpha, alpha", (LAYERS,)),
     Mutant("a coupling splits in the middle whatever it was told", "numerics/channels.py",
            "int(channels * number) if isinstance(number, float) else number", "channels // 2", (LAYERS,)),
     Mutant("a part of no channels is allowed", "numerics/channels.py",
