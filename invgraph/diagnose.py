@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_seed
+from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.modes import evaluating
-from invgraph.core.ports import call_checked
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.run import Slots, fill, gather, run

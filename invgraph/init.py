@@ -4,7 +4,7 @@ Built-in subnets have Xavier weights and a last layer of zeros, so that models s
 functions initialize them in other ways, or other subnets in this way. Random numbers come from a private generator with
 the given seed, equal on every device; the global random state does not change.
 
-Start values that layers take from a batch are set by ``graph.initialize``, in ``graph/start.py``.
+Start values that layers take from a batch are set by ``graph.initialize``, in ``graph/initialize.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Shapes, which never include the batch, and the aliases for tensors and shapes.
 
-``core/ports.py`` checks the tensors of a call against them.
+``core/call.py`` checks the tensors of a call against them.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from invgraph.core.call import Ports
 from invgraph.core.invertible import Invertible
-from invgraph.core.ports import Ports
 from invgraph.graph.graph import Graph
 
 Fingerprint = dict[str, str]

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, Self, final
 import torch
 
 from invgraph.arguments import require_flag
+from invgraph.core.call import Result as Result
+from invgraph.core.call import check_together
 from invgraph.core.given import Precomputed
 from invgraph.core.modes import own_tensors, restored_on_error
-from invgraph.core.ports import Result as Result
-from invgraph.core.ports import check_together
 from invgraph.core.ranges import Ranged
 from invgraph.core.vjp import Replayed
 from invgraph.errors import ArgumentError, GraphError

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.ports import TwoWay, call_checked
+from invgraph.core.call import TwoWay, call_checked
 from invgraph.core.sides import Side
 from invgraph.fused.affine_coupling import AffineCoupling
 from invgraph.shapes import Tensors

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, final
 
+from invgraph.core.call import Ports, call_checked
 from invgraph.core.invertible import Invertible, Result, require_invertible
-from invgraph.core.ports import Ports, call_checked
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.core.resized import resized
 from invgraph.errors import GraphError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invgraph.arguments import require_amount, require_count
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.densities.latents import Latents, require_precise
 from invgraph.errors import ArgumentError, ShapeError
 from invgraph.graph.bound import BoundGraph

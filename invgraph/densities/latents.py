@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.densities.bases import (
     Base,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.core.ranges import Knowns
 from invgraph.densities.bases import describe_base
 from invgraph.errors import GraphError

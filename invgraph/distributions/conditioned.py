@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors

@@ -10,7 +10,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from invgraph.arguments import require_choice
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
 from invgraph.distributions.support import as_constraint
 from invgraph.errors import GraphError, ShapeError

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from invgraph.core.ports import check_result, check_together
+from invgraph.core.call import check_result, check_together
 from invgraph.freia.contract import Contract, Free
 from invgraph.graph.run import Slots, call_feature, gather
 from invgraph.graph.schedule import Schedule, Step

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_flag
+from invgraph.core.call import Ports, check_together
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, ShapeError
-from invgraph.graph.finite import watch_finite
+from invgraph.graph.check_finite import watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Structured, Tensors, repeat_rows

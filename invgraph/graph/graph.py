@@ -9,21 +9,21 @@ from typing import Any, Self, final
 from torch import nn
 
 from invgraph.arguments import require_flag
+from invgraph.core.call import Ports
 from invgraph.core.constants import materialize_constants
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Result
-from invgraph.core.ports import Ports
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
+from invgraph.graph.check_finite import watch_finite
 from invgraph.graph.compiled import compiled
-from invgraph.graph.finite import watch_finite
+from invgraph.graph.initialize import start_layer
 from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.node import FeatureNode, Node, Sources
 from invgraph.graph.resize import Resizable
 from invgraph.graph.run import Observer, fill, run
 from invgraph.graph.schedule import Schedule, schedules
-from invgraph.graph.start import start_layer
 from invgraph.graph.tied import label_layers, require_tied_state
 from invgraph.graph.wiring import wire
 from invgraph.shapes import Shape, Structured, Tensors

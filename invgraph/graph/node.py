@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.graph.construct import build_layer, build_network, feature_shapes
+from invgraph.graph.build import build_layer, build_network, feature_shapes
 from invgraph.graph.copying import CopiedNode, CopiedValue
 from invgraph.shapes import Shape, as_shape
 

@@ -9,14 +9,14 @@ from typing import Self
 
 from torch import nn
 
+from invgraph.core.call import Ports
 from invgraph.core.invertible import Invertible
-from invgraph.core.ports import Ports
 from invgraph.core.resized import resized
 from invgraph.errors import GraphError
-from invgraph.graph.construct import feature_shapes
+from invgraph.graph.build import feature_shapes
 from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.schedule import Schedule
-from invgraph.graph.shown import Shown
+from invgraph.graph.views import Shown
 from invgraph.shapes import Shape, as_shape
 from invgraph.torch_internals import replace_children
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.call import CheckedTensors, call_checked, check_result, check_together
 from invgraph.core.invertible import Result
-from invgraph.core.ports import CheckedTensors, call_checked, check_result, check_together
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import compile_region, floating_tensor, has_hooks, is_view

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.graph.node import FeatureNode, Node, Value
 from invgraph.graph.wiring import Wiring, computing, order
 

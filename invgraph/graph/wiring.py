@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from invgraph.core.ports import Ports
+from invgraph.core.call import Ports
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.node import ConditionNode, Declaration, FeatureNode, InputNode, Node, Sources, Value
 from invgraph.shapes import numel

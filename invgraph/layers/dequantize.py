@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag
+from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ports import call_checked
 from invgraph.core.ranges import Knowns
 from invgraph.core.resized import resized
 from invgraph.core.stochastic import Stochastic, normal, uniform

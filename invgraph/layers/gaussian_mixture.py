@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import as_number, require_count, require_seed
+from invgraph.core.call import Ports, check_together
 from invgraph.core.constants import WithConstants
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ports import Ports, check_together
 from invgraph.core.stochastic import uniform
 from invgraph.core.subnet import make_subnet
 from invgraph.errors import GraphError

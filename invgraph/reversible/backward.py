@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible
-from invgraph.core.ports import call_checked
 from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp, vjp_from_inputs
 from invgraph.errors import GraphError, NumericsError
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
-from invgraph.reversible.plan import Direction, Stage
-from invgraph.reversible.replay import (
+from invgraph.reversible.call_state import (
     Autocast,
     buffer_states,
     changing_part,
@@ -28,6 +27,7 @@ from invgraph.reversible.replay import (
     places_of,
     random_states,
 )
+from invgraph.reversible.plan import Direction, Stage
 from invgraph.shapes import Tensors
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from invgraph.graph.finite import watch_finite
+from invgraph.graph.check_finite import watch_finite
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step

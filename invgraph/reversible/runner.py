@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, final
 
 from invgraph.arguments import as_number, require_count
+from invgraph.core.call import Ports, call_checked
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ports import Ports, call_checked
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError
 from invgraph.fused.dispatch import needs_grad
@@ -15,8 +15,8 @@ from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.holder import GraphHolder
 from invgraph.reversible.backward import Call, Recorded
+from invgraph.reversible.call_state import trainable
 from invgraph.reversible.plan import Direction
-from invgraph.reversible.replay import trainable
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import is_transformed
 

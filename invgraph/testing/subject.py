@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from invgraph.core.call import Ports
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ports import Ports
 from invgraph.errors import ArgumentError, ContractError
 from invgraph.shapes import Tensors
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import invgraph as ig
-from invgraph.core.ports import CheckedTensors
+from invgraph.core.call import CheckedTensors
 from invgraph.testing import randomize
 
 SPLINE = ig.RationalQuadraticSpline(bins=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import invgraph as ig
+from invgraph.core.call import call_checked
 from invgraph.core.invertible import Result
-from invgraph.core.ports import call_checked
 from invgraph.shapes import Shape, Tensors
 
 

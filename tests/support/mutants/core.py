@@ -27,7 +27,7 @@ MUTANTS = (
            "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(shared))), dim=1)",
            (LAYERS,)),
     Mutant("the inverse of a layer that is held by another is checked and packed like a user's call",
-           "core/ports.py",
+           "core/call.py",
            "return layer.inverse(CheckedTensors(xs), given)", "return layer.inverse(xs, given)", (NODES, BOUND)),
     Mutant("what a subnet made of the conditions is handed over in fewer rows than it takes", "core/subnet.py",
            "if not self.broadcasts:", "if False:", (BOUND,)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 LAYOUT, WRITE = "tests/draw/test_layout.py", "tests/draw/test_write.py"
-PICTURE, SHOWN, MAIN = "tests/graph/test_picture.py", "tests/graph/test_shown.py", "tests/test_main.py"
+PICTURE, SHOWN, MAIN = "tests/graph/test_picture.py", "tests/graph/test_views.py", "tests/test_main.py"
 
 MUTANTS = (
     Mutant("conditions stand at the top of a drawing", "draw/ranks.py",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .mutant import BAD_INPUT, BOUND_FLOW, CHUNKS, DIAGNOSE, EXPORT, FLOW, TORCH_INTERNALS, Mutant
 
 MUTANTS = (
-    Mutant("batches of different sizes are accepted", "core/ports.py",
+    Mutant("batches of different sizes are accepted", "core/call.py",
            "elif value.shape[0] != first.shape[0]:", "elif False:", (BAD_INPUT,)),
-    Mutant("the channels of an input are not checked", "core/ports.py",
+    Mutant("the channels of an input are not checked", "core/call.py",
            "if value.shape[1:] != self.shapes[index] or value.ndim == 0:", "if value.ndim == 0:", (BAD_INPUT,)),
     Mutant("log_prob forgets the log-det", "flow.py",
            "self.latents.log_prob(self.graph._outputs().unpack(\"Flow\", z)) + log_det",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from invgraph.arguments import require_choice, require_flag
+from invgraph.core.call import check_together
 from invgraph.core.invertible import Invertible
 from invgraph.core.modes import evaluating
-from invgraph.core.ports import check_together
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import ShapeError
 from invgraph.graph.ranges import follow, follow_ends
