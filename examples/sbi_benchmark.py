@@ -2,10 +2,11 @@
 
 One posterior is trained per task, budget, seed and model. C2ST is the accuracy of a classifier that tells samples of
 the posterior from reference samples: 0.5 means that it can't, 1 that it always can; the mean over ten observations.
-Each finished row is written to a JSON file, and rows that are there are not run again.
+Each finished row is written to a JSON file, and rows that are there with the same settings are not run again. The file
+does not know the code: begin with another one (``--out``) after a change of a flow or of the training loop.
 
     pip install --no-deps sbibm sbi && pip install pyro-ppl pandas zuko nflows
-    python examples/sbi_benchmark.py --simulations 1000 --seeds 3
+    python examples/sbi_benchmark.py --simulations 1000 --seeds 1 2 3
     python examples/sbi_benchmark.py --table            # only print what is there
 
 Reference: J.-M. Lueckmann, J. Boelts, D. S. Greenberg, P. J. Goncalves, J. H. Macke, "Benchmarking Simulation-Based
@@ -31,6 +32,7 @@ import invgraph as ig
 
 TASKS = ("two_moons", "gaussian_mixture", "gaussian_linear_uniform", "slcp", "bernoulli_glm", "lotka_volterra")
 HELD_OUT = 2000  # pairs for the test log-density
+SETTINGS = ("samples", "observations", "lr", "patience")  # the options that a result depends on
 
 
 def lotka_volterra(parameters: Tensor) -> Tensor:
@@ -204,6 +206,16 @@ def c2st(pairs: list[tuple[Tensor, Tensor]]) -> list[float]:
     return accuracy.view(len(pairs), 5).mean(1).tolist()
 
 
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of a row beside its task, budget, seed and model; rows that differ in them are never mixed."""
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
+def has(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """True if a row has these values."""
+    return all(row.get(key) == value for key, value in wanted.items())
+
+
 def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train one posterior and measure it."""
     theta, x = problem.pairs(simulations, seed, args.out / "data")
@@ -220,7 +232,7 @@ def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse
         pairs.append((reference, posterior_samples(model, problem, problem.observation(number), args.samples)))
     scores = c2st(pairs)
     return {
-        "task": problem.name, "simulations": simulations, "seed": seed, "model": name, "samples": args.samples,
+        "task": problem.name, "simulations": simulations, "seed": seed, "model": name, **settings(args),
         "c2st": statistics.mean(scores), "c2st_each": scores, "test_log_prob": test,
         "seconds": wall, "cpu_seconds": cpu, "epochs": len(history.train), "best_epoch": history.best,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -272,7 +284,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--simulations", nargs="+", type=int, default=[1000])
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds per row")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="seeds of the data and of training")
     parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
     parser.add_argument("--samples", type=int, default=10_000, help="samples per observation that C2ST compares")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
@@ -285,18 +297,17 @@ def main(argv: list[str] | None = None) -> None:
     warnings.simplefilter("ignore")  # the peers' deprecations
     path, start = args.out / "results.json", time.monotonic()
     rows = json.loads(path.read_text()) if path.exists() else []
-    wanted = [
-        (t, n, s, m) for n in args.simulations for s in range(args.seeds) for t in args.tasks for m in args.models
-    ]
-    for task, simulations, seed, name in [] if args.table else wanted:
-        done = {(r["task"], r["simulations"], r["seed"], r["model"], r["samples"]) for r in rows}
-        if (task, simulations, seed, name, args.samples) in done or time.monotonic() - start > 60 * args.minutes:
+    wanted = itertools.product(args.simulations, args.seeds, args.tasks, args.models)
+    for simulations, seed, task, name in [] if args.table else wanted:
+        row = {"task": task, "simulations": simulations, "seed": seed, "model": name, **settings(args)}
+        if any(has(done, row) for done in rows) or time.monotonic() - start > 60 * args.minutes:
             continue
         rows.append(run(Problem(task), simulations, seed, name, args))
         print(f"{task} {simulations} seed {seed} {name}: C2ST {rows[-1]['c2st']:.3f}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".new").write_text(json.dumps(rows, indent=1))
+        path.with_suffix(".new").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
         path.with_suffix(".new").replace(path)
+    rows = [row for row in rows if has(row, settings(args))]
     print(table(rows))
     if args.page is not None:
         args.page.write_text(page(rows))

@@ -34,6 +34,30 @@ def test_the_table_shows_means_over_the_seeds():
     assert "zuko NSF                     2  0.850            -8.000      3" in text
 
 
+def test_a_row_is_run_again_only_with_other_settings(tmp_path, monkeypatch, capsys):
+    ran = []
+
+    def run(problem, simulations, seed, name, args):
+        ran.append((simulations, seed, args.observations, args.lr))
+        row = {"task": "slcp", "simulations": simulations, "seed": seed, "model": name, "c2st": 0.5 + args.lr}
+        return {**row, **sbi_benchmark.settings(args), "test_log_prob": 0.0, "cpu_seconds": 1.0, "parameters": 5}
+
+    monkeypatch.setattr(sbi_benchmark, "run", run)
+    monkeypatch.setattr(sbi_benchmark, "Problem", lambda task: None)
+    common = ["--tasks", "slcp", "--models", "zuko NSF", "--seeds", "4", "5", "--out", str(tmp_path)]
+    first = [(1000, 4, 5, 0.003), (1000, 5, 5, 0.003)]
+    for _ in range(2):
+        sbi_benchmark.main([*common, "--observations", "5"])
+        assert ran == first
+    sbi_benchmark.main([*common, "--observations", "10"])
+    sbi_benchmark.main([*common, "--observations", "5", "--lr", "0.1"])
+    assert ran[2:] == [(1000, 4, 10, 0.003), (1000, 5, 10, 0.003), (1000, 4, 5, 0.1), (1000, 5, 5, 0.1)]
+    capsys.readouterr()
+    sbi_benchmark.main([*common, "--observations", "5", "--lr", "0.1", "--table"])
+    assert "zuko NSF                     2  0.600" in capsys.readouterr().out  # not the mean over all settings
+    assert len(ran) == 6
+
+
 def test_the_page_of_the_documentation_is_that_of_the_results():
     docs = Path(__file__).parents[2] / "docs"
     rows = json.loads((docs / "sbi_benchmark.json").read_text())
