@@ -74,6 +74,11 @@ def has_data(x: Tensor) -> bool:
     return not (x.is_meta or torch._subclasses.fake_tensor.is_fake(x))
 
 
+def all_true(x: Tensor) -> bool:
+    """True if all elements are, for checks of values: unlike ``bool(x.all())``, it also works inside ``vmap``."""
+    return bool(torch._is_all_true(x))
+
+
 def validates_arguments(base: torch.distributions.Distribution) -> bool:
     """True if a distribution refuses values outside its support."""
     while isinstance(base, torch.distributions.Independent):

@@ -356,6 +356,20 @@ def test_forward_mode() -> None:
     assert seen == [None, torch.tensor([2.0])]
 
 
+def test_all_true() -> None:
+    def check(x: torch.Tensor) -> torch.Tensor:
+        assert internals.all_true(x.isnan().logical_not())
+        return x.sum()
+
+    x = torch.ones(3, 2)
+    assert internals.all_true(x > 0)
+    assert internals.all_true(torch.zeros(0, dtype=torch.bool))
+    assert not internals.all_true(x > x.cumsum(0) - 1)
+    torch.testing.assert_close(torch.vmap(check)(x), x.sum(1))
+    with pytest.raises(AssertionError):
+        torch.vmap(check)(x.log().div(x - x))
+
+
 def test_validates_arguments() -> None:
     for validates in (True, False):
         own = torch.distributions.Uniform(torch.zeros(2), torch.ones(2), validate_args=validates)

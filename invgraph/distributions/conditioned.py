@@ -12,7 +12,7 @@ from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import version
+from invgraph.torch_internals import is_transformed, version
 
 Result = tuple[Tensors, Tensor]
 
@@ -119,7 +119,12 @@ class Conditioned:
         return self._kept[1]
 
     def state(self) -> tuple[object, ...]:
-        """Return what results depend on, to be compared later: parameters, buffers, conditions, and modes."""
+        """Return what results depend on, to be compared later: parameters, buffers, conditions, and modes.
+
+        Inside a ``torch.func`` transform nothing tells one tensor from another later on: no two states are equal.
+        """
+        if is_transformed():
+            return (object(),)
         module = self.graph
         assert isinstance(module, nn.Module)
         tensors = (*module.parameters(), *module.buffers(), *self.rows)

@@ -17,7 +17,7 @@ from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast
 from invgraph.distributions.support import as_constraint
 from invgraph.errors import ArgumentError, DependencyError, GraphError
 from invgraph.shapes import Structured, Tensors
-from invgraph.torch_internals import floating_tensor
+from invgraph.torch_internals import all_true, floating_tensor
 
 if TYPE_CHECKING:
     from torch.types import _size
@@ -150,7 +150,7 @@ class FlowDistribution(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log-densities in nats, shape ``sample_shape + batch_shape``."""
         full = broadcast_value("FlowDistribution.log_prob", value, tuple(self.event_shape), self.batch_shape)
-        if self._validate_args and bool(value.isnan().any()):
+        if self._validate_args and not all_true(value.isnan().logical_not()):
             raise GraphError("FlowDistribution.log_prob", "a value with NaN", "not in the support: real numbers")
         zs, log_det = self._conditioned.forward((full,))
         return self._score(zs, log_det)
