@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import invgraph as ig
@@ -18,6 +18,11 @@ from colorization.photos import Crops, Folder
 
 SHOWN = 128  # side of a picture in a grid
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+GAP = 2  # pixels between pictures of a grid
+SHORT = {"cinn": "cINN", "cvae": "VAE", "cgan": "cGAN", "colorgan": "colorGAN", "cnn": "CNN"}
+
+Titles = Sequence[tuple[str, int]]
+"""Titles of a grid from left to right, each with the number of its columns."""
 
 
 class Gallery:
@@ -89,7 +94,8 @@ class Gallery:
                 :, 0
             ]
             rows.append([self._grey(index), *self._pictures(index, samples), self._original(index)])
-        return grid(rows)
+        drawn = f"colorizations at temperature {self.temperature:g}"
+        return titled(grid(rows), (("gray", 1), (drawn, n), ("original", 1)))
 
     def scaling(self, count: int = 5) -> Pixels:
         """Draw Fig. 14: one latent code of typical norm for each photograph, scaled by 0 to 1.5."""
@@ -99,7 +105,7 @@ class Gallery:
             z = z * (self.colorizer.dims**0.5 / z.norm())
             colours = self.decode(torch.cat([t * z for t in SCALES]), index)
             rows.append([self._grey(index), *self._pictures(index, colours)])
-        return grid(rows)
+        return titled(grid(rows), (("gray", 1), *((f"{t:g} z" if t else "code 0", 1) for t in SCALES)))
 
     def transfer(self, count: int = 5) -> Pixels:
         """Draw Fig. 15: the latent code of the photograph of the column, decoded for the photograph of the row."""
@@ -109,7 +115,7 @@ class Gallery:
         rows = [[blank, *(self._original(index) for index in chosen)]]
         for index in chosen:
             rows.append([self._grey(index), *self._pictures(index, self.decode(latents, index))])
-        return grid(rows)
+        return titled(grid(rows), (("lightness of", 1), ("code of the colors of", len(chosen))))
 
     def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
         """Draw an interpolation between two latent codes, along the sphere on which latents lie."""
@@ -119,7 +125,7 @@ class Gallery:
             first, second = self._latents(2, generator).split(1)
             colours = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
             rows.append([self._grey(index), *self._pictures(index, colours)])
-        return grid(rows)
+        return titled(grid(rows), (("gray", 1), ("from one code to another", steps)))
 
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
         """Draw Fig. 12: grey, worst, best of n, original, for the colorizations furthest from the original."""
@@ -133,7 +139,7 @@ class Gallery:
             )
             shown = self._pictures(index, torch.stack((worst, best)))
             rows.append([self._grey(index), *shown, self._original(index)])
-        return grid(rows)
+        return titled(grid(rows), (("gray", 1), (f"worst of {n}", 1), (f"best of {n}", 1), ("original", 1)))
 
     def beside(self, other: Colorizer, count: int = 6, n: int = 3) -> Pixels:
         """Draw Fig. 16: colorizations of this model on the left, of another on the right, the original between them."""
@@ -146,7 +152,9 @@ class Gallery:
             )
             pictures = [self._pictures(index, samples) for samples in (left, right)]
             rows.append([*pictures[0], self._original(index), *pictures[1]])
-        return grid(rows)
+        return titled(
+            grid(rows), (("with the conditioning network", n), ("original", 1), ("without conditioning network", n))
+        )
 
     def alternatives(self, others: Mapping[str, Colorizer], count: int = 6, n: int = 2) -> Pixels:
         """Draw Fig. 13: grey, colorizations of this model and of each of the others, original.
@@ -156,15 +164,17 @@ class Gallery:
             count: Number of photographs. Default: 6.
             n: Number of colorizations by each model; one by the regression network, which has no others. Default: 2.
         """
-        generator, rows = self._generator(), []
+        generator, rows, models = self._generator(), [], {"cinn": self.colorizer, **others}
+        columns = {kind: 1 if kind == "cnn" else n for kind in models}
         for index in self._chosen(count):
             lightness = self.lab[index : index + 1, :1]
             row = [self._grey(index)]
-            for kind, model in {"cinn": self.colorizer, **others}.items():
-                drawn = model.sample(lightness, 1 if kind == "cnn" else n, self.temperature, generator=generator)
+            for kind, model in models.items():
+                drawn = model.sample(lightness, columns[kind], self.temperature, generator=generator)
                 row += self._pictures(index, drawn[:, 0])
             rows.append([*row, self._original(index)])
-        return grid(rows)
+        named = ((SHORT[kind], columns[kind]) for kind in models)
+        return titled(grid(rows), (("gray", 1), *named, ("original", 1)))
 
     def write(
         self, folder: Path, ablation: Colorizer | None = None, others: Mapping[str, Colorizer] | None = None
@@ -184,7 +194,7 @@ class Gallery:
         return paths
 
 
-def grid(rows: Sequence[Sequence[Pixels]], gap: int = 2) -> Pixels:
+def grid(rows: Sequence[Sequence[Pixels]], gap: int = GAP) -> Pixels:
     """Arrange pictures of equal size in a table on white."""
     height, width = rows[0][0].shape[:2]
     canvas = np.full((len(rows) * (height + gap) - gap, len(rows[0]) * (width + gap) - gap, 3), 255, np.uint8)
@@ -193,3 +203,15 @@ def grid(rows: Sequence[Sequence[Pixels]], gap: int = 2) -> Pixels:
             top, left = y * (height + gap), x * (width + gap)
             canvas[top : top + height, left : left + width] = picture
     return canvas
+
+
+def titled(page: Pixels, titles: Titles, gap: int = GAP) -> Pixels:
+    """Write titles above a grid, each in the middle of its columns."""
+    column = (page.shape[1] + gap) / sum(count for _, count in titles)
+    size = max(6, round(column / 10))
+    strip = Image.new("RGB", (page.shape[1], 2 * size), "white")
+    draw, font, left = ImageDraw.Draw(strip), ImageFont.load_default(size), 0.0
+    for text, count in titles:
+        draw.text((left + (count * column - gap) / 2, size), text, "#1a1a1a", font, anchor="mm")
+        left += count * column
+    return np.concatenate((np.asarray(strip), page))
