@@ -28,6 +28,8 @@ import torch
 from colorization.colorizer import Colorizer
 from colorization.photos import Crops, Drawing, open_folder, statistics
 from digits import data, judge, measure
+from options import positive, prepare_folder
+from progress import clock
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -227,36 +229,55 @@ class Record:
         partial.replace(self.path)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train what is missing, then draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=(*TASKS, "draw"))
-    parser.add_argument("--steps", type=int, default=300, help="of each run")
-    parser.add_argument("--seeds", type=int, default=3, help="number of runs of each variant")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further run is started")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the JSON and the figure")
-    args = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    if args.task != "draw":
-        settings = {"steps": args.steps, **asdict(SIZES[args.task])}
-        try:
-            record = Record(args.out / f"{args.task}.json", settings)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            return 1
-        began, wanted = time.monotonic(), list(runs_of(args.task, args.seeds))
-        left = [one for one in wanted if not record.has(*one)]
+def train_missing(args: argparse.Namespace) -> int:
+    """Train the runs that are not in the file yet; return 0 if all are, 130 if some are left."""
+    record = Record(args.out / f"{args.task}.json", {"steps": args.steps, **asdict(SIZES[args.task])})
+    began, wanted = time.monotonic(), list(runs_of(args.task, args.seeds))
+    left = [one for one in wanted if not record.has(*one)]
+    print(f"{len(left)} of {len(wanted)} runs of {args.steps} steps are left; Ctrl-C stops, and loses the current one",
+          flush=True)  # fmt: skip
+    try:
         for number, (name, rate, seed) in enumerate(left):
-            if time.monotonic() - began > 60 * args.minutes:
+            spent = time.monotonic() - began
+            if spent > 60 * args.minutes:
                 print(f"{len(left) - number} of {len(wanted)} runs are left: the same command goes on with them")
                 return 130
             finished = run(args.task, name, rate, seed, args.steps, SIZES[args.task])
             record.add(finished)
             ended = "diverged" if finished["diverged"] else f"loss {finished['loss'][-1]:+.4f}"
-            print(f"{name}, rate {rate:g}, seed {seed}: {ended} after {finished['steps']} steps", flush=True)
+            remaining = (time.monotonic() - began) / (number + 1) * (len(left) - number - 1)
+            print(f"{name}, rate {rate:g}, seed {seed}: {ended} after {finished['steps']} steps; "
+                  f"about {clock(remaining)} left", flush=True)  # fmt: skip
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train what is missing, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=(*TASKS, "draw"))
+    parser.add_argument("--steps", type=positive, default=300, help="of each run")
+    parser.add_argument("--seeds", type=positive, default=3, help="number of runs of each variant")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further run is started")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the JSON and the figure")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        prepare_folder(args.out)
+        ended = 0 if args.task == "draw" else train_missing(args)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if ended:
+        return ended
+    found = {task: json.loads(path.read_text()) for task in TASKS if (path := args.out / f"{task}.json").exists()}
+    if not found:
+        print(f"no runs in {args.out}: train first, for instance with the task mnist", file=sys.stderr)
+        return 1
     from training_curves import draw  # needs matplotlib
 
-    found = {task: json.loads(path.read_text()) for task in TASKS if (path := args.out / f"{task}.json").exists()}
     print(draw(found, RATES, list(VARIANTS), args.out / "ablations.png"))
     return 0
 

@@ -10,6 +10,7 @@ Only this machine can open the page.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 import webbrowser
 from pathlib import Path
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args(arguments)
+    if not 0 <= args.port < 65536:
+        parser.error(f"--port {args.port}: choose a port from 1024 to 65535, or 0 for any free one")
     torch.set_num_threads(1)  # every answer is short, and a second thread makes it wait on a busy machine
     try:
         server = start(
@@ -61,7 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
             args.port,
         )
     except (ig.CheckpointError, OSError, ValueError) as error:
-        advice = "\nchoose another --port" if isinstance(error, OSError) and error.errno else ""
+        busy = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+        advice = f"\nport {args.port} can't be used: choose another --port" if busy else ""
         raise SystemExit(f"{error}{advice}") from error
     print(f"open {server.url} in a browser; Ctrl-C ends it", flush=True)
     if not args.no_browser:

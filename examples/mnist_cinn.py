@@ -25,6 +25,7 @@ import torch
 import weights
 from digits import data, judge, measure
 from digits.idx import IDXError
+from options import positive, prepare_folder
 from torch import Tensor, nn
 from trainer import DivergedError, History, Recipe, place, train
 
@@ -100,6 +101,7 @@ def train_command(args: argparse.Namespace) -> None:
     checkpoint = args.out / "model.safetensors"
     if args.resume and not checkpoint.exists():
         raise SystemExit(f"{checkpoint}: there is nothing to resume; start without --resume")
+    prepare_folder(args.out)
     with place(args.device, args.threads) as where:
         torch.manual_seed(args.seed)
         flow = build(preset.blocks, preset.hidden, preset.clamp).to(where.device)
@@ -210,7 +212,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common.add_argument("--seed", type=int, default=0, help="of everything random")
     trains = commands.add_parser("train", parents=[common], help="the default")
     trains.add_argument("--preset", choices=list(PRESETS), default="quick")
-    trains.add_argument("--steps", type=int, help="instead of the preset's")
+    trains.add_argument("--steps", type=positive, help="instead of the preset's")
     trains.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
     trains.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     trains.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")

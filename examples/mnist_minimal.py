@@ -74,7 +74,6 @@ def draw(flow: ig.Flow, path: Path, device: str, rows: int = 8, temperature: flo
     x = flow.denoise(x, digit, sigma=NOISE / data.STD)
     tiles = data.to_pixels(x).cpu().view(rows, 10, 28, 28)
     page = tiles.transpose(1, 2).reshape(rows * 28, 280)
-    path.parent.mkdir(parents=True, exist_ok=True)
     plt.imsave(path, page.repeat_interleave(4, 0).repeat_interleave(4, 1), cmap="gray_r", vmin=0, vmax=1)
 
 
@@ -87,6 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mnist_minimal.png"), help="file of the picture")
     args = parser.parse_args(argv)
 
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # before the training, which is the time to fail
     torch.manual_seed(0)
     flow = build(args.blocks, args.hidden).to(args.device)
     train(flow, args.steps, args.device)

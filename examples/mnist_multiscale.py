@@ -1,5 +1,6 @@
 """A better model of MNIST than the paper's, and the two of them after equal processor time.
 
+    python examples/mnist_multiscale.py draw                         # digits of your run, or of the trained model
     python examples/mnist_multiscale.py train                        # 20 minutes of one core
     python examples/mnist_multiscale.py train --model paper          # the paper's architecture, as long
     python examples/mnist_multiscale.py compare                      # measure both, draw figure and digits
@@ -21,6 +22,8 @@ from typing import Any
 import torch
 from digits import data, judge, multiscale
 from digits.timed import Run, bits
+from options import minutes, positive, prepare_folder
+from weights import load_weights, trained_or_own
 
 import invgraph as ig
 
@@ -48,25 +51,30 @@ def open_checkpoint(path: Path) -> tuple[ig.Flow, dict[str, Any]]:
     if metadata.get("example") != "mnist_multiscale":
         raise SystemExit(f"{path}\n  is not a checkpoint of this example: take one that mnist_multiscale.py wrote")
     flow = build(metadata["model"], metadata["arguments"])
-    ig.load(path, flow)
+    load_weights(path, flow)
     return flow.eval(), metadata
 
 
 def train_command(args: argparse.Namespace) -> None:
+    prepare_folder(args.out)
     digits, test = data.load("train"), data.load("test")
     arguments = dict(MODELS[args.model])
     if args.model == "multiscale":
         arguments["start"] = list(multiscale.frequencies(digits.pixels))
     torch.manual_seed(args.seed)
     flow = build(args.model, arguments)
-    print(f"{args.model}: {sum(weight.numel() for weight in flow.parameters()):,} parameters", flush=True)
+    print(f"{args.model}: {sum(weight.numel() for weight in flow.parameters()):,} parameters")
+    print(f"training for {args.cpu_minutes:g} minutes of processor time; Ctrl-C saves and stops", flush=True)
     metadata = {"example": "mnist_multiscale", "model": args.model, "arguments": arguments, "seed": args.seed,
                 "batch": BATCHES[args.model], "rate": RATES[args.model]}  # fmt: skip
     checkpoint = args.out / f"{args.model}.safetensors"
     run = Run(flow, RATES[args.model], BATCHES[args.model], 60 * args.cpu_minutes, checkpoint, metadata)
     few = data.Digits(test.pixels[:1000], test.labels[:1000])
-    run.train(digits, few, lambda line: print(line, flush=True))
+    finished = run.train(digits, few, lambda line: print(line, flush=True))
     print(f"written to {checkpoint}")
+    if not finished:
+        print("stopped; the same command goes on")
+        raise SystemExit(130)
 
 
 def measure(flow: ig.Flow, count: int, each: int, seed: int = 0) -> dict[str, Any]:
@@ -105,6 +113,13 @@ def compare_command(args: argparse.Namespace) -> None:
     print(comparison.samples(shown, args.out / "samples.png"))
 
 
+def draw_command(args: argparse.Namespace) -> None:
+    flow, _ = open_checkpoint(trained_or_own(args.out / "multiscale.safetensors", "mnist_multiscale"))
+    from digits import comparison  # needs matplotlib
+
+    print(comparison.samples({"multiscale": flow}, args.out / "digits.png", seed=args.seed))
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -112,13 +127,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
     trains = commands.add_parser("train", parents=[common], help="train a model, or go on")
     trains.add_argument("--model", choices=list(MODELS), default="multiscale")
-    trains.add_argument("--cpu-minutes", type=float, default=20, help="processor time of the training steps")
+    trains.add_argument("--cpu-minutes", type=minutes, default=20, help="processor time of the training steps")
     trains.add_argument("--seed", type=int, default=0, help="of everything random")
     trains.set_defaults(run=train_command)
     compares = commands.add_parser("compare", parents=[common], help="measure and draw what there is")
-    compares.add_argument("--count", type=int, default=10_000, help="number of test digits")
-    compares.add_argument("--each", type=int, default=200, help="generated digits of each class and temperature")
+    compares.add_argument("--count", type=positive, default=10_000, help="number of test digits")
+    compares.add_argument("--each", type=positive, default=200, help="generated digits of each class and temperature")
     compares.set_defaults(run=compare_command)
+    draws = commands.add_parser("draw", parents=[common], help="draw digits of the multi-scale model, in seconds")
+    draws.add_argument("--seed", type=int, default=0, help="of the latent codes")
+    draws.set_defaults(run=draw_command)
     return parser.parse_args(arguments)
 
 

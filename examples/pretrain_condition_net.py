@@ -20,6 +20,7 @@ from colorization.commands import ERRORS
 from colorization.photos import EMBEDDED, open_folder
 from colorization.pretraining import STEPS, pretrain
 from imagenet_cinn import PRESETS
+from options import positive, prepare_folder
 from trainer import place
 
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=EMBEDDED, help="folder of photographs")
     parser.add_argument("--preset", choices=PRESETS, default="quick", help="of examples/imagenet_cinn.py")
     parser.add_argument("--out", type=Path, default=Path("runs") / "condition_net", help="folder of the run")
-    parser.add_argument("--steps", type=int, help="default: by preset")
+    parser.add_argument("--steps", type=positive, help="default: by preset")
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
     parser.add_argument("--workers", type=int, default=0, help="processes that cut crops")
     parser.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     options = parser.parse_args(arguments)
     try:
+        prepare_folder(options.out)
         with place(options.device, options.threads) as where:
             folder = open_folder(options.data)
             if where.rank == 0:

@@ -44,6 +44,8 @@ Loss = Callable[..., Tensor]
 RECORD = 50
 """Maximum number of steps between two records of the history."""
 
+ANNOUNCEMENT = "training; Ctrl-C saves and stops"
+
 SAVE_SECONDS = 120
 """Seconds between two checkpoints, rounded up to a whole step."""
 
@@ -215,10 +217,12 @@ def train(
     batches = _Batches(draw, _Order(rows, recipe.batch, seed), seed, where, last)
     threads = Threads(where.threads, progress.write, chosen=run.threads)
     model.train()
+    announced = stop is None  # otherwise this is one of several calls, and the caller announced the first
     with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
         if where.world > 1 and not resume:
             run.save()
-        progress.write("training; Ctrl-C saves and stops")
+        if announced:
+            progress.write(ANNOUNCEMENT)
         while run.step < last and not stop.asked():
             batch = tuple(tensor.to(where.device, non_blocking=True) for tensor in batches.of_step(run.step))
             with threads.step():

@@ -11,57 +11,82 @@ import numpy as np
 from digits.pictures import STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 
 COLOURS = ("#1a1a1a", "#c2410c", "#1d4ed8", "#15803d", "#a16207", "#7e22ce", "#0e7490", "#9f1239")
 TITLES = {"mnist": "MNIST", "bedrooms": "bedrooms"}
+OTHER_DATA = "no noise"
+"""Variant whose losses are of other data, so that the scale is not chosen for it."""
+
+SMOOTH = 5
+"""Number of records that a point of a curve averages; the variants share their batches, and the noise of these."""
+
+DASHES = (3, 2)
 
 
 def draw(found: Mapping[str, Any], rates: Sequence[float], variants: Sequence[str], path: Path) -> Path:
     """Draw a row for each task and a column for each learning rate.
 
-    A line is the mean over the seeds, its band reaches from the lowest to the highest. A cross marks the last loss
-    before a run diverged; it is at the top edge if there was none.
+    A line is the mean over the seeds, its band reaches from the lowest to the highest. A run that diverged is dashed
+    and ends in a cross, which is at the top edge if the last loss before was above it, or if there was none.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 2.9 * len(found) + 0.6), layout="constrained")
         table = figure.subplots(len(found), len(rates), squeeze=False)
+        shown = set()
         for row, (task, content) in zip(table, found.items(), strict=True):
             for axes, rate in zip(row, rates, strict=True):
-                _panel(axes, [run for run in content["runs"] if run["rate"] == rate], variants)
+                runs = [run for run in content["runs"] if run["rate"] == rate]
+                shown |= {run["variant"] for run in runs}
+                _panel(axes, runs, variants)
                 axes.set_title(f"{TITLES[task]}, learning rate {rate:g}", fontsize=8)
             row[0].set_ylabel("training loss, nats per dimension")
         for axes in table[-1]:
             axes.set_xlabel("step")
-        handles = {}
-        for axes in table.flat:
-            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        figure.legend(
-            [handles[name] for name in variants if name in handles], [name for name in variants if name in handles],
-            loc="outside lower center", ncols=4, frameon=False, fontsize=7,
-        )  # fmt: skip
+        colours = [(name, colour) for name, colour in zip(variants, COLOURS, strict=True) if name in shown]
+        handles = [Line2D([], [], color=colour, linewidth=1.2, label=name) for name, colour in colours]
+        handles.append(Line2D([], [], color="#6b6b6b", linewidth=0.9, dashes=DASHES, marker="x", label="diverged"))
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160, facecolor="white")
+        figure.savefig(path, dpi=200, facecolor="white")
     return path
 
 
 def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> None:
-    levels = []
+    """Draw the curves of one task at one learning rate."""
+    levels: list[float] = []
+    finished: dict[str, NDArray[np.float64]] = {}
     for colour, name in zip(COLOURS, variants, strict=True):
         whole = [run for run in runs if run["variant"] == name and not run["diverged"]]
         if whole:
-            losses = np.array([run["loss"] for run in whole])
-            axes.plot(whole[0]["step"], losses.mean(0), color=colour, linewidth=0.9, label=name)
+            losses = _smooth(np.array([run["loss"] for run in whole]))
+            finished[name] = losses
+            axes.plot(whole[0]["step"], losses.mean(0), color=colour, linewidth=1.0)
             axes.fill_between(whole[0]["step"], losses.min(0), losses.max(0), color=colour, alpha=0.15, linewidth=0)
-            levels.extend(losses[:, len(losses[0]) // 10 :].flatten())
+            levels.extend(() if name == OTHER_DATA else losses[:, len(losses[0]) // 10 :].flatten())
+    if not levels:
+        levels = [value for losses in finished.values() for value in losses.flatten()] or [0.0, 1.0]
+    low, high = np.quantile(levels, (0.0, 0.99))
+    margin = 0.06 * (high - low) + 1e-3
+    axes.set_ylim(low - margin, high + margin)  # the first steps, whose losses are much larger, are cut off
+    for colour, name in zip(COLOURS, variants, strict=True):
         for run in runs:
-            if run["variant"] == name and run["diverged"] and run["step"]:
-                axes.plot(run["step"], run["loss"], color=colour, linewidth=0.9, dashes=(3, 2), label=name)
-                axes.plot(run["step"][-1], run["loss"][-1], "x", color=colour, markersize=5)
-            elif run["variant"] == name and run["diverged"]:  # before the first point of the curve: a cross at the top
-                top = axes.get_xaxis_transform()
-                axes.plot(run["steps"], 0.97, "x", color=colour, markersize=6, transform=top, label=name)
-    if levels:
-        low, high = np.quantile(levels, (0.0, 0.98))
-        margin = 0.06 * (high - low) + 1e-3
-        axes.set_ylim(low - margin, high + margin)  # the first steps, whose losses are much larger, are cut off
+            if run["variant"] == name and run["diverged"]:
+                axes.plot(run["step"], run["loss"], color=colour, linewidth=0.9, dashes=DASHES)
+                # the last loss, or the top edge
+                last = run["loss"][-1] if run["loss"] and run["loss"][-1] < high else high
+                axes.plot(run["steps"], last, "x", color=colour, markersize=5.5)
     axes.spines[["top", "right"]].set_visible(False)
+    end = finished[OTHER_DATA].mean(0)[-1] if OTHER_DATA in finished else high
+    if end < low - margin:
+        text = f"{OTHER_DATA}: other data, down to {end:.2f}"
+        axes.text(0.98, 0.03, text, transform=axes.transAxes, ha="right", fontsize=7,
+                  color=COLOURS[list(variants).index(OTHER_DATA)])  # fmt: skip
+
+
+def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average each record with its neighbours, with fewer of them at both ends."""
+    reach = SMOOTH // 2
+    places = [slice(max(0, k - reach), k + reach + 1) for k in range(losses.shape[1])]
+    return np.stack([losses[:, place].mean(1) for place in places], axis=1)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from options import positive, prepare_folder
 from safetensors import SafetensorError
 from trainer import DivergedError, Place, Recipe, place
 from weights import FOLDER as INCLUDED_FOLDER
@@ -93,7 +94,7 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--preset", choices=example.presets, default="quick")
     training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="what to train; default: the cINN")
-    training.add_argument("--steps", type=int, help="of training; default: the preset's")
+    training.add_argument("--steps", type=positive, help="of training; default: the preset's")
     training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
     training.add_argument("--workers", type=int, default=0, help="processes that cut crops")
     training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or 'none'"
@@ -138,6 +139,7 @@ def run_all(example: Example, options: argparse.Namespace, where: Place) -> int:
     folder = _open(example, options, where)
     for split in ("train", "val", options.split):
         Crops(folder, split, 1)  # raises an error now instead of after the training
+    prepare_folder(options.out)
     if example.pretraining and _condition_net_file(example, options, where) is None:
         options.condition_net = _pretrain(example, folder, options, where)
         if options.condition_net is None:
@@ -201,6 +203,7 @@ def run_train(example: Example, options: argparse.Namespace, where: Place) -> in
     }
     others = {kind: ig.load(path).metadata for kind, path in _found(options.out).items() if kind not in kinds}
     _require_comparable(others | configs, options.out)
+    prepare_folder(options.out)
     for kind, config in configs.items():
         if where.rank == 0:
             print(f"training {NAMES[kind]}", flush=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from progress import Stop
 from torch import Tensor, distributed, nn
-from trainer import Place, Recipe, check_batch, resumable, together, train
+from trainer import ANNOUNCEMENT, Place, Recipe, check_batch, resumable, together, train
 
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder
@@ -79,6 +80,8 @@ def fit(
     drawing = Drawing(crops, workers)
     try:
         with Stop(where.device) as stop, together(where, checkpoint):
+            if where.rank == 0:
+                print(ANNOUNCEMENT, file=sys.stderr, flush=True)
             due = done > 0 and (done % every == 0 or done == recipe.steps)
             if due and not (validations.has(done) and result.exists()):
                 ig.load(checkpoint, model)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from progress import Stop
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -79,24 +80,30 @@ class Run:
         if checkpoint.exists():
             self._set_weights(self._raw)
 
-    def train(self, digits: data.Digits, test: data.Digits, say: Say, save_seconds: float = 60) -> None:
-        """Train until the time is over; measure on test digits along the way."""
+    def train(self, digits: data.Digits, test: data.Digits, say: Say, save_seconds: float = 60) -> bool:
+        """Train until the time is over, or Ctrl-C; measure on test digits along the way.
+
+        Returns:
+            True if the time is over, False if the run was stopped.
+        """
         conditions = data.condition(digits.labels)
         saved, next_look = time.monotonic(), self._next_look()
-        while self.spent < self.seconds:
-            began = time.process_time()
-            self._update(digits.pixels, conditions)
-            self.spent += time.process_time() - began
-            if self.spent >= next_look or self.spent >= self.seconds:
-                self._look(test)
-                next_look = self._next_look()
-                say(f"{self.spent:6.0f} s  step {self.step:,}  {self.curve.bits[-1]:.4f} bits per dimension")
-            if time.monotonic() - saved > save_seconds:
-                self.save()
-                saved = time.monotonic()
-        self.save()
+        with Stop(torch.device("cpu")) as stop:
+            while self.spent < self.seconds and not stop.asked():
+                began = time.process_time()
+                self._update(digits.pixels, conditions)
+                self.spent += time.process_time() - began
+                if self.spent >= next_look or self.spent >= self.seconds:
+                    self._look(test)
+                    next_look = self._next_look()
+                    say(f"{self.spent:6.0f} s  step {self.step:,}  {self.curve.bits[-1]:.4f} bits per dimension")
+                if time.monotonic() - saved > save_seconds:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
         self._set_weights(self.averages)
         self.flow.eval()
+        return self.spent >= self.seconds
 
     def _rate(self) -> float:
         left = 1 - self.spent / self.seconds

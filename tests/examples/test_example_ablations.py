@@ -4,8 +4,10 @@ import json
 import math
 
 import ablations
+import numpy as np
 import pytest
 import torch
+import training_curves
 from ablations import SIZES, VARIANTS, Sizes
 from test_example_mnist import valid_png
 
@@ -119,3 +121,30 @@ def test_runs_are_written_at_once_skipped_and_drawn(tmp_path, monkeypatch, capsy
     assert valid_png(tmp_path / "out" / "ablations.png")
     assert ablations.main(["mnist", "--steps", "4", "--out", str(tmp_path / "out")]) == 1
     assert "other settings (steps 3" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
+    def run(task, name, rate, seed, steps, sizes):
+        if name == "no clamp":
+            raise KeyboardInterrupt
+        return {"variant": name, "rate": rate, "seed": seed, "steps": steps, "diverged": False, "step": [1],
+                "loss": [1.0], "seconds": 1.0}  # fmt: skip
+
+    monkeypatch.setattr(ablations, "run", run)
+    assert ablations.main(["mnist", "--seeds", "1", "--out", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "mnist.json").read_text())["runs"]) == 2
+
+
+def test_without_runs_there_is_nothing_to_draw(tmp_path, capsys):
+    assert ablations.main(["draw", "--out", str(tmp_path)]) == 1
+    assert "train first" in capsys.readouterr().err
+
+
+def test_a_curve_is_smoothed_over_neighbours():
+    losses = np.arange(8.0)[None] ** 2
+    found = training_curves._smooth(losses)
+    assert found.shape == losses.shape
+    assert found[0, 0] == losses[0, :3].mean()
+    assert found[0, 4] == losses[0, 2:7].mean()
+    assert found[0, 7] == losses[0, 5:].mean()
