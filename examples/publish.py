@@ -3,7 +3,8 @@
     python examples/mnist_cinn.py
     python examples/bedrooms_cinn.py train --steps 3000
     python examples/pretrain_condition_net.py --steps 1000
-    python examples/publish.py                         # what there is of these three in the folder runs
+    python examples/mnist_multiscale.py train
+    python examples/publish.py                         # what there is of these four in the folder runs
 
 The figures are those of the published file, not of the run. The description beside each file is written by hand.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import bedrooms_cinn
 import mnist_cinn
+import mnist_multiscale
 import torch
 from colorization.colorizer import load_colorizer
 from colorization.condition_net import ColourClassifier, ConditionNet, load_condition_net
@@ -42,6 +44,16 @@ def publish_digits(run: Path, out: Path) -> dict[str, Any]:
     flow, _, _ = mnist_cinn.open_checkpoint(out, "cpu")
     trained = {"steps": history.reached, "seconds": round(history.seconds, 1)}
     return {**measure.evaluate(flow, metadata["noise"]), "settings": metadata, "training": trained}
+
+
+def publish_multiscale(run: Path, out: Path) -> dict[str, Any]:
+    """Publish the multi-scale model of MNIST."""
+    flow, metadata = mnist_multiscale.open_checkpoint(run / "multiscale.safetensors")
+    save_half(out, flow, metadata)
+    flow, _ = mnist_multiscale.open_checkpoint(out)
+    about = {name: metadata[name] for name in ("model", "arguments", "batch", "rate", "seed")}
+    trained = {"steps": metadata["steps"], "seconds": metadata["seconds"]}
+    return {**mnist_multiscale.measure(flow, 10_000, 200), "settings": about, "training": trained}
 
 
 def publish_colorizer(run: Path, out: Path) -> dict[str, Any]:
@@ -84,6 +96,7 @@ def publish_condition_net(run: Path, out: Path) -> dict[str, Any]:
 
 MODELS = {
     "mnist_cinn": (publish_digits, "mnist"),
+    "mnist_multiscale": (publish_multiscale, "mnist_multiscale"),
     "bedrooms_cinn": (publish_colorizer, "bedrooms"),
     "condition_net": (publish_condition_net, "condition_net"),
 }
@@ -95,10 +108,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the published files")
     args = parser.parse_args(arguments)
-    for name in args.names or [name for name, (_, run) in MODELS.items() if (args.runs / run).exists()]:
+    names = args.names or [name for name, (_, run) in MODELS.items() if (args.runs / run).exists()]
+    if not names:
+        raise SystemExit(f"{args.runs} holds no run of {', '.join(MODELS)}: train first, as described above")
+    for name in names:
         publish, run = MODELS[name]
         path = args.out / f"{name}.safetensors"
-        figures = publish(args.runs / run, path)
+        try:
+            figures = publish(args.runs / run, path)
+        except (ig.CheckpointError, OSError, ValueError) as error:
+            raise SystemExit(str(error)) from error
         figures["versions"] = {"invgraph": ig.__version__, "torch": torch.__version__}
         path.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         content = path.read_bytes()

@@ -3,12 +3,14 @@
 import json
 import math
 import re
+import signal
 from functools import cache
 from pathlib import Path
 
 import mnist_multiscale
 import pytest
 import torch
+import weights
 from digits import data, multiscale
 from digits.timed import Run, as_bytes, bits
 from PIL import Image
@@ -117,6 +119,41 @@ def test_a_resumed_run_takes_the_steps_it_would_have_taken(tmp_path):
         resumed._update(digits.pixels, conditions)
     for expected, found in zip((*full.weights, *full.averages), (*resumed.weights, *resumed.averages), strict=True):
         assert torch.equal(expected, found)
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(mnist_multiscale.MODELS, "multiscale", TINY)
+    parts = {part: few(64, part) for part in ("train", "test")}
+    monkeypatch.setattr(mnist_multiscale.data, "load", lambda part: parts[part])
+    update = Run._update
+
+    def update_and_interrupt(run, *batch):
+        update(run, *batch)
+        if run.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    command = ["train", "--cpu-minutes", "0.01", "--out", str(tmp_path)]
+    monkeypatch.setattr(Run, "_update", update_and_interrupt)
+    with pytest.raises(SystemExit) as stopped:
+        mnist_multiscale.main(command)
+    assert stopped.value.code == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().out
+    assert mnist_multiscale.open_checkpoint(tmp_path / "multiscale.safetensors")[1]["steps"] == 3
+    monkeypatch.setattr(Run, "_update", update)
+    mnist_multiscale.main(command)
+    assert mnist_multiscale.open_checkpoint(tmp_path / "multiscale.safetensors")[1]["steps"] > 3
+
+
+def test_digits_of_the_trained_model_are_drawn_at_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mnist_multiscale.main(["draw"])
+    said = capsys.readouterr().out
+    assert "using the trained model of the repository" in said
+    with Image.open(tmp_path / mnist_multiscale.RUN / "digits.png") as image:
+        image.load()
+    flow, metadata = mnist_multiscale.open_checkpoint(weights.FOLDER / "mnist_multiscale.safetensors")
+    assert metadata["model"] == "multiscale"
+    assert bits(flow, few(100, "test")) < 1.2
 
 
 def test_the_rate_falls_in_the_last_quarter_of_the_time(tmp_path):

@@ -87,6 +87,14 @@ def test_the_figures_of_the_digits_are_those_of_the_json():
         assert " / ".join(shares) in card
 
 
+def test_the_figures_of_the_multiscale_model_are_those_of_the_json():
+    card = in_words((weights.FOLDER / "mnist_multiscale.rst").read_text(encoding="utf-8"))
+    figures = json.loads((weights.FOLDER / "mnist_multiscale.json").read_text())
+    assert f"{figures['bits_per_dim']:.4f} bits per dimension" in card
+    assert " / ".join(f"{100 * share:.2f}" for share in figures["recognized"].values()) in card
+    assert f"{figures['training']['seconds'] / 60:.0f} minutes of processor time" in card
+
+
 def test_the_figures_of_the_condition_net_are_those_of_the_json():
     card = in_words((weights.FOLDER / "condition_net.rst").read_text(encoding="utf-8"))
     figures = json.loads((weights.FOLDER / "condition_net.json").read_text())
