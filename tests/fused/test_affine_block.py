@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from measures import assert_as_without_kernels
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -46,12 +47,7 @@ def gradients(block: ig.AllInOne, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize(("shape", "args"), blocks())
 def test_it_is_what_plain_operations_give(shape: tuple[int, ...], args: dict[str, Any]) -> None:
     block, x = build(shape, args)
-    fast = gradients(block, x)
-    with ig.fused(False):
-        plain = gradients(block, x)
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(fast, plain, strict=True))
-    with torch.no_grad():
-        assert torch.allclose(block((x,))[0][0], plain[0], atol=1e-12)
+    assert_as_without_kernels(lambda: gradients(block, x), lambda: block((x,))[0][0], 1e-11)
 
 
 def test_second_derivatives_go_through_plain_operations() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,3 +50,29 @@ def flat(graph: ig.Graph) -> tuple[Any, Any]:
 
     layer = as_layer(graph)
     return layer, layer.inverse
+
+
+def assert_as_without_kernels(run: Callable[[], list[Tensor]], call: Callable[[], Tensor], close: float) -> None:
+    """Assert that results and gradients are those of plain operations, and ``run``'s first result that of ``call``.
+
+    Arguments:
+        run: Function that returns results and gradients.
+        call: Function that returns the first of the results, called without gradients.
+        close: Largest difference, relative and absolute.
+    """
+    fast = run()
+    with ig.fused(False):
+        plain = run()
+    with torch.no_grad():
+        pairs = [*zip(fast, plain, strict=True), (call(), plain[0])]
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=close, atol=close)
+
+
+def assert_non_finite_numbers_pass(transform: ig.Transform, params: Tensor) -> None:
+    """Assert that NaN and infinities stay what they are, in both directions; ``params`` are those of four numbers."""
+    x = torch.tensor([[math.nan, math.inf, -math.inf, 0.5]], dtype=params.dtype)
+    for call in (transform.forward, transform.inverse):
+        y, _ = call(x, params)
+        assert torch.equal(y[:, 1:3], x[:, 1:3])
+        assert y.isnan().tolist() == [[True, False, False, False]]

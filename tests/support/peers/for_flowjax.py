@@ -11,20 +11,7 @@ from equinox import nn
 from flowjax import bijections, flows
 from flowjax.distributions import Normal
 
-from peers.proof import (
-    CHECKPOINT,
-    CONTINUOUS,
-    DRAWING,
-    HAAR,
-    IMAGES,
-    REBUILDS,
-    SAMPLERS,
-    TESTS,
-    Proof,
-    absent,
-    fails,
-    takes,
-)
+from peers.proof import Proof, absent, fails, lacks, takes
 
 PACKAGE = "flowjax"
 KEY = jr.key(0)
@@ -76,27 +63,20 @@ def _jax() -> None:
 
 
 PROOFS: dict[str, Proof] = {
+    **lacks(PACKAGE),
     "A model is declared as": ("list", _list),
     "Several inputs and outputs": ("no", _ONE_VALUE),
     "Splits at several scales": ("no", absent(PACKAGE, r"(?<!val_)split|multiscale|squeeze")),
     "Condition on a value inside the network": ("no", _ONE_VALUE),
     "Network for the condition, trained along": ("yes", _embedding),
-    "Images": ("no", absent(PACKAGE, IMAGES)),
     "Affine couplings": ("yes", lambda: _density(flows.coupling_flow, cond_dim=2)),
     "Spline couplings": ("yes", _any_transform),
     "Autoregressive": ("yes", lambda: _density(flows.masked_autoregressive_flow, cond_dim=2)),
     "Residual flows": ("no", absent(PACKAGE, "resid|lipschitz")),
-    "Continuous flows": ("no", absent(PACKAGE, CONTINUOUS)),
-    "Haar wavelets": ("no", absent(PACKAGE, HAAR)),
     "Any transform in any structure": ("yes", _any_transform),
     "Shapes checked when declared": ("yes", _checked),
     "Subnets tried when declared": ("no", _untried),
-    "Training in constant memory": ("no", absent(PACKAGE, REBUILDS)),
     "``torch.distributions``": ("own", _own_distributions),
-    "Checkpoints that name their model": ("no", absent(PACKAGE, CHECKPOINT)),
-    "Tools to test a layer of your own": ("no", absent(PACKAGE, TESTS)),
-    "Drawing of the network": ("no", absent(PACKAGE, DRAWING)),
-    "Hamiltonian and Metropolis layers": ("no", absent(PACKAGE, SAMPLERS)),
     "Neural autoregressive flows": (
         "yes",
         lambda: _density(flows.block_neural_autoregressive_flow, nn_depth=1, nn_block_dim=2),

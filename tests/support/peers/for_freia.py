@@ -9,7 +9,7 @@ import FrEIA.modules as Fm  # noqa: N812
 import torch
 from torch import Tensor, nn
 
-from peers.proof import CONTINUOUS, DRAWING, NEURAL, REBUILDS, SAMPLERS, TESTS, Proof, absent, fails
+from peers.proof import Proof, absent, fails, lacks
 
 PACKAGE = "FrEIA"
 
@@ -84,6 +84,7 @@ def _single_transforms() -> None:
 
 
 PROOFS: dict[str, Proof] = {
+    **lacks(PACKAGE),
     "A model is declared as": ("graph", lambda: _inverts(_chain((4,), Fm.PermuteRandom, seed=0), torch.randn(3, 4))),
     "Several inputs and outputs": ("yes", _split),
     "Splits at several scales": ("yes", _split),
@@ -97,17 +98,10 @@ PROOFS: dict[str, Proof] = {
     "Spline couplings": ("master", absent(PACKAGE, "spline")),
     "Autoregressive": ("no", absent(PACKAGE, "autoregressive|maf|made$")),
     "Residual flows": ("yes", _residual),
-    "Continuous flows": ("no", absent(PACKAGE, CONTINUOUS)),
     "Haar wavelets": ("yes", lambda: _inverts(_chain((1, 4, 4), Fm.HaarDownsampling), torch.randn(2, 1, 4, 4))),
     "Any transform in any structure": ("no", _single_transforms),
     "Shapes checked when declared": ("yes", _wrong_shape),
     "Subnets tried when declared": ("no", _wrong_subnet),
-    "Training in constant memory": ("no", absent(PACKAGE, REBUILDS)),
     "``torch.distributions``": ("no", absent(PACKAGE, "distribution")),
     "Checkpoints that name their model": ("no", _keys),
-    "Tools to test a layer of your own": ("no", absent(PACKAGE, TESTS)),
-    "Drawing of the network": ("no", absent(PACKAGE, DRAWING)),
-    "Hamiltonian and Metropolis layers": ("no", absent(PACKAGE, SAMPLERS)),
-    "Neural autoregressive flows": ("no", absent(PACKAGE, NEURAL)),
-    "JAX": ("no", absent(PACKAGE, "jax")),
 }

@@ -11,20 +11,7 @@ from nflows.flows import Flow
 from nflows.nn.nets import ConvResidualNet, ResidualNet
 from torch import Tensor, nn
 
-from peers.proof import (
-    CHECKPOINT,
-    CONTINUOUS,
-    DRAWING,
-    HAAR,
-    NEURAL,
-    REBUILDS,
-    SAMPLERS,
-    TESTS,
-    Proof,
-    absent,
-    fails,
-    takes,
-)
+from peers.proof import Proof, absent, fails, lacks, takes
 
 PACKAGE = "nflows"
 _ONE_VALUE = takes(transforms.Transform.forward, "self", "inputs", "context")
@@ -93,6 +80,7 @@ def _spline() -> None:
 
 
 PROOFS: dict[str, Proof] = {
+    **lacks(PACKAGE),
     "A model is declared as": (
         "list",
         lambda: _inverts(transforms.CompositeTransform([transforms.RandomPermutation(4)]), torch.randn(3, 4)),
@@ -109,8 +97,6 @@ PROOFS: dict[str, Proof] = {
         lambda: _inverts(transforms.MaskedAffineAutoregressiveTransform(4, hidden_features=8), torch.randn(3, 4)),
     ),
     "Residual flows": ("no", absent(PACKAGE, "iresnet|lipschitz|residual_?(flow|transform)")),
-    "Continuous flows": ("no", absent(PACKAGE, CONTINUOUS)),
-    "Haar wavelets": ("no", absent(PACKAGE, HAAR)),
     "Any transform in any structure": (
         "no",
         takes(transforms.MaskedAffineAutoregressiveTransform.__init__, "self", "features", "hidden_features",
@@ -119,12 +105,5 @@ PROOFS: dict[str, Proof] = {
     ),
     "Shapes checked when declared": ("no", _unchecked),
     "Subnets tried when declared": ("no", _untried),
-    "Training in constant memory": ("no", absent(PACKAGE, REBUILDS)),
     "``torch.distributions``": ("own", _own_distributions),
-    "Checkpoints that name their model": ("no", absent(PACKAGE, CHECKPOINT)),
-    "Tools to test a layer of your own": ("no", absent(PACKAGE, TESTS)),
-    "Drawing of the network": ("no", absent(PACKAGE, DRAWING)),
-    "Hamiltonian and Metropolis layers": ("no", absent(PACKAGE, SAMPLERS)),
-    "Neural autoregressive flows": ("no", absent(PACKAGE, NEURAL)),
-    "JAX": ("no", absent(PACKAGE, "jax")),
 }  # fmt: skip

@@ -8,17 +8,7 @@ import normflows as nf
 import torch
 from torch import Tensor, nn
 
-from peers.proof import (
-    CONTINUOUS,
-    DRAWING,
-    HAAR,
-    NEURAL,
-    REBUILDS,
-    Proof,
-    absent,
-    fails,
-    takes,
-)
+from peers.proof import REBUILDS, Proof, absent, fails, lacks, takes
 
 PACKAGE = "normflows"
 _ONE_VALUE = takes(nf.flows.Flow.forward, "self", "z")
@@ -90,6 +80,7 @@ def _flow_test() -> None:
 
 
 PROOFS: dict[str, Proof] = {
+    **lacks(PACKAGE),
     "A model is declared as": ("list", _list),
     "Several inputs and outputs": ("no", _ONE_VALUE),
     "Splits at several scales": ("yes", _multiscale),
@@ -103,8 +94,6 @@ PROOFS: dict[str, Proof] = {
     ),
     "Autoregressive": ("yes", lambda: _inverts(nf.flows.MaskedAffineAutoregressive(2, 8), torch.randn(3, 2))),
     "Residual flows": ("yes", _residual),
-    "Continuous flows": ("no", absent(PACKAGE, CONTINUOUS)),
-    "Haar wavelets": ("no", absent(PACKAGE, HAAR)),
     "Any transform in any structure": (
         "no",
         takes(nf.flows.MaskedAffineAutoregressive.__init__, "self", "features", "hidden_features",
@@ -117,8 +106,5 @@ PROOFS: dict[str, Proof] = {
     "``torch.distributions``": ("own", _own_distributions),
     "Checkpoints that name their model": ("no", _checkpoint),
     "Tools to test a layer of your own": ("round trip", _flow_test),
-    "Drawing of the network": ("no", absent(PACKAGE, DRAWING)),
     "Hamiltonian and Metropolis layers": ("yes", lambda: (nf.flows.HamiltonianMonteCarlo, nf.flows.MetropolisHastings)),
-    "Neural autoregressive flows": ("no", absent(PACKAGE, NEURAL)),
-    "JAX": ("no", absent(PACKAGE, "jax")),
 }  # fmt: skip

@@ -9,16 +9,7 @@ import torch
 import zuko
 from torch import nn
 
-from peers.proof import (
-    DRAWING,
-    HAAR,
-    IMAGES,
-    SAMPLERS,
-    TESTS,
-    Proof,
-    absent,
-    fails,
-)
+from peers.proof import Proof, absent, fails, lacks
 
 PACKAGE = "zuko"
 
@@ -81,27 +72,22 @@ def _continuous_only() -> None:
 
 
 PROOFS: dict[str, Proof] = {
+    **lacks(PACKAGE),
     "A model is declared as": ("list", _list),
     "Several inputs and outputs": ("no", _one_value),
     "Splits at several scales": ("no", absent(PACKAGE, "split|multiscale|merge")),
     "Condition on a value inside the network": ("no", _one_value),
     "Network for the condition, trained along": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
-    "Images": ("no", absent(PACKAGE, IMAGES)),
     "Affine couplings": ("yes", lambda: _trains(zuko.flows.RealNVP(3, 2))),
     "Spline couplings": ("yes", lambda: _trains(zuko.flows.NSF(3, 2, passes=2))),
     "Autoregressive": ("yes", lambda: _trains(zuko.flows.MAF(3, 2))),
     "Residual flows": ("no", absent(PACKAGE, "iresnet|lipschitz|residual_?(flow|transform)")),
     "Continuous flows": ("yes", lambda: _trains(zuko.flows.CNF(3, 2))),
-    "Haar wavelets": ("no", absent(PACKAGE, HAAR)),
     "Any transform in any structure": ("yes", _any_transform),
     "Shapes checked when declared": ("no", _unchecked),
     "Subnets tried when declared": ("no", _untried),
     "Training in constant memory": ("of ODEs", _continuous_only),
     "``torch.distributions``": ("yes", _torch_distributions),
     "Checkpoints that name their model": ("no", _checkpoint),
-    "Tools to test a layer of your own": ("no", absent(PACKAGE, TESTS)),
-    "Drawing of the network": ("no", absent(PACKAGE, DRAWING)),
-    "Hamiltonian and Metropolis layers": ("no", absent(PACKAGE, SAMPLERS)),
     "Neural autoregressive flows": ("yes", lambda: _trains(zuko.flows.NAF(3, 2, transforms=1))),
-    "JAX": ("no", absent(PACKAGE, "jax")),
 }

@@ -58,12 +58,22 @@ def fails(function: Callable[[], object], *errors: type[Exception]) -> None:
     raise AssertionError("nothing was raised")
 
 
-HAAR = "haar|wavelet"
-CHECKPOINT = "(save|load)|fingerprint"
-DRAWING = "draw|plot|graphviz|visual"
-SAMPLERS = "metropolis|hamilton|mcmc"
-NEURAL = "neural_?autoreg|block_?autoreg|naf$"
-CONTINUOUS = "cnf|ffj|odeint|continuous"
 REBUILDS = "memory|rematerial|recompute"
-IMAGES = "conv|squeeze|image|pixel"
-TESTS = "test"
+PATTERNS = {
+    "Images": "conv|squeeze|image|pixel",
+    "Continuous flows": "cnf|ffj|odeint|continuous",
+    "Haar wavelets": "haar|wavelet",
+    "Training in constant memory": REBUILDS,
+    "Checkpoints that name their model": "(save|load)|fingerprint",
+    "Tools to test a layer of your own": "test",
+    "Drawing of the network": "draw|plot|graphviz|visual",
+    "Hamiltonian and Metropolis layers": "metropolis|hamilton|mcmc",
+    "Neural autoregressive flows": "neural_?autoreg|block_?autoreg|naf$",
+    "JAX": "jax",
+}
+"""Rows of the table, with the names that a package has if it has something of the kind."""
+
+
+def lacks(package: str) -> dict[str, Proof]:
+    """Return proofs that all these cells are "no"; a library's column begins with them, and names what it has."""
+    return {row: ("no", absent(package, pattern)) for row, pattern in PATTERNS.items()}
