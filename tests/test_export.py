@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import CASES, Case, each_part, some_parts
+from compiling import Holder, in_a_graph
 from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from training import make_flow
@@ -60,16 +61,9 @@ def test_programs_of_a_flow(what: What) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-def in_a_graph(case: Case) -> ig.Graph:
-    module = case.build(torch.float32)
-    xs = [ig.InputNode(*shape, name=f"x{i}") for i, shape in enumerate(module.in_shapes)]
-    cs = [ig.ConditionNode(*shape, name=f"c{i}") for i, shape in enumerate(module.cond_shapes)]
-    return ig.Graph(xs, list(ig.Node(xs, module, conditions=cs, name="layer")), cs)
-
-
 @pytest.mark.parametrize("case", each_part(one_in=7))
 def test_every_layer_exports_or_is_named(case: Case) -> None:
-    graph = in_a_graph(case.shortened())
+    graph = in_a_graph(case.shortened(), torch.float32)
     xs, cs = case.data(graph, torch.float32, batch=3)
     if case.cls.__name__ in UNEXPORTABLE:
         with pytest.raises(ig.GraphError, match="'layer'"):
@@ -183,7 +177,7 @@ ONNX_FAST = [case for case in CASES if case.cls in (ig.Haar, ig.Permute)][:2] + 
 
 @pytest.mark.parametrize("case", ONNX_FAST, ids=[case.id for case in ONNX_FAST])
 def test_onnx(case: Case, tmp_path: Path) -> None:
-    onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+    onnx_agrees(in_a_graph(case, torch.float32), case, tmp_path / "graph.onnx")
 
 
 @pytest.mark.parametrize("case", some_parts(one_in=2))
@@ -191,9 +185,9 @@ def test_every_layer_in_onnx_or_is_named(case: Case, tmp_path: Path) -> None:
     missing = next((operator for start, operator in NOT_IN_ONNX.items() if case.id.startswith(start)), None)
     if case.cls.__name__ in UNEXPORTABLE or missing:
         with pytest.raises(ig.GraphError, match=f"'layer'(?s:.*)export with(?s:.*)({missing or ''})"):
-            onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+            onnx_agrees(in_a_graph(case, torch.float32), case, tmp_path / "graph.onnx")
     else:
-        onnx_agrees(in_a_graph(case), case, tmp_path / "graph.onnx")
+        onnx_agrees(in_a_graph(case, torch.float32), case, tmp_path / "graph.onnx")
 
 
 @pytest.mark.slow
@@ -237,17 +231,6 @@ def test_what_cannot_be_exported_is_named() -> None:
         ig.export(ig.Graph(x, ig.Node(x, ig.Permute)), "density")  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="expected a Graph or a Flow"):
         ig.export(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
-
-
-class Holder(nn.Module):
-    """A module of a user's that holds a flow."""
-
-    def __init__(self, flow: ig.Flow) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        return self.flow(x, c)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", ["flow", "held", "reversible"])

@@ -23,12 +23,10 @@ from torch.distributions import (
     StudentT,
     TanhTransform,
     TransformedDistribution,
-    Uniform,
     VonMises,
 )
 
 import invgraph as ig
-from invgraph.numerics.interval import Interval
 
 AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=8)}
 ZERO = torch.zeros((), dtype=torch.float64)
@@ -390,28 +388,6 @@ def test_mistakes_are_refused(mistake: Any, error: type[ig.InvgraphError], words
     assert len(str(caught.value).splitlines()) == 3
 
 
-@pytest.mark.parametrize("event", [0, 1])
-def test_an_outlier_of_a_bounded_base_is_named(event: int) -> None:
-    """Output, row and values; with validate_args=False the density is the base's own."""
-    a, b = ig.InputNode(2, name="a"), ig.InputNode(3, name="b")
-    edge = torch.ones(3)
-    bounded = Uniform(-edge, edge, validate_args=True)  # another package may have changed the default
-    normal = Normal(torch.zeros(2), 1.0, validate_args=True)
-    bases = [normal, Independent(bounded, event, validate_args=True)]
-    flow = ig.Flow(ig.Graph([a, b], [a, b]), base=bases)
-    x, y = torch.zeros(5, 2), torch.zeros(5, 3)
-    inside = flow.log_prob((x, y))
-    y[3, 1], y[4, 0] = 1.5, -7.0
-    with pytest.raises(ig.NumericsError, match=r"(?s)row 3 \(and 1 more\): values from 0 to 1.5\n.*Uniform") as caught:
-        flow.log_prob((x, y))
-    assert "'b'" in str(caught.value) or "output 1" in str(caught.value)
-    with pytest.raises(ig.NumericsError, match="row 0"):
-        flow.loss((x * math.nan, y * 0))
-    flow.base = (bases[0], Independent(Uniform(-edge, edge, validate_args=False), event, validate_args=False))
-    assert torch.equal(flow.log_prob((x, y))[:3], inside[:3])
-    assert flow.log_prob((x, y))[3:].tolist() == [-math.inf] * 2
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
     """Sums over thousands of elements would come in steps of 32 nats."""
@@ -422,69 +398,6 @@ def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
     for call in (flow, flow.log_prob, flow.loss):
         with pytest.raises(ig.InputTypeError, match=r"a flow in torch\.b?float16\n.*torch\.autocast"):
             call(torch.zeros(2, 2, dtype=dtype))
-
-
-def ending(*transforms: Any, kind: str = "affine") -> ig.Graph:
-    x = ig.InputNode(2, name="x")
-    h = ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)})
-    for transform in transforms:
-        h = ig.Node(h, ig.Elementwise, {"transform": transform})
-    return ig.Graph(x, ig.Node(h, ig.Permute, {"seed": 0}))
-
-
-def test_a_graph_follows_domain_and_range() -> None:
-    real, unit = Interval(), Interval(0, 1)
-    assert ending().range == ending().domain == (real,)
-    assert ending(ig.Sigmoid()).range == (unit,)
-    assert ending(ig.Softplus()).range == (Interval(0, math.inf),)
-    assert ending(ig.Sigmoid(), ig.RationalQuadraticSpline(bound=1.0)).range == (Interval(-1, 1),)
-    assert ending(ig.Sigmoid(), ig.Affine()).range == (real,)
-    assert ig.Inverse(ending(ig.Sigmoid())).domain == ig.reversible(ending(ig.Sigmoid())).range == (unit,)
-    x, y = ig.InputNode(4, name="x"), ig.InputNode(2, name="y")
-    box = ig.Node(x, ig.Box, {"low": [-1.0, 0.0, 0.0, 0.0], "high": [1.0, 1.0, 1.0, 5.0]})
-    a, b = ig.Node(box, ig.Split, {"sizes": (2, 2)})
-    a = ig.Node(a, ig.Elementwise, {"transform": ig.Sigmoid()})
-    b = ig.Node((b, y), ig.Concat)
-    graph = ig.Graph([x, y], [a, b])
-    assert graph.domain == (Interval(-1, 5), None)
-    assert graph.range == (unit, None)  # y is what the data are
-    nested = ig.Graph([u := ig.InputNode(4, name="u"), v := ig.InputNode(2, name="v")], list(ig.Node((u, v), graph)))
-    assert (nested.domain, nested.range) == (graph.domain, graph.range)
-
-
-ON = {"validate_args": True}  # the default, unless another package has changed it
-BOUNDED = Uniform(torch.zeros(2), torch.ones(2), **ON)
-
-
-@pytest.mark.parametrize(
-    ("graph", "base", "words"),
-    [
-        (ending(), BOUNDED, r"output .*: all real numbers, and a base Uniform on \(0, 1\)\n.*Sigmoid"),
-        (ending(ig.Softplus()), BOUNDED, r"positive numbers, and a base Uniform on \(0, 1\)\n.*validate_args=False"),
-        (ending(ig.Sigmoid()), None, r"\(0, 1\), and a base the standard normal on all real numbers\n.*no inverse"),
-        (ending(ig.Sigmoid()), Independent(Normal(torch.zeros(2), torch.ones(2)), 1), r"a base Independent\(Normal\)"),
-        (ending(ig.Sigmoid()), Uniform(-torch.ones(2), torch.ones(2)), r"base Uniform on \(-1, 1\)\n.*no inverse"),
-        (ending(), HalfCauchy(torch.ones(2), **ON), r"HalfCauchy\(Cauchy\) on positive numbers"),
-    ],
-)
-def test_a_base_that_does_not_fit_the_range_is_refused(graph: ig.Graph, base: Any, words: str) -> None:
-    with pytest.raises(ig.GraphError, match=words):
-        ig.Flow(graph, base=base)
-
-
-@pytest.mark.parametrize(
-    ("graph", "base"),
-    [
-        (ending(ig.Sigmoid()), BOUNDED),
-        (ending(), Uniform(torch.zeros(2), torch.ones(2), validate_args=False)),
-        (ending(ig.Softplus()), HalfCauchy(torch.ones(2))),
-        (ending(ig.Sigmoid(), ig.Logit()), None),
-    ],
-)
-def test_a_base_that_fits_is_taken(graph: ig.Graph, base: Any) -> None:
-    flow = ig.Flow(ig.testing.randomize(graph), base=base)
-    log_prob = flow.log_prob(flow.sample(50))
-    assert bool(log_prob.isfinite().all())
 
 
 def test_another_graph_brings_its_own_sizes() -> None:

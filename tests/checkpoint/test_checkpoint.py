@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import random
-import socket
-import stat
-from collections import Counter, OrderedDict, defaultdict, namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from cases import CASES, Case
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import nn
 from training import Run, digest, make_flow
 
 import invgraph as ig
@@ -155,63 +144,10 @@ def test_a_layer_that_refuses_without_a_message_is_named(path: Path) -> None:
     assert other.extra == "mine"
 
 
-# Training state
+# Resumed runs
 
 
-def same(a: Any, b: Any) -> bool:
-    """Equal in value and in type, at any depth; NaN equals itself."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and bool(torch.equal(a.nan_to_num(7), b.nan_to_num(7)))
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    if isinstance(a, dict):
-        return len(a) == len(b) and all(same(k, q) and same(a[k], b[q]) for k, q in zip(a, b, strict=True))
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b) or (a != a and b != b)
-
-
-def _tensors(dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
-    sizes = st.lists(st.integers(0, 3), max_size=3)
-    return sizes.map(lambda shape: (torch.arange(math.prod(shape)).reshape(shape) % 2).to(dtype))
-
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
-KEYS = st.one_of(st.text(max_size=5), st.integers(), st.booleans(), st.none(), st.tuples(st.integers(), st.text()))
-LEAVES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(),
-    st.binary(),
-    st.complex_numbers(allow_nan=False),
-    st.sampled_from(DTYPES).flatmap(_tensors),
-    st.sampled_from(("f8", "f4", "i8", "u4", "u1", "?")).map(lambda kind: np.arange(4).astype(kind)[::2]),
-    st.floats(allow_nan=False).map(np.float64),
-)
-STATES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(KEYS, inner, max_size=3),
-        st.dictionaries(st.text(), inner, max_size=2).map(OrderedDict),
-        st.dictionaries(st.text(), st.integers(), max_size=2).map(Counter),
-    ),
-    max_leaves=12,
-)
 PLAIN = nn.Linear(1, 1)
-
-
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(STATES)
-def test_training_state_comes_back_in_value_and_type(tmp_path_factory: pytest.TempPathFactory, state: Any) -> None:
-    path = tmp_path_factory.getbasetemp() / "state.safetensors"
-    ig.save(path, PLAIN, training=state)
-    assert same(ig.load(path).training, state)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(path: Path) -> None:
@@ -225,32 +161,6 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(path: Path) -> None:
     resumed.load(path)
     assert [resumed.step() for _ in range(20)] == losses[20:]
     assert resumed.digest() == whole.digest()
-
-
-def drawn() -> tuple[Any, ...]:
-    """Numbers from the three global generators."""
-    return torch.rand(2).tolist(), np.random.rand(), random.random()
-
-
-def test_random_states_are_set_all_or_none() -> None:
-    state = ig.rng_state()
-    first = drawn()
-    later = ig.rng_state()
-    second = drawn()
-    ig.set_rng_state(state)
-    assert drawn() == first
-    # The generators stand at ``later`` now: where one state is refused, none of the others may go back to ``state``.
-    with pytest.raises(ig.CheckpointError, match="expected the result of rng_state"):
-        ig.set_rng_state({**state, "torch": torch.zeros(3, dtype=torch.uint8)})
-    with pytest.raises(ig.CheckpointError, match="expected the result of rng_state"):
-        ig.set_rng_state({**state, "python": "x"})
-    with pytest.raises(ig.CheckpointError, match="the states of numpy, python are missing"):
-        ig.set_rng_state({"torch": state["torch"]})
-    with pytest.raises(ig.ArgumentError, match="expected the result of rng_state"):
-        ig.set_rng_state(None)  # type: ignore[arg-type]
-    assert drawn() == second
-    ig.set_rng_state(later)
-    assert drawn() == second
 
 
 # Other graphs
@@ -429,64 +339,6 @@ def test_a_checkpoint_of_a_flow_whose_child_was_called_graph_loads(path: Path) -
 # Arguments
 
 
-PAIR = namedtuple("PAIR", "a b")
-
-
-@pytest.mark.parametrize("value", [torch.Size((2, 3)), bytearray(b"ab"), b"ab", (1, 2), [1, (2,)]])
-def test_training_state_comes_back_in_its_type(path: Path, value: Any) -> None:
-    ig.save(path, PLAIN, training=value)
-    loaded = ig.load(path).training
-    assert loaded == value
-    assert type(loaded) is type(value)
-
-
-@pytest.mark.parametrize("value", [PAIR(1, 2), defaultdict(list, a=[1])])
-def test_a_type_that_would_not_come_back_is_refused(path: Path, value: Any) -> None:
-    with pytest.raises(ig.CheckpointError, match=r"given: training\['x'\]: a \w+\n.*would be loaded as a (tuple|dict)"):
-        ig.save(path, PLAIN, training={"x": value})
-
-
-def test_a_path_that_the_file_system_cannot_name_is_refused(tmp_path: Path) -> None:
-    for call in (lambda name: ig.save(name, PLAIN), ig.load):
-        with pytest.raises(ig.CheckpointError, match="not a valid file name"):
-            call(str(tmp_path / "\ud800"))
-
-
-@pytest.mark.parametrize("value", [lambda: 0, object(), {1, 2}, {"deep": [nn.Linear(1, 1)]}, np.array(["a"])])
-def test_what_cannot_be_stored_is_refused_by_its_place(path: Path, value: Any) -> None:
-    with pytest.raises(ig.CheckpointError, match=r"given: training\['x'\].*\n  can't be stored"):
-        ig.save(path, PLAIN, training={"x": value})
-    assert not path.exists()
-
-
-def test_numbers_that_python_does_not_print_are_refused(path: Path) -> None:
-    with pytest.raises(ig.CheckpointError, match="training: Exceeds the limit"):
-        ig.save(path, nn.Linear(2, 2), training={"step": 10**5000})
-    assert not path.exists()
-
-
-def test_state_that_holds_itself_is_refused(path: Path) -> None:
-    loop: list[Any] = []
-    loop.append({"again": loop})
-    with pytest.raises(ig.CheckpointError, match="does it contain itself"):
-        ig.save(path, PLAIN, training=loop)
-
-
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.empty(2, device="meta"),
-        torch.eye(2).to_sparse(),
-        torch.zeros(2, dtype=torch.complex128),
-    ],
-    ids=["meta", "sparse", "complex128"],
-)
-def test_tensors_that_cannot_be_stored_are_refused(path: Path, tensor: Tensor) -> None:
-    with pytest.raises(ig.CheckpointError, match="only dense, real tensors with data can be stored"):
-        ig.save(path, PLAIN, training={"x": tensor})
-    assert not path.exists()
-
-
 @pytest.mark.parametrize("metadata", [{"a": object()}, {(1, 2): 3}, {"a": {1, 2}}])
 def test_metadata_are_what_json_says(path: Path, metadata: Any) -> None:
     with pytest.raises(ig.CheckpointError, match="metadata must be JSON"):
@@ -508,69 +360,6 @@ def test_arguments_of_the_wrong_type(path: Path) -> None:
             ig.save(path, graph)  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="metadata must be a mapping"):
         ig.save(path, PLAIN, metadata=[1])  # type: ignore[arg-type]
-
-
-# The file
-
-
-def test_a_link_stays_a_link_and_the_mode_is_the_users(tmp_path: Path) -> None:
-    real, link = tmp_path / "real", tmp_path / "link"
-    link.symlink_to(real)
-    before = os.umask(0o027)
-    try:
-        ig.save(link, PLAIN)
-    finally:
-        os.umask(before)
-    assert link.is_symlink()
-    assert stat.S_IMODE(real.stat().st_mode) == 0o640
-    ig.load(link, PLAIN)
-
-
-def test_a_file_keeps_the_mode_that_its_owner_gave_it(path: Path) -> None:
-    ig.save(path, PLAIN)
-    for mode in (0o600, 0o664):
-        path.chmod(mode)
-        ig.save(path, PLAIN)
-        assert stat.S_IMODE(path.stat().st_mode) == mode
-
-
-def special_files(folder: Path) -> Iterator[Path]:
-    """A named pipe, a socket, and, where this process may make one, a device: all in the test's own folder."""
-    pipe = folder / "pipe"
-    os.mkfifo(pipe)
-    yield pipe
-    with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(folder):  # the path of a socket must be short
-        server.bind("socket")
-        yield folder / "socket"
-    device = folder / "device"
-    with contextlib.suppress(PermissionError):
-        os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
-        yield device
-
-
-def test_devices_pipes_and_sockets_are_neither_replaced_nor_read(tmp_path: Path) -> None:
-    """A checkpoint is renamed over its target, and the machine's null device must survive ``save("/dev/null")``."""
-    for special in special_files(tmp_path):
-        link = tmp_path / f"link_to_{special.name}"
-        link.symlink_to(special)
-        before = special.lstat()
-        for path in (special, link):
-            with pytest.raises(ig.CheckpointError, match=r"not a regular file\n  use .*: nothing was written"):
-                ig.save(path, PLAIN)
-            with pytest.raises(ig.CheckpointError, match=r"not a regular file\n  use .*: nothing was loaded"):
-                ig.load(path, PLAIN)
-        assert special.lstat() == before
-        assert not list(tmp_path.glob(".*.tmp"))
-
-
-def test_leftovers_of_killed_writers_are_swept_after_an_hour(path: Path) -> None:
-    old, young = (path.with_name(f".{path.name}.{digit * 16}.tmp") for digit in "ab")
-    foreign = path.with_name(f".other.{'c' * 16}.tmp")
-    for file in (old, young, foreign):
-        file.write_bytes(b"x")
-        os.utime(file, (1, 1)) if file is not young else None
-    ig.save(path, PLAIN)
-    assert [file.exists() for file in (old, young, foreign)] == [False, True, True]
 
 
 def test_a_flag_that_was_saved_as_a_boolean_is_loaded(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import trainer
-from test_example_mnist import RECIPE, fit, same
+from test_example_trainer import RECIPE, fit, same
 from threads import STEPS, Threads, numbers_of_threads
 
 import invgraph as ig
@@ -114,7 +114,7 @@ def test_training_chooses_says_so_and_goes_on_with_it(tmp_path, monkeypatch, cap
 
     plain, _ = fit(tmp_path / "plain", RECIPE)
     capsys.readouterr()
-    monkeypatch.setattr("test_example_mnist.HERE", trainer.Place(torch.device("cpu"), threads=(1, 2)))
+    monkeypatch.setattr("test_example_trainer.HERE", trainer.Place(torch.device("cpu"), threads=(1, 2)))
     fit(tmp_path / "m", RECIPE, until=8)
     said = "timed a step: 1 thread 0.6 s, 2 threads 0.4 s; training with 2 threads"
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Run that stops and resumes from its own checkpoint twice; started by tests/examples/test_example_mnist.py."""
+"""Run that stops and resumes from its own checkpoint twice; see tests/examples/test_example_mnist_processes.py."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-FRAMEWORK, MODULES, SPLINES, SCRIPTS, SURFACE, LOADING, DISTRIBUTIONS, UTILS, CONVERT, REWRITE = (
+FRAMEWORK, SEQUENCE, MODULES, SPLINES, SCRIPTS, SURFACE, LOADING, DISTRIBUTIONS, UTILS, CONVERT, REWRITE = (
     f"tests/freia/test_{name}.py"
     for name in (
-        "framework", "modules", "freia_splines", "scripts", "surface", "loading", "distributions", "utils", "convert",
-        "rewrite",
+        "framework", "sequence_inn", "modules", "freia_splines", "scripts", "surface", "loading", "distributions",
+        "utils", "convert", "rewrite",
     )
 )  # fmt: skip
 SLOW_SCRIPTS = (SCRIPTS, "-m", "")
@@ -166,28 +166,28 @@ MUTANTS = (
         "freia/framework/node.py",
         "    if args:\n        require_dims",
         "    if False:\n        require_dims",
-        (FRAMEWORK, "-k", "built"),
+        (SEQUENCE, "-k", "built"),
     ),
     Mutant(
         "a chain's layer is replaced by one with conditions",
         "freia/framework/sequence_inn.py",
         'require_dims("SequenceINN", module, dims_in, [] if dims_c is None else [dims_c])',
         'require_dims("SequenceINN", module, dims_in, getattr(module, "dims_c", []))',
-        (FRAMEWORK, "-k", "replaced"),
+        (SEQUENCE, "-k", "replaced"),
     ),
     Mutant(
         "conditions of a chain are given in the order of its layers",
         "freia/framework/sequence_inn.py",
         "return Runner(runner.graph, tuple(place for place, _ in given))",
         "return Runner(runner.graph, tuple(range(len(given))))",
-        (FRAMEWORK,),
+        (SEQUENCE, FRAMEWORK),
     ),
     Mutant(
         "a slice of a chain has the conditions of its start",
         "freia/framework/sequence_inn.py",
         "part.conditions = [self.conditions[place] for place in places]",
         "part.conditions = self.conditions[: len(places)]",
-        (FRAMEWORK,),
+        (SEQUENCE,),
     ),
     Mutant(
         "a failed dot goes unseen",

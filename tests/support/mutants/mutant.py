@@ -30,7 +30,10 @@ TIED = "tests/graph/test_tied.py"
 RANDOM_GRAPHS = "tests/graph/test_random_graphs.py"
 REVERSIBLE = "tests/reversible/test_reversible.py"
 BOUND_FLOW, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
-CHECKPOINT, DAMAGE = "tests/checkpoint/test_checkpoint.py", "tests/checkpoint/test_checkpoint_damage.py"
+CHECKPOINT, DAMAGE, ATOMIC_FILE, RNG_STATE, STATE = (
+    f"tests/checkpoint/test_{name}.py"
+    for name in ("checkpoint", "checkpoint_damage", "atomic_file", "rng_state", "state")
+)
 FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
 TENSOR_FILE, BOX = "tests/checkpoint/test_tensor_file.py", "tests/layers/test_box.py"
 EXPORT = "tests/test_export.py"
@@ -38,7 +41,7 @@ LAB, METRICS, UPSAMPLING, PHOTO_RESUME, PHOTO_MODELS = (
     f"tests/examples/test_example_colorization_{name}.py"
     for name in ("lab", "metrics", "upsampling", "resume", "models")
 )
-MNIST, HABITS = "tests/examples/test_example_mnist.py", "tests/habits/test_habits.py"
+TRAINER, HABITS = "tests/examples/test_example_trainer.py", "tests/habits/test_habits.py"
 DEQUANTIZE = "tests/layers/test_dequantize.py"
 FLOW_SAMPLES, CHUNKS = "tests/densities/test_bound_flow.py", "tests/densities/test_chunks.py"
 LATENTS = "tests/densities/test_latents.py"
