@@ -259,6 +259,14 @@ def compile_region(function: Callable[..., Any]) -> Callable[..., Any]:
     return region
 
 
+def exported_module() -> nn.Module | None:
+    """Return the module that ``torch.export`` is tracing by running it; None where it traces Python itself, or not."""
+    mode = None if torch.compiler.is_dynamo_compiling() else torch.fx.experimental.proxy_tensor.get_proxy_mode()
+    root = None if mode is None else getattr(mode.tracer, "scope_root", None)
+    module = getattr(root, "_export_root", root)
+    return module if isinstance(module, nn.Module) else None
+
+
 def aoti_package(program: Any, path: str) -> str:
     """Compile an exported program ahead of time into a package."""
     return str(torch._inductor.aoti_compile_and_package(program, package_path=path))

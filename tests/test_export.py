@@ -247,3 +247,26 @@ def test_torchs_own_exporters_take_a_flow(kind: str) -> None:
         decomposed = program.run_decompositions()
     for run in (program.module(), decomposed.module(), torch.export.unflatten(program)):
         assert torch.allclose(run(x, c), expected, atol=1e-5)
+
+
+class Awkward(Holder):
+    """A module of a user's that holds a flow under the name that torch's tools have themselves."""
+
+    def __init__(self, flow: ig.Flow) -> None:
+        super().__init__(flow)
+        self.graph = flow
+        del self.flow
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.graph(x, c)  # type: ignore[no-any-return]
+
+
+def test_a_child_called_graph_is_refused_by_torchs_own_exporter() -> None:
+    flow = make_flow(blocks=1).eval()
+    x, c = torch.randn(3, 1, 4, 4), torch.randn(3, 10)
+    flow.graph.initialize(x, c)
+    model = Awkward(flow)
+    words = r"Awkward, which holds Flow as self.graph\n.*call it self.flow"
+    with torch.no_grad(), pytest.raises(ig.GraphError, match=words):
+        torch.export.export(model, (x, c))
+    assert ig.export(model.graph).module()(x, c).shape == (3,)

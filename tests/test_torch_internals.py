@@ -319,6 +319,27 @@ def test_aoti_package(tmp_path: Path) -> None:
         torch.testing.assert_close(torch._inductor.aoti_load_package(path)(x), net(x))
 
 
+def test_exported_module() -> None:
+    seen = []
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = two_linears()
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(internals.exported_module())
+            return self.inner(x)  # type: ignore[no-any-return]
+
+    outer, x = Outer(), torch.randn(3, 2)
+    outer(x)
+    with torch.no_grad():
+        torch.export.export(outer, (x,))
+    assert seen[0] is None
+    assert isinstance(seen[-1], nn.Module)
+    assert dict(seen[-1].named_children()).keys() == {"inner"}
+
+
 def test_each_function_has_a_test() -> None:
     kinds = [value for value in vars(internals).values() if isinstance(value, (FunctionType, type))]
     own = [value.__name__ for value in kinds if value.__module__ == internals.__name__]

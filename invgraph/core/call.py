@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.misuse import surplus_arguments
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors, batched
 from invgraph.torch_internals import floating_tensor
@@ -44,15 +45,20 @@ class TwoWay(nn.Module):
         return self.in_shapes
 
     @final  # type: ignore[misc]
-    def forward(self, xs: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+    def forward(self, xs: Any = None, cs: Any = (), *more: object, **named: object) -> tuple[Any, Tensor]:
         """Return outputs and log-determinant, from inputs and conditions."""
         if type(xs) is CheckedTensors:  # a graph calls, and checks what comes out
             return self._forward(tuple(xs), cs)  # torch.compile traces functions of plain tuples only
+        if more or named:
+            raise surplus_arguments(self.label, self.call_name, self._inputs(), self._conditions(), len(more), named)
         return self._call(self._forward, self._inputs(), self._outputs(), xs, cs)
 
     @final
-    def inverse(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+    def inverse(self, ys: Any = None, cs: Any = (), *more: object, **named: object) -> tuple[Any, Tensor]:
         """Return inputs and log-determinant of the inverse, from outputs and conditions."""
+        if more or named:
+            call = f"{self.call_name}.inverse"
+            raise surplus_arguments(self.label, call, self._outputs(), self._conditions(), len(more), named)
         if self._compiled_inverse_impl is not None:
             return self._compiled_inverse_impl(ys, cs)  # type: ignore[no-any-return]
         return self._inverse_impl(ys, cs)
@@ -129,7 +135,7 @@ class Ports(NamedTuple):
         count = 0 if values is None else len(values) if isinstance(values, (tuple, list)) else expected
         if count >= expected:
             return
-        meant = call.format(c=self._placeholder(), x="" if others is None else others._placeholder())
+        meant = call.format(c=self.placeholder(), x="" if others is None else others.placeholder())
         given = f"{count or 'no'} {self.kind}{'' if count == 1 else 's'}"
         advice = f"expected {expected} ({self._labels()}): missing {self.kind}"
         if count == 0:
@@ -172,7 +178,7 @@ class Ports(NamedTuple):
     def _labels(self) -> str:
         return ", ".join(map(self.label, range(len(self.shapes)))) or "none"
 
-    def _placeholder(self) -> str:
+    def placeholder(self) -> str:
         """Return what stands for the values in the text of a call: ``x``, or ``(a, b)``."""
         letter = {"input": "x", "output": "z"}.get(self.kind, "c")
         count = len(self.shapes)
@@ -254,7 +260,7 @@ def _other_batch(where: str, first: tuple[Ports, Tensor], ports: Ports, index: i
         times = ", ".join(str(size) for size in (reference.shape[0], *(-1 for _ in value.shape[1:])))
         advice += f": write {ports._name(index)}.expand({times})"
         if ports.names:
-            advice += f", or take graph.bind({ports._placeholder()}) for many samples under one condition"
+            advice += f", or take graph.bind({ports.placeholder()}) for many samples under one condition"
     return ShapeError(where, given, advice)
 
 

@@ -52,6 +52,16 @@ class Ranged(nn.Module):
             return (hull(intervals),) * count
         return ((REALS if self.range_kind == "any" else None),) * count
 
+    def _find_outside(self, values: Tensors, *, inverse: bool) -> str | None:
+        """Return a description of arguments of a direction that lie outside its domain; None if none do."""
+        count = len(self.in_shapes if inverse else self.out_shapes)
+        for value, interval in zip(values, self._follow((None,) * count, inverse=not inverse), strict=True):
+            if interval is not None:
+                outside = int(((value < interval.low) | (value > interval.high)).sum())
+                if outside:
+                    return f"{outside} of {value.numel()} values lie outside of {interval}"
+        return None
+
     def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
         """Return the ends of each element of the results of a direction, from those of its arguments.
 

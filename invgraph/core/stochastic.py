@@ -84,6 +84,7 @@ Seeds: TypeAlias = dict[int, Tensor]
 
 class _Kept(threading.local):
     seeds: Seeds | None = None
+    first = False
 
 
 _kept = _Kept()
@@ -96,13 +97,24 @@ def draw_seeds(module: nn.Module, like: Tensor) -> Seeds:
 
 
 @contextmanager
-def same_noise(seeds: Seeds) -> Iterator[None]:
-    """Within the context, in this thread, let the calls of a layer use its seed among these."""
-    before, _kept.seeds = _kept.seeds, seeds
+def same_noise(seeds: Seeds, *, first: bool = False) -> Iterator[None]:
+    """Within the context, in this thread, let the calls of a layer use its seed among these.
+
+    Arguments:
+        seeds: The seeds.
+        first: True in the pass whose values are rebuilt later, under the same seeds.
+    """
+    before = _kept.seeds, _kept.first
+    _kept.seeds, _kept.first = seeds, first
     try:
         yield
     finally:
-        _kept.seeds = before
+        _kept.seeds, _kept.first = before
+
+
+def is_first_pass() -> bool:
+    """True in a pass whose values are rebuilt later, from its results."""
+    return _kept.first
 
 
 def reseed(module: nn.Module, seed: int) -> None:

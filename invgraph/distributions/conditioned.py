@@ -12,9 +12,12 @@ from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import is_transformed, version
+from invgraph.torch_internals import hook_stores, is_transformed, version
 
 Result = tuple[Tensors, Tensor]
+
+_LARGEST = 1 << 24
+"""Number of elements of a model and its conditions up to which they are copied, to see whether they have changed."""
 
 
 class Bound(Protocol):
@@ -28,9 +31,9 @@ class Bound(Protocol):
 class Bijection(Protocol):
     """The parts of a graph that are used here; the graph itself stands on a higher floor."""
 
-    def __call__(self, inputs: Structured, conditions: Structured = ...) -> tuple[Any, Tensor]: ...
+    def __call__(self, inputs: Structured, conditions: Structured = ..., /) -> tuple[Any, Tensor]: ...
 
-    def inverse(self, outputs: Structured, conditions: Structured = ...) -> tuple[Any, Tensor]: ...
+    def inverse(self, outputs: Structured, conditions: Structured = ..., /) -> tuple[Any, Tensor]: ...
 
     def bind(self, conditions: Structured, *, gradients: bool = ...) -> Bound: ...
 
@@ -47,8 +50,8 @@ class Conditioned:
     """A graph under conditions with any number of leading axes, of which there may be none.
 
     What depends on the conditions alone is computed once as long as no gradients are recorded and nothing that it
-    depends on changes. Where gradients are recorded it is computed at each call, so that each result can be
-    differentiated on its own.
+    depends on changes, for which a model of up to 16 million elements is copied. Where gradients are recorded, and of
+    larger models, it is computed at each call, so that each result can be differentiated on its own.
 
     Arguments:
         where: Name of the caller in errors.
@@ -69,7 +72,7 @@ class Conditioned:
             self.rows = ports.unpack(where, rows[0] if ports.bare else rows)
         else:
             self.batch_shape, self.rows = torch.Size(), ports.unpack(where, c)
-        self._kept: tuple[tuple[object, ...], Bound] | None = None
+        self._kept: tuple[tuple[object, ...], Tensors, Bound] | None = None
 
     def expand(self, batch_shape: torch.Size) -> Conditioned:
         """Return the same graph with conditions that are repeated to fill a batch shape."""
@@ -111,29 +114,48 @@ class Conditioned:
         ports = self.graph._conditions()
         if torch.is_grad_enabled():
             return self.graph.bind(ports.pack(self.rows), gradients=True)
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or is_transformed():
             return self.graph.bind(ports.pack(self.rows))
-        state = self.state()
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, self.graph.bind(ports.pack(self.rows))
-        return self._kept[1]
+        tensors = self._tensors()
+        if sum(tensor.numel() for tensor in tensors) > _LARGEST:
+            return self.graph.bind(ports.pack(self.rows))
+        # Values are compared as well: a change through .data, or through an array that shares memory, is not counted.
+        state, values = self.state(), _flat(tensors)
+        if self._kept is None or self._kept[0] != state or not all(map(torch.equal, self._kept[1], values)):
+            self._kept = state, values, self.graph.bind(ports.pack(self.rows))
+        return self._kept[2]
+
+    def _tensors(self) -> Tensors:
+        module = self.graph
+        assert isinstance(module, nn.Module)
+        return (*module.parameters(), *module.buffers(), *self.rows)
 
     def state(self) -> tuple[object, ...]:
-        """Return what results depend on, to be compared later: parameters, buffers, conditions, and modes.
+        """Return what results depend on, to be compared later: tensors, conditions, modes, hooks and patches.
 
-        Inside a ``torch.func`` transform nothing tells one tensor from another later on: no two states are equal.
+        A change in place is seen by its count. Inside a ``torch.func`` transform nothing tells one tensor from another
+        later on: no two states are equal.
         """
         if is_transformed():
             return (object(),)
         module = self.graph
         assert isinstance(module, nn.Module)
-        tensors = (*module.parameters(), *module.buffers(), *self.rows)
-        modes = tuple([part.training for part in module.modules()])
+        parts = tuple([(p.training, type(p).forward, p.__dict__.get("forward")) for p in module.modules()])
+        hooks = tuple([tuple(hooks) for stores in hook_stores(module) for hooks in stores if hooks])
         mixed = torch.is_autocast_enabled(self.rows[0].device.type if self.rows else "cpu")
-        return (torch.is_grad_enabled(), mixed, modes, *[(id(t), t.data_ptr(), _version(t)) for t in tensors])
+        counts = [(id(t), t.data_ptr(), _version(t)) for t in self._tensors()]
+        return (torch.is_grad_enabled(), mixed, parts, hooks, *counts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
+
+
+def _flat(tensors: Tensors) -> Tensors:
+    """Return a copy of all values, one tensor for each dtype and device."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().reshape(-1))
+    return tuple([torch.cat(parts) for parts in kinds.values()])
 
 
 def _version(tensor: Tensor) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from invgraph.core.invertible import Invertible
 from invgraph.errors import GraphError
 
 
@@ -14,14 +15,27 @@ class ModuleDict(nn.ModuleDict):
     It has the name of its base class because that stands in the fingerprints of checkpoints.
     """
 
-    def __setitem__(self, key: str, module: nn.Module) -> None:
-        before = self[key] if key in self else None  # noqa: SIM401  # a ModuleDict has no get
-        if isinstance(before, Invertible) and isinstance(module, Invertible):
-            had, has = ((layer.in_shapes, layer.out_shapes, layer.cond_shapes) for layer in (before, module))
-            if had != has:
-                old, new = (f"{xs} -> {ys} under {cs}" for xs, ys, cs in (had, has))
-                raise GraphError(f"node {key!r}", f"a layer {new} in place of {old}", "the shapes must stay the same")
-        super().__setitem__(key, module)
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Put a module in its place, which may be that of another one."""
+        self._require_fit(name, module)
+        super().add_module(name, module)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._require_fit(name, value)  # here come wrappers for checkpointing and sharding, and set_submodule
+        super().__setattr__(name, value)
+
+    def _require_fit(self, name: str, module: object) -> None:
+        """Refuse what can't stand in the place of a layer; a wrapper that passes the layer's attributes on can."""
+        before = self[name] if name in self else None  # noqa: SIM401  # a ModuleDict has no get
+        if before is None:
+            return
+        had, has = _shapes(before), _shapes(module)
+        if not isinstance(module, nn.Module) or (has is None and had is not None):
+            advice = "a layer is replaced by an Invertible; init.identity(layer) makes one that does nothing"
+            raise GraphError(f"node {name!r}", f"a {type(module).__name__} in place of a layer", advice)
+        if had is not None and had != has:
+            given = f"a layer {_described(has)} in place of {_described(had)}"
+            raise GraphError(f"node {name!r}", given, "the shapes must stay the same")
 
     def __delitem__(self, key: str) -> None:
         raise _refusal(key)
@@ -38,6 +52,16 @@ class ModuleDict(nn.ModuleDict):
     def clear(self) -> None:
         """Refuse to remove all layers."""
         raise _refusal("layers")
+
+
+def _shapes(module: object) -> tuple[Any, ...] | None:
+    """Return the shapes of a layer, or of the layer in a wrapper; None for a network, which declares none."""
+    found = tuple(getattr(module, side, None) for side in ("in_shapes", "out_shapes", "cond_shapes"))
+    return None if None in found else found
+
+
+def _described(shapes: Any) -> str:
+    return f"{shapes[0]} -> {shapes[1]} under {shapes[2]}"
 
 
 def _refusal(name: str) -> GraphError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from invgraph.core.call import CheckedTensors, call_checked, check_result, check_together
 from invgraph.core.invertible import Result
+from invgraph.errors import GraphError
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import compile_region, floating_tensor, has_hooks, is_view
+from invgraph.torch_internals import compile_region, exported_module, floating_tensor, has_hooks, is_view
 
 Slots = list[Tensor | None]
 Observer = Callable[[Step, Any, Slots, Tensor | None], None]
@@ -130,6 +132,8 @@ regions = Regions()
 def _trace_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
     """Trace a layer without its checks, which would be a good part of what there is to trace."""
     exporting = torch.compiler.is_exporting()
+    if exporting:
+        require_exportable(layer.label)
     if not regions.hooks and regions.wanted and layer.compile_as_region and not exporting and type(given) is tuple:
         *ys, log_det = _region(layer, inverse, len(xs), *xs, *given)
         return tuple(ys), log_det
@@ -138,6 +142,19 @@ def _trace_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
         # A region takes no two views of one tensor, such as the parts of a split.
         ys = tuple(y.clone() if is_view(y) else y for y in ys)
     return tuple(ys), log_det
+
+
+def require_exportable(where: str) -> None:
+    """Refuse a module under ``torch.export`` that holds a graph, or any other tensors, as ``self.graph``.
+
+    Torch itself would fail later: each module that its tools make has an attribute of this name.
+    """
+    module = exported_module()
+    child = None if module is None else dict(module.named_children()).get("graph")
+    if child is not None and next(itertools.chain(child.parameters(), child.buffers()), None) is not None:
+        given = f"torch.export of {type(module).__name__}, which holds {type(child).__name__} as self.graph"
+        advice = "torch's tools have an attribute graph of their own: call it self.flow, for instance, or use ig.export"
+        raise GraphError(where, given, advice)
 
 
 def _direction(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:

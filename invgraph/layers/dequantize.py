@@ -12,7 +12,7 @@ from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.core.resized import resized
-from invgraph.core.stochastic import Stochastic, normal, uniform
+from invgraph.core.stochastic import Stochastic, is_first_pass, normal, uniform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.domain import require_integers
 from invgraph.numerics.interval import Interval
@@ -54,7 +54,8 @@ class Dequantize(Stochastic):
         fixed_noise: True to use the noise of the seed in training mode as well. Default: False.
         check_domain: If True (default), calls in ``train()`` mode raise :class:`~invgraph.errors.NumericsError` for
             values other than the integers, such as pixels in [0, 1], from which a flow would learn the noise. Compiled
-            calls, and those under ``vmap``, can't look at the data.
+            calls, and those under ``vmap``, can't look at the data. :func:`~invgraph.reversible` rebuilds integers
+            only, and always raises the error.
 
     Raises:
         GraphError: There are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
@@ -121,7 +122,7 @@ class Dequantize(Stochastic):
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         (x,) = xs
-        if self.check_domain and self.training and has_data(x):
+        if has_data(x) and ((self.check_domain and self.training) or is_first_pass()):
             require_integers(self.label, x, self.levels)
         bits = self._bits(x)
         if self.noise is None:
@@ -136,6 +137,9 @@ class Dequantize(Stochastic):
         return ((x + u) / self.levels,), -self.constant - log_q
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
+        if is_first_pass():
+            advice = "it rounds: nothing can rebuild what it was given; call the plain graph"
+            raise GraphError(self.label, "the inverse of a dequantization in a reversible graph", advice)
         scaled = ys[0] * self.levels
         x = scaled.floor().clamp(0, self.levels - 1)
         log_q = x.new_zeros(x.shape[0])

@@ -23,9 +23,12 @@ from invgraph.reversible.call_state import (
     buffer_states,
     changing_part,
     frozen_statistics,
+    modes_of,
+    one_thread,
     parameters_of_the_call,
     places_of,
     random_states,
+    same_modes,
 )
 from invgraph.reversible.plan import Direction, Stage
 from invgraph.shapes import Tensors
@@ -59,7 +62,8 @@ class Recorded(torch.autograd.Function):
         ctx.seeds = draw_seeds(call.graph, values[0])
         random = random_states(values[0])
         buffers = buffer_states(call.graph)
-        with ctx.autocast.restore(), same_noise(ctx.seeds):
+        ctx.modes = modes_of(call.graph)
+        with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
         changed = changing_part(call.graph, buffers)
         if changed is not None:
@@ -92,7 +96,8 @@ class Recorded(torch.autograd.Function):
         for step in ctx.anchors:
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
         with (
-            ctx.autocast.restore(), frozen_statistics(call.graph), torch.no_grad(),
+            ctx.autocast.restore(), one_thread(call.graph), same_modes(ctx.modes), frozen_statistics(call.graph),
+            torch.no_grad(),
             parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
         ):  # fmt: skip
             value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
@@ -245,9 +250,8 @@ class Backward:
                 if not bool(exact.isfinite().all()):
                     advice = "they can't be rebuilt: leave such samples out, or find their source with check_finite"
                     raise NumericsError("reversible", "values with NaN or infinity", advice)
-                worst = _least_precise(self.schedule, self.opposite, self.layers, starts, self.cs)
                 given = f"rebuilt values that differ by {error:.1e} of the largest (tolerance {self.tolerance:.0e})"
-                advice = f"{worst} loses most precision: lower its clamp, set anchors, or train in float64"
+                advice = _least_precise(self.schedule, self.opposite, self.layers, starts, self.cs)
                 raise NumericsError("reversible", given, advice)
 
 
@@ -261,7 +265,7 @@ def _error(value: Tensor, exact: Tensor) -> float:
 def _least_precise(
     schedule: Schedule, opposite: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors
 ) -> str:
-    """Return the node in which the error of the rebuilt values grows most."""
+    """Return the node in which the error of the rebuilt values grows most, and what to do about it."""
     exact = _all_slots(schedule, layers, tuple([v.detach() for v in values]), cs)
     rebuilt = _all_slots(opposite, layers, gather(exact, schedule.ends), cs)
     tiny = torch.finfo(values[0].dtype).eps
@@ -271,8 +275,14 @@ def _least_precise(
         return max((e if e == e else float("inf") for e in errors), default=0.0)
 
     steps = [step for step in schedule.steps if not step.feature]
-    worst = max(steps, key=lambda step: error(step.inputs) / (error(step.outputs) + tiny)).layer
-    return f"node {schedule.names[worst]!r} ({type(layers[worst]).__name__})"
+    worst = max(steps, key=lambda step: error(step.inputs) / (error(step.outputs) + tiny))
+    layer = layers[worst.layer]
+    node = f"node {schedule.names[worst.layer]!r} ({type(layer).__name__})"
+    assert isinstance(layer, Invertible)
+    outside = layer._find_outside(gather(exact, worst.inputs), inverse=schedule.inverse)
+    if outside is not None:
+        return f"{node} can't give back what it got: {outside}"
+    return f"{node} loses most precision: lower its clamp, set anchors, or train in float64"
 
 
 def _all_slots(schedule: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors) -> Slots:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,32 @@ def changing_part(module: nn.Module, states: Mapping[int, int]) -> str | None:
 def buffer_states(module: nn.Module) -> dict[int, int]:
     """Return how often each buffer of a module has been changed."""
     return {id(buffer): version(buffer) for buffer in module.buffers()}
+
+
+def modes_of(module: nn.Module) -> list[tuple[nn.Module, bool]]:
+    """Return the parts of a module, and whether each is in training mode."""
+    return [(part, part.training) for part in module.modules()]
+
+
+@contextmanager
+def same_modes(modes: Sequence[tuple[nn.Module, bool]]) -> Iterator[None]:
+    """Put the parts of a module back into the modes of the forward call, and then into those that they have now."""
+    changed = [part for part, training in modes if part.training != training]
+    for part in changed:
+        part.training = not part.training
+    try:
+        yield
+    finally:
+        for part in changed:
+            part.training = not part.training
+
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
+def one_thread(module: nn.Module) -> AbstractContextManager[object]:
+    """Let no other thread run a module with batch norms meanwhile: frozen statistics are frozen for all threads."""
+    return _locks.setdefault(module, threading.RLock()) if batch_norms(module) else nullcontext()
 
 
 @contextmanager

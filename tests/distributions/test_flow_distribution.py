@@ -122,6 +122,11 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
         lambda: given.add_(1.0),
         lambda: flow.train(),
         lambda: flow.eval(),
+        lambda: net[0].weight.data.mul_(0.9),  # neither this nor the next one is counted as a change
+        lambda: given.numpy().__imul__(2),
+        lambda: torch.nn.utils.vector_to_parameters(torch.randn(16), net.parameters()),
+        lambda: net[0].register_forward_hook(lambda _, args, output: 2 * output),
+        lambda: setattr(net[0], "forward", lambda x: x @ torch.ones(3, 4)),
     ]
     for count, change in enumerate(changes, 2):
         change()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,10 @@ def test_a_network_is_plotted_by_graphviz(tmp_path: Path, monkeypatch: pytest.Mo
         net.plot(tmp_path, "net")
     with pytest.raises(ig.GraphError, match="folder does not exist"):
         net.plot(tmp_path / "none", "net")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ig.CheckpointError, match="a named pipe, not a regular file"):
+        net.plot(tmp_path, "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_mixture_maps_all_components_in_a_network() -> None:

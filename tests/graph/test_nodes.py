@@ -373,8 +373,23 @@ def test_layers_are_replaced_in_their_place_and_never_removed() -> None:
     assert next(iter(graph.layers.values())) is other
     with pytest.raises(ig.GraphError, match=r"node 'permute_0'\n.*\(\(5,\),\) -> .*in place of \(\(4,\),\)"):
         graph.layers["permute_0"] = ig.Permute((5,))
+    for place in (
+        lambda: graph.layers.__setitem__("permute_0", nn.Identity()),
+        lambda: graph.layers.add_module("permute_0", None),
+        lambda: setattr(graph.layers, "permute_0", nn.Identity()),
+        lambda: graph.set_submodule("layers.permute_0", nn.Identity()),
+        lambda: setattr(graph.layers, "permute_0", 3),
+    ):
+        with pytest.raises(ig.GraphError, match=r"node 'permute_0'\n.*in place of a layer\n.*by an Invertible"):
+            place()
+    with pytest.raises(ig.GraphError, match="the shapes must stay the same"):
+        graph.set_submodule("layers.permute_0", ig.Permute((5,)))
+    graph.set_submodule("layers.permute_0", torch.compile(other, backend="eager"))  # passes its attributes on
     graph.layers["beside"] = nn.Linear(2, 2)
-    assert graph(torch.randn(3, 4))[0].shape == (3, 4)
+    graph.layers["beside"] = nn.Identity()
+    x = torch.randn(3, 4)
+    assert graph(x)[0].shape == (3, 4)
+    torch.testing.assert_close(graph.inverse(graph(x)[0])[0], x)
 
 
 def test_names_are_in_a_graph_and_are_what_it_iterates_over() -> None:

@@ -161,6 +161,27 @@ def test_values_that_are_no_integers_are_refused_in_training(values: list[float]
     graph(torch.arange(4.0).expand(2, 4))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_reversible_graph_takes_integers_alone_and_no_inverse(training: bool) -> None:
+    """It rebuilds integers: of other values, gradients of variational noise would be wrong by less than it notices."""
+    node, c = ig.InputNode(3, name="pixels"), ig.ConditionNode(2, name="c")
+    layer = variational(256).double()
+    layer.check_domain = False
+    graph = ig.Graph(node, ig.Node(node, layer, conditions=c, name="noise"), c).train(training)
+    runner, given = ig.reversible(graph), torch.zeros(2, 2, dtype=torch.float64)
+    wrong = torch.tensor([[3.3, 0.0, 255.0], [1.0, 2.0, 3.0]], dtype=torch.float64)
+    with pytest.raises(ig.NumericsError, match=r"node 'noise'(?s:.*)1 of 6 values are no integers .*: 3.3"):
+        runner(wrong, given)
+    assert graph(wrong, given)[0].shape == (2, 3)
+    with torch.no_grad():
+        assert runner(wrong, given)[0].shape == (2, 3)
+    y, _ = runner(wrong.round(), given)
+    y.sum().backward()
+    with pytest.raises(ig.GraphError, match=r"node 'noise'(?s:.*)it rounds"):
+        runner.inverse(y.detach(), given)
+    assert graph.inverse(y.detach(), given)[0].equal(wrong.round())
+
+
 def noisy(kind: str) -> ig.Graph:
     """A graph with a stochastic layer between couplings."""
     layer, args = {

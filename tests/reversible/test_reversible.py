@@ -190,6 +190,14 @@ def test_the_drift_guard_names_the_node() -> None:
     z.sum().backward()
 
 
+def test_values_outside_of_a_domain_are_named() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = build(lambda: ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Logit()}, name="logit")))
+    z, _ = ig.reversible(graph)(torch.tensor([[0.5, 1.5, 0.2, 2.0]], dtype=torch.float64, requires_grad=True))
+    with pytest.raises(ig.NumericsError, match=r"'logit' .* can't give back .*: 2 of 4 values lie outside of \(0, 1\)"):
+        z.sum().backward()
+
+
 def test_the_drift_of_every_input_is_seen() -> None:
     """The first input is rebuilt exactly, the second is not."""
     x, y = ig.InputNode(4, name="x"), ig.InputNode(4, name="y")

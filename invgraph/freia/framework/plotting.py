@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from invgraph.checkpoint.atomic_file import as_path, require_regular
 from invgraph.errors import DependencyError
 from invgraph.graph.graph import Graph
 
@@ -15,10 +16,12 @@ def plot(graph: Graph, path: str | os.PathLike[str], filename: str) -> None:
     """Draw a graph into two files of a folder: ``filename`` in graphviz's language, and ``filename.pdf``.
 
     Raises:
+        CheckpointError: Something other than a file has this name.
         GraphError: The folder is missing, or the file can't be written.
         DependencyError: The program ``dot`` of graphviz, which makes the PDF, is not installed, or fails.
     """
-    source = Path(path, filename)
+    source = as_path("plot", Path(path, filename))
+    require_regular("plot", source, "nothing was written")
     named = source.with_name(f"{source.name}.dot")
     graph.draw(named)
     named.replace(source)

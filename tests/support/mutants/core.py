@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .mutant import (
+    BAD_INPUT,
     BOUND,
     CONTINUOUS,
     CONTRACT,
@@ -18,13 +19,23 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("conditions given by another library's name are dropped", "core/call.py",
+           "        if more or named:\n            raise surplus_arguments(self.label, self.call_name,",
+           "        if False:\n            raise surplus_arguments(self.label, self.call_name,", (BAD_INPUT,)),
+    Mutant("a third argument of an inverse is dropped", "core/call.py",
+           '        if more or named:\n            call = f"', '        if named:\n            call = f"',
+           (BAD_INPUT,)),
+    Mutant("a reversible graph takes values that it can't rebuild", "core/stochastic.py",
+           "    return _kept.first\n", "    return False\n", (DEQUANTIZE, "-k", "reversible")),
+    Mutant("values outside of a domain are not named", "core/ranges.py",
+           "(value < interval.low) | (value > interval.high)", "value < interval.low", (REVERSIBLE, "-k", "domain")),
     Mutant("a layer at another size may have other channels", "core/invertible.py",
            "if old[0] != new[0] or len(old) != len(new):", "if len(old) != len(new):", (RESIZE,)),
     Mutant("the original is a part of the layer at another size", "core/resized.py",
            'other.__dict__["_resized_from"] = layer._resized_from or layer',
            "other._resized_from = layer._resized_from or layer", (RESIZE,)),
     Mutant("the second condition is not concatenated to a plain subnet's data", "core/subnet.py",
-           "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(shared))), dim=1)",
+           "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(given))), dim=1)",
            (LAYERS,)),
     Mutant("the inverse of a layer that is held by another is checked and packed like a user's call",
            "core/call.py",

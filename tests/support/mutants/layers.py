@@ -153,7 +153,7 @@ MUTANTS = (
     Mutant("noise is finer than the dtype holds", "layers/dequantize.py",
            "mantissa - math.ceil(math.log2(self.levels)) - 1", "mantissa", (DEQUANTIZE,)),
     Mutant("pixels in [0, 1] pass for integers", "layers/dequantize.py",
-           "if self.check_domain and ", "if False and ", (DEQUANTIZE,)),
+           "(self.check_domain and self.training)", "(False and self.training)", (DEQUANTIZE,)),
     Mutant("a mask's sides are exchanged", "layers/masked_coupling.py",
            "self.mask == (0 if side else 1)", "self.mask == (1 if side else 0)",
            ("tests/layers/test_masked_coupling.py",)),
