@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from measures import draw, gap
+from places import ROOT
 from torch import Tensor, nn
 from torch.distributions import (
     Cauchy,
@@ -154,6 +155,28 @@ def test_temperature_scales_the_latents() -> None:
         latents = torch.randn(100, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * temperature
         z, _ = flow.graph(samples.flatten(0, 1), c.repeat(50, 1))
         assert gap((z,), (latents,)) <= 1e-10
+
+
+def test_sampling_moves_batch_norm_in_training_mode_alone() -> None:
+    """As any forward pass of any module does: the pages say so."""
+
+    def normed(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(channels_in, 5), nn.BatchNorm1d(5), nn.Linear(5, channels_out))
+
+    x = ig.InputNode(4, name="x")
+    flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": normed})))
+    for training in (False, True):
+        flow.train(training)
+        before = {name: value.clone() for name, value in flow.named_buffers() if "running" in name}
+        flow.sample(100)
+        after = dict(flow.named_buffers())
+        assert all(torch.equal(after[name], value) != training for name, value in before.items())
+        assert len(before) == 4
+    for page, words in (
+        ("density", "call ``flow.eval()`` before sampling"),
+        ("habits", "sampling in ``train()`` moves"),
+    ):
+        assert words in (ROOT / "docs" / f"{page}.rst").read_text()
 
 
 def test_a_generator_decides_and_the_global_state_stays() -> None:

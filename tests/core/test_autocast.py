@@ -56,6 +56,20 @@ def test_the_round_trip_of_a_trained_deep_model() -> None:
     assert {z.dtype, log_det.dtype, back.dtype, inverse_log_det.dtype} == {torch.float32}
 
 
+def test_learned_rotations_stay_orthogonal_under_autocast() -> None:
+    """They are products and exponentials of parameters, which autocast would round to three digits."""
+    x = ig.InputNode(8, name="x")
+    h = x
+    for _ in range(8):
+        h = ig.Node(h, ig.AllInOne, {"subnet": ig.nets.MLP(16), "householder": 8})
+        h = ig.Node(ig.Node(h, ig.OrthogonalLinear), ig.Householder, {"reflections": 8})
+    graph = ig.testing.randomize(ig.Graph(x, h), scale=0.1).eval()
+    data = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        back, _ = graph.inverse(graph(data)[0])
+    assert (back - data).abs().max() <= 1e-4
+
+
 def test_subnets_run_in_half_precision_and_transforms_do_not() -> None:
     Seen.dtypes.clear()
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")

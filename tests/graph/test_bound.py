@@ -57,6 +57,20 @@ def test_many_samples_go_through_in_parts(
     assert sum(walks) == 100
 
 
+def test_an_estimate_of_a_bound_graph_is_that_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its probes follow from the place in the batch, which parts would begin anew."""
+    monkeypatch.setitem(bound.ELEMENTS, "cpu", 16)
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    h = ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}, conditions=c)
+    h = ig.Node(h, ig.Residual, {"hidden": 4, "log_det": "estimate"})
+    graph = ig.testing.randomize(ig.Graph(x, h, c)).double().eval()
+    values, given = torch.randn(20, 2, 4, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    expected = graph(values.flatten(0, 1), given.repeat(20, 1))[1].view(20, 2)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            assert torch.allclose(graph.bind(given)(values)[1], expected, atol=1e-12)
+
+
 def test_parts_are_not_made_where_a_batch_has_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(bound.ELEMENTS, "cpu", 1)
 

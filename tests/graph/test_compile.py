@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 from cases import Case, each_part, some_parts
 from compiling import COMPILER, COMPILERS_WARN, assert_same_gradients, in_a_graph, negative, worst
 from compiling import fresh as fresh
+from places import ROOT
 from small_graphs import build, deep_graph
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
@@ -110,6 +114,36 @@ def test_a_dozen_graphs_compile_in_one_process() -> None:
         values = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
         assert torch.equal(graph(values)[0], eager(values)[0])
         assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
+
+
+@torch.no_grad()
+def test_another_seed_compiles_nothing_anew() -> None:
+    """The compiler stops after eight compilations; a script gives a new seed at every step."""
+    x = ig.InputNode(3, name="x")
+    args = {"hidden": 4, "log_det": "estimate", "fixed_noise": True}
+    graph = ig.testing.randomize(ig.Graph(x, ig.Node(x, ig.Residual, args)))
+    compiled = copy.deepcopy(graph).compile(backend="eager")
+    values = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    compiled(values)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for step in range(10):
+            ig.reseed(graph, step)
+            ig.reseed(compiled, step)
+            torch.testing.assert_close(compiled(values), graph(values))
+
+
+@pytest.mark.slow
+def test_the_compiler_can_be_watched() -> None:
+    """The page on runners says how, because the first call takes long and prints nothing by itself."""
+    code = "import invgraph as ig, torch\nx = ig.InputNode(2)\n"
+    code += "ig.Graph(x, ig.Node(x, ig.Permute)).compile(backend='eager')(torch.zeros(2, 2))"
+    for watched in (False, True):
+        env = {name: value for name, value in os.environ.items() if name != "TORCH_LOGS"}
+        env.update({"TORCH_LOGS": "dynamo"} if watched else {})
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        assert ("torchdynamo start tracing" in done.stderr) == watched
+        assert done.stdout == ""
+    assert "TORCH_LOGS=dynamo" in (ROOT / "docs" / "runners.rst").read_text()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -139,10 +140,41 @@ def test_dropout_is_refused_in_training_and_allowed_in_evaluation() -> None:
     agree(graph.eval(), False)
 
 
-def test_batch_norm_counts_each_batch_once() -> None:
-    def normed(channels_in: int, channels_out: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(channels_in, 6), nn.BatchNorm1d(6), nn.Linear(6, channels_out))
+def normed(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(channels_in, 6), nn.BatchNorm1d(6), nn.Linear(6, channels_out))
 
+
+def test_backward_runs_in_the_modes_of_the_forward() -> None:
+    graph = build(lambda: deep_graph(2, subnet=normed))
+    (x,), (c,) = draw(graph)
+    found = []
+    for module in (graph, ig.reversible(graph)):
+        z, log_det = module.train()(x, c)
+        graph.eval()
+        found.append(torch.autograd.grad(z.square().sum() - log_det.sum(), list(graph.parameters())))
+        assert not any(part.training for part in graph.modules())
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_threads_that_train_one_graph_count_all_batches() -> None:
+    """A backward pass leaves statistics alone, but not those of another thread's forward pass."""
+    graph = build(lambda: deep_graph(2, subnet=normed))
+    (x,), (c,) = draw(graph)
+    runner = ig.reversible(graph)
+
+    def train(_: int) -> None:
+        for _ in range(10):
+            z, log_det = runner(x, c)
+            torch.autograd.grad(z.square().sum() - log_det.sum(), list(graph.parameters()))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(train, range(4)))
+    counts = [int(part.num_batches_tracked) for part in graph.modules() if isinstance(part, nn.BatchNorm1d)]
+    assert counts == [40] * len(counts)
+
+
+def test_batch_norm_counts_each_batch_once() -> None:
     graph = build(lambda: deep_graph(2, subnet=normed))
     plain = copy.deepcopy(graph)
     (x,), (c,) = draw(graph)
