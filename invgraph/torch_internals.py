@@ -234,20 +234,17 @@ def compile_calls(module: Any, wrap: Callable[[Callable[..., Any]], Callable[...
 
 def constant_floats() -> AbstractContextManager[Any]:
     """Compile Python floats, such as a clamp, as the constants that they are."""
-    patched: AbstractContextManager[Any] = torch._dynamo.config.patch(specialize_float=True)
-    return patched
+    return torch._dynamo.config.patch(specialize_float=True)  # type: ignore[no-any-return]
 
 
 def hook_guards() -> AbstractContextManager[Any]:
     """Compile a module's call anew when another module with other hooks runs the same code."""
-    patched: AbstractContextManager[Any] = torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)
-    return patched
+    return torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)  # type: ignore[no-any-return]
 
 
 def inductor_modes() -> Mapping[str, Mapping[str, Any]]:
     """Return the options that each ``mode`` of ``torch.compile`` stands for."""
-    modes: Mapping[str, Mapping[str, Any]] = torch._inductor.list_mode_options()
-    return modes
+    return torch._inductor.list_mode_options()
 
 
 def compile_region(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -255,16 +252,14 @@ def compile_region(function: Callable[..., Any]) -> Callable[..., Any]:
     # Newer torch stops at eight kinds of layers unless told otherwise.
     known = inspect.signature(torch.compiler.nested_compile_region).parameters
     many: dict[str, Any] = {"max_reuse_entries": 1 << 16} if "max_reuse_entries" in known else {}
-    region: Callable[..., Any] = torch.compiler.nested_compile_region(function, **many)
-    return region
+    return torch.compiler.nested_compile_region(function, **many)  # type: ignore[no-any-return]
 
 
 def exported_module() -> nn.Module | None:
     """Return the module that ``torch.export`` is tracing by running it; None where it traces Python itself, or not."""
     mode = None if torch.compiler.is_dynamo_compiling() else torch.fx.experimental.proxy_tensor.get_proxy_mode()
     root = None if mode is None else getattr(mode.tracer, "scope_root", None)
-    module = getattr(root, "_export_root", root)
-    return module if isinstance(module, nn.Module) else None
+    return getattr(root, "_export_root", root)
 
 
 def aoti_package(program: Any, path: str) -> str:
@@ -280,9 +275,7 @@ def load_state(module: nn.Module, state: Mapping[str, Any], *, strict: bool, ass
     if type(module).load_state_dict is not nn.Module.load_state_dict:
         module.load_state_dict(state, strict=strict, assign=assign)
         return
-    missing: list[str] = []
-    unexpected: list[str] = []
-    errors: list[str] = []
+    missing, unexpected, errors = list[str](), list[str](), list[str]()
 
     def visit(part: nn.Module, own: dict[str, Any], prefix: str) -> None:
         local = {"assign_to_params_buffers": assign} if assign else {}

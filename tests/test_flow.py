@@ -158,7 +158,7 @@ def test_temperature_scales_the_latents() -> None:
 
 
 def test_sampling_moves_batch_norm_in_training_mode_alone() -> None:
-    """As any forward pass of any module does: the pages say so."""
+    """Any forward pass of any module does so, as the pages say."""
 
     def normed(channels_in: int, channels_out: int) -> nn.Module:
         return nn.Sequential(nn.Linear(channels_in, 5), nn.BatchNorm1d(5), nn.Linear(5, channels_out))
