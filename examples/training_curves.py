@@ -81,7 +81,8 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], variants: Sequence[str
     end = finished[OTHER_DATA].mean(0)[-1] if OTHER_DATA in finished else high
     if end < low - margin:
         text = f"{OTHER_DATA}: other data, down to {end:.2f}"
-        axes.text(0.98, 0.03, text, transform=axes.transAxes, ha="right", fontsize=7,
+        axes.set_ylim(bottom=low - 0.12 * (high - low))  # room for it
+        axes.text(0.98, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7,
                   color=COLOURS[list(variants).index(OTHER_DATA)])  # fmt: skip
 
 
