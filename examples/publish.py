@@ -25,8 +25,8 @@ import torch
 from colorization.colorizer import load_colorizer
 from colorization.condition_net import ColourClassifier, ConditionNet, load_condition_net
 from colorization.features import find_viewer
-from colorization.metrics import mean_of, rmse_best
-from colorization.photos import Crops, open_folder
+from colorization.photos import SPLITS, Crops, open_folder
+from colorization.pretraining import errors_of, losses_of
 from colorization.table import HeldOut, evaluate, round_trip
 from digits import measure
 from weights import FOLDER, load_weights, save_half
@@ -34,7 +34,7 @@ from weights import FOLDER, load_weights, save_half
 import invgraph as ig
 
 TEMPERATURE = 0.7
-LIGHTNESS = 128  # side of the lightness in the preset of the conditioning network
+LIGHTNESS, COLOURS = 128, 32  # sides of the lightness and of the colours in the preset of the conditioning network
 
 
 def publish_digits(run: Path, out: Path) -> dict[str, Any]:
@@ -74,22 +74,23 @@ def publish_colorizer(run: Path, out: Path) -> dict[str, Any]:
 
 
 def publish_condition_net(run: Path, out: Path) -> dict[str, Any]:
-    """Publish the conditioning network, measured on the validation split of the included photographs."""
+    """Publish the conditioning network, measured on each split of the included photographs."""
     metadata = ig.load(run / "model.safetensors").metadata
     classifier = ColourClassifier(ConditionNet(metadata["width"]))
     load_weights(run / "model.safetensors", classifier)
     save_half(out, classifier.net, metadata)
     load_condition_net(classifier.net, out)
-    lab = Crops(open_folder(), "val", LIGHTNESS).spread(2000)
-    guess = classifier.eval().colours(lab[:, :1])
-    truth = torch.nn.functional.adaptive_avg_pool2d(lab[:, 1:], guess.shape[-1])
-    errors = {
-        name: mean_of(rmse_best(colours[None], truth))._asdict()
-        for name, colours in (("annealed mean", guess), ("grey", torch.zeros_like(guess)))
-    }
+    folder = open_folder()
+    colours = Crops(folder, "train", COLOURS).spread(2000)[:, 1:]
+    errors, losses, counts = {}, {}, {}
+    for split in SPLITS:
+        lab = Crops(folder, split, LIGHTNESS).spread(2000)
+        counts[split] = len(lab)
+        errors[split] = {name: error._asdict() for name, error in errors_of(classifier.eval(), lab).items()}
+        losses[split] = dict(zip(("network", "constant guess"), losses_of(classifier, lab, colours), strict=True))
     state = ig.load(run / "training.safetensors").training
     return {
-        "rmse_ab": errors, "photographs": len(lab), "settings": metadata,
+        "rmse_ab": errors, "loss": losses, "photographs": counts, "settings": metadata,
         "training": {"steps": state["history"]["reached"], "seconds": round(state["history"]["seconds"], 1)},
     }  # fmt: skip
 

@@ -144,15 +144,34 @@ class ColourClassifier(nn.Module):
     def forward(self, lab: Tensor) -> Tensor:
         """Rebalanced cross-entropy of photographs (B, 3, S, S) with their softly encoded colours."""
         scores = functional.log_softmax(self.logits(lab[:, :1]), dim=1)
-        nearest, shares = soft_encode(functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-1]), self.bins)
-        cross_entropy = -(shares * scores.gather(1, nearest)).sum(1)
-        loss: Tensor = (cross_entropy * self.weights[nearest[:, 0]]).mean()
+        return self.cross_entropy(scores, functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-1]))
+
+    def cross_entropy(self, scores: Tensor, ab: Tensor) -> Tensor:
+        """Return the loss of log-probabilities (B, classes, h, w) for colours (B, 2, h, w)."""
+        nearest, shares = soft_encode(ab, self.bins)
+        loss: Tensor = (-(shares * scores.gather(1, nearest)).sum(1) * self.weights[nearest[:, 0]]).mean()
         return loss
+
+    def best_constant(self, ab: Tensor) -> Tensor:
+        """Return the log-probabilities (1, classes, 1, 1) with the lowest loss for colours, if lightness is ignored."""
+        nearest, shares = soft_encode(ab, self.bins)
+        weighted = (shares * self.weights[nearest[:, :1]]).flatten()
+        counts = torch.zeros_like(self.weights).scatter_add_(0, nearest.flatten(), weighted)
+        floor = 1e-6 * counts.sum()  # classes that do not occur
+        return ((counts + floor) / (counts + floor).sum()).log()[None, :, None, None]
 
     @torch.no_grad()
     def colours(self, lightness: Tensor, temperature: float = TEMPERATURE) -> Tensor:
         """The annealed mean (B, 2, S/4, S/4): between the mean (1) and the mode (0) of the classes."""
         return annealed_mean(self.logits(lightness), self.bins, temperature)
+
+    @torch.no_grad()
+    def expected_colours(self, lightness: Tensor) -> Tensor:
+        """The mean (B, 2, S/4, S/4) of the classes with the weights of the loss undone, as for the smallest error.
+
+        The weights make rare colours, which are saturated ones, more probable than they are.
+        """
+        return annealed_mean(self.logits(lightness) - self.weights.log()[:, None, None], self.bins, 1.0)
 
 
 def colour_bins(step: int = 5) -> Tensor:

@@ -75,6 +75,28 @@ def test_colours_are_encoded_in_parts(monkeypatch):
     torch.testing.assert_close(rebalancing(ab, bins), weights)
 
 
+def test_no_constant_guess_has_a_lower_loss_than_the_best_one():
+    generator = torch.Generator().manual_seed(0)
+    classifier = ColourClassifier(ConditionNet(2), torch.rand(len(colour_bins()), generator=generator) + 0.1)
+    ab = torch.randn(2, 2, 8, 8, generator=generator) * 30
+    best = classifier.best_constant(ab)
+    assert best.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    lowest = classifier.cross_entropy(best.expand(2, -1, 8, 8), ab)
+    for _ in range(5):
+        other = torch.log_softmax(best + 0.3 * torch.randn(best.shape, generator=generator), 1)
+        assert classifier.cross_entropy(other.expand(2, -1, 8, 8), ab) > lowest
+
+
+def test_expected_colours_undo_the_weights(monkeypatch):
+    weights = torch.rand(len(colour_bins())) + 0.1
+    classifier = ColourClassifier(ConditionNet(2), weights)
+    true = torch.softmax(torch.randn(len(weights)), 0)
+    weighted = (true * weights).log()[None, :, None, None]  # what the loss makes of it
+    monkeypatch.setattr(classifier, "logits", lambda lightness: weighted)
+    found = classifier.expected_colours(torch.zeros(1, 1, 4, 4)).flatten()
+    torch.testing.assert_close(found, true @ classifier.bins, rtol=0, atol=1e-3)
+
+
 def test_loss_is_the_weighted_cross_entropy():
     torch.manual_seed(0)
     classifier = ColourClassifier(ConditionNet(2), torch.rand(len(colour_bins())))

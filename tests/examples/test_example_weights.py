@@ -98,9 +98,19 @@ def test_the_figures_of_the_multiscale_model_are_those_of_the_json():
 def test_the_figures_of_the_condition_net_are_those_of_the_json():
     card = in_words((weights.FOLDER / "condition_net.rst").read_text(encoding="utf-8"))
     figures = json.loads((weights.FOLDER / "condition_net.json").read_text())
-    ours, gray = (Measured(**figures["rmse_ab"][name]) for name in ("annealed mean", "grey"))
-    told = f"the annealed mean of its color classes is {ours} in units of a and b, that of a gray picture {gray}"
-    assert told in card
+    errors = {split: {name: Measured(**error) for name, error in found.items()}
+              for split, found in figures["rmse_ab"].items()}  # fmt: skip
+    ours, undone, gray = errors["val"].values()
+    assert f"pictures, is {ours} in units of a and b, that of a gray picture {gray}." in card
+    assert f"the error of the mean is {undone}." in card
+    for split in ("train", "test"):
+        _, undone, gray = errors[split].values()
+        assert f"({undone} and {gray})" in card
+    for split, photographs in (("val", "validation photographs"), ("test", "test photographs")):
+        assert f"{figures['photographs'][split]} {photographs}" in card
+    network, constant = figures["loss"]["val"].values()
+    assert f"photographs, {network:.3f}, it is better than the best guess" in card
+    assert f"ignores the lightness, {constant:.3f}," in card
     assert f"those of step {figures['settings']['steps']}" in card
     assert f"lowest validation loss, {figures['settings']['val']:.3f}" in card
     net = ConditionNet(figures["settings"]["width"])
