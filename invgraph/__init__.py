@@ -32,7 +32,7 @@ from invgraph.export import export as export
 from invgraph.export import export_aoti as export_aoti
 from invgraph.export import export_onnx as export_onnx
 from invgraph.flow import Flow as Flow
-from invgraph.fused.dispatch import fused as fused
+from invgraph.fused.switch import fused as fused
 from invgraph.graph.chain import chain as chain
 from invgraph.graph.graph import Graph as Graph
 from invgraph.graph.node import ConditionNode as ConditionNode

@@ -37,14 +37,14 @@ FLOORS = {
     "flow": "densities: log_prob, sample",
     "densities": "latents and their base densities, their support, flows under fixed conditions, chunks",
     "checkpoint": "checkpoint, loading, fingerprint, state, atomic_file, tensor_file, rng_state",
-    "reversible": "runner, plan, backward, replay",
+    "reversible": "runner, plan, backward, call_state",
     "layers": "one idea of a layer per file, with its maths",
     "graph": "node, wiring, schedule, ranges, run, finite, bound, compiled, resize, trace, shown, graph, holder",
     "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, support",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "contract: invertible, resized, wrappers, ports, ranges, given, constants, subnet, sides, stochastic, vjp",
     "transforms": "one elementwise transform per file",
-    "fused": "kernels: dispatch, mlp, masked_mlp, affine, affine_coupling, rational_quadratic, sequential, in_place",
+    "fused": "kernels: switch, affine, affine_gradient, mlp, masked_mlp, rational_quadratic, sequential, in_place",
     "numerics": "linear algebra, root finding, soft clamp, splines, seeding, patches, interval, processes",
     "draw": "layered drawings of boxes and arrows: picture, ranks, columns, layout, svg, png, markup, write",
     "torch_internals": "everything of torch that has no public name",
@@ -108,7 +108,7 @@ def test_few_files_lie_outside_the_rooms() -> None:
 
 def test_only_the_graph_imports_networkx() -> None:
     users = {ids(path) for path in FILES if any(name.split(".")[0] == "networkx" for name in imports(path))}
-    assert users == {"graph/wiring.py"}
+    assert users == {"graph/schedule.py"}
 
 
 def test_layers_do_not_import_each_other() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from invgraph.core.call import TwoWay, call_checked
 from invgraph.core.sides import Side
-from invgraph.fused.affine_coupling import AffineCoupling
+from invgraph.fused.affine import AffineCoupling
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import tensor_stores
 from invgraph.transforms.transform import Direction

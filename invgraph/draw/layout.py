@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
+from invgraph.draw.boxes import Arrow, Box, Picture, Port
 from invgraph.draw.columns import Columns, columns
-from invgraph.draw.picture import Arrow, Box, Picture, Port
 from invgraph.draw.ranks import Cell, Link, Rows, rank, sort_rows
 from invgraph.draw.scene import Mark, Note, Point, Scene, Stroke
 from invgraph.draw.text_width import shorten, text_width

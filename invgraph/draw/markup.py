@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from invgraph.draw.picture import Box, Picture
+from invgraph.draw.boxes import Box, Picture
 from invgraph.draw.style import LIGHT
 
 _SHAPES = {"input": "oval", "output": "oval", "condition": "oval", "graph": "box3d"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from invgraph.draw.boxes import Picture
 from invgraph.draw.layout import layout
 from invgraph.draw.markup import dot, mermaid
-from invgraph.draw.picture import Picture
 from invgraph.draw.png import png
 from invgraph.draw.style import Theme
 from invgraph.draw.svg import svg

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invgraph.fused.affine_coupling import evaluate_affine
-from invgraph.fused.affine_coupling_gradient import affine_backward
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
+from invgraph.fused.affine import evaluate_affine
+from invgraph.fused.affine_gradient import affine_backward
+from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
+from invgraph.fused.descriptions import AffineMap, Scales
 from invgraph.fused.masked_mlp import MaskedKernel
-from invgraph.fused.plan import AffineKernel
 from invgraph.shapes import Tensors
 
 
@@ -19,7 +19,7 @@ class AffineAutoregressiveKernel(NamedTuple):
     """``x exp(s) + t``, with s and t from a masked network that reads ``x`` and at most one condition."""
 
     network: MaskedKernel
-    transform: AffineKernel
+    transform: AffineMap
 
     def run(self, x: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor]:
         """Return the result and its log-determinant per sample.
@@ -69,7 +69,7 @@ class _AffineAutoregressive(torch.autograd.Function):
         hidden, weights = kept[: layers - 1], kept[layers - 1 : 2 * layers - 1]
         params, *scales = kept[2 * layers - 1 :]
         x_grad, params_grad = affine_backward(
-            kernel.transform, x, params.select(1, 0), None, scales, (y_grad, log_det_grad)
+            kernel.transform, x, params.select(1, 0), None, Scales(*scales), (y_grad, log_det_grad)
         )
         first, grads = kernel.network.backward(x, hidden, weights, params_grad.flatten(1), wanted[1:])
         for c, weight in [tensors[2 * layers :]] if len(tensors) > 2 * layers else ():

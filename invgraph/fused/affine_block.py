@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invgraph.fused.affine_coupling_gradient import soft_clamp_backward
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
+from invgraph.fused.affine_gradient import soft_clamp_backward
+from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.numerics.soft_clamp import Activation, soft_clamp_scaled
 
 Formula = Callable[..., tuple[Tensor, Tensor]]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import needs_grad
+from invgraph.fused.autograd import needs_grad
 
 
 def scale_and_shift(x: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.dispatch import fused
+from invgraph.fused.switch import fused
 from invgraph.torch_internals import PLAIN, has_hooks, is_jit_tracing, is_transformed
 
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)

@@ -7,7 +7,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import fused, needs_grad
+from invgraph.fused.autograd import needs_grad
+from invgraph.fused.switch import fused
 from invgraph.torch_internals import is_eager
 
 _FEW = 8

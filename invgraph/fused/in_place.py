@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.dispatch import fused
+from invgraph.fused.switch import fused
 from invgraph.torch_internals import is_eager, is_untouched
 
 _FRESH: dict[type[nn.Module], Callable[..., Any]] = {nn.Linear: nn.Linear.forward}

@@ -1,4 +1,4 @@
-"""Networks for which a kernel may stand in: exactly linear layers with ReLU between them, and nothing put on them."""
+"""Networks that a kernel may replace: exactly ``nn.Linear`` layers, with biases, and ReLU between them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-from invgraph.fused.plan import MLPKernel
+from invgraph.fused.descriptions import MLPParameters
 from invgraph.torch_internals import PLAIN
 
-_linear_forward = nn.Linear.forward
+_linear_forward = nn.Linear.forward  # to notice if somebody patches it
 
 Linears = tuple[Iterable[nn.Module], Iterable[nn.Module]]
 """The linear layers of a network, in order, and those that read the conditions."""
@@ -27,17 +27,20 @@ def register(kind: type[nn.Module], linears: Callable[[nn.Module], Linears]) -> 
     _readers[kind] = linears
 
 
-def as_mlp(network: nn.Module) -> MLPKernel | None:
-    """Return the kernel of a network, or None unless every layer of it is exactly an ``nn.Linear`` with a bias."""
+def as_mlp(network: nn.Module) -> MLPParameters | None:
+    """Return the parameters of a network; None unless every layer of it is exactly an ``nn.Linear`` with a bias.
+
+    Hooks and patched instances are not looked for here: :class:`~invgraph.torch_internals.Snapshot` does that.
+    """
     reader = _readers.get(type(network))
     if reader is None or nn.Linear.forward is not _linear_forward:
         return None
-    layers, conditions = (list(part) for part in reader(network))
-    if any(type(layer) is not nn.Linear for layer in (*layers, *conditions)):
+    layers, readers = (list(part) for part in reader(network))
+    if any(type(layer) is not nn.Linear for layer in (*layers, *readers)):
         return None
     stores = [dict(layer.named_parameters()) for layer in layers]  # empty in data-parallel replicas
     weights, biases = tuple([own.get("weight") for own in stores]), tuple([own.get("bias") for own in stores])
-    given = tuple([dict(layer.named_parameters()).get("weight") for layer in conditions])
-    if any(type(tensor) not in PLAIN for tensor in (*weights, *biases, *given)):
+    condition_weights = tuple([dict(layer.named_parameters()).get("weight") for layer in readers])
+    if any(type(tensor) not in PLAIN for tensor in (*weights, *biases, *condition_weights)):  # None is a missing bias
         return None
-    return MLPKernel(weights, biases, given)  # type: ignore[arg-type]
+    return MLPParameters(weights, biases, condition_weights)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
+from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.numerics.channels import mix
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, softplus
 
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
+from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.numerics.spline import solve
 
 Formula = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

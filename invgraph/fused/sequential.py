@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from invgraph.fused.dispatch import differentiate, is_first_order, needs_grad
+from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.shapes import Tensors
 
 _BLOCK = 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from invgraph.arguments import is_int
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.graph.build import build_layer, build_network, feature_shapes
+from invgraph.graph.build_layer import build_layer, build_network, feature_shapes
 from invgraph.graph.copying import CopiedNode, CopiedValue
+from invgraph.numerics.seeding import seed_from
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
@@ -244,10 +244,9 @@ def _class_name(module: object) -> str:
 
 
 def _place(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> int:
-    """Return 63 bits that are the same in every process: of a node's kind, class or shape, name, and what it reads."""
+    """Return the seed of a node, from its kind, class or shape, name, and what it reads."""
     places = [[(value.node.place, value.index) for value in values] for values in read]
-    facts = repr((kind, what, check_name(kind, name), places))
-    return int.from_bytes(hashlib.sha256(facts.encode()).digest()[:8], "big") >> 1
+    return seed_from(kind, what, check_name(kind, name), places)
 
 
 def check_name(kind: str, name: object) -> str | None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.core.wrappers import Inverse
-from invgraph.draw.picture import Arrow, ArrowKind, Box, BoxKind, Picture
+from invgraph.draw.boxes import Arrow, ArrowKind, Box, BoxKind, Picture
 from invgraph.graph.fold import Item, Maker, Run, runs
 from invgraph.graph.schedule import Schedule
 from invgraph.shapes import Shape

@@ -13,7 +13,7 @@ from invgraph.core.call import Ports
 from invgraph.core.invertible import Invertible
 from invgraph.core.resized import resized
 from invgraph.errors import GraphError
-from invgraph.graph.build import feature_shapes
+from invgraph.graph.build_layer import feature_shapes
 from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.views import Shown

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from invgraph.core.call import Ports
+from invgraph.errors import GraphError
 from invgraph.graph.node import FeatureNode, Node, Value
-from invgraph.graph.wiring import Wiring, computing, order
+from invgraph.graph.wiring import Wiring
 
 
 class Step(NamedTuple):
@@ -80,7 +81,7 @@ def schedules(wiring: Wiring) -> tuple[Schedule, Schedule]:
     slots = {value: slot for slot, value in enumerate(dict.fromkeys(values))}
     starts, ends = (tuple(slots[value] for value in side) for side in (wiring.inputs, wiring.outputs))
     inputs, outputs, conditions = wiring.ports()
-    names = tuple(wiring.names[node] for node in computing(wiring))
+    names = tuple(wiring.names[node] for node in _computing(wiring))
     forward, inverse = (_steps(wiring, slots, ends if not back else starts, back) for back in (False, True))
     return (
         Schedule(False, forward, len(slots), starts, ends, inputs, outputs, conditions, names),
@@ -88,12 +89,46 @@ def schedules(wiring: Wiring) -> tuple[Schedule, Schedule]:
     )
 
 
+def _computing(wiring: Wiring) -> list[Node | FeatureNode]:
+    """Return the nodes that hold a layer, in order of declaration."""
+    return [node for node in wiring.nodes if isinstance(node, (Node, FeatureNode))]
+
+
+def _order(wiring: Wiring, inverse: bool) -> list[Node | FeatureNode]:
+    """Return the nodes in an order that depends on the wiring and the order of declaration alone."""
+    import networkx as nx  # here, because it would cost a tenth of `import torch` at every import
+
+    def maker(value: Value) -> Node | FeatureNode | None:
+        """Return the node after which a value is known; None if the call brings it."""
+        if inverse and not isinstance(value.node, FeatureNode):
+            return wiring.consumer.get(value)
+        return value.node if isinstance(value.node, (Node, FeatureNode)) else None
+
+    graph = nx.DiGraph()
+    for node in _computing(wiring):
+        graph.add_node(node)
+        read = node.outputs if inverse and isinstance(node, Node) else node.sources
+        for value in (*read, *node.conditions):
+            before = maker(value)
+            if before is not None:
+                graph.add_edge(before, node)
+    try:
+        sign = -1 if inverse else 1
+        return list(nx.lexicographical_topological_sort(graph, key=lambda node: sign * node.order))
+    except nx.NetworkXUnfeasible:
+        cycle = [edge[0] for edge in nx.find_cycle(graph)]
+        names = " -> ".join(wiring.names[node] for node in (*cycle, cycle[0]))
+        advice = f"cannot be inverted: {names}: each needs what the next makes"
+        advice += "; condition on what the inverse knows earlier"
+        raise GraphError("Graph", "a cycle of conditions", advice) from None
+
+
 def _steps(wiring: Wiring, slots: dict[Value, int], ends: tuple[int, ...], inverse: bool) -> tuple[Step, ...]:
     """Return the steps, each with the slots that nothing reads after it."""
-    places = {node: place for place, node in enumerate(computing(wiring))}
+    places = {node: place for place, node in enumerate(_computing(wiring))}
     needed = set(ends)
     steps: list[Step] = []
-    for node in reversed(order(wiring, inverse)):
+    for node in reversed(_order(wiring, inverse)):
         sources, outputs, conditions = (
             tuple(slots[value] for value in values) for values in (node.sources, node.outputs, node.conditions)
         )

@@ -218,37 +218,3 @@ def _check_count(where: str, node: Node) -> None:
     entering, leaving = numel([value.shape for value in node.sources]), numel(node.shapes)
     if entering != leaving:
         raise GraphError(where, f"{entering} numbers in, {leaving} out", "an invertible layer keeps their count")
-
-
-def computing(wiring: Wiring) -> list[Node | FeatureNode]:
-    """Return the nodes that hold a layer, in order of declaration."""
-    return [node for node in wiring.nodes if isinstance(node, (Node, FeatureNode))]
-
-
-def order(wiring: Wiring, inverse: bool) -> list[Node | FeatureNode]:
-    """Return the nodes in an order that depends on the wiring and the order of declaration alone."""
-    import networkx as nx  # here, because it would cost a tenth of `import torch` at every import
-
-    def maker(value: Value) -> Node | FeatureNode | None:
-        """Return the node after which a value is known; None if the call brings it."""
-        if inverse and not isinstance(value.node, FeatureNode):
-            return wiring.consumer.get(value)
-        return value.node if isinstance(value.node, (Node, FeatureNode)) else None
-
-    graph = nx.DiGraph()
-    for node in computing(wiring):
-        graph.add_node(node)
-        read = node.outputs if inverse and isinstance(node, Node) else node.sources
-        for value in (*read, *node.conditions):
-            before = maker(value)
-            if before is not None:
-                graph.add_edge(before, node)
-    try:
-        sign = -1 if inverse else 1
-        return list(nx.lexicographical_topological_sort(graph, key=lambda node: sign * node.order))
-    except nx.NetworkXUnfeasible:
-        cycle = [edge[0] for edge in nx.find_cycle(graph)]
-        names = " -> ".join(wiring.names[node] for node in (*cycle, cycle[0]))
-        advice = f"cannot be inverted: {names}: each needs what the next makes"
-        advice += "; condition on what the inverse knows earlier"
-        raise GraphError("Graph", "a cycle of conditions", advice) from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.fused.channel_affine import scale_and_shift
-from invgraph.fused.dispatch import fused
+from invgraph.fused.switch import fused
 from invgraph.numerics.channels import channel_moments
 from invgraph.shapes import Tensors, positions
 from invgraph.torch_internals import has_data, is_plain

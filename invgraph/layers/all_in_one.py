@@ -14,7 +14,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.affine_block import AffineBlockKernel
-from invgraph.fused.dispatch import fused
+from invgraph.fused.switch import fused
 from invgraph.numerics.channels import (
     channel_moments,
     is_more_precise,

@@ -14,8 +14,8 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import fused
 from invgraph.fused.sequential import SequentialKernel
+from invgraph.fused.switch import fused
 from invgraph.nets.masked import Stepwise, _Masked
 from invgraph.shapes import Tensors, as_shape, numel
 from invgraph.torch_internals import PLAIN, is_plain
@@ -127,7 +127,7 @@ class Autoregressive(Invertible):
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0].flatten(1)
         if has_kernel(self.transform) and not isinstance(given, Precomputed) and type(self.subnet) is _Masked:
-            kernel = self.subnet.affine_kernel(self.transform.kernel(inverse=False), x, given)
+            kernel = self.subnet.affine_kernel(self.transform.as_map(inverse=False), x, given)
             if kernel is not None:
                 y, log_det = kernel[0].run(x, kernel[1])
                 return (y if y.shape == xs[0].shape else y.view_as(xs[0]),), log_det

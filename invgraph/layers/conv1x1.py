@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from invgraph.arguments import as_matrix, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import fused, needs_grad
+from invgraph.fused.autograd import needs_grad
 from invgraph.fused.plu import FactorsKernel, Remembered
+from invgraph.fused.switch import fused
 from invgraph.numerics.channels import mix, random_rotation
 from invgraph.numerics.linalg import own_precision, random_square, rotation, widen
 from invgraph.numerics.seeding import start_seed, to_defaults

@@ -14,12 +14,12 @@ from invgraph.core.ranges import Knowns
 from invgraph.core.sides import choose_sides
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
-from invgraph.fused.affine_coupling import AffineCoupling, as_affine_coupling
-from invgraph.fused.dispatch import fused
+from invgraph.fused.affine import AffineCoupling, as_affine_coupling
+from invgraph.fused.switch import fused
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import is_plain
-from invgraph.transforms.affine import affine_kernels
+from invgraph.transforms.affine import affine_maps
 from invgraph.transforms.transform import Transform, follow_part
 
 
@@ -133,14 +133,14 @@ class Coupling(Invertible):
         return list(cast("list[Subnet]", self.subnets[place]))
 
     def _kernel(self, x: Tensor, given: Any = ()) -> AffineCoupling | None:
-        """Return the fused kernel; None where its results could differ, as for a subclass of Affine."""
+        """Return the fused kernel; None if its results could differ, as for a subclass of Affine."""
         if not (is_plain(x) and fused.enabled):
             return None
         if isinstance(given, Precomputed) and (torch.is_grad_enabled() or not self.cond_shapes):
             return None
         if self._fused is None or not self._fused.is_current(self.subnets):
-            directions = affine_kernels(self.transform) if self.sides[0].part == 0 else None
-            self._fused = directions and as_affine_coupling(self.subnets, self.sizes, directions)
+            maps = affine_maps([side.transform for side in self.sides]) if self.sides[0].part == 0 else None
+            self._fused = as_affine_coupling(self.subnets, self.sizes, maps) if maps else None
         return self._fused
 
     def _vjp_from_outputs(
@@ -149,8 +149,8 @@ class Coupling(Invertible):
         """Rebuild and differentiate in one pass: each subnet runs once, as both need it at the same values."""
         if (kernel := self._kernel(ys[0])) is not None:
             return grads.of_kernel(kernel, ys[0], cs, grad_outputs, inverse=inverse)
-        parts = self.sides, self.subnets, self._params, self.sizes
-        return vjp_of_coupling(*parts, ys[0], cs, grad_outputs, grads, inverse=inverse)
+        own = self.sides, self.subnets, self._params, self.sizes
+        return vjp_of_coupling(*own, ys[0], cs, grad_outputs, grads, inverse=inverse)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         return (follow_part([side.transform for side in self.sides], intervals[0], inverse=inverse),)

@@ -12,7 +12,8 @@ from torch.nn.functional import silu
 from invgraph.core.given import Precomputed
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import Affine, Entry, affine, check_sizes, initialize, require_spatial
+from invgraph.nets.entry import Entry, check_sizes, require_spatial
+from invgraph.nets.initial_weights import Affine, affine, initialize
 from invgraph.nets.transformer import Attention, LayerNorm
 from invgraph.shapes import Shape, Tensors
 

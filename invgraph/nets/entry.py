@@ -1,8 +1,6 @@
-"""Parts common to all subnets: the first layer, which takes data and conditions, and the initial weights."""
+"""First layer of a subnet, which takes data and conditions, and what all factories of subnets check."""
 
 from __future__ import annotations
-
-from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -11,10 +9,8 @@ from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet, SubnetFactory, spread_vector
 from invgraph.errors import GraphError
 from invgraph.fused.in_place import is_overwritable
-from invgraph.nets.convolution import CONVOLUTIONS
+from invgraph.nets.initial_weights import affine
 from invgraph.shapes import Shape, Tensors
-
-Affine: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def check_sizes(factory: SubnetFactory, *names: str) -> None:
@@ -32,27 +28,6 @@ def require_spatial(where: str, shape: Shape) -> None:
     if not 2 <= len(shape) <= 4:
         advice = f"{where} works on signals (C, L), images (C, H, W) and volumes; for vectors use nets.ResidualMLP"
         raise GraphError(where, f"data of shape {shape}", advice)
-
-
-def affine(rank: int, channels_in: int, channels_out: int, kernel: int = 1, bias: bool = True) -> Affine:
-    """Return a linear layer for vectors (rank 1), or a convolution that keeps the spatial size; Xavier-initialized."""
-    layer: Affine
-    if rank == 1:
-        layer = nn.Linear(channels_in, channels_out, bias=bias)
-    else:
-        layer = CONVOLUTIONS[rank - 2](channels_in, channels_out, kernel, padding=kernel // 2, bias=bias)
-    return initialize(layer)
-
-
-def initialize(layer: Affine, zero: bool = False) -> Affine:
-    """Set the weights of a layer by Xavier's rule, or to zero, and its biases to zero; return the layer."""
-    if zero:
-        nn.init.zeros_(layer.weight)
-    else:
-        nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Entry(Subnet):

@@ -16,10 +16,10 @@ from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
 from invgraph.fused.affine_autoregressive import AffineAutoregressiveKernel
-from invgraph.fused.dispatch import fused
+from invgraph.fused.descriptions import AffineMap
 from invgraph.fused.in_place import is_overwritable
 from invgraph.fused.masked_mlp import MaskedKernel, stairs
-from invgraph.fused.plan import AffineKernel
+from invgraph.fused.switch import fused
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import PLAIN, is_plain, is_transformed, is_untouched
 
@@ -112,7 +112,7 @@ class _Masked(WithConstants, Subnet):
         return MaskedKernel(self._formula, tuple([layer.mask for layer in layers]), self.stairs), tensors
 
     def affine_kernel(
-        self, transform: AffineKernel, x: Tensor, cs: Tensors
+        self, transform: AffineMap, x: Tensor, cs: Tensors
     ) -> tuple[AffineAutoregressiveKernel, Tensors] | None:
         """Return a whole affine layer as one kernel with its tensors; None where it would not give what modules do."""
         kernel = self._kernel(x, cs) if len(cs) < 2 and is_untouched(self, _network_forward) else None

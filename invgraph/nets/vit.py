@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
-from invgraph.nets.entry import check_sizes, initialize, require_spatial
+from invgraph.nets.entry import check_sizes, require_spatial
+from invgraph.nets.initial_weights import initialize
 from invgraph.nets.transformer import Block, LayerNorm
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Shape, Tensors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -25,6 +26,11 @@ def to_defaults(constant: Tensor) -> Tensor:
     """Move a constant to the default device and, if it is floating-point, to the default dtype."""
     dtype = torch.get_default_dtype() if constant.is_floating_point() else constant.dtype
     return constant.to(torch.get_default_device(), dtype)
+
+
+def seed_from(*facts: object) -> int:
+    """Return 63 bits that are the same for equal facts, in every process: they are hashed as text."""
+    return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:8], "big") >> 1
 
 
 def start_seed(where: str, seed: object) -> int:

@@ -20,52 +20,52 @@ from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.call_state import (
     Autocast,
-    buffer_states,
-    changing_part,
+    buffer_versions,
     frozen_statistics,
     modes_of,
     one_thread,
     parameters_of_the_call,
+    part_with_changed_buffers,
     places_of,
     random_states,
     same_modes,
 )
-from invgraph.reversible.plan import Direction, Stage
+from invgraph.reversible.plan import Direction
 from invgraph.shapes import Tensors
 
 
 class Call(NamedTuple):
-    """Call of the runner without its tensors, which are values, conditions and parameters, in this order.
+    """Call of the runner without its tensors: the values, then the conditions, then the parameters.
 
     Attributes:
         graph: Graph to run.
         direction: Direction of the call.
         tolerance: Maximum relative reconstruction error; None for no check.
-        values: Number of values.
-        conditions: Number of conditions.
+        value_count: Number of values.
+        condition_count: Number of conditions.
     """
 
     graph: Graph
     direction: Direction
     tolerance: float | None
-    values: int
-    conditions: int
+    value_count: int
+    condition_count: int
 
 
-class Recorded(torch.autograd.Function):
+class ReversibleFunction(torch.autograd.Function):
     """Whole graph as one autograd function; parameters are arguments, so that hooks on them (DDP) see their grads."""
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        values, cs = tensors[: call.values], tensors[call.values : call.values + call.conditions]
+        values, cs = tensors[: call.value_count], tensors[call.value_count : call.value_count + call.condition_count]
         ctx.autocast = Autocast.current(values[0].device.type)
         ctx.seeds = draw_seeds(call.graph, values[0])
         random = random_states(values[0])
-        buffers = buffer_states(call.graph)
+        buffers = buffer_versions(call.graph)
         ctx.modes = modes_of(call.graph)
         with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
-        changed = changing_part(call.graph, buffers)
+        changed = part_with_changed_buffers(call.graph, buffers)
         if changed is not None:
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
             raise GraphError("reversible", f"{changed}, whose buffers change at each call", advice)
@@ -75,7 +75,7 @@ class Recorded(torch.autograd.Function):
         ctx.call, ctx.anchors = call, list(kept)
         # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.places = places_of(call.graph, tensors[call.values + call.conditions :])
+        ctx.places = places_of(call.graph, tensors[call.value_count + call.condition_count :])
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
         ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
@@ -87,11 +87,10 @@ class Recorded(torch.autograd.Function):
             raise GraphError("reversible", "a double backward", advice)
         call: Call = ctx.call
         outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
-        values, cs, parameters = _split(tensors, call.values, call.conditions)
-        needed = ctx.needs_input_grad[1 + call.values + call.conditions :]
+        values, cs, parameters = _split(tensors, call.value_count, call.condition_count)
+        needed = ctx.needs_input_grad[1 + call.value_count + call.condition_count :]
         grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
-        layers, direction = tuple(call.graph.layers.values()), call.direction
-        back = Backward(direction.schedule, direction.opposite, layers, cs, grads, call.tolerance)
+        back = Backward(call.direction, tuple(call.graph.layers.values()), cs, grads, call.tolerance)
         anchored: dict[Step, Tensors] = {}
         for step in ctx.anchors:
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
@@ -100,8 +99,8 @@ class Recorded(torch.autograd.Function):
             torch.no_grad(),
             parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
         ):  # fmt: skip
-            value_grads = back.run(direction.stages, outputs, grad_outputs, values, anchored)
-        return None, *value_grads, *back.grads[: call.conditions], *grads.of(parameters)
+            value_grads = back.run(outputs, grad_outputs[:-1], grad_outputs[-1], values, anchored)
+        return None, *value_grads, *back.grads[: call.condition_count], *grads.of(parameters)
 
 
 def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
@@ -120,54 +119,52 @@ def _saved(ctx: Any) -> Tensors:
 
 
 class Backward:
-    """One backward pass: values of the slots and their gradients, rebuilt against the direction of the call.
+    """One backward pass: values of the slots, rebuilt in the opposite direction, and their gradients.
 
     Arguments:
-        schedule: The direction of the call.
-        opposite: The other direction.
+        direction: The direction of the call.
         layers: The layers of the graph, in order.
         cs: The conditions of the call.
         parameters: Where the gradients of parameters are added.
-        tolerance: Maximum error of a rebuilt value, relative to the largest kept one; None: not checked.
+        tolerance: Maximum error of rebuilt values, as :func:`_error` measures it; None: not checked.
     """
 
     def __init__(
         self,
-        schedule: Schedule,
-        opposite: Schedule,
+        direction: Direction,
         layers: Sequence[nn.Module],
         cs: Tensors,
         parameters: ParameterGrads,
         tolerance: float | None,
     ) -> None:
-        self.schedule, self.opposite, self.layers = schedule, opposite, layers
+        self.direction, self.layers = direction, layers
         self.parameters, self.tolerance = parameters, tolerance
         self.frozen = {slot for slot, c in enumerate(cs) if not c.requires_grad}
         self.cs = tuple([c.detach() for c in cs])
-        self.values: Slots = [*self.cs, *[None] * (schedule.slots - len(cs))]
-        self.grads: Slots = [None] * schedule.slots
+        self.values: Slots = [*self.cs, *[None] * (direction.schedule.slots - len(cs))]
+        self.grads: Slots = [None] * direction.schedule.slots
         self.features: dict[Step, tuple[Tensors, Tensors]] = {}
 
     def run(
         self,
-        stages: Sequence[Stage],
         outputs: Tensors,
         grad_outputs: Tensors,
+        log_det_grad: Tensor,
         starts: Tensors,
         anchored: Mapping[Step, Tensors],
     ) -> list[Tensor | None]:
         """Return the gradients of the call's values; those of its conditions are in ``grads`` then.
 
         Arguments:
-            stages: What to do, from :func:`~invgraph.reversible.plan.plan`.
             outputs: What the call returned.
-            grad_outputs: The gradients of the outputs and of the log-determinant.
+            grad_outputs: The gradients of the outputs.
+            log_det_grad: The gradient of the log-determinant.
             starts: The values of the call.
             anchored: Inputs of steps that were kept.
         """
-        for slot, value, grad in zip(self.schedule.ends, outputs, grad_outputs, strict=False):
+        for slot, value, grad in zip(self.direction.schedule.ends, outputs, grad_outputs, strict=True):
             self.values[slot], self.grads[slot] = value.detach(), grad
-        for kind, step in stages:
+        for kind, step in self.direction.stages:
             if kind == "feature":
                 self._feature(step)
             elif kind == "feature gradient":
@@ -175,12 +172,12 @@ class Backward:
             elif kind == "rebuild":
                 self._rebuild(step)
             else:
-                self._layer(step, grad_outputs[-1], inputs_known=kind == "again")
-            if anchored and kind in ("undo", "rebuild") and step in anchored:
+                self._layer(step, log_det_grad, inputs_known=kind == "differentiate")
+            if anchored and kind in ("rebuild and differentiate", "rebuild") and step in anchored:
                 self._compare(step.inputs, anchored[step], starts)
                 self._put(step.inputs, tuple([value.detach() for value in anchored[step]]))
-        self._compare(self.schedule.starts, starts, starts)
-        return [self.grads[slot] for slot in self.schedule.starts]
+        self._compare(self.direction.schedule.starts, starts, starts)
+        return [self.grads[slot] for slot in self.direction.schedule.starts]
 
     def _layer(self, step: Step, log_det_grad: Tensor, inputs_known: bool) -> None:
         """Find the gradients of a node; its inputs too, unless they are known already."""
@@ -189,10 +186,9 @@ class Backward:
         cs = tuple([self._condition(slot) for slot in step.conditions])
         grad_outputs = (*[self.grads[slot] for slot in step.outputs], log_det_grad)
         values = self._get(step.inputs if inputs_known else step.outputs)
-        # Nothing needs the outputs any more: every reader of a value comes before its maker.
-        self._put(step.outputs, (None,) * len(step.outputs))
+        self._free(step.outputs)
         backward = partial(vjp_from_inputs, layer) if inputs_known else layer._vjp_from_outputs
-        found = backward(values, cs, grad_outputs, self.parameters, inverse=self.schedule.inverse)
+        found = backward(values, cs, grad_outputs, self.parameters, inverse=self.direction.schedule.inverse)
         self._put(step.inputs, found.inputs)
         self._add(step.inputs, found.input_grads)
         self._add(step.conditions, found.condition_grads)
@@ -207,9 +203,8 @@ class Backward:
         layer = self.layers[step.layer]
         assert isinstance(layer, Invertible)
         ys, cs = self._get(step.outputs), self._get(step.conditions)
-        xs, _ = call_checked(layer, ys, cs, inverse=self.opposite.inverse)
-        for slot, value in zip(step.inputs, xs, strict=True):
-            self.values[slot] = value
+        xs, _ = call_checked(layer, ys, cs, inverse=self.direction.opposite.inverse)
+        self._put(step.inputs, xs)
 
     def _feature(self, step: Step) -> None:
         """Run a conditioning network; its activations are kept until every node that reads it is done."""
@@ -217,25 +212,27 @@ class Backward:
         with torch.enable_grad():
             outputs = call_feature(self.layers[step.layer], leaves, leaves[0].dtype)
         self.features[step] = (leaves, outputs)
-        for slot, value in zip(step.outputs, outputs, strict=True):
-            self.values[slot] = value.detach()
+        self._put(step.outputs, [value.detach() for value in outputs])
 
     def _feature_gradient(self, step: Step) -> None:
         leaves, outputs = self.features.pop(step)
         parameters = self.parameters.needed(self.layers[step.layer])
         found = vjp(outputs, [self.grads[slot] for slot in step.outputs], (*leaves, *parameters))
-        self._put(step.outputs, (None,) * len(step.outputs))
+        self._free(step.outputs)
         self._add(step.conditions, found[: len(leaves)])
         self.parameters.add(parameters, found[len(leaves) :])
 
     def _get(self, slots: tuple[int, ...]) -> Tensors:
         return tuple([self.values[slot] for slot in slots])  # type: ignore[misc]  # the plan fills a slot in time
 
-    def _put(self, slots: tuple[int, ...], values: Sequence[Tensor | None]) -> None:
+    def _put(self, slots: tuple[int, ...], values: Sequence[Tensor]) -> None:
         for slot, value in zip(slots, values, strict=True):
             self.values[slot] = value
-            if value is None:
-                self.grads[slot] = None
+
+    def _free(self, slots: tuple[int, ...]) -> None:
+        """Empty the slots of a node's outputs: every node that reads a value comes before the one that makes it."""
+        for slot in slots:
+            self.values[slot] = self.grads[slot] = None
 
     def _add(self, slots: tuple[int, ...], grads: Grads) -> None:
         for slot, grad in zip(slots, grads, strict=True):
@@ -250,24 +247,23 @@ class Backward:
                 if not bool(exact.isfinite().all()):
                     advice = "they can't be rebuilt: leave such samples out, or find their source with check_finite"
                     raise NumericsError("reversible", "values with NaN or infinity", advice)
-                given = f"rebuilt values that differ by {error:.1e} of the largest (tolerance {self.tolerance:.0e})"
-                advice = _least_precise(self.schedule, self.opposite, self.layers, starts, self.cs)
+                given = f"rebuilt values whose relative error is {error:.1e} (tolerance {self.tolerance:.0e})"
+                advice = _least_precise(self.direction, self.layers, starts, self.cs)
                 raise NumericsError("reversible", given, advice)
 
 
 def _error(value: Tensor, exact: Tensor) -> float:
-    """Return the largest difference, relative to the largest number; NaN where either has one."""
+    """Return the largest difference, relative to the largest exact element, or to 1 if that is smaller."""
     if exact.numel() == 0:
         return 0.0
     return float((value - exact).abs().max() / exact.abs().max().clamp_min(1.0))
 
 
-def _least_precise(
-    schedule: Schedule, opposite: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors
-) -> str:
+def _least_precise(direction: Direction, layers: Sequence[nn.Module], values: Tensors, cs: Tensors) -> str:
     """Return the node in which the error of the rebuilt values grows most, and what to do about it."""
+    schedule = direction.schedule
     exact = _all_slots(schedule, layers, tuple([v.detach() for v in values]), cs)
-    rebuilt = _all_slots(opposite, layers, gather(exact, schedule.ends), cs)
+    rebuilt = _all_slots(direction.opposite, layers, gather(exact, schedule.ends), cs)
     tiny = torch.finfo(values[0].dtype).eps
 
     def error(slots: tuple[int, ...]) -> float:

@@ -1,4 +1,4 @@
-"""Repetition of a forward pass in the backward pass: autocast, parameters, frozen statistics, no randomness."""
+"""State of the forward call, restored in the backward pass: autocast, parameters, statistics, random numbers."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Autocast(NamedTuple):
 
 
 def random_states(reference: Tensor) -> tuple[Tensor, ...]:
-    """Return the states of the global generators that a node may draw from."""
+    """Return the states of the global generators of the CPU, and of the CUDA device of the data."""
     states = [torch.get_rng_state()]
     if reference.device.type == "cuda":
         states.append(torch.cuda.get_rng_state(reference.device))
     return tuple(states)
 
 
-def changing_part(module: nn.Module, states: Mapping[int, int]) -> str | None:
+def part_with_changed_buffers(module: nn.Module, states: Mapping[int, int]) -> str | None:
     """Return the name of a part, other than batch norm, whose buffers a call has changed; None if there is none.
 
     Arguments:
         module: The module that was called.
-        states: What :func:`buffer_states` returned before the call.
+        states: What :func:`buffer_versions` returned before the call.
     """
     norms = set(batch_norms(module))
     for name, part in module.named_modules():
@@ -54,7 +54,7 @@ def changing_part(module: nn.Module, states: Mapping[int, int]) -> str | None:
     return None
 
 
-def buffer_states(module: nn.Module) -> dict[int, int]:
+def buffer_versions(module: nn.Module) -> dict[int, int]:
     """Return how often each buffer of a module has been changed."""
     return {id(buffer): version(buffer) for buffer in module.buffers()}
 

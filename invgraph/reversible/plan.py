@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -12,68 +13,63 @@ from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 
+Kind = Literal["rebuild and differentiate", "rebuild", "differentiate", "feature", "feature gradient"]
+
 
 class Stage(NamedTuple):
     """Step of the backward pass, for one node.
 
     Attributes:
-        kind: One of "undo" (rebuild the inputs of a layer from its outputs, and compute gradients), "rebuild" (only
-            rebuild the inputs), "again" (compute gradients from inputs that are known already), "feature" (compute the
-            outputs of a feature node) and "feature gradient".
+        kind: What to do: rebuild the inputs of a layer from its outputs, and find their gradients; only rebuild them;
+            find the gradients of inputs that are known already; compute the outputs of a feature node; or find the
+            gradients of one.
         step: Step of the schedule that runs the node.
     """
 
-    kind: str
+    kind: Kind
     step: Step
 
 
 def plan(schedule: Schedule) -> tuple[Stage, ...]:
     """Return the stages of the backward pass of a direction, in order.
 
-    Gradients are computed in the reverse order of the schedule, so all readers of a value come before the node that
-    produces it. A node conditioned on a value inside the graph needs that value early: the layer that transforms the
-    value is then rebuilt ahead of its turn ("rebuild"), and its gradients are computed later ("again").
+    Gradients are found in the reverse order of the schedule, so every node that reads a value comes before the one that
+    makes it. A node conditioned on a value inside the graph needs that value early: the layer that transforms the
+    value is then rebuilt ahead of its turn, and its gradients are found later.
     """
-    reader = {slot: step for step in schedule.steps if not step.feature for slot in step.inputs}
+    consumer = {slot: step for step in schedule.steps if not step.feature for slot in step.inputs}
     feature = {slot: step for step in schedule.steps if step.feature for slot in step.outputs}
     known = {*range(len(schedule.conditions.shapes)), *schedule.ends}
     stages: list[Stage] = []
     early: set[Step] = set()
+
+    def provide(slots: Iterable[int]) -> None:
+        """Append stages until the values of these slots are known; iterative, because graphs may be deep."""
+        waiting = list(slots)
+        while waiting:
+            slot = waiting[-1]
+            if slot in known:
+                waiting.pop()
+                continue
+            step = feature.get(slot) or consumer[slot]
+            needed = [s for s in (*step.conditions, *(() if step.feature else step.outputs)) if s not in known]
+            if needed:
+                waiting.extend(needed)
+                continue
+            stages.append(Stage("feature" if step.feature else "rebuild", step))
+            if not step.feature:
+                early.add(step)
+            known.update(step.outputs if step.feature else step.inputs)
+
     for step in reversed(schedule.steps):
         if step.feature:
-            _provide(step.outputs, known, reader, feature, early, stages)
+            provide(step.outputs)
             stages.append(Stage("feature gradient", step))
-            continue
-        _provide((*step.conditions, *(() if step in early else step.outputs)), known, reader, feature, early, stages)
-        stages.append(Stage("again" if step in early else "undo", step))
-        known.update(step.inputs)
+        else:
+            provide((*step.conditions, *(() if step in early else step.outputs)))
+            stages.append(Stage("differentiate" if step in early else "rebuild and differentiate", step))
+            known.update(step.inputs)
     return tuple(stages)
-
-
-def _provide(
-    slots: tuple[int, ...],
-    known: set[int],
-    reader: dict[int, Step],
-    feature: dict[int, Step],
-    early: set[Step],
-    stages: list[Stage],
-) -> None:
-    """Append stages until the values of these slots are known; iterative, because graphs may be deep."""
-    waiting = list(slots)
-    while waiting:
-        slot = waiting[-1]
-        if slot in known:
-            waiting.pop()
-            continue
-        step = feature.get(slot) or reader[slot]
-        needed = [s for s in (*step.conditions, *(() if step.feature else step.outputs)) if s not in known]
-        if needed:
-            waiting.extend(needed)
-            continue
-        stages.append(Stage("feature" if step.feature else "rebuild", step))
-        if not step.feature:
-            early.add(step)
-        known.update(step.outputs if step.feature else step.inputs)
 
 
 class Direction:

@@ -10,11 +10,11 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import needs_grad
+from invgraph.fused.autograd import needs_grad
 from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.holder import GraphHolder
-from invgraph.reversible.backward import Call, Recorded
+from invgraph.reversible.backward import Call, ReversibleFunction
 from invgraph.reversible.call_state import trainable
 from invgraph.reversible.plan import Direction
 from invgraph.shapes import Shape, Structured, Tensors
@@ -48,7 +48,7 @@ class Reversible(GraphHolder[Graph], Invertible):
 
     def _hold(self, graph: Any) -> None:
         if "directions" in vars(self):
-            raise GraphError(_WHERE, "another graph in place of its own", "make another runner: reversible(graph)")
+            raise GraphError(_WHERE, "its graph was replaced", "make another runner: reversible(graph)")
 
     @property
     def out_shapes(self) -> tuple[Shape, ...]:
@@ -81,7 +81,7 @@ class Reversible(GraphHolder[Graph], Invertible):
         if isinstance(given, Precomputed) or is_transformed() or not needs_grad(*values, *given, *parameters):
             return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
         call = Call(self.graph, direction, self.tolerance, len(values), len(given))
-        *outputs, log_det = Recorded.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
+        *outputs, log_det = ReversibleFunction.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
         return tuple(outputs), log_det
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
@@ -114,9 +114,9 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
         graph: Graph to train; it can still be called itself.
         anchors: Interval k at which the inputs of nodes are stored as well, so that rounding errors accumulate over at
             most k nodes. Default: None, to store no such inputs.
-        tolerance: Maximum relative reconstruction error before NumericsError is raised: the error of a rebuilt value
-            divided by the largest stored element. It is checked at every anchor and at the inputs. None disables the
-            check, which reads the data. Default: 1e-2.
+        tolerance: Maximum reconstruction error before NumericsError is raised: the error of rebuilt values, divided by
+            the largest element of the stored ones, or by 1 if that is smaller. It is checked at every anchor and at
+            the inputs. None disables the check, which reads the data. Default: 1e-2.
 
     Raises:
         ArgumentError: An argument has the wrong type.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError
-from invgraph.fused.affine import transform
-from invgraph.fused.dispatch import fused
-from invgraph.fused.plan import AffineKernel
+from invgraph.fused.affine import map_affinely
+from invgraph.fused.descriptions import AffineMap
+from invgraph.fused.switch import fused
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import Activation, require_clamp, soft_clamp, squash
 from invgraph.torch_internals import is_eager
@@ -73,18 +73,18 @@ class Affine(Unbounded):
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         if callable(self.clamp) or not (is_eager() and fused.enabled):
             return self._scale(x, params)
-        return transform(self.kernel(inverse=False), x, params)
+        return map_affinely(self.as_map(inverse=False), x, params)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         if callable(self.clamp) or not (is_eager() and fused.enabled):
             return self._unscale(y, params)
-        return transform(self.kernel(inverse=True), y, params)
+        return map_affinely(self.as_map(inverse=True), y, params)
 
-    def kernel(self, inverse: bool) -> AffineKernel:
-        """Return one direction, with its gradient derived by hand; not for clamps that are functions."""
+    def as_map(self, inverse: bool) -> AffineMap:
+        """Return one direction as kernels need it; not for clamps that are functions."""
         assert not callable(self.clamp)
         formula, steps = self._unscale if inverse else self._scale, squash(self.clamp, self.activation)
-        return AffineKernel(formula, self.clamp, self.activation, steps, inverse)
+        return AffineMap(formula, self.clamp, self.activation, steps, inverse)
 
     def _scale(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, t = params.unbind(1)
@@ -110,6 +110,9 @@ def has_kernel(transform: object) -> TypeGuard[Affine]:
     return type(transform) is Affine and not callable(transform.clamp)
 
 
-def affine_kernels(transform: object) -> tuple[AffineKernel, AffineKernel] | None:
-    """Return the kernels of both directions of a transform; None if it has none."""
-    return (transform.kernel(inverse=False), transform.kernel(inverse=True)) if has_kernel(transform) else None
+def affine_maps(transforms: Sequence[object]) -> tuple[AffineMap, AffineMap] | None:
+    """Return both directions of equal affine transforms, as kernels need them; None if they are anything else."""
+    first = transforms[0]
+    if not has_kernel(first) or any(type(other) is not Affine or other != first for other in transforms):
+        return None
+    return first.as_map(inverse=False), first.as_map(inverse=True)

@@ -12,8 +12,8 @@ from torch.nn.functional import softplus
 
 from invgraph.arguments import as_number
 from invgraph.errors import GraphError
-from invgraph.fused.dispatch import fused
 from invgraph.fused.rational_quadratic import RationalQuadraticKernel
+from invgraph.fused.switch import fused
 from invgraph.numerics.spline import solve
 from invgraph.torch_internals import is_plain
 from invgraph.transforms.spline import Mapped, Spline, edges, ends, locate, partition

@@ -26,7 +26,7 @@ def _formula(kernel: Any, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
 
 REPLACED: dict[str, tuple[Any, str, Any]] = {
     "affine_coupling": (coupling.Coupling, "_kernel", lambda *given: None),
-    "affine": (affine, "transform", _formula),
+    "affine": (affine, "map_affinely", _formula),
     "convolution": (convolution, "prefers_shifted_sum", lambda *given: False),
     "in_place": (in_place, "is_overwritable", lambda layer: False),
 }

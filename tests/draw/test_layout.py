@@ -8,9 +8,9 @@ import xml.dom.minidom
 
 import pytest
 
+from invgraph.draw.boxes import Arrow, Box, Picture
 from invgraph.draw.layout import layout
 from invgraph.draw.markup import dot, mermaid
-from invgraph.draw.picture import Arrow, Box, Picture
 from invgraph.draw.ranks import Cell, Link, Rows, crossings, rank, sort_rows
 from invgraph.draw.scene import Scene
 from invgraph.draw.svg import svg

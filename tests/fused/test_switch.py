@@ -13,7 +13,7 @@ import torch
 from cases import CONV, MLP, Case
 
 import invgraph as ig
-from invgraph.fused.dispatch import fused
+from invgraph.fused.switch import fused
 
 
 @pytest.fixture(autouse=True)

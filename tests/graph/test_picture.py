@@ -8,7 +8,7 @@ from small_graphs import crossed_graph, deep_graph
 from torch import nn
 
 import invgraph as ig
-from invgraph.draw.picture import Box, Picture
+from invgraph.draw.boxes import Box, Picture
 from invgraph.graph.fold import Item, Run, runs
 from invgraph.graph.picture import Sketch, merge_names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AFFINE, LAYERS, Mutant
 
 MUTANTS = (
-    Mutant("the gradient through the clamp forgets its bound", "fused/affine_coupling_gradient.py",
+    Mutant("the gradient through the clamp forgets its bound", "fused/affine_gradient.py",
            "value=half / alpha**2", "value=half", (FUSED_AFFINE,)),
     Mutant("the clamp is dropped", "numerics/soft_clamp.py",
            "clamped = function(s if inner == 1 else s * inner)", "clamped = s + 0", (LAYERS,)),
