@@ -26,7 +26,7 @@ import torch
 import weights
 from digits import data, judge, measure
 from digits.idx import IDXError
-from options import positive, prepare_folder
+from options import count, positive, prepare_folder
 from torch import Tensor, nn
 from trainer import DivergedError, History, Recipe, place, train
 
@@ -222,7 +222,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     trains.add_argument("--steps", type=positive, help="instead of the preset's")
     trains.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
     trains.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    trains.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
+    trains.add_argument("--threads", type=count, default=0, help="of torch on the CPU; default: the fastest")
     trains.add_argument("--autocast", action="store_true", help="subnets in bfloat16")
     trains.set_defaults(run=train_command)
     for name, run, summary in (

@@ -19,6 +19,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Return a whole number from zero; ``type`` of an option.
+
+    Raises:
+        ArgumentTypeError: If the text is another one.
+    """
+    return 0 if text == "0" else positive(text)
+
+
 def minutes(text: str) -> float:
     """Return minutes above zero; ``type`` of an option.
 

@@ -20,7 +20,7 @@ from colorization.commands import ERRORS
 from colorization.photos import EMBEDDED, open_folder
 from colorization.pretraining import STEPS, pretrain
 from imagenet_cinn import PRESETS
-from options import positive, prepare_folder
+from options import count, positive, prepare_folder
 from trainer import place
 
 
@@ -34,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs") / "condition_net", help="folder of the run")
     parser.add_argument("--steps", type=positive, help="default: by preset")
     parser.add_argument("--resume", action="store_true", help="go on with what was stopped")
-    parser.add_argument("--workers", type=int, default=0, help="processes that cut crops")
+    parser.add_argument("--workers", type=count, default=0, help="processes that cut crops")
     parser.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    parser.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
+    parser.add_argument("--threads", type=count, default=0, help="of torch on the CPU; default: the fastest")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     options = parser.parse_args(arguments)
     try:

@@ -116,6 +116,21 @@ class Place:
     threads: tuple[int, ...] = ()
 
 
+def _device(name: str) -> torch.device:
+    """Return a device, on which something was allocated to see whether it is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device if "WORLD_SIZE" not in os.environ else "cpu")
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name}: {reason}\nchoose cpu, or cuda for a GPU that torch.cuda finds") from error
+    return device
+
+
 @contextmanager
 def place(device: str | None = None, threads: int = 0) -> Iterator[Place]:
     """Set up this process, within a process group if it was started by ``torchrun``.
@@ -124,8 +139,11 @@ def place(device: str | None = None, threads: int = 0) -> Iterator[Place]:
         device: Device such as ``"cpu"`` or ``"cuda"``. Default: a GPU if there is one.
         threads: Number of threads of torch. With 0 (default), :func:`train` chooses the fastest up to the number that
             torch would take; with a GPU or several processes it stays as it is.
+
+    Raises:
+        ValueError: If there is no such device.
     """
-    kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    kind = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if threads:
         torch.set_num_threads(threads)
     if "WORLD_SIZE" not in os.environ:

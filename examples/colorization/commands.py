@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from options import positive, prepare_folder
+from options import count, positive, prepare_folder
 from safetensors import SafetensorError
 from trainer import DivergedError, Place, Recipe, place
 from weights import FOLDER as INCLUDED_FOLDER
@@ -83,20 +83,20 @@ def main(example: Example, arguments: Sequence[str] | None = None) -> int:
 def _parser(example: Example) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    common.add_argument("--threads", type=int, default=0, help="of torch on the CPU; default: the fastest")
+    common.add_argument("--threads", type=count, default=0, help="of torch on the CPU; default: the fastest")
     common.add_argument("--seed", type=int, default=0, help="of everything random")
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument(
         "--data", type=Path, default=EMBEDDED, help="folder of photographs; default: those that come along"
     )
-    runs.add_argument("--edge", type=int, default=256, help="short side of photographs in the cache")
+    runs.add_argument("--edge", type=positive, default=256, help="short side of photographs in the cache")
     runs.add_argument("--out", type=Path, default=Path("runs") / example.name, help="folder of the runs")
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--preset", choices=example.presets, default="quick")
     training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="what to train; default: the cINN")
     training.add_argument("--steps", type=positive, help="of training; default: the preset's")
     training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
-    training.add_argument("--workers", type=int, default=0, help="processes that cut crops")
+    training.add_argument("--workers", type=count, default=0, help="processes that cut crops")
     training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or 'none'"
                           "; default: those that come along, if they fit preset and photographs")  # fmt: skip
     measuring = argparse.ArgumentParser(add_help=False)
@@ -363,7 +363,10 @@ def _checkpoint_and_images(example: Example, given: Sequence[Path]) -> tuple[Pat
     if given[0].suffix == ".safetensors":
         return given[0], given[1:]
     own = Path("runs") / example.name / "cinn" / "model.safetensors"
-    return trained_or_own(own, f"{example.name}_cinn"), given
+    found = trained_or_own(own, f"{example.name}_cinn")
+    if not found.exists():
+        raise FileNotFoundError(f"{found} does not exist: train first, or name a checkpoint before the images")
+    return found, given
 
 
 def _load(example: Example, path: Path, where: Place) -> Colorizer:

@@ -141,6 +141,8 @@ def read_image(path: Path | BinaryIO, edge: int | None = None, grey: bool = Fals
             if image.mode in ("P", "RGBA", "LA", "PA"):
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
             image = image.convert("RGB")
+    except FileNotFoundError as error:
+        raise UnusableError("there is no such file") from error
     except Exception as error:  # readers of broken files raise errors of any class
         raise UnusableError(f"can't be read ({type(error).__name__})") from error
     if min(image.size) < SMALLEST:

@@ -22,6 +22,29 @@ def test_numbers_of_steps_are_whole_and_above_zero(text):
         options.positive(text)
 
 
+def test_counts_start_at_zero():
+    assert options.count("0") == 0
+    assert options.count("2") == 2
+    with pytest.raises(argparse.ArgumentTypeError, match="above zero"):
+        options.count("-1")
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device, capsys):
+    with pytest.raises(SystemExit, match=f"--device {device}: .*\nchoose cpu"):
+        mnist_cinn.main(["draw", "--device", device])
+    assert commands.main(BEDROOMS, ["table", "--device", device]) == 1
+    assert f"--device {device}: " in capsys.readouterr().err
+
+
+def test_an_image_or_a_model_that_is_not_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert commands.main(BEDROOMS, ["colorize", "none.jpg"]) == 1
+    assert "none.jpg: there is no such file" in capsys.readouterr().err
+    assert commands.main(commands.Example("other", {}, bedrooms_cinn.build), ["colorize", "none.jpg"]) == 1
+    assert "train first, or name a checkpoint before the images" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "ten", ""])
 def test_minutes_are_above_zero(text):
     assert options.minutes("0.5") == 0.5
