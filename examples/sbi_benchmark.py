@@ -32,7 +32,7 @@ import invgraph as ig
 
 TASKS = ("two_moons", "gaussian_mixture", "gaussian_linear_uniform", "slcp", "bernoulli_glm", "lotka_volterra")
 HELD_OUT = 2000  # pairs for the test log-density
-SETTINGS = ("samples", "observations", "lr", "patience")  # the options that a result depends on
+SETTINGS = ("samples", "observations", "lr", "patience", "late_decay")  # the options that a result depends on
 
 
 def lotka_volterra(parameters: Tensor) -> Tensor:
@@ -222,7 +222,8 @@ def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse
     torch.manual_seed(seed)
     model: Any = MODELS[name](theta, x)
     start, used = time.perf_counter(), time.process_time()
-    history = ig.inference.fit(model, theta, x, lr=args.lr, patience=args.patience, seed=seed)
+    options = {"lr": args.lr, "patience": args.patience, "late_decay": args.late_decay}
+    history = ig.inference.fit(model, theta, x, seed=seed, **options)
     wall, cpu = time.perf_counter() - start, time.process_time() - used
     with torch.no_grad():
         test = model(*problem.pairs(HELD_OUT, 10_000, args.out / "data")).mean().item()
@@ -288,7 +289,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
     parser.add_argument("--samples", type=int, default=10_000, help="samples per observation that C2ST compares")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
-    parser.add_argument("--patience", type=int, default=20, help="epochs without improvement before training stops")
+    parser.add_argument(
+        "--patience", type=int, default=20, help="epochs without improvement that end a part of training"
+    )
+    parser.add_argument(
+        "--late-decay", type=float, default=0.05, help="weight decay per epoch of training's second part"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this time")
     parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")
     parser.add_argument("--table", action="store_true", help="print the results that are there, and stop")

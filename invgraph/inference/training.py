@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ class History:
         best: Epoch whose parameters the model has now, counted from 0.
         seconds: Duration.
         stopped: True if training stopped because the validation loss had not improved for ``patience`` epochs.
+        late: Epoch from which on late weight decay was applied; None if training did not come to that.
     """
 
     train: list[float] = field(default_factory=list)
@@ -33,6 +36,7 @@ class History:
     best: int = 0
     seconds: float = 0.0
     stopped: bool = False
+    late: int | None = None
 
 
 def fit(
@@ -45,6 +49,7 @@ def fit(
     lr: float = 3e-3,
     average: float = 0.99,
     weight_decay: float = 0.0,
+    late_decay: float = 0.05,
     clip: float = 5.0,
     validation: float = 0.1,
     patience: int = 20,
@@ -55,9 +60,15 @@ def fit(
 
     Adam with gradient clipping; the learning rate is halved whenever the validation loss has not improved for half of
     ``patience``. What is validated and kept is the running average of the parameters over the last steps: it lies
-    where a smaller learning rate would have led, so the rate can be large and training short. Rows are shuffled by a
-    generator of its own, so the global random state only matters for layers that draw random numbers. The model is left
-    in evaluation mode.
+    where a smaller learning rate would have led, so the rate can be large and training short.
+
+    Training has two parts. The first ends when the validation loss has not improved for ``patience`` epochs. A network
+    with more parameters than the data determine has learned its training rows by heart by then, so the second part
+    starts from the best parameters, with weight decay, and ends likewise. The best parameters of both parts are kept;
+    where decay does not help, as with plenty of data, it costs ``patience`` epochs.
+
+    Rows are shuffled by a generator of its own, so the global random state only matters for layers that draw random
+    numbers. The model is left in evaluation mode.
 
     Arguments:
         model: A :class:`~invgraph.Flow`, or any module that returns one log-density per row: ``model(x)`` or
@@ -69,10 +80,12 @@ def fit(
         lr: Learning rate of Adam. Default: 3e-3.
         average: Decay per step of the running average of the parameters, in [0, 1); 0 to validate and keep the
             parameters themselves. Default: 0.99.
-        weight_decay: Decoupled weight decay. Default: 0.
+        weight_decay: Decoupled weight decay of all parameters, from the start. Default: 0.
+        late_decay: Decoupled weight decay of the second part: the fraction by which parameters of two or more axes,
+            such as weights, shrink in an epoch, in [0, 1); 0 for one part alone. Default: 0.05.
         clip: Maximum norm of the gradient. Default: 5.
         validation: Fraction of the rows that is held out, in (0, 1); at least one row. Default: 0.1.
-        patience: Number of epochs without improvement after which training stops. Default: 20.
+        patience: Number of epochs without improvement after which a part of training ends. Default: 20.
         seed: Seed of the split and of the order of the rows. Default: 0.
         progress: True to show a line of progress on stderr. Default: only where that is a terminal.
 
@@ -85,6 +98,7 @@ def fit(
         NumericsError: If a loss is NaN or infinite; the message says what that usually means.
 
     References:
+        I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2017, https://arxiv.org/abs/1711.05101;
         B. T. Polyak, A. B. Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992,
         https://doi.org/10.1137/0330046
 
@@ -104,8 +118,9 @@ def fit(
     )
     lr, clip = require_positive("fit", "lr", lr), require_positive("fit", "clip", clip)
     weight_decay, seed = require_amount("fit", "weight_decay", weight_decay), require_seed("fit", seed)
-    if not 0 <= as_number("fit", "average", average) < 1:
-        raise GraphError("fit", f"average={average}", "average must lie in [0, 1)")
+    for name, value in (("average", average), ("late_decay", late_decay)):
+        if not 0 <= as_number("fit", name, value) < 1:
+            raise GraphError("fit", f"{name}={value}", f"{name} must lie in [0, 1)")
     if progress is not None:
         require_flag("fit", "progress", progress)
     data = _Rows(x, c)
@@ -115,10 +130,9 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(data.count, generator=generator)
     test, train = order[:held], order[held:]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, patience // 2))
+    optimizer, schedule = _optimizer(model, lr, patience, weight_decay)
     averaged, history, start = _Average(model, average), History(), time.perf_counter()
-    best = deepcopy(model.state_dict())
+    best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
     for epoch in range(epochs):
         model.train()
         total = 0.0
@@ -138,13 +152,37 @@ def fit(
             history.best, best = epoch, deepcopy(model.state_dict())
         averaged.swap()
         history.seconds = time.perf_counter() - start
-        history.stopped = epoch - history.best >= patience
+        part = history.validation[first:]
+        over = epoch - first - part.index(min(part)) >= patience
+        history.stopped = over and (history.late is not None or not late_decay or not _matrices(model))
         _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
         if history.stopped:
             break
+        if over and epoch < epochs - 1:
+            history.late = first = epoch + 1
+            model.load_state_dict(best)
+            late = late_decay / (lr * math.ceil(len(train) / batch))  # an optimizer's decay is one of each step
+            optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
+            averaged = _Average(model, average)
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+def _optimizer(
+    model: nn.Module, lr: float, patience: int, weight_decay: float, late: float = 0.0
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau]:
+    """Return the optimizer and the schedule of its learning rate, for one part of training."""
+    matrices = _matrices(model)
+    known = set(map(id, matrices))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    groups: list[dict[str, Any]] = [{"params": others}, {"params": matrices, "weight_decay": weight_decay + late}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+    return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, patience // 2))
+
+
+def _matrices(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad]
 
 
 class _Average:

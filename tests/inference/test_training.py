@@ -118,3 +118,51 @@ def test_frozen_parameters_stay_and_an_average_out_of_range_is_refused() -> None
     assert not model["frozen"].mean.any()  # type: ignore[union-attr,operator]
     with pytest.raises(ig.GraphError, match=r"average must lie in \[0, 1\)"):
         fit(model, torch.randn(50, 2), average=1.0)
+
+
+class Regression(nn.Module):
+    """A normal density whose mean is a network of the condition, with far more parameters than data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(20, 64), nn.SiLU(), nn.Linear(64, 1))
+        self.seen: list[float] = []  # the norm of a matrix at each epoch
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        if not self.training:
+            self.seen.append(self.net[0].weight.norm().item())
+        return -0.5 * (x - self.net(c)).square().sum(1) - 0.5 * math.log(2 * math.pi)
+
+
+def noisy(count: int) -> tuple[Tensor, Tensor]:
+    c = torch.randn(count, 20)
+    return c[:, :1] + torch.randn(count, 1), c
+
+
+def test_the_better_of_both_parts_is_kept() -> None:
+    x, c = noisy(100)
+    found, norms = [], []
+    for decay in (0.0, 0.05):
+        torch.manual_seed(1)
+        model = Regression()
+        history = fit(model, x, c, lr=1e-2, patience=10, late_decay=decay, validation=0.3)
+        assert (history.late is None) == (decay == 0)
+        assert history.stopped
+        found.append(min(history.validation))
+        norms.append(model.seen[-1])
+        held = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:30]
+        assert -model(x[held], c[held]).mean().item() == pytest.approx(found[-1], abs=1e-5)
+    assert found[1] <= found[0]
+    assert norms[1] < norms[0]
+
+
+def test_the_second_part_starts_from_the_best_parameters_and_shrinks_what_has_axes() -> None:
+    x, c = noisy(100)
+    model = Regression()
+    history = fit(model, x, c, lr=1e-2, patience=5, average=0, late_decay=0.9, validation=0.3, batch=35, epochs=60)
+    assert history.late is not None
+    best = history.validation[: history.late].index(min(history.validation[: history.late]))
+    assert history.late == best + 6
+    before, first = model.seen[best], model.seen[history.late]  # two steps, of which both together shrink by 0.9
+    assert first == pytest.approx(before * (1 - 0.45) ** 2, rel=0.15)
+    assert fit(Gaussian(), x.expand(100, 2), patience=3).late is None  # nothing has two axes

@@ -35,7 +35,11 @@ MUTANTS = (
            "            history.best, best = epoch, deepcopy(model.state_dict())\n        averaged.swap()\n",
            "            history.best, best = epoch, deepcopy(model.state_dict())\n", (TRAINING,)),
     Mutant("training leaves the last parameters instead of the best", "inference/training.py",
-           "    model.load_state_dict(best)\n", "", (TRAINING,)),
+           "    model.load_state_dict(best)\n    model.eval()\n", "    model.eval()\n", (TRAINING,)),
+    Mutant("late decay sets in at the last parameters instead of the best", "inference/training.py",
+           "            model.load_state_dict(best)\n            late =", "            late =", (TRAINING,)),
+    Mutant("late decay is that of a step, not of an epoch", "inference/training.py",
+           "late_decay / (lr * math.ceil(len(train) / batch))", "late_decay / lr", (TRAINING,)),
     Mutant("conditions are shuffled apart from their data", "inference/training.py",
            "taken = tuple(value[rows.to(value.device)] for value in values)\n            yield",
            "taken = tuple(value[rows.to(value.device)] for value in values)\n            rows = rows.flip(0)\n"
