@@ -65,12 +65,12 @@ class Contract(Invertible):
         arguments = {"c": cs} if self.cond_shapes else {}
         return self.as_native(self.module(tuple(xs), **arguments, rev=rev, jac=self.jac), xs[0])
 
-    def as_native(self, result: Any, data: Tensor) -> Result:
+    def as_native(self, result: Any, data: Tensor | None = None) -> Result:
         """Return what a module returned as a tuple of outputs and a log-determinant of shape ``(B,)``.
 
         Arguments:
             result: What the module returned.
-            data: A tensor of the call.
+            data: A tensor of the call. Default: the first output.
 
         Raises:
             ContractError: The module returned something else than outputs and a log-determinant.
@@ -82,6 +82,7 @@ class Contract(Invertible):
             raise ContractError(self.label, "returned a tensor, log_jac", "outputs are a tuple: return (y,), log_jac")
         if log_det is None and self.jac:
             raise ContractError(self.label, "returned None as log_jac", "with jac=True it must be a number or a tensor")
+        data = ys[0] if data is None else data
         outputs = tuple([y if y.dtype == data.dtype else y.to(data.dtype) for y in ys])
         return outputs, as_log_det(log_det, data, self.label)
 

@@ -336,11 +336,63 @@ def test_nodes_are_collected_from_the_inputs() -> None:
     end = Ff.OutputNode(join, name="z")
     assert set(Ff.collect_nodes(x)) == {x, c, feature, split, a, join, end}
     assert len(Ff.collect_nodes(x, x)) == 7
-    assert split.outputs == [(a, 0), (join, 0)]
+    assert split.outputs == [(join, 0), (a, 0)]  # by the output's number, whichever is read first
     assert a.outputs == [(join, 1)]
+    assert end.outputs == []
     net = Ff.GraphINN(Ff.collect_nodes(x))
     assert net(X, c=C)[0].shape == X.shape
-    assert copy.deepcopy(net).node_list[0].outputs == []
+
+
+class OwnLoop(Ff.GraphINN):  # type: ignore[misc, name-defined]
+    """A network whose forward goes through the nodes by itself, as programs do that add to every layer."""
+
+    def forward(self, x: Any, rev: bool = False, jac: bool = True) -> Any:  # type: ignore[override]
+        starts, ends = (self.out_nodes, self.in_nodes) if rev else (self.in_nodes, self.out_nodes)
+        values = {(node, 0): value for node, value in zip(starts, x, strict=True)}
+        total: Any = 0
+        for node in self.node_list[:: -1 if rev else 1]:
+            if node in (*self.in_nodes, *self.out_nodes):
+                continue
+            inputs = tuple(values[source] for source in (node.outputs if rev else node.inputs))
+            outputs, log_jac = self._check_output(node, node.module(inputs, rev=rev, jac=jac), jac, rev)
+            values.update({(node, place): value for place, value in enumerate(outputs)})
+            total = total + log_jac
+        return [values[(end.outputs if rev else end.inputs)[0]] for end in ends], total
+
+
+def branched(kind: Any) -> Any:
+    torch.default_generator.manual_seed(0)
+    x, y = Ff.InputNode(4, name="x"), Ff.InputNode(2, name="y")
+    split = Ff.Node(x, Fm.Split, {}, name="split")
+    second = Ff.Node([split.out1, y.out0], Fm.Concat, {}, name="second")
+    block = Ff.Node(second, Fm.AllInOneBlock, {"subnet_constructor": subnet, "permute_soft": True}, name="block")
+    act = Ff.Node(split.out0, Fm.InvAutoActTwoSided, {}, name="act")
+    return kind([x, y, act, split, second, block, Ff.OutputNode(act, name="a"), Ff.OutputNode(block, name="b")])
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_network_may_go_through_its_nodes_by_itself(copied: bool) -> None:
+    plain, own = branched(Ff.GraphINN), branched(OwnLoop)
+    own.load_state_dict(plain.state_dict())
+    own = pickle.loads(pickle.dumps(own)) if copied else own
+    for rev in (False, True):
+        data = [C, X] if rev else [X, C]
+        expected, got = plain(data, rev=rev), own(data, rev=rev)
+        assert all(torch.equal(a, b) for a, b in zip(expected[0], got[0], strict=True))
+        torch.testing.assert_close(got[1], expected[1])
+
+
+def test_what_a_module_returned_is_checked_for_such_a_loop() -> None:
+    net = branched(OwnLoop)
+    act = net.get_node_by_name("act")
+    assert net._check_output(act, ((X,), 0), True, False)[1].shape == (5,)
+    assert net._check_output(act, ((X,), None), False, False)[1].shape == (5,)
+    refused = [(X, "returns two things"), ((X, 0.0), "outputs are a tuple"), (((X, X), 0.0), "2 values")]
+    for result, words in refused:
+        with pytest.raises(ig.ContractError, match=words):
+            net._check_output(act, result, True, False)
+    with pytest.raises(ig.ContractError, match="must be a number or a tensor"):
+        net._check_output(act, ((X,), None), True, False)
 
 
 def test_a_network_is_plotted_by_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

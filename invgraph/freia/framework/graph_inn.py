@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.errors import GraphError, ShapeError
+from invgraph.errors import ContractError, GraphError, ShapeError
 from invgraph.freia.framework.loading import VERSION, renumber
 from invgraph.freia.framework.node import ConditionNode as ConditionNode
 from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
@@ -18,6 +18,7 @@ from invgraph.freia.framework.node import InputNode as InputNode
 from invgraph.freia.framework.node import Node as Node
 from invgraph.freia.framework.node import OutputNode as OutputNode
 from invgraph.freia.framework.node import collect_nodes as collect_nodes
+from invgraph.freia.framework.node import link
 from invgraph.freia.framework.plotting import plot
 from invgraph.freia.framework.wiring import as_runner, in_order
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
@@ -77,6 +78,11 @@ class GraphINN(InvertibleModule):
     def graph(self) -> Graph:
         """The native graph over the same modules."""
         return self._runner.graph
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a copy or pickle, whose nodes do not know what reads them."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        link(self.node_list)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any, **kwargs: Any
@@ -139,6 +145,20 @@ class GraphINN(InvertibleModule):
         values.update({(node, 0): value for node, value in zip(self.condition_nodes, cs, strict=True)})
         values.update({(node, 0): value for node, value in zip(last, ends, strict=True)})
         return values, log_jacs if jac else None
+
+    def _check_output(self, node: Node, mod_out: Any, jac: bool, rev: bool) -> tuple[Any, Any]:
+        """Return what a node's module returned, with a log-determinant of shape ``(B,)``.
+
+        It is for subclasses whose ``forward`` has a loop of its own over ``node_list``.
+        """
+        modules = [other for other in self.node_list if other.module is not None]
+        layer: Any = list(self.graph.layers.values())[modules.index(node)]
+        values, log_jac = (layer if jac else layer.with_module(layer.module, jac=False)).as_native(mod_out)
+        wanted = len(node.inputs if rev else node.outputs)
+        if len(values) != wanted:
+            given = f"{node!r} returned {len(values)} values"
+            raise ContractError(type(self).__name__, given, f"a layer of these shapes returns {wanted}")
+        return values, log_jac
 
     @torch.no_grad()
     def log_jacobian_numerical(self, x: Any, c: Any = None, rev: bool = False, h: float = 1e-4) -> Tensor:

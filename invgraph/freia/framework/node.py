@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -38,7 +38,7 @@ class Node:
         module: The module.
         input_dims: Shapes of the inputs.
         output_dims: Shapes of the outputs.
-        outputs: Nodes that read this one, in order of declaration, each with the place of the value among its inputs.
+        outputs: For each output, the last node that reads it and the place among that node's inputs; None if unread.
     """
 
     module: nn.Module | None
@@ -58,10 +58,9 @@ class Node:
         self.module_type, self.module_args = module_type, dict(module_args or {})
         self.input_dims = [node.output_dims[index] for node, index in self.inputs]
         self.condition_dims = [node.output_dims[0] for node in self.conditions]
-        self.outputs: list[Output] = []
         self.module, self.output_dims = self.build_module(self.condition_dims, self.input_dims)
-        for place, (node, _) in enumerate(self.inputs):
-            node.outputs.append((self, place))
+        self.outputs: list[Output | None] = [None] * len(self.output_dims)
+        link([self])
 
     def build_module(
         self, condition_shapes: list[Shape], input_shapes: list[Shape]
@@ -82,7 +81,7 @@ class Node:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without readers, and what made the module, which is often a lambda."""
-        return {**self.__dict__, "module_type": None, "module_args": {}, "outputs": []}
+        return {**self.__dict__, "module_type": None, "module_args": {}, "outputs": [None] * len(self.outputs)}
 
     def __str__(self) -> str:
         kind = "" if self.module is None else type(self.module).__name__
@@ -90,6 +89,13 @@ class Node:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.name!r}"
+
+
+def link(nodes: Iterable[Node]) -> None:
+    """Tell what the nodes read that they read it."""
+    for node in nodes:
+        for place, (source, index) in enumerate(node.inputs):
+            source.outputs[index] = (node, place)
 
 
 def collect_nodes(*input_nodes: Node) -> list[Node]:
@@ -110,9 +116,10 @@ def collect_nodes(*input_nodes: Node) -> list[Node]:
     waiting = deque(found)
     while waiting:
         node = waiting.popleft()
-        new = [other for other in (*(reader for reader, _ in node.outputs), *node.conditions) if other not in found]
-        found.update(dict.fromkeys(new))
-        waiting.extend(dict.fromkeys(new))
+        readers = [output[0] for output in node.outputs if output is not None]
+        new = dict.fromkeys(other for other in (*readers, *node.conditions) if other not in found)
+        found.update(new)
+        waiting.extend(new)
     return list(found)
 
 

@@ -15,6 +15,9 @@ from invgraph.shapes import Shape
 
 __all__ = ["InvertibleModule"]
 
+ShapeList = Iterable[Sequence[int]]
+"""Annotation of the shapes of inputs or conditions, which programs import from here."""
+
 
 class InvertibleModule(nn.Module):
     """A layer in FrEIA's way: ``(y,), log_jac = module((x,), c=(c,), rev=False, jac=True)``.
@@ -32,7 +35,7 @@ class InvertibleModule(nn.Module):
     preserves_volume = False
     """True for a class whose log-determinant is zero, so that networks need not ask for it; subclasses are asked."""
 
-    def __init__(self, dims_in: Iterable[Sequence[int]], dims_c: Iterable[Sequence[int]] | None = None) -> None:
+    def __init__(self, dims_in: ShapeList, dims_c: ShapeList | None = None) -> None:
         super().__init__()
         self.dims_in: Any = list(as_ints(dims_in))
         self.dims_c: Any = list(as_ints(dims_c or []))

@@ -150,15 +150,29 @@ MUTANTS = (
     Mutant(
         "nodes do not know their readers",
         "freia/framework/node.py",
-        "node.outputs.append((self, place))",
+        "source.outputs[index] = (node, place)",
         "pass",
         (FRAMEWORK, "-k", "collected"),
     ),
     Mutant(
+        "nodes of a copy do not know their readers",
+        "freia/framework/graph_inn.py",
+        "        link(self.node_list)",
+        "        pass",
+        (FRAMEWORK, "-k", "by_itself"),
+    ),
+    Mutant(
+        "a loop over nodes gets any number of values",
+        "freia/framework/graph_inn.py",
+        "if len(values) != wanted:",
+        "if False:",
+        (FRAMEWORK, "-k", "such_a_loop"),
+    ),
+    Mutant(
         "conditions are not collected",
         "freia/framework/node.py",
-        "for reader, _ in node.outputs), *node.conditions)",
-        "for reader, _ in node.outputs),)",
+        "for other in (*readers, *node.conditions) if",
+        "for other in readers if",
         (FRAMEWORK, "-k", "collected"),
     ),
     Mutant(
