@@ -18,9 +18,9 @@ pytest.importorskip("libcst")
 from invgraph.freia.rewrite.script import rewrite
 
 NATIVE = {
-    "bounded", "by_name", "conditions_per_scale", "double_precision", "inverse_problem", "moons_sequence",
-    "moving_average", "multiscale_sequence", "own_all_in_one", "own_coupling", "own_layers", "residual_flow",
-    "reverse_kl", "several_ends", "toy_inn", "wrapped_model",
+    "bounded", "by_name", "checkpoints_by_key", "conditions_per_scale", "double_precision", "inverse_problem",
+    "moons_sequence", "moving_average", "multiscale_sequence", "own_all_in_one", "own_coupling", "own_layers",
+    "residual_flow", "reverse_kl", "several_ends", "toy_inn", "wrapped_model",
 }  # fmt: skip
 """Scripts that become native; the others use what native graphs do not have, and say so."""
 
@@ -123,6 +123,7 @@ def test_chains_become_nodes_and_a_graph() -> None:
       "two shapes"),
      ("s = Ff.SequenceINN(2)\ndef g():\n    s.append(M)\ns[0]", "a layer or slice"),
      ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s.append(M)", "far from where"),
+     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s = Ff.SequenceINN(3)\n    s.append(M)", "a name of its own"),
      ("f = Ff.FeedForwardNode(c, (2,), Net)", "ig.FeatureNode")],
 )  # fmt: skip
 def test_what_native_graphs_lack_is_marked_and_keeps_freias_classes(line: str, note: str) -> None:
@@ -219,6 +220,28 @@ results = [z] if (z := None) else []
 net = G([x, h, F.OutputNode(h)])
 results += [net(torch.ones(2, 4), rev=True)[0]]
 """),
+    "nodes of several outputs in lists": (True, FOUR + """
+nodes = [x, Ff.Node(x, Fm.Split, {"section_sizes": [1, 3]})]
+nodes.append(Ff.Node(nodes[-1].out1, Fm.Reshape, {"output_dims": (3, 1)}))
+nodes.append(Ff.Node(nodes[1], Fm.Reshape, {"output_dims": (1, 1)}))
+nodes.append(Ff.Node([nodes[-1], (nodes[2], 0)], Fm.Concat, {}))
+nodes.append(Ff.Node(nodes[-1], Fm.Flatten, {}))
+net = Ff.GraphINN(nodes + [Ff.OutputNode(nodes[-1])])
+results = [net(torch.arange(8.0).reshape(2, 4))[0]]
+"""),
+    "networks of objects": (True, FOUR + """
+class Model(torch.nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        self.chain = Ff.SequenceINN(4)
+        self.chain.append(Fm.AllInOneBlock, cond=1, cond_shape=(2,), subnet_constructor=torch.nn.Linear)
+    def forward(self, x, c, rev=False):
+        return self.chain(x, c=[None, c], rev=rev)
+torch.default_generator.manual_seed(0)
+one, two = Model(0), Model(1)
+data, c = torch.ones(2, 4), torch.zeros(2, 2)
+results = [two(data, c, rev=True)[0], one.chain(data, c=[None, c], rev=True)[0]]
+"""),
     "arguments in **": (False, FOUR + """
 name = {"name": "h"}
 h = Ff.Node(x, Fm.PermuteRandom, {"seed": 1}, **name)
@@ -255,6 +278,13 @@ def test_awkward_scripts_become_native_or_keep_freias_classes(name: str, tmp_pat
     expected, got = run(paths[0], ours=True), run(paths[1], ours=False)
     for theirs, mine in zip(expected["results"], got["results"], strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_networks_that_leave_the_file_are_marked() -> None:
+    build = "def build():\n    net = Ff.SequenceINN(2)\n    net.append(Fm.ActNorm)\n    return net\n"
+    note = "    # invgraph: where others call what build returns: graph(x, c), graph.inverse(z, c)"
+    assert note in rewritten(build).splitlines()
+    assert note not in rewritten(build + "net = build()\n").splitlines()
 
 
 def test_calls_of_old_versions_are_named() -> None:

@@ -37,11 +37,15 @@ class Found:
     """Contents of a script.
 
     Attributes:
-        networks: Names of networks, such as ``self.inn``, and the class in FrEIA.
+        networks: Names of networks, such as ``self.inn``, and the class in FrEIA, the function that builds it, or the
+            name that it has in its own class.
         chains: Those SequenceINNs, by name, that are built where they are made.
         builders: Names of functions and methods that return a network, and the network's own name there, if any.
+        called: Last parts of the names that are called.
         nodes: Names of variables that hold nodes.
         splits: Names of variables that hold nodes of several outputs.
+        several: True if there are nodes that have, or may have, several outputs.
+        members: Names of attributes that hold networks, by the name of the class.
         lists: Number of elements of variables that hold lists or tuples written out.
         starred: Names that star imports bring.
         blocks: Reasons why the networks stay FrEIA's, by statement.
@@ -51,8 +55,11 @@ class Found:
     networks: dict[str, str] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     builders: dict[str, str] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
     nodes: set[str] = field(default_factory=set)
     splits: set[str] = field(default_factory=set)
+    several: bool = False
+    members: dict[str, set[str]] = field(default_factory=dict)
     lists: dict[str, int] = field(default_factory=dict)
     starred: set[str] = field(default_factory=set)
     blocks: dict[cst.CSTNode, list[str]] = field(default_factory=dict)
@@ -60,7 +67,9 @@ class Found:
 
     def conditions_of(self, name: str) -> list[int] | None:
         """Return the numbers of the conditions of a chain; None for other networks."""
-        chain = self.chains.get(name) or self.chains.get(self.builders.get(self.networks.get(name, ""), ""))
+        origin = self.networks.get(name, "")
+        names = (name, origin, self.builders.get(origin, ""))
+        chain = next((self.chains[each] for each in names if each in self.chains), None)
         return None if chain is None else sorted(chain.conditions)
 
 
@@ -74,6 +83,7 @@ class Survey(cst.CSTVisitor, Resolver):
         self.statements: list[cst.CSTNode] = []
         self.layers = 0
         self.functions: list[str] = []
+        self.owners: list[str] = []
         self.classes: set[str] = set()
         self.instances: set[str] = set()
         self.direct: set[cst.CSTNode] = set()
@@ -94,11 +104,13 @@ class Survey(cst.CSTVisitor, Resolver):
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         kinds = [self.freia(base.value) for base in node.bases]
         self.classes.add(node.name.value)
+        self.owners.append(node.name.value)
         if any(kind in (*GRAPHS, *SEQUENCES) for kind in kinds):
             self._block("a subclass of a network: derive from torch.nn.Module and hold an ig.Graph")
         self.layers += any(kind in LAYERS for kind in kinds) or _takes_rev(node)
 
     def leave_ClassDef(self, original_node: cst.ClassDef) -> None:
+        self.owners.pop()
         kinds = [self.freia(base.value) for base in original_node.bases]
         self.layers -= any(kind in LAYERS for kind in kinds) or _takes_rev(original_node)
 
@@ -116,6 +128,8 @@ class Survey(cst.CSTVisitor, Resolver):
         name = dotted(node.value)
         if kind in GRAPHS or name in self.found.networks:
             self.found.builders[self.functions[-1]] = "" if kind else name
+            if self.functions[-1] not in self.found.called:
+                self._advise(f"where others call what {self.functions[-1]} returns: graph(x, c), graph.inverse(z, c)")
 
     def visit_Assign(self, node: cst.Assign) -> None:
         targets = [dotted(target.target) for target in node.targets]
@@ -124,31 +138,46 @@ class Survey(cst.CSTVisitor, Resolver):
             isinstance(element, cst.StarredElement) for element in value.elements
         ):
             self.found.lists.update(dict.fromkeys(targets, len(value.elements)))
+        together = [target.target for target in node.targets]
+        if isinstance(value, cst.Tuple) and len(together) == 1 and isinstance(together[0], cst.Tuple):
+            for target, element in zip(together[0].elements, value.elements, strict=False):
+                self._assign([dotted(target.value)], element.value)
+        else:
+            self._assign(targets, value)
+
+    def _assign(self, targets: list[str], value: cst.BaseExpression) -> None:
+        """Note what a call assigns to names."""
         if not isinstance(value, cst.Call):
             return
         self.direct.add(value)
-        copied = dotted(value.args[0].value) if last_name(value.func) == "deepcopy" and value.args else ""
+        name, kind = last_name(value.func), self.freia(value.func)
+        copied = dotted(value.args[0].value) if name == "deepcopy" and value.args else ""
         if copied in self.found.networks:
             self.found.networks.update(dict.fromkeys(targets, self.found.networks[copied]))
-            return
-        kind = self.freia(value.func)
-        if kind in GRAPHS:
+        elif kind in GRAPHS:
             self.found.networks.update(dict.fromkeys(targets, kind))
         elif kind in SEQUENCES and len(targets) == 1:
             self._start(targets[0], kind, value)
-        elif last_name(value.func) in self.found.builders:
-            self.found.networks.update(dict.fromkeys(targets, last_name(value.func)))
-        elif last_name(value.func) in self.classes:
+        elif name in self.found.builders:
+            self.found.networks.update(dict.fromkeys(targets, name))
+        elif name in self.classes:
             self.instances.update(targets)
+            for member in self.found.members.get(name, ()):
+                self.found.networks.update({f"{target}.{member}": f"self.{member}" for target in targets})
         elif kind in ("Node", "InputNode", "ConditionNode", "FeedForwardNode"):
             self.found.nodes.update(targets)
             if len(value.args) > 1 and self.freia(value.args[1].value).startswith("Split"):
                 self.found.splits.update(targets)
+        own = {target[5:] for target in targets if target.startswith("self.") and target in self.found.networks}
+        if self.owners and own:
+            self.found.members.setdefault(self.owners[-1], set()).update(own)
 
     def _start(self, target: str, kind: str, value: cst.Call) -> None:
         self.found.networks[target] = kind
         if target not in self.found.chains:
             self.found.chains[target] = Chain(self.statements[-1], self.statements[:-1], self.statements[-1])
+        elif self.found.chains[target].start is not self.statements[-1]:
+            self._block(f"another chain is named {target}: give each network a name of its own")
         if any(argument.keyword is not None for argument in value.args):
             self._block("force_tuple_output: a native graph returns what it was declared with")
         if len(value.args) == 3 and all(dotted(argument.value) == "1" for argument in value.args[1:]):
@@ -157,6 +186,7 @@ class Survey(cst.CSTVisitor, Resolver):
     def visit_Call(self, node: cst.Call) -> None:
         name = dotted(node.func)
         kind = self.freia(node.func)
+        self.found.called.add(last_name(node.func))
         keywords = {argument.keyword.value: argument.value for argument in node.args if argument.keyword is not None}
         self._check_passed_on(node)
         self._check_stars(name, kind, node)
@@ -166,6 +196,9 @@ class Survey(cst.CSTVisitor, Resolver):
             self._append(name.removesuffix(".append"), node, keywords)
         elif kind in GRAPHS and ("force_tuple_output" in keywords or len(node.args) - len(keywords) > 1):
             self._block("force_tuple_output: a native graph returns what it was declared with")
+        elif kind == "Node":
+            module = keywords.get("module_type") or (node.args[1].value if len(node.args) > 1 else None)
+            self.found.several |= self.freia(module).startswith("Split") or not self.freia(module)
         elif kind == "FeedForwardNode":
             self._block("FeedForwardNode: write ig.FeatureNode(conditions, module, args), which finds its shape itself")
         elif "rev" in keywords and not self.layers and name not in self.instances and not kind:

@@ -64,8 +64,6 @@ class Transform(cst.CSTTransformer, Resolver):
         # One statement stays one: the place of an elif takes no sequence.
         return statements[0] if len(statements) == 1 else cst.FlattenSentinel(statements)
 
-    # imports
-
     def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> Any:
         aliases = [alias for alias in updated_node.names if not (self.native and _is(alias.name, "FrEIA.framework"))]
         changed = [_import_alias(alias) if _is(alias.name, "FrEIA") else alias for alias in aliases]
@@ -107,8 +105,6 @@ class Transform(cst.CSTTransformer, Resolver):
         lines[-1] = lines[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
         return cst.FlattenSentinel(lines)
 
-    # networks
-
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
         name = original_node.attr.value
         if self.native and re.fullmatch(r"out\d+", name):
@@ -137,14 +133,13 @@ class Transform(cst.CSTTransformer, Resolver):
         return updated_node
 
     def _node(self, original: cst.Call, node: cst.Call) -> Any:
-        given = _bound(node, _PARAMS)
+        given, before = _bound(node, _PARAMS), _bound(original, _PARAMS)
         given["inputs"] = _value(given["inputs"])
         if isinstance(given.get("name"), cst.SimpleString):
             given["name"] = _expression(given["name"].value.replace(".", "_"))  # type: ignore[attr-defined]
-        kind = self.freia(_bound(original, _PARAMS)["module_type"])
+        kind = self.freia(before["module_type"])
         args = _native_args(kind, given.get("module_args"))
-        bare = dotted(given["inputs"]) in self.found.splits or "conditions" in given
-        if args is None or bare:
+        if args is None or "conditions" in given or not self._names_outputs(before["inputs"]):
             keep = [dotted(given["inputs"]), dotted(given["module_type"])]
             keep += [dotted(given["module_args"])] if "module_args" in given else []
             function = "ig.freia.node"
@@ -153,6 +148,16 @@ class Transform(cst.CSTTransformer, Resolver):
             function = "ig.Node"
         keep += [f"{key}={dotted(given[key])}" for key in ("conditions", "name") if key in given]
         return _expression(f"{function}({', '.join(keep)})")
+
+    def _names_outputs(self, source: cst.BaseExpression) -> bool:
+        """False for a node of several outputs, or one that may have them: it stands for its first one in FrEIA."""
+        if isinstance(source, cst.Attribute) and re.fullmatch(r"out\d+", source.attr.value):
+            return True
+        if isinstance(source, (cst.Tuple, cst.List)):
+            elements = [element.value for element in source.elements]
+            return isinstance(elements[-1], cst.Integer) or all(map(self._names_outputs, elements))
+        name = dotted(source)
+        return name not in self.found.splits if name in self.found.nodes else not self.found.several
 
     def _append(self, name: str, node: cst.Call) -> Any:
         """Return the expression that makes a chain's next node; the statement around it becomes an assignment."""

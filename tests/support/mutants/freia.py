@@ -273,4 +273,18 @@ MUTANTS = (
         "    if False:",
         (LOADING,),
     ),
+    Mutant(
+        "a bare node of a list is taken to have one output",
+        "freia/rewrite/transform.py",
+        "else not self.found.several",
+        "else True",
+        (REWRITE, "-k", "awkward and outputs"),
+    ),
+    Mutant(
+        "networks of objects are not followed",
+        "freia/rewrite/survey.py",
+        'f"{target}.{member}": f"self.{member}"',
+        'f"{target}": f"self.{member}"',
+        (REWRITE, "-k", "awkward and objects"),
+    ),
 )
