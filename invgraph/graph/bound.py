@@ -19,6 +19,7 @@ from invgraph.errors import GraphError, ShapeError
 from invgraph.graph.check_finite import watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
+from invgraph.numerics.processes import is_sharded
 from invgraph.shapes import Structured, Tensors, repeat_rows
 from invgraph.torch_internals import batch_norms, floating_tensor, is_eager
 
@@ -132,6 +133,9 @@ class BoundGraph:
             raise GraphError(
                 self.label, "a graph without conditions", "there is nothing to bind: call the graph itself"
             )
+        if is_sharded(layers.parameters()):
+            advice = "they are gathered only for a call of their module: call the graph itself, or unshard it first"
+            raise GraphError(self.label, "sharded parameters (FSDP)", advice)
         rows, _ = check_together(self.label, ((forward.conditions, cs),), floating_tensor(layers))
         self.rows = cast("int", rows)
         self.reference = cs[0]

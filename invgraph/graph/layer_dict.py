@@ -21,7 +21,8 @@ class ModuleDict(nn.ModuleDict):
         super().add_module(name, module)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._require_fit(name, value)  # here come wrappers for checkpointing and sharding, and set_submodule
+        if name != "__dict__":  # which a data-parallel replica sets first, when it has nothing yet
+            self._require_fit(name, value)  # here come wrappers for checkpointing and sharding, and set_submodule
         super().__setattr__(name, value)
 
     def _require_fit(self, name: str, module: object) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -27,6 +28,12 @@ def find_group(given: Group | Literal[False] | None) -> Group | None:
         return None
     group = torch.distributed.group.WORLD if given is None else given
     return group if torch.distributed.get_world_size(group) > 1 else None
+
+
+def is_sharded(tensors: Iterable[Tensor]) -> bool:
+    """True if one of the tensors is distributed over processes, as parameters under FSDP2 are between calls."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    return distributed is not None and any(isinstance(tensor, distributed.DTensor) for tensor in tensors)
 
 
 @contextmanager

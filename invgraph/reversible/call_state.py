@@ -11,7 +11,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from invgraph.torch_internals import batch_norms, tensor_stores, version
+from invgraph.core.invertible import Invertible
+from invgraph.errors import GraphError
+from invgraph.graph.schedule import Step
+from invgraph.numerics.processes import is_sharded
+from invgraph.shapes import Tensors
+from invgraph.torch_internals import batch_norms, has_hooks, tensor_stores, version
 
 
 class Autocast(NamedTuple):
@@ -104,6 +109,34 @@ def trainable(module: nn.Module) -> tuple[Tensor, ...]:
     return tuple([tensor for tensor in found.values() if tensor.requires_grad])
 
 
+def require_repeatable(layers: nn.ModuleDict, steps: Sequence[Step], parameters: Tensors) -> None:
+    """Refuse layers that the backward pass could not run backwards, and tensors whose gradient it would not find.
+
+    Arguments:
+        layers: The layers of a graph.
+        steps: The steps of a direction.
+        parameters: What :func:`trainable` found.
+    """
+    if is_sharded(parameters):
+        advice = "gathering them for a second run is not supported: train the plain graph, which calls each layer once"
+        raise GraphError("reversible", "sharded parameters (FSDP)", advice)
+    modules = tuple(layers.values())
+    for step in steps:
+        if not step.feature and not isinstance(modules[step.layer], Invertible):
+            given = f"node {list(layers)[step.layer]!r}: a layer in a {type(modules[step.layer]).__name__}"
+            raise GraphError("reversible", given, "it calls each layer in both directions: take it out of its wrapper")
+    known = set(map(id, parameters))
+    for part in layers.modules():
+        for name, value in vars(part).items():
+            if not (isinstance(value, Tensor) and value.requires_grad) or id(value) in known:
+                continue
+            # Other results of operations, such as the last activations, may be kept; a hook makes a weight anew.
+            if value.is_leaf or (name in ("weight", "bias") and not has_hooks(part)):
+                path = next(path for path, module in layers.named_modules() if module is part)
+                advice = "its gradient would be lost: give it by torch.func.functional_call, or call the plain graph"
+                raise GraphError("reversible", f"the tensor {path}.{name}, which is no parameter", advice)
+
+
 Place = tuple[dict[str, Any], str, int]
 """A store of a module, the name of a tensor in it, and which of the call's parameters that is."""
 
@@ -122,7 +155,7 @@ def places_of(module: nn.Module, parameters: Sequence[Tensor]) -> list[Place]:
 @contextmanager
 def parameters_of_the_call(places: Sequence[Place], parameters: Sequence[Tensor]) -> Iterator[None]:
     """Put the forward call's parameters back in their places: ``functional_call`` has taken them away since."""
-    changed = [(store, name, store[name]) for store, name, k in places if store[name] is not parameters[k]]
+    changed = [(store, name, store.get(name)) for store, name, k in places if store.get(name) is not parameters[k]]
     for store, name, k in places if changed else ():
         store[name] = parameters[k]
     try:
@@ -130,3 +163,5 @@ def parameters_of_the_call(places: Sequence[Place], parameters: Sequence[Tensor]
     finally:
         for store, name, old in changed:
             store[name] = old
+            if old is None:  # sharding takes parameters away between calls
+                del store[name]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from habit_table import GRAPHS, HABITS, Cell
 from habit_table.page import cells, rst
 from places import ROOT
+from torch import Tensor, nn
 
 import invgraph as ig
 
@@ -168,6 +170,42 @@ def test_a_graph_compiles_under_a_default_device(inverse: bool) -> None:
 
 def test_anomaly_mode_runs_the_plain_code() -> None:
     HABITS["anomaly mode"].try_on(Cell("continuous", "compiled", inverse=True))
+
+
+@pytest.mark.parametrize(
+    ("habit", "runner"),
+    [
+        ("several gradients at once", "reversible"),
+        ("weights from a hypernetwork", "reversible"),
+        ("layers in checkpoint wrappers", "reversible"),
+        ("FSDP2", "bound"),
+        ("FSDP2", "reversible"),
+        ("FSDP", "reversible"),
+        ("selective checkpointing", "plain"),
+    ],
+)
+def test_wrappers_shards_and_weights_that_are_no_parameters(habit: str, runner: str) -> None:
+    HABITS[habit].try_on(Cell("couplings", runner))
+
+
+def test_a_tensor_that_a_subnet_keeps_is_let_be() -> None:
+    """Results of an earlier call, such as attention, need a gradient too, but nothing reads them."""
+
+    class Keeping(nn.Linear):
+        last: Tensor
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = super().forward(x)
+            return self.last
+
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": Keeping}, name="keeping"))
+    runner, data = ig.reversible(graph), torch.randn(3, 4)
+    graph(data)
+    runner(data)[1].sum().backward()
+    graph["keeping"].subnets[0][0].module.extra = torch.ones(2, requires_grad=True)  # type: ignore[index, union-attr]
+    with pytest.raises(ig.GraphError, match=r"keeping.subnets.0.0.module.extra, which is no parameter"):
+        runner(data)
 
 
 def test_torchscript_is_refused_by_name() -> None:

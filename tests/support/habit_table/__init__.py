@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from . import copies, on_layers, settings, training
+from . import copies, modules, on_layers, settings, training
 from .cell import HABITS as HABITS
 from .cell import RUNNERS as RUNNERS
 from .cell import Cell as Cell
 from .cell import Habit as Habit
 from .graphs import GRAPHS as GRAPHS
 
-FILES = (on_layers, copies, training, settings)
+FILES = (on_layers, copies, training, settings, modules)
