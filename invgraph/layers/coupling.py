@@ -15,7 +15,6 @@ from invgraph.core.sides import choose_sides
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.fused.affine import AffineCoupling, as_affine_coupling
-from invgraph.fused.autograd import is_first_order
 from invgraph.fused.switch import fused
 from invgraph.numerics.channels import split_sizes
 from invgraph.shapes import Shape, Tensors
@@ -148,8 +147,7 @@ class Coupling(Invertible):
         self, ys: Tensors, cs: Tensors, grad_outputs: Grads, grads: ParameterGrads, *, inverse: bool
     ) -> LayerGrads:
         """Rebuild and differentiate in one pass: each subnet runs once, as both need it at the same values."""
-        kernel = self._kernel(ys[0])
-        if kernel is not None and is_first_order(*[grad for grad in grad_outputs if grad is not None]):
+        if (kernel := self._kernel(ys[0])) is not None:
             return grads.of_kernel(kernel, ys[0], cs, grad_outputs, inverse=inverse)
         own = self.sides, self.subnets, self._params, self.sizes
         return vjp_of_coupling(*own, ys[0], cs, grad_outputs, grads, inverse=inverse)

@@ -15,6 +15,7 @@ from invgraph.core.invertible import Invertible
 from invgraph.core.stochastic import draw_seeds, same_noise
 from invgraph.core.vjp import Grads, ParameterGrads, add_grads, as_leaf, vjp, vjp_from_inputs
 from invgraph.errors import GraphError, NumericsError
+from invgraph.fused.switch import fused
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
@@ -32,6 +33,7 @@ from invgraph.reversible.call_state import (
 )
 from invgraph.reversible.plan import Direction
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import is_batched_grad
 
 
 class Call(NamedTuple):
@@ -98,6 +100,8 @@ class ReversibleFunction(torch.autograd.Function):
             ctx.autocast.restore(), one_thread(call.graph), same_modes(ctx.modes), frozen_statistics(call.graph),
             torch.no_grad(),
             parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
+            # Kernels take one gradient; autograd may ask for several at once (is_grads_batched).
+            fused(False) if any(map(is_batched_grad, grad_outputs)) else nullcontext(),
         ):  # fmt: skip
             value_grads = back.run(outputs, grad_outputs[:-1], grad_outputs[-1], values, anchored)
         return None, *value_grads, *back.grads[: call.condition_count], *grads.of(parameters)

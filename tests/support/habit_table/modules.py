@@ -1,4 +1,4 @@
-"""What torch offers to do to modules and their tensors, beyond training them: wrappers, shards, swaps, derivatives."""
+"""Wrappers, shards and swaps of modules and tensors that torch offers, and other ways to derivatives."""
 
 from __future__ import annotations
 
