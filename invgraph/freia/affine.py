@@ -28,10 +28,11 @@ def sigmoid_clamp(u: Tensor) -> Tensor:
 CLAMPS: dict[str, Clamp] = {"ATAN": atan_clamp, "TANH": torch.tanh, "SIGMOID": sigmoid_clamp}
 
 
-def clamped(clamp: float, activation: Clamp, u: Tensor) -> Tensor:
-    """Return ``clamp * activation(u)``, with one product less for the usual one."""
+def log_slope(clamp: float, activation: Clamp, u: Tensor, rev: bool) -> Tensor:
+    """Return ``clamp * activation(u)``, or for the inverse its negative, as a tensor that may be written into."""
+    bound = -clamp if rev else clamp
     # The arc tangent's own backward pass reads its argument, so its result may be written into.
-    return torch.atan(u).mul_(0.636 * clamp) if activation is atan_clamp else clamp * activation(u)
+    return torch.atan(u).mul_(0.636 * bound) if activation is atan_clamp else bound * activation(u)
 
 
 def as_clamp(where: str, activation: object) -> Clamp:
@@ -73,15 +74,21 @@ def require_channels(params: Tensor, channels: int, where: str) -> None:
         raise ShapeError(where, given, f"expected {channels}: the second argument of subnet_constructor")
 
 
-def affine(x: Tensor, log_scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
-    """Return ``exp(log_scale) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``."""
-    y = scale_and_shift(x, log_scale, shift, rev)
-    total = per_sample(log_scale if log_scale.dtype == x.dtype else log_scale.to(x.dtype))
-    return y, -total if rev else total
+def affine(x: Tensor, slope: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
+    """Return ``exp(slope) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``.
+
+    Arguments:
+        x: Data.
+        slope: Log of the derivative of the direction taken, from :func:`log_slope`.
+        shift: What is added, or subtracted first in the inverse.
+        rev: True for the inverse.
+    """
+    y = scale_and_shift(x, slope, shift, rev)
+    return y, per_sample(slope if slope.dtype == x.dtype else slope.to(x.dtype))
 
 
-def scale_and_shift(x: Tensor, log_scale: Tensor, shift: Tensor, rev: bool) -> Tensor:
-    """Return ``exp(log_scale) x + shift`` or its inverse, in the data's dtype."""
-    if log_scale.dtype != x.dtype:  # under autocast
-        log_scale, shift = log_scale.to(x.dtype), shift.to(x.dtype)
-    return (x - shift) * torch.exp(-log_scale) if rev else torch.addcmul(shift, torch.exp(log_scale), x)
+def scale_and_shift(x: Tensor, slope: Tensor, shift: Tensor, rev: bool) -> Tensor:
+    """Return the values of :func:`affine` alone, in the data's dtype."""
+    if slope.dtype != x.dtype:  # under autocast
+        slope, shift = slope.to(x.dtype), shift.to(x.dtype)
+    return (x - shift) * torch.exp(slope) if rev else torch.addcmul(shift, torch.exp(slope), x)

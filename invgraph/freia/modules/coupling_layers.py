@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import GraphError
-from invgraph.freia.affine import affine, as_clamp, clamped, halves, require_channels, scale_and_shift, split_length
+from invgraph.freia.affine import affine, as_clamp, halves, log_slope, require_channels, scale_and_shift, split_length
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_subnet
 from invgraph.shapes import batched
@@ -86,8 +86,8 @@ class _BaseCouplingBlock(OneInput):
 
     def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
         """Scale and shift by what one subnet returned."""
-        log_scale, shift = halves(params, x.shape[1], type(self).__name__)
-        return affine(x, clamped(self.clamp, self.f_clamp, log_scale), shift, rev)
+        raw, shift = halves(params, x.shape[1], type(self).__name__)
+        return affine(x, log_slope(self.clamp, self.f_clamp, raw, rev), shift, rev)
 
 
 class NICECouplingBlock(_BaseCouplingBlock):
@@ -157,7 +157,7 @@ class RNVPCouplingBlock(_BaseCouplingBlock):
     def _scale_and_shift(self, x: Tensor, scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
         for params in (scale, shift):
             require_channels(params, x.shape[1], type(self).__name__)
-        return affine(x, clamped(self.clamp, self.f_clamp, scale), shift, rev)
+        return affine(x, log_slope(self.clamp, self.f_clamp, scale, rev), shift, rev)
 
 
 class _TwoSubnets(_BaseCouplingBlock):
@@ -212,10 +212,9 @@ class GINCouplingBlock(_TwoSubnets):
     preserves_volume = True
 
     def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
-        log_scale, shift = halves(params, x.shape[1], type(self).__name__)
-        log_scale = clamped(self.clamp, self.f_clamp, log_scale)
-        y = scale_and_shift(x, log_scale - log_scale.mean(1, keepdim=True), shift, rev)
-        return y, 0.0
+        raw, shift = halves(params, x.shape[1], type(self).__name__)
+        slope = log_slope(self.clamp, self.f_clamp, raw, rev)
+        return scale_and_shift(x, slope.sub_(slope.mean(1, keepdim=True)), shift, rev), 0.0
 
 
 class AffineCouplingOneSided(_BaseCouplingBlock):

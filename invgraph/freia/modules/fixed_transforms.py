@@ -77,9 +77,11 @@ class FixedLinearTransform(OneInput):
         self, x: Sequence[Tensor], rev: bool = False, jac: bool = True, c: Any = None
     ) -> tuple[tuple[Tensor], Tensor]:
         log_jac = self.logDetM.expand(x[0].shape[0])
+        shifted = isinstance(self.b, Tensor)
         if rev:
-            return (mix(x[0] - self.b, self.M_inv.t()),), -log_jac
-        return (mix(x[0], self.M.t()) + self.b,), log_jac
+            return (mix(x[0] - self.b if shifted else x[0], self.M_inv.t()),), -log_jac
+        y = mix(x[0], self.M.t())
+        return (y + self.b if shifted else y,), log_jac
 
 
 class Fixed1x1Conv(OneInput):

@@ -141,5 +141,5 @@ def reflections(vectors: Tensor) -> Tensor:
         product = torch.eye(vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
         for v in vectors.unbind(-2):
             row = v.unsqueeze(-2)
-            product = product - 2 * (product @ row.transpose(-1, -2)) @ row
+            product = torch.addcmul(product, product @ row.transpose(-1, -2), row, value=-2)
         return product

@@ -56,12 +56,16 @@ def _to_patches(x: Tensor, by_place: bool) -> Tensor:
 
 
 def _from_patches(y: Tensor, by_place: bool) -> Tensor:
-    """Return the image of which :func:`_to_patches` made ``(B, 4 C, H/2, W/2)``."""
+    """Return the image of which :func:`_to_patches` made ``(B, 4 C, H/2, W/2)``.
+
+    Rows are put together after columns: at once it takes half as long again.
+    """
     batch, channels, height, width = y.shape
     shape = (2, 2, channels // 4) if by_place else (channels // 4, 2, 2)
     parts = y.reshape(batch, *shape, height, width)
-    parts = parts.permute((0, 3, 4, 1, 5, 2) if by_place else (0, 1, 4, 2, 5, 3))
-    return parts.reshape(batch, channels // 4, 2 * height, 2 * width)
+    columns = torch.stack(parts.unbind(2 if by_place else 3), dim=-1)
+    rows = columns.permute((0, 2, 3, 1, 4, 5) if by_place else (0, 1, 3, 2, 4, 5))
+    return rows.reshape(batch, channels // 4, 2 * height, 2 * width)
 
 
 def _squeeze(module: Any, x: Tensor, rev: bool, jac: bool) -> Result:

@@ -17,8 +17,8 @@ MUTANTS = (
     Mutant(
         "FrEIA's clamp has the factor 2 / pi in full",
         "freia/affine.py",
-        "torch.atan(u).mul_(0.636 * clamp)",
-        "torch.atan(u).mul_(0.63662 * clamp)",
+        "torch.atan(u).mul_(0.636 * bound)",
+        "torch.atan(u).mul_(0.63662 * bound)",
         (MODULES, "-k", "GLOW and numbers"),
     ),
     Mutant(
@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "the means of GIN are taken over the batch",
         "freia/modules/coupling_layers.py",
-        "log_scale.mean(1, keepdim=True), shift",
-        "log_scale.mean(0, keepdim=True), shift",
+        "slope.mean(1, keepdim=True)), shift",
+        "slope.mean(0, keepdim=True)), shift",
         (MODULES, "-k", "GIN and numbers"),
     ),
     Mutant(
@@ -146,6 +146,20 @@ MUTANTS = (
         "matrix.t() / module.rebalance",
         "matrix.t() * module.rebalance",
         (MODULES, "-k", "Haar and numbers"),
+    ),
+    Mutant(
+        "rows and channels are mixed up on the way back to the image",
+        "freia/modules/reshapes.py",
+        "(0, 2, 3, 1, 4, 5) if by_place",
+        "(0, 1, 3, 2, 4, 5) if by_place",
+        (MODULES, "-k", "Haar and numbers"),
+    ),
+    Mutant(
+        "a coupling's inverse has the slope of the forward direction",
+        "freia/affine.py",
+        "bound = -clamp if rev else clamp",
+        "bound = clamp",
+        (MODULES, "-k", "GLOW and numbers"),
     ),
     Mutant(
         "nodes do not know their readers",
