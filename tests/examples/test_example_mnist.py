@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from pathlib import Path
 
 import mnist_cinn
@@ -165,6 +167,25 @@ def test_train_measure_draw_and_resume_on_a_gpu(tmp_path):
     assert json.loads((tmp_path / "metrics.json").read_text())["training"]["steps"] == 4
     mnist_cinn.main([*common, "--resume"])
     mnist_cinn.main(["evaluate", "--device", "cuda", "--checkpoint", str(tmp_path / "model.safetensors")])
+
+
+def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path, capsys, monkeypatch):
+    loss, calls = mnist_cinn.loss, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss(*arguments)
+
+    monkeypatch.setattr(mnist_cinn, "loss", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        mnist_cinn.main(["--preset", "tiny", "--steps", "1000000", "--device", "cpu", "--out", str(tmp_path)])
+    assert stopped.value.code == 130
+    assert "--resume" in capsys.readouterr().out
+    state = ig.load(tmp_path / "model.safetensors").training
+    assert state["step"] == 3
+    assert not state["history"]["finished"]
 
 
 def test_bad_files_end_with_words_not_a_traceback(tmp_path):

@@ -21,7 +21,8 @@ SCRIPT = Path(mnist_cinn.__file__)
 TINY = mnist_cinn.PRESETS["tiny"]
 
 
-def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_ends_the_program(tmp_path):
     command = [sys.executable, str(SCRIPT), "--preset", "tiny", "--steps", "1000000", "--device", "cpu"]
     command += ["--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

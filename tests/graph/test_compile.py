@@ -81,7 +81,7 @@ def test_equal_couplings_are_one_region_at_any_depth(
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     monkeypatch.setattr(invgraph.graph.compiled, "_SAFE_BACKENDS", (keep,))
-    for depth in (2, 4):
+    for depth in (2, 3):
         torch._dynamo.reset()
         compiled = build(lambda depth=depth: deep_graph(depth), torch.float32).compile(backend=keep)  # type: ignore[misc]
         z, log_det = compiled(torch.randn(4, 8, requires_grad=input_needs_gradient), torch.randn(4, 3))
@@ -105,15 +105,16 @@ def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
 
 
 @torch.no_grad()
-def test_a_dozen_graphs_compile_in_one_process() -> None:
-    """The compiler stops after eight compilations of one code object, which graphs must not share."""
-    for width in range(3, 15):
+def test_many_graphs_compile_in_one_process() -> None:
+    """The compiler stops after eight compilations of one code object, here two, which graphs must not share."""
+    for width in (3, 4, 5):
         x = ig.InputNode(width, name="x")
         eager = ig.testing.randomize(ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Affine()})))
         graph = copy.deepcopy(eager).compile(backend="eager")
         values = torch.randn(2, width, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(graph(values)[0], eager(values)[0])
-        assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
+        with torch._dynamo.config.patch(recompile_limit=2):
+            assert torch.equal(graph(values)[0], eager(values)[0])
+            assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
 
 
 @torch.no_grad()
@@ -179,7 +180,7 @@ def test_compiled_graphs_refuse_bad_input(fullgraph: bool) -> None:
     """With ``fullgraph`` the compiler would turn each error of this library into its own."""
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=fullgraph)
     for call in (graph, graph.inverse):
-        for args, words in BAD_CALLS.values():
+        for args, words in list(BAD_CALLS.values())[:: 1 if fullgraph else 3]:
             with pytest.raises(ig.errors.InvgraphError, match=words):
                 call(*args)
         call(torch.zeros(2, 8), torch.zeros(2, 3))

@@ -77,7 +77,8 @@ SOME_ENTRANCES = pytest.mark.parametrize(
 
 
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
-@SOME_ENTRANCES
+@pytest.mark.slow
+@pytest.mark.parametrize("entrance", ENTRANCES)
 def test_compiled_from_outside_the_gradients_are_eagers(entrance: str) -> None:
     """Graph.compile tells inductor not to reuse memory that regions keep views of; nobody tells it from outside."""
     assert_same_gradients(*gradients_from(entrance, "inductor"))
