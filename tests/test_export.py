@@ -61,7 +61,7 @@ def test_programs_of_a_flow(what: What) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", each_part(one_in=7))
+@pytest.mark.parametrize("case", each_part(one_in=7, slow_in=3))
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     xs, cs = case.data(graph, torch.float32, batch=3)
@@ -180,7 +180,7 @@ def test_onnx(case: Case, tmp_path: Path) -> None:
     onnx_agrees(in_a_graph(case, torch.float32), case, tmp_path / "graph.onnx")
 
 
-@pytest.mark.parametrize("case", some_parts(one_in=2))
+@pytest.mark.parametrize("case", some_parts(one_in=8))
 def test_every_layer_in_onnx_or_is_named(case: Case, tmp_path: Path) -> None:
     missing = next((operator for start, operator in NOT_IN_ONNX.items() if case.id.startswith(start)), None)
     if case.cls.__name__ in UNEXPORTABLE or missing:

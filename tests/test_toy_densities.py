@@ -106,8 +106,9 @@ def test_every_kind_of_layer_integrates_to_one(name: str) -> None:
     assert integral(flow.double(), cells=400, edge=10.0) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize(
+    "density", [pytest.param(d, marks=pytest.mark.slow if d is moons else pytest.mark.nightly) for d in DENSITIES]
+)
 def test_learns_as_well_as_zukos_nsf(density: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what others deprecate is not our affair

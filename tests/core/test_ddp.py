@@ -60,7 +60,7 @@ def alone(kinds: str, folder: Path) -> None:
     [
         (2, "forward,inverse,reversible", "fork"),
         pytest.param(2, "forward,inverse,reversible", "torchrun", marks=pytest.mark.slow),
-        pytest.param(3, "forward,inverse,reversible", "torchrun", marks=pytest.mark.slow),
+        pytest.param(3, "forward,inverse,reversible", "torchrun", marks=pytest.mark.nightly),
         pytest.param(2, "fsdp,fsdp-inverse", "torchrun", marks=pytest.mark.slow),
     ],
 )

@@ -58,7 +58,7 @@ def weights(path):
     return list(flow.state_dict().values()), checkpoint.training
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_stopped_and_resumed_by_two_one_and_three(tmp_path):
     steps = 1500
     options = ("--preset", "tiny", "--steps", steps, "--device", "cpu", "--out")
@@ -96,8 +96,7 @@ mnist_cinn.main(sys.argv[1:])
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.nightly), pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_job_with_words_and_a_checkpoint_to_go_on_from(tmp_path, lost):
     options = ("--preset", "tiny", "--steps", 1500, "--device", "cpu", "--out")
     (tmp_path / "often.py").write_text(OFTEN_SAVED)
@@ -121,8 +120,7 @@ def test_a_killed_process_ends_the_job_with_words_and_a_checkpoint_to_go_on_from
     assert all(map(torch.equal, found, wanted))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.nightly)])
 def test_a_run_resumed_in_the_same_job_reads_what_was_just_written(world, tmp_path):
     finished(torchrun(world, SUPPORT / "resume_worker.py", tmp_path / "many"))
     finished(torchrun(1, SUPPORT / "resume_worker.py", tmp_path / "one"))

@@ -27,7 +27,7 @@ from invgraph.testing import randomize
 pytestmark = COMPILERS_WARN
 
 
-@pytest.mark.parametrize("case", each_part(one_in=7))
+@pytest.mark.parametrize("case", each_part(one_in=7, slow_in=3))
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
@@ -249,7 +249,7 @@ def test_inductor_gives_eagers_numbers() -> None:
                 assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
 
 
-@pytest.mark.parametrize("case", some_parts(one_in=4))
+@pytest.mark.parametrize("case", some_parts(one_in=12))
 def test_every_layer_under_inductor(case: Case) -> None:
     graph = in_a_graph(case, torch.float32)
     compiled = copy.deepcopy(graph).compile()

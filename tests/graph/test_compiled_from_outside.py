@@ -77,8 +77,9 @@ SOME_ENTRANCES = pytest.mark.parametrize(
 
 
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
-@pytest.mark.slow
-@pytest.mark.parametrize("entrance", ENTRANCES)
+@pytest.mark.parametrize(
+    "entrance", [pytest.param(n, marks=pytest.mark.slow if n == "loss" else pytest.mark.nightly) for n in ENTRANCES]
+)
 def test_compiled_from_outside_the_gradients_are_eagers(entrance: str) -> None:
     """Graph.compile tells inductor not to reuse memory that regions keep views of; nobody tells it from outside."""
     assert_same_gradients(*gradients_from(entrance, "inductor"))

@@ -66,10 +66,10 @@ def test_each_habit_on_one_graph(habit: str, name: str, runner: str, inverse: bo
 
 
 def on_every_graph() -> Iterator[Any]:
-    """Each habit on each graph; of those that take seconds, the slow suite takes one graph, by turns."""
+    """Each habit on each graph; the slow suite takes one graph in four, by turns, and one if that takes seconds."""
     for place, habit in enumerate(HABITS):
         for column, name in enumerate(GRAPHS):
-            slow = habit not in SECONDS or column == place % len(GRAPHS)
+            slow = column == place % len(GRAPHS) if habit in SECONDS else (place + column) % 4 == 0
             marks = pytest.mark.slow if slow else pytest.mark.nightly
             yield pytest.param(habit, name, id=f"{habit}-{name}", marks=marks)
 
@@ -82,11 +82,11 @@ def test_every_habit_on_every_graph(habit: str, name: str) -> None:
 
 
 def in_compiled_and_exported_graphs(one_in: int = 4) -> Iterator[Any]:
-    """One graph in four for each habit, which takes seconds; the slow suite takes one for each third habit."""
+    """One graph in four for each habit, which takes seconds; the slow suite takes one for each ninth habit."""
     for place, habit in enumerate(HABITS):
         for column, name in enumerate(GRAPHS):
             if (place + column) % one_in == 0:
-                slow = column < one_in and place % 3 == 0
+                slow = column < one_in and place % 9 == 0
                 marks = pytest.mark.slow if slow else pytest.mark.nightly
                 yield pytest.param(habit, name, id=f"{habit}-{name}", marks=marks)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-pytestmark = pytest.mark.slow
 CONTENT = ("invgraph", "setup.cfg", "setup.py", "README.rst", "LICENSE")
 
 
@@ -40,6 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return dist
 
 
+@pytest.mark.slow
 def test_the_archives_hold_the_library_alone(built: Path) -> None:
     wheel = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     assert "invgraph/py.typed" in wheel
@@ -51,6 +51,7 @@ def test_the_archives_hold_the_library_alone(built: Path) -> None:
     assert modules | {"invgraph/py.typed", "LICENSE", "README.rst", "setup.cfg"} <= files
 
 
+@pytest.mark.nightly
 def test_both_install_and_check_themselves_in_a_fresh_environment(built: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"

@@ -263,7 +263,7 @@ def test_bound_samples_have_noise_of_their_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 4, 64])
+@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.nightly), 64])
 def test_a_flow_cannot_learn_the_noise(batch: int) -> None:
     """Four equally likely values have 2 bits; with the same noise at every step, 0.36 to 1.9 were reported."""
     x = ig.InputNode(1, name="x")

@@ -460,18 +460,21 @@ PARTS = _once()
 """Cases that have each layer, transform and subnet once between them; see ``each_part``."""
 
 
-def each_part(one_in: int = 1) -> list[Any]:
+def each_part(one_in: int = 1, slow_in: int = 1) -> list[Any]:
     """Return the cases as parameters of a slow test: the fast suite runs it once for each layer, transform and subnet.
 
     Transforms are tried in ``Elementwise``, which calls them once. The slow suite takes the first case of each kind,
-    the nightly one all others. Of what would be left, the fast suite takes one case in ``one_in``, for tests that take
-    most of a second each.
+    the nightly one all others. Of what would be left, the fast suite takes one case in ``one_in`` and the slow one
+    in ``slow_in``, for tests that take most of a second each.
     """
+    rows = each_kind(pytest.mark.slow, pytest.mark.nightly)
     fast = {case.id for case in PARTS[::one_in]}
-    return [
-        pytest.param(*row.values, id=row.id, marks=() if row.id in fast else row.marks)
-        for row in each_kind(pytest.mark.slow, pytest.mark.nightly)
-    ]
+    slow = {row.id for row in [row for row in rows if pytest.mark.slow in row.marks][::slow_in]}
+
+    def marks(row: Any) -> Any:
+        return () if row.id in fast else pytest.mark.slow if row.id in slow else pytest.mark.nightly
+
+    return [pytest.param(*row.values, id=row.id, marks=marks(row)) for row in rows]
 
 
 def each_kind(first: Any = (), others: Any = pytest.mark.slow) -> list[Any]:

@@ -181,8 +181,15 @@ def test_a_learned_bound_scales_the_spline(kind: Any) -> None:
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow  # the fast suite compiles a layer of each kind: tests/graph/test_compile.py
-@every
+# The fast suite compiles a layer of each kind: tests/graph/test_compile.py.
+@pytest.mark.parametrize(
+    "spline",
+    [
+        pytest.param(s, marks=pytest.mark.slow if s.circular != s.learned_bound else pytest.mark.nightly)
+        for s in SPLINES
+    ],
+    ids=str,
+)
 def test_compiles_without_a_graph_break(spline: Any) -> None:
     x = edge_cases(torch.float32)
     params = numbers(spline, 1, x.shape[1], torch.float32)
