@@ -18,44 +18,49 @@ def deep(count: int) -> ig.Graph:
     return ig.Graph(x, h)
 
 
+NODES = 1200
+"""More than Python's stack holds."""
+
+
 @pytest.fixture(scope="module")
-def two_thousand() -> ig.Graph:
-    """Return 2000 nodes, every tenth a conditioned coupling: torch's loading is quadratic in the number of tensors."""
+def long_graph() -> ig.Graph:
+    """Return a chain with few conditioned couplings: torch loads in time quadratic in the number of tensors."""
     x, c = ig.InputNode(2, name="x"), ig.ConditionNode(1, name="c")
     args = {"transform": ig.Affine(clamp=0.01), "subnet": ig.nets.MLP(hidden=1), "sides": 1}
-    layers = [(ig.Coupling, args) if k % 10 == 9 else (ig.Permute, {"order": (1, 0)}) for k in range(2000)]
+    layers = [(ig.Coupling, args) if k % 10 == 9 else (ig.Permute, {"order": (1, 0)}) for k in range(NODES)]
     graph = ig.Graph(x, ig.chain(x, *layers, conditions=c), c).double()
     return ig.testing.randomize(graph, scale=0.01)
 
 
-def test_two_thousand_nodes_run_both_ways(two_thousand: ig.Graph) -> None:
+def test_a_long_chain_runs_both_ways(long_graph: ig.Graph) -> None:
     x, c = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
-    z, log_det = two_thousand(x, c)
-    back, opposite = two_thousand.inverse(z, c)
+    z, log_det = long_graph(x, c)
+    back, opposite = long_graph.inverse(z, c)
     assert float((back - x).detach().abs().max()) <= 1e-10
     assert float((log_det + opposite).detach().abs().max()) <= 1e-10
     (z.sum() + log_det.sum()).backward()
-    assert all(p.grad is not None for p in two_thousand.parameters())
+    assert all(p.grad is not None for p in long_graph.parameters())
 
 
 @pytest.mark.slow
-def test_two_thousand_nodes_copy_pickle_and_print(two_thousand: ig.Graph) -> None:
-    two_thousand.zero_grad(set_to_none=True)
+def test_a_long_chain_is_copied_pickled_and_printed(long_graph: ig.Graph) -> None:
+    long_graph.zero_grad(set_to_none=True)
     x, c = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 1, dtype=torch.float64)
     with torch.no_grad():
-        z, _ = two_thousand(x, c)
-        for twin in (copy.deepcopy(two_thousand), pickle.loads(pickle.dumps(two_thousand))):
+        z, _ = long_graph(x, c)
+        for twin in (copy.deepcopy(long_graph), pickle.loads(pickle.dumps(long_graph))):
             assert torch.equal(twin(x, c)[0], z)
-    assert len(repr(two_thousand).splitlines()) == 2000 + 6
-    fresh = two_thousand.state_dict()
-    two_thousand.load_state_dict(fresh)
+    assert len(repr(long_graph).splitlines()) == NODES + 6
+    fresh = long_graph.state_dict()
+    long_graph.load_state_dict(fresh)
     assert len(fresh) == len(set(fresh))
 
 
-def test_ten_thousand_nodes_build_and_run() -> None:
-    graph = deep(10_000)
-    assert len(graph.layers) == 10_000
-    assert sys.getrecursionlimit() < 10_000
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_thousands_of_nodes_build_and_run(count: int) -> None:
+    graph = deep(count)
+    assert len(graph.layers) == count
+    assert sys.getrecursionlimit() < NODES < count
     with torch.no_grad():
         x = torch.randn(1, 2)
         assert torch.equal(graph(x)[0], x)
