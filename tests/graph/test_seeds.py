@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+import seeded_blocks
 import torch
+from seeded_blocks import SUBNET, blocks, orders
 from torch import Tensor
 
 import invgraph as ig
 
-SUBNET = ig.nets.MLP(hidden=4)
 READER = {"reflections": 2, "subnet": SUBNET}
-
-
-def blocks(count: int = 24) -> list[list[int]]:
-    """The orders of the permutations in a loop that passes no seed."""
-    x = h = ig.InputNode(30, name="x")
-    label = ig.ConditionNode(3, name="label")
-    for _ in range(count):
-        h = ig.Node(h, ig.Permute)
-        h = ig.Node(h, ig.Coupling, {"transform": ig.Affine(), "subnet": SUBNET}, conditions=label)
-    return orders(ig.Graph(x, h, label))
-
-
-def orders(graph: ig.Graph) -> list[list[int]]:
-    return [layer.order.tolist() for layer in graph.layers.values() if isinstance(layer, ig.Permute)]
 
 
 def drawn(layer: Any) -> Tensor:
@@ -92,16 +77,11 @@ def test_a_loop_of_24_blocks_has_24_orders() -> None:
     assert len({tuple(order) for order in blocks()}) == 24
 
 
-def test_the_seeds_are_the_same_in_another_process() -> None:
-    other = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    environment = {
-        **os.environ,
-        "PYTHONHASHSEED": other,
-        "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path)),
-    }
-    command = [sys.executable, "-c", "import test_seeds; print(test_seeds.blocks(3))"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=240)
-    assert done.stdout.strip() == str(blocks(3))
+def test_the_seeds_are_the_same_in_another_process(tmp_path: Path) -> None:
+    """Which hashes strings in another way, unless PYTHONHASHSEED is set."""
+    (ended,) = processes.run(seeded_blocks.write, [(tmp_path / "orders", 3)])
+    assert ended.code == 0, ended.output
+    assert (tmp_path / "orders").read_text() == str(blocks(3))
 
 
 def test_the_seeds_stay_those_they_are() -> None:
