@@ -48,6 +48,8 @@ CHECKS = {
 }
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 LOG_DET = {torch.float64: 1e-9, torch.float32: 1e-3}
+EACH_PART = frozenset(case.id for case in PARTS)
+"""Cases with each layer, transform and subnet once: the fast suite's, for checks that take long."""
 
 
 def every(
@@ -229,7 +231,7 @@ def gradcheck(call: Any, xs: tuple[Tensor, ...], cs: tuple[Tensor, ...], paramet
     return torch.autograd.gradcheck(function, (*inputs, *parameters), fast_mode=True, check_batched_grad=False)
 
 
-@every("gradients", "float64")
+@every("gradients", "float64", fast=EACH_PART)
 def test_gradcheck_of_inputs_and_conditions(case: Case, dtype: torch.dtype) -> None:
     for call, xs, cs in directions(case, case.built(dtype), dtype):
         assert gradcheck(call, xs, cs)
@@ -274,7 +276,7 @@ def test_gradients_of_all_parameters_together(case: Case, dtype: torch.dtype) ->
         assert abs((ends[0] - ends[1]) / 2 - changes.sum().item()) <= 1e-7 * changes.abs().sum().clamp_min(1e-6).item()
 
 
-@every("gradients")
+@every("gradients", slow=("float32",))
 def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) -> None:
     module = case.built(dtype)
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
@@ -290,7 +292,7 @@ def test_every_parameter_gets_a_finite_gradient(case: Case, dtype: torch.dtype) 
             assert bool(gradient.any()), name
 
 
-@every("repeatable", slow=("float32",))
+@every("repeatable", slow=("float32",), fast=EACH_PART)
 def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     for call, xs, cs in directions(case, module, dtype):
@@ -302,7 +304,7 @@ def test_twice_is_bit_equal(case: Case, dtype: torch.dtype) -> None:
         assert equal(call(xs, cs), other(xs, cs))
 
 
-@every("copies", slow=("float32",))
+@every("copies", slow=("float32",), fast=EACH_PART)
 def test_copies_are_equal(case: Case, dtype: torch.dtype) -> None:
     module = case.build(dtype)
     loaded = case.build(dtype, seed=7)
@@ -326,7 +328,7 @@ def test_double_moves_everything(case: Case, dtype: torch.dtype) -> None:
         assert all(tensor.is_meta for tensor in held)
 
 
-@every("moves", "float64", fast=frozenset(case.id for case in PARTS))
+@every("moves", "float64", fast=EACH_PART)
 def test_meta_tensors_pass_through(case: Case, dtype: torch.dtype) -> None:
     """Torch takes ten times as long for them as for real ones: the fast suite takes each layer and transform once."""
     meta = case.build(dtype).to("meta")

@@ -78,7 +78,7 @@ def test_a_loop_of_24_blocks_has_24_orders() -> None:
 
 
 def test_the_seeds_are_the_same_in_another_process(tmp_path: Path) -> None:
-    """Which hashes strings in another way, unless PYTHONHASHSEED is set."""
+    """The other hashes strings differently, unless PYTHONHASHSEED is set."""
     (ended,) = processes.run(seeded_blocks.write, [(tmp_path / "orders", 3)])
     assert ended.code == 0, ended.output
     assert (tmp_path / "orders").read_text() == str(blocks(3))
