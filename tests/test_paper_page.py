@@ -150,3 +150,18 @@ def test_figure_9(title):
     step, lowest = min(looks, key=lambda look: look[1])
     assert f"those of step {step}, after {content['about']['seconds']['colorgan']:.0f} s" in PAGE
     assert f"jumps between {lowest:.2f} and {max(error for _, error in looks):.2f} in units" in PAGE
+    cinn, ours, gray = (Measured(**content["rows"][kind]["rmse_1"]) for kind in ("cinn", "colorgan", "grey"))
+    assert f"{ours} against {cinn}, and than a gray picture, {gray}." in PAGE
+    cinn, ours = (content["rows"][kind]["variance"]["value"] for kind in ("cinn", "colorgan"))
+    assert f"Ours is larger as well, {ours:.1f} against {cinn:.1f}," in PAGE
+    earlier = content["earlier_run_of_colorgan"]
+    variance, best = (Measured(**earlier["row"][name]) for name in ("variance", "rmse_8"))
+    assert f"{earlier['steps']}, had collapsed to almost one colorization for each picture: a variance of" in PAGE
+    assert f"a variance of {variance}, and a best of eight of {best}." in PAGE
+    assert f"3,000 steps, {content['about']['processor_seconds']['colorgan']} s of processor time" in PAGE
+
+
+def test_colorgan_has_more_variance_and_worse_colors():
+    rows = read("docs/colorgan_results.json")["rows"]
+    ours, cinn = rows["colorgan"], rows["cinn"]
+    assert all(ours[name]["value"] > cinn[name]["value"] for name in ("variance", "rmse_1", "rmse_8", "frechet"))

@@ -32,10 +32,12 @@ def curves(results: Mapping[str, Any], path: Path) -> Path:
             curve = found["curve"]
             axes.plot([s / 60 for s in curve["seconds"]], curve["bits"], color=color, linewidth=1.2, label=label)
             highest = max(highest, curve["bits"][-1])
+            end = (curve["seconds"][-1] / 60, curve["bits"][-1])
+            axes.annotate(f"{end[1]:.2f}", end, (0, 4), textcoords="offset points", ha="right", fontsize=7, color=color)
         axes.set_ylim(0.9, highest + 0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("processor time of training, minutes of one core")
-        axes.set_ylabel("test bits per dimension")
+        axes.set_ylabel("bits per dimension, 1,000 test digits")
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="upper right")
         return save(figure, path)
