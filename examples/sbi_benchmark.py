@@ -2,8 +2,8 @@
 
 One posterior is trained per task, budget, seed and model. C2ST is the accuracy of a classifier that tells samples of
 the posterior from reference samples: 0.5 means that it can't, 1 that it always can; the mean over ten observations.
-Each finished row is written to a JSON file, and rows that are there with the same settings are not run again. The file
-does not know the code: begin with another one (``--out``) after a change of a flow or of the training loop.
+Each step is written to a JSON file, and what is there with the same settings is not run again. The file does not know
+the code: begin with another one (``--out``) after a change of a flow or of the training loop.
 
     pip install --no-deps sbibm sbi && pip install pyro-ppl pandas zuko nflows
     python examples/sbi_benchmark.py --simulations 1000 --seeds 1 2 3
@@ -216,8 +216,8 @@ def has(row: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return all(row.get(key) == value for key, value in wanted.items())
 
 
-def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one posterior and measure it."""
+def train(problem: Problem, simulations: int, seed: int, name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one posterior, and keep its samples for each observation on disk."""
     theta, x = problem.pairs(simulations, seed, args.out / "data")
     torch.manual_seed(seed)
     model: Any = MODELS[name](theta, x)
@@ -227,17 +227,55 @@ def run(problem: Problem, simulations: int, seed: int, name: str, args: argparse
     wall, cpu = time.perf_counter() - start, time.process_time() - used
     with torch.no_grad():
         test = model(*problem.pairs(HELD_OUT, 10_000, args.out / "data")).mean().item()
-    pairs = []
-    for number in range(1, args.observations + 1):
-        reference = problem.task.get_reference_posterior_samples(number)[: args.samples]
-        pairs.append((reference, posterior_samples(model, problem, problem.observation(number), args.samples)))
-    scores = c2st(pairs)
-    return {
+    numbers = range(1, args.observations + 1)
+    samples = [posterior_samples(model, problem, problem.observation(k), args.samples) for k in numbers]
+    row = {
         "task": problem.name, "simulations": simulations, "seed": seed, "model": name, **settings(args),
-        "c2st": statistics.mean(scores), "c2st_each": scores, "test_log_prob": test,
-        "seconds": wall, "cpu_seconds": cpu, "epochs": len(history.train), "best_epoch": history.best,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "c2st_each": [], "test_log_prob": test, "seconds": wall, "cpu_seconds": cpu, "epochs": len(history.train),
+        "best_epoch": history.best, "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
+    torch.save(samples, samples_file(row, args))
+    return row
+
+
+def samples_file(row: dict[str, Any], args: argparse.Namespace) -> Path:
+    """File of the samples of a row, in a folder that is there."""
+    folder: Path = args.out / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = ("task", "simulations", "seed", "model", *SETTINGS)
+    return folder / ("_".join(str(row[key]).replace(" ", "_") for key in keys) + ".pt")
+
+
+def score(problem: Problem, row: dict[str, Any], args: argparse.Namespace) -> None:
+    """Compare the samples for the next observation with the reference; the last one completes the row."""
+    number = len(row["c2st_each"])
+    reference = problem.task.get_reference_posterior_samples(number + 1)[: args.samples]
+    row["c2st_each"] += c2st([(reference, torch.load(samples_file(row, args))[number])])
+    if len(row["c2st_each"]) == args.observations:
+        row["c2st"] = statistics.mean(row["c2st_each"])
+        samples_file(row, args).unlink()
+
+
+def fill(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Train and measure what is missing until the time is up, and write the file after each step."""
+    path, start = args.out / "results.json", time.monotonic()
+    wanted = itertools.product(args.simulations, args.seeds, args.tasks, args.models)
+    for simulations, seed, task, name in wanted:
+        key = {"task": task, "simulations": simulations, "seed": seed, "model": name, **settings(args)}
+        row = next((row for row in rows if has(row, key)), None)
+        problem = Problem(task) if row is None or not (args.train or "c2st" in row) else None
+        while problem is not None and (row is None or not (args.train or "c2st" in row)):
+            if time.monotonic() - start > 60 * args.minutes:
+                return
+            if row is None:
+                row = train(problem, simulations, seed, name, args)
+                rows.append(row)
+            else:
+                score(problem, row, args)
+            path.with_suffix(".new").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+            path.with_suffix(".new").replace(path)
+            if "c2st" in row:
+                print(f"{task} {simulations} seed {seed} {name}: C2ST {row['c2st']:.3f}", flush=True)
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -295,25 +333,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--late-decay", type=float, default=0.05, help="weight decay per epoch of training's second part"
     )
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new row after this time")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new step after this time")
+    parser.add_argument("--train", action="store_true", help="leave the classifiers to a later run")
     parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")
     parser.add_argument("--table", action="store_true", help="print the results that are there, and stop")
     parser.add_argument("--page", type=Path, help="file to write the table to, as reStructuredText")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")  # the peers' deprecations
-    path, start = args.out / "results.json", time.monotonic()
+    path = args.out / "results.json"
     rows = json.loads(path.read_text()) if path.exists() else []
-    wanted = itertools.product(args.simulations, args.seeds, args.tasks, args.models)
-    for simulations, seed, task, name in [] if args.table else wanted:
-        row = {"task": task, "simulations": simulations, "seed": seed, "model": name, **settings(args)}
-        if any(has(done, row) for done in rows) or time.monotonic() - start > 60 * args.minutes:
-            continue
-        rows.append(run(Problem(task), simulations, seed, name, args))
-        print(f"{task} {simulations} seed {seed} {name}: C2ST {rows[-1]['c2st']:.3f}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".new").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-        path.with_suffix(".new").replace(path)
-    rows = [row for row in rows if has(row, settings(args))]
+    if not args.table:
+        fill(rows, args)
+    rows = [row for row in rows if has(row, settings(args)) and "c2st" in row]
     print(table(rows))
     if args.page is not None:
         args.page.write_text(page(rows))

@@ -1,6 +1,7 @@
 """The benchmark's own parts: its simulator, its classifier, its table. The tasks come from sbibm."""
 
 import json
+import types
 from pathlib import Path
 
 import pytest
@@ -34,28 +35,48 @@ def test_the_table_shows_means_over_the_seeds():
     assert "zuko NSF                     2  0.850            -8.000      3" in text
 
 
-def test_a_row_is_run_again_only_with_other_settings(tmp_path, monkeypatch, capsys):
-    ran = []
+class Task:
+    """One observation at the origin in two dimensions, seen without noise: the posterior is where the prior is."""
 
-    def run(problem, simulations, seed, name, args):
-        ran.append((simulations, seed, args.observations, args.lr))
-        row = {"task": "slcp", "simulations": simulations, "seed": seed, "model": name, "c2st": 0.5 + args.lr}
-        return {**row, **sbi_benchmark.settings(args), "test_log_prob": 0.0, "cpu_seconds": 1.0, "parameters": 5}
+    def get_reference_posterior_samples(self, number):
+        return torch.zeros(30, 2)
 
-    monkeypatch.setattr(sbi_benchmark, "run", run)
-    monkeypatch.setattr(sbi_benchmark, "Problem", lambda task: None)
+
+def test_what_is_there_is_not_run_again_unless_settings_differ(tmp_path, monkeypatch, capsys):
+    trained, scored = [], []
+
+    def train(problem, simulations, seed, name, args):
+        trained.append((simulations, seed, args.observations, args.lr))
+        row = {"task": "slcp", "simulations": simulations, "seed": seed, "model": name, "c2st_each": []}
+        row |= {**sbi_benchmark.settings(args), "test_log_prob": 0.0, "cpu_seconds": 1.0, "parameters": 5}
+        torch.save([torch.full((30, 2), float(k)) for k in range(10)], sbi_benchmark.samples_file(row, args))
+        return row
+
+    def c2st(pairs):
+        if len(scored) == stop:
+            raise KeyboardInterrupt
+        scored.append(pairs[0][1][0, 0].item())
+        return [0.5 + 0.1 * scored[-1]]
+
+    stop = 3
+    monkeypatch.setattr(sbi_benchmark, "train", train)
+    monkeypatch.setattr(sbi_benchmark, "c2st", c2st)
+    monkeypatch.setattr(sbi_benchmark, "Problem", lambda name: types.SimpleNamespace(task=Task()))
     common = ["--tasks", "slcp", "--models", "zuko NSF", "--seeds", "4", "5", "--out", str(tmp_path)]
-    first = [(1000, 4, 5, 0.003), (1000, 5, 5, 0.003)]
-    for _ in range(2):
-        sbi_benchmark.main([*common, "--observations", "5"])
-        assert ran == first
-    sbi_benchmark.main([*common, "--observations", "10"])
-    sbi_benchmark.main([*common, "--observations", "5", "--lr", "0.1"])
-    assert ran[2:] == [(1000, 4, 10, 0.003), (1000, 5, 10, 0.003), (1000, 4, 5, 0.1), (1000, 5, 5, 0.1)]
+    with pytest.raises(KeyboardInterrupt):
+        sbi_benchmark.main([*common, "--observations", "2"])
+    stop = -1
+    sbi_benchmark.main([*common, "--observations", "2"])
+    assert scored == [0, 1, 0, 1]  # the second seed went on where it was cut off
+    sbi_benchmark.main([*common, "--observations", "3"])
+    sbi_benchmark.main([*common, "--observations", "2", "--lr", "0.1"])
+    assert trained == [(1000, 4, 2, 0.003), (1000, 5, 2, 0.003), (1000, 4, 3, 0.003), (1000, 5, 3, 0.003),
+                       (1000, 4, 2, 0.1), (1000, 5, 2, 0.1)]  # fmt: skip
     capsys.readouterr()
-    sbi_benchmark.main([*common, "--observations", "5", "--lr", "0.1", "--table"])
+    sbi_benchmark.main([*common, "--observations", "3", "--table"])
     assert "zuko NSF                     2  0.600" in capsys.readouterr().out  # not the mean over all settings
-    assert len(ran) == 6
+    assert len(scored) == 14
+    assert list((tmp_path / "samples").iterdir()) == []
 
 
 def test_the_page_of_the_documentation_is_that_of_the_results():
