@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import runpy
 import subprocess
 import sys
 
@@ -45,6 +46,15 @@ def test_a_check_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch, capsys
     assert "FAILED       checkpoint: OSError: no space left" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # it was imported above
+def test_it_runs_as_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("invgraph", run_name="__main__")
+    assert ended.value.code == 0
+    assert "checks passed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_it_runs_as_a_program() -> None:
     done = subprocess.run([sys.executable, "-m", "invgraph"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

@@ -51,8 +51,10 @@ class Found:
 def collect(folder: Path, drop: bool, *arguments: str) -> Found:
     found = Found(drop)
     options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder), "--import-mode=importlib", "--collect-only"]
-    switched_off = [word for name in ("terminal", "cacheprovider", "xdist") for word in ("-p", f"no:{name}")]
-    pytest.main([*options, *switched_off, *arguments], plugins=[found])
+    switched_off = [word for name in ("terminal", "cacheprovider") for word in ("-p", f"no:{name}")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # looking for others' plugins takes half a second
+        pytest.main([*options, "--assert=plain", *switched_off, *arguments], plugins=[found])
     return found
 
 

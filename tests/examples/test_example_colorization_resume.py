@@ -57,8 +57,8 @@ def assert_same_result(one, other):
     [
         (FIRST_IS_BEST, "log", 1),
         (FIRST_IS_BEST, "result", 1),
-        (LAST_IS_BEST, "log", 3),
-        (ONE_LOOK, "result", 1),
+        pytest.param(LAST_IS_BEST, "log", 3, marks=pytest.mark.slow),
+        pytest.param(ONE_LOOK, "result", 1, marks=pytest.mark.slow),
         (THAWED_IS_BEST, "log", 3),
     ],
     ids=["best-unlogged", "best-unsaved", "last-unlogged", "only-unsaved", "second-phase"],

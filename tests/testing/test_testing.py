@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -239,39 +237,6 @@ def test_randomize_is_seeded_and_leaves_the_global_state() -> None:
         nn.init.zeros_(layer.weight)
     assert torch.equal(ig.testing.randomize(first, 1).weight, ig.testing.randomize(second, 1).weight)
     assert not torch.equal(first.weight, ig.testing.randomize(third, 2).weight)
-
-
-WITHOUT_HYPOTHESIS = """
-import sys
-sys.modules["hypothesis"] = None
-import invgraph as ig
-assert "invgraph.testing" not in sys.modules
-ig.testing.check_invertible
-try:
-    ig.testing.graphs
-except ig.DependencyError as error:
-    assert isinstance(error, ImportError)
-    assert "pip install 'invgraph[test]'" in str(error), error
-    assert len(str(error).splitlines()) == 3
-else:
-    raise SystemExit("no error")
-for place in (ig, ig.testing):
-    assert not hasattr(place, "nothing")
-"""
-
-
-def test_without_hypothesis_only_the_strategies_are_missing() -> None:
-    code = WITHOUT_HYPOTHESIS.replace('sys.modules["hypothesis"] = None', BLOCK)
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-BLOCK = """
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name == "hypothesis":
-            raise ModuleNotFoundError("No module named 'hypothesis'", name="hypothesis")
-sys.meta_path.insert(0, Block())
-"""
 
 
 class RefusesEmpty(ig.Invertible):
