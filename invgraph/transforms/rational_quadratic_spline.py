@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,21 +85,47 @@ class RationalQuadraticSpline(Spline):
         ).run(x, params)
 
     def _inside(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Mapped:
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            piece = self._traced_piece(x, half, params, inverse)
+            # A sum may be rounded to the other side of a value close to a knot than in the comparison before.
+            inside = torch.maximum(torch.minimum(x, piece[2 * inverse + 1]), piece[2 * inverse])
+            return _curve(x + (inside - x).detach(), piece, inverse)
         xs = edges(partition(params[:, : self.bins], self.min_width), half)
         ys = edges(partition(params[:, self.bins : 2 * self.bins], self.min_height), half)
         index = locate(x, ys if inverse else xs)
         (x0, x1), (y0, y1) = ends(xs, index), ends(ys, index)
         d0, d1 = ends(self._slopes(params[:, 2 * self.bins : self._knot_params]), index)
-        s = (y1 - y0) / (x1 - x0)
-        theta = solve((x - y0) / (y1 - y0), s, d0, d1) if inverse else (x - x0) / (x1 - x0)
-        rest = 1 - theta
-        both = theta * rest
-        denominator = s + (d0 + d1 - 2 * s) * both
-        numerator = d1 * theta.square() + 2 * s * both + d0 * rest.square()
-        log_slope = 2 * (torch.log(s) - torch.log(denominator)) + torch.log(numerator)
-        if inverse:
-            return x0 + theta * (x1 - x0), -log_slope
-        return y0 + (y1 - y0) * (s * theta.square() + d0 * both) / denominator, log_slope
+        return _curve(x, Piece(x0, x1, y0, y1, d0, d1), inverse)
+
+    def _traced_piece(self, x: Tensor, half: Tensor | float, params: Tensor, inverse: bool) -> Piece:
+        """Return the pieces by sums over all of them instead of a gather, which the compiler puts into its loops."""
+        rows = params.transpose(0, 1).flatten(1)
+        # The compiler writes what is joined into memory, a row without gaps for each parameter, and vectorizes loops
+        # over that; otherwise each loop would read the parameters as they lie.
+        rows = torch.cat((rows[: self.bins], rows[self.bins :]))
+        flat, half = x.reshape(-1), half.reshape(-1) if isinstance(half, Tensor) else half
+        raw = rows.split((self.bins, self.bins, self._knot_params - 2 * self.bins, int(self.learned_bound)))
+        sizes = [_sizes(own, least, half) for own, least in zip(raw, (self.min_width, self.min_height), strict=False)]
+        edge, number = sizes[inverse][0] - half, torch.zeros_like(flat)
+        for size in sizes[inverse][1:].unbind():  # the compiler would end its loops before and after a cumsum
+            number = number + (flat >= edge).to(flat.dtype)
+            edge = edge + size
+        places = torch.arange(self.bins, dtype=flat.dtype, device=flat.device).unsqueeze(1)
+        before, own, last = places < number, places == number, number == self.bins - 1
+        ends: list[Tensor] = []
+        for size in sizes:
+            start = torch.where(before, size, 0.0).sum(0) - half
+            ends += [start, torch.where(last, half, start + torch.where(own, size, 0.0).sum(0))]
+        slopes = [self._slope(raw[2], places, number + end) for end in (0, 1)]
+        return Piece(*[value.view(x.shape) for value in (*ends, *slopes)])
+
+    def _slope(self, raw: Tensor, places: Tensor, number: Tensor) -> Tensor:
+        """Return the slope at the knot of each element."""
+        # Of the knots 0 to K, those at both ends have no parameter, or one and the same.
+        found = torch.where(places[0 if self.circular else 1 :] == number, raw, 0.0).sum(0)
+        if self.circular:
+            found = torch.where(number == self.bins, raw[0], found)
+        return self.min_slope + softplus(found + math.log(math.expm1(1 - self.min_slope)))
 
     def _slopes(self, raw: Tensor) -> Tensor:
         """Slopes at all knots; parameters of zero give 1."""
@@ -107,3 +134,35 @@ class RationalQuadraticSpline(Spline):
             return torch.cat((inner, inner[:, :1]), dim=1)
         one = torch.ones_like(raw[:, :1]) if self.bins > 1 else raw.new_ones(raw.shape[0], 1, *raw.shape[2:])
         return torch.cat((one, inner, one), dim=1)
+
+
+class Piece(NamedTuple):
+    """The piece of each element: its ends, the values there, and the slopes there."""
+
+    x0: Tensor
+    x1: Tensor
+    y0: Tensor
+    y1: Tensor
+    d0: Tensor
+    d1: Tensor
+
+
+def _curve(x: Tensor, piece: Piece, inverse: bool) -> Mapped:
+    """Return the result and the log slope."""
+    x0, x1, y0, y1, d0, d1 = piece
+    s = (y1 - y0) / (x1 - x0)
+    theta = solve((x - y0) / (y1 - y0), s, d0, d1) if inverse else (x - x0) / (x1 - x0)
+    rest = 1 - theta
+    both = theta * rest
+    denominator = s + (d0 + d1 - 2 * s) * both
+    numerator = d1 * theta.square() + 2 * s * both + d0 * rest.square()
+    log_slope = 2 * (torch.log(s) - torch.log(denominator)) + torch.log(numerator)
+    if inverse:
+        return x0 + theta * (x1 - x0), -log_slope
+    return y0 + (y1 - y0) * (s * theta.square() + d0 * both) / denominator, log_slope
+
+
+def _sizes(raw: Tensor, least: float, half: Tensor | float) -> Tensor:
+    """Return the sizes of the pieces, with a row for each."""
+    free = torch.exp(raw - raw.amax(0).detach())  # the sizes do not depend on it
+    return free * ((1 - least * len(raw)) * 2 * half / free.sum(0)) + least * 2 * half

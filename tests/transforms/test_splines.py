@@ -269,3 +269,22 @@ def test_steep_neighbours_do_not_bend_a_cubic_piece_back() -> None:
     y, log_det = spline.forward(x.repeat(500)[:, None], params.repeat_interleave(2001, 0))
     assert (y.view(500, -1).diff(dim=1) > 0).all()
     assert log_det.isfinite().all()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("spline", [one for one in SPLINES if isinstance(one, ig.RationalQuadraticSpline)], ids=str)
+def test_what_is_compiled_has_the_results_and_gradients_of_the_formula(spline: Any, inverse: bool) -> None:
+    """Compiled, the pieces are found one after the other, in one loop over the elements."""
+    x = torch.cat((edge_cases(torch.float64), torch.linspace(-3, 3, 50, dtype=torch.float64)[None]), dim=1)
+    params = numbers(spline, 1, x.shape[1])
+    knot = knots(spline, params)[0, 1, 20]
+    x[0, 20] = knot
+    call = spline.inverse if inverse else spline.forward
+    found = []
+    for run in (call, torch.compile(call, backend="eager", fullgraph=True)):
+        leaves = [leaf.clone().requires_grad_() for leaf in (x, params)]
+        with ig.fused(False):
+            y, log_det = run(*leaves)
+        found.append([y, log_det, *torch.autograd.grad(y.sin().sum() + log_det.sum(), leaves)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
