@@ -46,6 +46,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     forward_hooks, backward_hooks = hook_stores(module)
     layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
+    has_equal_layers = EqualLayers(module)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
@@ -61,7 +62,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
-        wanted = backend in _SAFE_BACKENDS and differentiable and _are_alike(module) and not _changes_buffers(module)
+        wanted = backend in _SAFE_BACKENDS and differentiable and has_equal_layers()
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
         look = nullcontext() if settings.get("fullgraph") else hook_guards()
         try:
@@ -107,6 +108,39 @@ def _lies_apart(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:
         return False
     own = map(floating_tensor, layers)
     return any(t is not None and (t.dtype != data.dtype or t.device != data.device) for t in own)
+
+
+class EqualLayers:
+    """True if the equal layers of a module may share compiled code; found out anew when its structure has changed.
+
+    Arguments:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._parts: list[nn.Module] = []
+        self._look()
+
+    def __call__(self) -> bool:
+        if list(self.module.modules()) != self._parts or self._state() != self._before:
+            self._look()
+        return self._answer
+
+    def _look(self) -> None:
+        self._parts = list(self.module.modules())  # kept, and compared by identity
+        self._norms = batch_norms(self.module)
+        self._foreign = [part for net in self._parts if isinstance(net, Concatenated) for part in net.module.modules()]
+        self._before = self._state()
+        self._answer = _are_alike(self.module) and not _changes_buffers(self.module)
+
+    def _state(self) -> tuple[object, ...]:
+        return (
+            list(map(type, self._parts)),
+            ["forward" in vars(part) for part in self._parts],
+            [(norm.training, norm.track_running_stats) for norm in self._norms],
+            [sum(1 for _ in part.buffers(recurse=False)) for part in self._foreign],
+        )
 
 
 def _are_alike(module: nn.Module) -> bool:

@@ -21,7 +21,7 @@ from torch._dynamo.utils import counters
 
 import invgraph as ig
 import invgraph.graph.compiled
-from invgraph.graph.compiled import _safe
+from invgraph.graph.compiled import EqualLayers, _safe
 from invgraph.testing import randomize
 
 pytestmark = COMPILERS_WARN
@@ -338,3 +338,31 @@ def test_repeated_blocks_whose_subnets_change_buffers_train_compiled() -> None:
         for ours, theirs in zip(*found, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-4)
     assert torch.allclose(compiled.eval()(data)[1], eager.eval()(data)[1], atol=1e-4)
+
+
+def normed(channels_in: int, channels_out: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(channels_in, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, channels_out))
+
+
+@pytest.mark.parametrize("how", ["instance", "part", "class", "mode", "statistics", "buffer"])
+def test_what_decides_about_regions_is_looked_up_again_when_it_changes(how: str) -> None:
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.chain(x, *[(ig.Coupling, {"transform": ig.Affine(), "subnet": normed})] * 2)).eval()
+    share, net = EqualLayers(graph), next(part for part in graph.modules() if isinstance(part, nn.Sequential))
+    assert share()
+    net[0].register_forward_hook(lambda *args: None)
+    assert share()
+    if how == "instance":
+        net[3].forward = lambda x: x  # type: ignore[method-assign]
+    elif how == "part":
+        net[2] = nn.Tanh()
+    elif how == "class":
+        net[2].__class__ = nn.Tanh
+    elif how == "mode":
+        net[1].train()
+    elif how == "statistics":
+        net[1].train()
+        net[1].track_running_stats = False
+    else:
+        net[3].register_buffer("counter", torch.zeros(()))
+    assert share() is (how == "statistics")
