@@ -139,6 +139,10 @@ def reflections(vectors: Tensor) -> Tensor:
     with own_precision(vectors):
         vectors = vectors / vectors.norm(dim=-1, keepdim=True)
         product = torch.eye(vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
+        if vectors.ndim == 2:  # few small operations: a call of each costs more than its arithmetic
+            for v in vectors.unbind():
+                product = torch.addr(product, product @ v, v, alpha=-2)
+            return product
         for v in vectors.unbind(-2):
             row = v.unsqueeze(-2)
             product = torch.addcmul(product, product @ row.transpose(-1, -2), row, value=-2)
