@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import invgraph as ig
+from tests.benchmarks.field import COMPILED, is_chosen
 from tests.benchmarks.timing import Job, interleave, rows
 
 
@@ -59,16 +60,29 @@ WORK = {
 }
 
 
-def run(seconds: float, blocks: int = 8) -> list[dict[str, Any]]:
-    """Time a pass without gradients, and a training step, of each chain."""
+def run(seconds: float, blocks: int = 8, compiled: bool = False, chosen: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Time a pass without gradients, and a training step, of each chain; here also compiled, if that is wanted.
+
+    With ``chosen``, only the rows whose name contains one of these texts.
+    """
     found: list[dict[str, Any]] = []
     for name, (shape, condition, batch, permutation) in WORK.items():
+        wanted = {
+            kind: make
+            for kind, make in (("density", _density), ("train", _train))
+            if is_chosen(f"{name}: {kind}", chosen)
+        }
+        if not wanted:
+            continue
         x, c = torch.randn(batch, *shape), torch.randn(batch, condition) if condition else None
         ours, other = chain(shape, condition, blocks, permutation), peer(shape, condition, blocks, permutation)
         calls: dict[str, tuple[nn.Module, Callable[[], Any]]] = {"invgraph": (ours, _call(ours, x, c))}
         if other is not None:
             calls["FrEIA"] = (other, _call(other, x, None if c is None else [c]))
-        for kind, make in (("density", _density), ("train", _train)):
+        if compiled:
+            fast = chain(shape, condition, blocks, permutation).compile(dynamic=False)
+            calls[COMPILED] = (fast, _call(fast, x, c))
+        for kind, make in wanted.items():
             jobs = {contestant: make(*pair) for contestant, pair in calls.items()}
             timings = interleave(jobs, seconds, least=3)
             reference = "FrEIA" if other is not None else "invgraph"

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,18 +87,33 @@ def run(
     threads: tuple[int, ...] = (1, 2),
     device: str = "cpu",
     done: Callable[[list[dict[str, Any]]], None] | None = None,
+    chosen: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Measure all rows, each for about so many seconds per number of threads; tell ``done`` after each model."""
+    """Measure all rows, each for about so many seconds per number of threads; tell ``done`` after each model.
+
+    With ``chosen``, only the rows whose name contains one of these texts.
+    """
     found: list[dict[str, Any]] = []
     before = torch.get_num_threads()
     try:
-        for family in families():
+        for family in filter(None, (choose(family, chosen) for family in families())):
             found += _measure(family, seconds, compiled, threads, device)
             if done is not None:
                 done(found)
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def choose(family: Family, chosen: Sequence[str]) -> Family | None:
+    """Return the family with only the work whose rows contain one of these texts; None if there is none."""
+    work = [one for one in family.work if is_chosen(f"{family.title}: {_title(one)}", chosen)]
+    return replace(family, work=tuple(work)) if work else None
+
+
+def is_chosen(row: str, chosen: Sequence[str]) -> bool:
+    """True if the name of a row contains one of these texts, or if there are none."""
+    return not chosen or any(text in row for text in chosen)
 
 
 def _measure(
@@ -201,9 +216,10 @@ def interleave_events(jobs: Mapping[str, Job], seconds: float, least: int) -> di
     return {name: Timing(min(own), statistics.median(own), len(own)) for name, own in times.items()}
 
 
-def peak_bytes(job: Job, device: str) -> int:
-    """The most memory that a job holds at once, apart from what was there before."""
-    job()
+def peak_bytes(job: Job, device: str, warm: bool = True) -> int:
+    """The most memory that a job holds at once, apart from what was there before; ``warm`` runs it once before."""
+    if warm:
+        job()
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -52,10 +52,13 @@ def replay(calls: Sequence[Call]) -> Job:
     return run
 
 
-def run(seconds: float, families: Sequence[field.Family] | None = None, chains: bool = True) -> list[dict[str, Any]]:
-    """Return a row for each kind of work: seconds of a turn, of its operations, of its products, of the best peer."""
+def run(seconds: float, chosen: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return a row for each kind of work: seconds of a turn, of its operations, of its products, of the best peer.
+
+    With ``chosen``, only the rows whose name contains one of these texts.
+    """
     found: list[dict[str, Any]] = []
-    for family in field.families() if families is None else families:
+    for family in filter(None, (field.choose(family, chosen) for family in field.families())):
         torch.manual_seed(0)
         contestants = {name: build() for name, build in family.builders.items() if name != "invgraph reversible"}
         x = torch.randn(family.batch, *family.shape)
@@ -65,7 +68,9 @@ def run(seconds: float, families: Sequence[field.Family] | None = None, chains: 
                 jobs = {name: field._job(model, work, x, c) for name, model in contestants.items()}
                 found.append(_row(f"{family.title}: {field._title(work)}", jobs, seconds, work == "train"))
     for name, (shape, condition, batch, permutation) in blocks.WORK.items():
-        if not chains or len(shape) > 1:  # recorded feature maps would fill the memory
+        works = {kind: f"all-in-one chain, {name}: {kind}" for kind in ("density", "train step")}
+        # Recorded feature maps would fill the memory.
+        if len(shape) > 1 or not any(field.is_chosen(work, chosen) for work in works.values()):
             continue
         x, c = torch.randn(batch, *shape), torch.randn(batch, condition) if condition else None
         ours, other = (make(shape, condition, 8, permutation) for make in (blocks.chain, blocks.peer))
@@ -73,8 +78,10 @@ def run(seconds: float, families: Sequence[field.Family] | None = None, chains: 
         if other is not None:
             calls["FrEIA"] = other, blocks._call(other, x, None if c is None else [c])
         for kind, make in (("density", blocks._density), ("train step", blocks._train)):
+            if not field.is_chosen(works[kind], chosen):
+                continue
             jobs = {contestant: make(*pair) for contestant, pair in calls.items()}
-            found.append(_row(f"all-in-one chain, {name}: {kind}", jobs, seconds, kind != "density"))
+            found.append(_row(works[kind], jobs, seconds, kind != "density"))
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import invgraph as ig
+from tests.benchmarks.field import is_chosen
 from tests.benchmarks.timing import interleave, rows
 
 Package = Any
@@ -220,6 +221,9 @@ def pair(program: Callable[[Any, Any], Any]) -> tuple[Any, Any, Tensor, Any]:
     return theirs, ours, x, c
 
 
+JOBS = ("forward", "inverse", "training step")
+
+
 def jobs(net: Any, x: Tensor, c: Any) -> dict[str, Callable[[], object]]:
     """Work of programs with a network."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -243,19 +247,30 @@ def jobs(net: Any, x: Tensor, c: Any) -> dict[str, Callable[[], object]]:
         latent, log_jac = net(data, c=c)
         (latent.square().sum() / 2 - torch.as_tensor(log_jac).sum()).backward()
 
-    return {"forward": forward, "inverse": inverse, "training step": train}
+    return dict(zip(JOBS, (forward, inverse, train), strict=True))
 
 
-def run(seconds: float, programs: Sequence[Callable[[Any, Any], Any]] = (*PROGRAMS, *LAYERS)) -> list[dict[str, Any]]:
-    """A row for each program and job; the ratio is that of the least processor time to FrEIA's."""
+def run(
+    seconds: float,
+    programs: Sequence[Callable[[Any, Any], Any]] = (*PROGRAMS, *LAYERS),
+    chosen: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """A row for each program and job; the ratio is that of the least processor time to FrEIA's.
+
+    With ``chosen``, only the rows whose name contains one of these texts.
+    """
     found: list[dict[str, Any]] = []
     for program in programs:
+        wanted = {name: f"freia {program.__name__}, {name}" for name in JOBS}
+        if not any(is_chosen(work, chosen) for work in wanted.values()):
+            continue
         theirs, ours, x, c = pair(program)
         expected, got = jobs(theirs, x, c), jobs(ours, x, c)
-        for name in expected:
+        for name, work in wanted.items():
+            if not is_chosen(work, chosen):
+                continue
             timings = interleave(
                 {"FrEIA": expected[name], "invgraph.freia": got[name]}, seconds, least=20, clock=time.process_time
             )
-            work = f"freia {program.__name__}, {name}"
             found += [row for row in rows(timings, "FrEIA", work=work) if row["contestant"] != "FrEIA"]
     return found
