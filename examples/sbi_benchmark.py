@@ -279,40 +279,62 @@ def fill(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the seeds, one row per task, budget and model, in the order of the lists above."""
-    groups: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
+    """Means over the seeds, one row per task, budget, settings and model, in the order of the lists above."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        key = TASKS.index(row["task"]), row["simulations"], list(MODELS).index(row["model"])
+        options = tuple(row[name] for name in SETTINGS)
+        key = TASKS.index(row["task"]), row["simulations"], options, list(MODELS).index(row["model"])
         groups.setdefault(key, []).append(row)
-    keys = ("c2st", "test_log_prob", "cpu_seconds", "parameters")
-    return [
-        {**mine[0], "seeds": len(mine), **{key: statistics.mean(row[key] for row in mine) for key in keys}}
-        for _, mine in sorted(groups.items())
-    ]
+    keys = ("test_log_prob", "cpu_seconds", "parameters")
+    found = []
+    for _, mine in sorted(groups.items()):
+        measured = [row["c2st"] for row in mine if "c2st" in row]
+        score = statistics.mean(measured) if len(measured) == len(mine) else None
+        mean = {key: statistics.mean(row[key] for row in mine) for key in keys}
+        found.append({**mine[0], **mean, "c2st": score, "seeds": sorted(row["seed"] for row in mine)})
+    return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The means as text."""
-    lines = [f"{'task':<24} {'sims':>6} {'model':<24} {'seeds':>5} {'C2ST':>6} {'test log-density':>17} {'CPU s':>6}"]
+    head = f"{'task':<24} {'sims':>6} {'decay':>5} {'model':<24} {'seeds':<8} {'C2ST':>6} {'test log-density':>17}"
+    lines = [f"{head} {'CPU s':>6}"]
     for row in means(rows):
-        line = f"{row['task']:<24} {row['simulations']:>6} {row['model']:<24} {row['seeds']:>5} {row['c2st']:>6.3f}"
+        score = "" if row["c2st"] is None else f"{row['c2st']:.3f}"
+        line = f"{row['task']:<24} {row['simulations']:>6} {row['late_decay']:>5} {row['model']:<24}"
+        line += f" {' '.join(map(str, row['seeds'])):<8} {score:>6}"
         lines.append(f"{line} {row['test_log_prob']:>17.3f} {row['cpu_seconds']:>6.0f}")
     return "\n".join(lines)
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The means as a table of the documentation; the best C2ST of each task and budget is bold."""
-    head = ("task", "simulations", "model", "seeds", "C2ST", "test log-density", "CPU seconds", "parameters")
+    """The means as a table of the documentation; the best of each task, budget and settings are bold."""
+    head = (
+        "task",
+        "simulations",
+        "late decay",
+        "seeds",
+        "model",
+        "C2ST",
+        "test log-density",
+        "CPU seconds",
+        "parameters",
+    )
     lines, found = [".. list-table::", "   :header-rows: 1", ""], means(rows)
     cells = [head]
     for row in found:
-        group = [other for other in found if (other["task"], other["simulations"]) == (row["task"], row["simulations"])]
-        score = f"{row['c2st']:.3f}"
-        score = f"**{score}**" if row["c2st"] == min(other["c2st"] for other in group) else score
-        name = row["task"].replace("_", " ") if row is group[0] else ""
-        budget = f"{row['simulations']:,}" if row is group[0] else ""
-        sizes = f"{row['cpu_seconds']:.0f}", f"{row['parameters']:,.0f}"
-        cells.append((name, budget, row["model"], str(row["seeds"]), score, f"{row['test_log_prob']:.2f}", *sizes))
+        same = {key: row[key] for key in ("task", "simulations", *SETTINGS)}
+        group = [other for other in found if has(other, same)]
+        scores = [other["c2st"] for other in group if other["c2st"] is not None]
+        score = "" if row["c2st"] is None else f"{row['c2st']:.3f}"
+        score = f"**{score}**" if scores and row["c2st"] == min(scores) else score
+        density = f"{row['test_log_prob']:.2f}"
+        density = (
+            f"**{density}**" if row["test_log_prob"] == max(other["test_log_prob"] for other in group) else density
+        )
+        about = row["task"].replace("_", " "), f"{row['simulations']:,}", f"{row['late_decay']:g}"
+        about = (*about, ", ".join(map(str, row["seeds"]))) if row is group[0] else ("",) * 4
+        cells.append((*about, row["model"], score, density, f"{row['cpu_seconds']:.0f}", f"{row['parameters']:,.0f}"))
     for line in cells:
         lines += [f"   {'  ' if place else '* '}- {cell}".rstrip() for place, cell in enumerate(line)]
     return "\n".join(lines) + "\n"
@@ -344,7 +366,6 @@ def main(argv: list[str] | None = None) -> None:
     rows = json.loads(path.read_text()) if path.exists() else []
     if not args.table:
         fill(rows, args)
-    rows = [row for row in rows if has(row, settings(args)) and "c2st" in row]
     print(table(rows))
     if args.page is not None:
         args.page.write_text(page(rows))
