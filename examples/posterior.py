@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     series = simulate(theta)
     summary = ig.nets.SeriesSummary(1, 100, features=8)
     flow = ig.recipes.spline_flow(3, (1, 100), data=theta, conditions=series, summary=summary, bounds=(LOW, HIGH))
-    ig.inference.fit(flow, theta, series, epochs=args.epochs, patience=10, progress=True)
+    ig.inference.fit(flow, theta, series, epochs=args.epochs, patience=10, late_decay=0, progress=True)
     truth = torch.tensor([2.0, 0.5, 0.4])
     posterior = flow.given(simulate(truth.unsqueeze(0))[0])
     limits = list(zip(LOW.tolist(), HIGH.tolist(), strict=True))

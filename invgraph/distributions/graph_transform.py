@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Self
 
 import torch
@@ -80,12 +81,12 @@ class GraphTransform(Transform):
 
     def with_cache(self, cache_size: int = 1) -> Self:
         """Return the same transform with another cache."""
+        cache_size = require_choice("Graph.transform", "cache_size", cache_size, (0, 1))
         if cache_size == self._cache_size:
             return self
-        ports, conditioned = self._conditioned.graph._conditions(), self._conditioned
-        rows = zip(conditioned.rows, ports.shapes, strict=True)
-        c = ports.pack(tuple(row.reshape(*conditioned.batch_shape, *shape) for row, shape in rows))
-        return type(self)(conditioned.graph, c, cache_size)
+        other = copy(self)
+        other._cache_size = cache_size
+        return other
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the graph's output, shape ``sample_shape + batch_shape + shape``."""
