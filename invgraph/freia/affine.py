@@ -28,7 +28,7 @@ def sigmoid_clamp(u: Tensor) -> Tensor:
 CLAMPS: dict[str, Clamp] = {"ATAN": atan_clamp, "TANH": torch.tanh, "SIGMOID": sigmoid_clamp}
 
 
-def log_slope(clamp: float, activation: Clamp, u: Tensor, rev: bool) -> Tensor:
+def clamped_log_slope(clamp: float, activation: Clamp, u: Tensor, rev: bool) -> Tensor:
     """Return ``clamp * activation(u)``, or for the inverse its negative, as a tensor that may be written into."""
     bound = -clamp if rev else clamp
     # The arc tangent's own backward pass reads its argument, so its result may be written into.
@@ -74,21 +74,21 @@ def require_channels(params: Tensor, channels: int, where: str) -> None:
         raise ShapeError(where, given, f"expected {channels}: the second argument of subnet_constructor")
 
 
-def affine(x: Tensor, slope: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
-    """Return ``exp(slope) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``.
+def affine(x: Tensor, log_slope: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
+    """Return ``exp(log_slope) x + shift`` or its inverse, and the log-determinant of shape ``(B,)``.
 
     Arguments:
         x: Data.
-        slope: Log of the derivative of the direction taken, from :func:`log_slope`.
+        log_slope: Log of the derivative of the direction taken, from :func:`clamped_log_slope`.
         shift: What is added, or subtracted first in the inverse.
         rev: True for the inverse.
     """
-    y = scale_and_shift(x, slope, shift, rev)
-    return y, per_sample(slope if slope.dtype == x.dtype else slope.to(x.dtype))
+    y = scale_and_shift(x, log_slope, shift, rev)
+    return y, per_sample(log_slope if log_slope.dtype == x.dtype else log_slope.to(x.dtype))
 
 
-def scale_and_shift(x: Tensor, slope: Tensor, shift: Tensor, rev: bool) -> Tensor:
+def scale_and_shift(x: Tensor, log_slope: Tensor, shift: Tensor, rev: bool) -> Tensor:
     """Return the values of :func:`affine` alone, in the data's dtype."""
-    if slope.dtype != x.dtype:  # under autocast
-        slope, shift = slope.to(x.dtype), shift.to(x.dtype)
-    return (x - shift) * torch.exp(slope) if rev else torch.addcmul(shift, torch.exp(slope), x)
+    if log_slope.dtype != x.dtype:  # under autocast
+        log_slope, shift = log_slope.to(x.dtype), shift.to(x.dtype)
+    return (x - shift) * torch.exp(log_slope) if rev else torch.addcmul(shift, torch.exp(log_slope), x)

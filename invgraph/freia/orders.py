@@ -65,9 +65,9 @@ def fitting_orders(
     for whole in (True, False) if partly else (True,):
         seen: set[Order] = set()
         for order in _orders(graph, partial(_fits, saved, own, whole)):
-            told = tuple(layer for number, layer in enumerate(order) if saved[number])
-            if told not in seen:
-                seen.add(told)
+            with_tensors = tuple(layer for number, layer in enumerate(order) if saved[number])
+            if with_tensors not in seen:
+                seen.add(with_tensors)
                 found = True
                 yield order
         if found:

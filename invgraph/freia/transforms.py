@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from invgraph.freia.affine import affine, as_clamp, log_slope
+from invgraph.freia.affine import affine, as_clamp, clamped_log_slope
 from invgraph.transforms.transform import Transform
 
 __all__ = ["Affine", "VolumePreserving"]
@@ -28,16 +28,16 @@ class _Clamped(Transform):
     def params_per_element(self) -> int:
         return 2
 
-    def _slope(self, raw: Tensor, rev: bool) -> Tensor:
-        return log_slope(self.clamp, as_clamp(type(self).__name__, self.activation), raw, rev)
+    def _log_slope(self, raw: Tensor, rev: bool) -> Tensor:
+        return clamped_log_slope(self.clamp, as_clamp(type(self).__name__, self.activation), raw, rev)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.unbind(1)
-        return affine(x, self._slope(raw, rev=False), shift, rev=False)
+        return affine(x, self._log_slope(raw, rev=False), shift, rev=False)
 
     def inverse(self, y: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw, shift = params.unbind(1)
-        return affine(y, self._slope(raw, rev=True), shift, rev=True)
+        return affine(y, self._log_slope(raw, rev=True), shift, rev=True)
 
 
 class Affine(_Clamped):
@@ -69,9 +69,9 @@ class VolumePreserving(_Clamped):
 
     pointwise: ClassVar[bool] = False
 
-    def _slope(self, raw: Tensor, rev: bool) -> Tensor:
-        slope = super()._slope(raw, rev)
-        return slope - slope.mean(1, keepdim=True)
+    def _log_slope(self, raw: Tensor, rev: bool) -> Tensor:
+        log_slope = super()._log_slope(raw, rev)
+        return log_slope - log_slope.mean(1, keepdim=True)
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(x, params)[0], x.new_zeros(x.shape[0])

@@ -92,7 +92,7 @@ class Node:
 
 
 def link(nodes: Iterable[Node]) -> None:
-    """Tell what the nodes read that they read it."""
+    """Record in the sources of these nodes which node reads each of their outputs."""
     for node in nodes:
         for place, (source, index) in enumerate(node.inputs):
             source.outputs[index] = (node, place)

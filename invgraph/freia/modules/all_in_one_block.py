@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invgraph.errors import GraphError
-from invgraph.freia.affine import halves
+from invgraph.freia.affine import affine, clamped_log_slope, halves
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, positions, require_subnet
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
-from invgraph.numerics.reductions import per_sample
 from invgraph.shapes import batched
 
 __all__ = ["AllInOneBlock"]
@@ -150,13 +149,10 @@ class AllInOneBlock(OneInput):
     def _affine(self, x: Tensor, a: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
         """Scale and shift the second part of the channels by what the subnet returned."""
         scale, shift = halves(a * 0.1, self.splits[1], "AllInOneBlock")
-        log_scale = self.clamp * torch.tanh(scale)
+        log_slope = clamped_log_slope(self.clamp, torch.tanh, scale, rev)
         if self.GIN:
-            log_scale = log_scale - log_scale.mean(self.sum_dims, keepdim=True)
-        total = per_sample(log_scale)
-        if rev:
-            return (x - shift) * torch.exp(-log_scale), -total
-        return torch.addcmul(shift, x, torch.exp(log_scale)), total
+            log_slope = log_slope - log_slope.mean(self.sum_dims, keepdim=True)
+        return affine(x, log_slope, shift, rev)
 
     def global_scale_activation(self, a: Tensor) -> Tensor:
         """Return the global scale from its parameter."""

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from invgraph.errors import GraphError
-from invgraph.freia.affine import affine, as_clamp, halves, log_slope, require_channels, scale_and_shift, split_length
+from invgraph.freia.affine import (
+    affine,
+    as_clamp,
+    clamped_log_slope,
+    halves,
+    require_channels,
+    scale_and_shift,
+    split_length,
+)
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_subnet
 from invgraph.fused import channels_last
@@ -94,7 +102,7 @@ class _BaseCouplingBlock(OneInput):
     def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
         """Scale and shift by what one subnet returned."""
         raw, shift = halves(params, x.shape[1], type(self).__name__)
-        return affine(x, log_slope(self.clamp, self.f_clamp, raw, rev), shift, rev)
+        return affine(x, clamped_log_slope(self.clamp, self.f_clamp, raw, rev), shift, rev)
 
 
 class NICECouplingBlock(_BaseCouplingBlock):
@@ -126,17 +134,8 @@ class NICECouplingBlock(_BaseCouplingBlock):
         return x - shift if rev else x + shift, 0.0
 
 
-class RNVPCouplingBlock(_BaseCouplingBlock):
-    """FrEIA's affine coupling with four subnets, ``subnet_s1``, ``subnet_t1``, ``subnet_s2`` and ``subnet_t2``.
-
-    Arguments:
-        dims_in: Shape of the input, in a list.
-        dims_c: Shapes of the conditions.
-        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
-        clamp: Bound of the log scale.
-        clamp_activation: ``"ATAN"``, ``"TANH"``, ``"SIGMOID"``, or a function to (-1, 1).
-        split_len: Channels of the first part: a number, or a fraction.
-    """
+class _AffineCoupling(_BaseCouplingBlock):
+    """A coupling with a clamped scale, whose subnets a subclass makes."""
 
     def __init__(
         self,
@@ -148,7 +147,26 @@ class RNVPCouplingBlock(_BaseCouplingBlock):
         split_len: float = 0.5,
     ) -> None:
         super().__init__(dims_in, dims_c, clamp, clamp_activation, split_len)
-        make = require_subnet(self, subnet_constructor)
+        self._make_subnets(require_subnet(self, subnet_constructor))
+
+    def _make_subnets(self, make: Any) -> None:
+        """Make the subnets, by the function of channels in and out that was given."""
+        raise NotImplementedError(f"{type(self).__name__} does not make its subnets")
+
+
+class RNVPCouplingBlock(_AffineCoupling):
+    """FrEIA's affine coupling with four subnets, ``subnet_s1``, ``subnet_t1``, ``subnet_s2`` and ``subnet_t2``.
+
+    Arguments:
+        dims_in: Shape of the input, in a list.
+        dims_c: Shapes of the conditions.
+        subnet_constructor: Function ``f(channels_in, channels_out) -> nn.Module``.
+        clamp: Bound of the log scale.
+        clamp_activation: ``"ATAN"``, ``"TANH"``, ``"SIGMOID"``, or a function to (-1, 1).
+        split_len: Channels of the first part: a number, or a fraction.
+    """
+
+    def _make_subnets(self, make: Any) -> None:
         first, second = self.split_len1 + self.condition_length, self.split_len2 + self.condition_length
         self.subnet_s1 = make(first, self.split_len2)
         self.subnet_t1 = make(first, self.split_len2)
@@ -166,23 +184,13 @@ class RNVPCouplingBlock(_BaseCouplingBlock):
     def _scale_and_shift(self, x: Tensor, scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
         for params in (scale, shift):
             require_channels(params, x.shape[1], type(self).__name__)
-        return affine(x, log_slope(self.clamp, self.f_clamp, scale, rev), shift, rev)
+        return affine(x, clamped_log_slope(self.clamp, self.f_clamp, scale, rev), shift, rev)
 
 
-class _TwoSubnets(_BaseCouplingBlock):
+class _TwoSubnets(_AffineCoupling):
     """A coupling whose subnets ``subnet1`` and ``subnet2`` return scale and shift together."""
 
-    def __init__(
-        self,
-        dims_in: Any,
-        dims_c: Any = (),
-        subnet_constructor: Any = None,
-        clamp: float = 2.0,
-        clamp_activation: Any = "ATAN",
-        split_len: float = 0.5,
-    ) -> None:
-        super().__init__(dims_in, dims_c, clamp, clamp_activation, split_len)
-        make = require_subnet(self, subnet_constructor)
+    def _make_subnets(self, make: Any) -> None:
         self.subnet1 = make(self.split_len1 + self.condition_length, self.split_len2 * 2)
         self.subnet2 = make(self.split_len2 + self.condition_length, self.split_len1 * 2)
 
@@ -222,11 +230,11 @@ class GINCouplingBlock(_TwoSubnets):
 
     def _affine(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Any]:
         raw, shift = halves(params, x.shape[1], type(self).__name__)
-        slope = log_slope(self.clamp, self.f_clamp, raw, rev)
-        return scale_and_shift(x, slope.sub_(slope.mean(1, keepdim=True)), shift, rev), 0.0
+        log_slope = clamped_log_slope(self.clamp, self.f_clamp, raw, rev)
+        return scale_and_shift(x, log_slope.sub_(log_slope.mean(1, keepdim=True)), shift, rev), 0.0
 
 
-class AffineCouplingOneSided(_BaseCouplingBlock):
+class AffineCouplingOneSided(_AffineCoupling):
     """FrEIA's affine coupling that transforms the second part alone, with the subnet ``subnet``.
 
     Arguments:
@@ -238,17 +246,7 @@ class AffineCouplingOneSided(_BaseCouplingBlock):
         split_len: Channels of the first part: a number, or a fraction.
     """
 
-    def __init__(
-        self,
-        dims_in: Any,
-        dims_c: Any = (),
-        subnet_constructor: Any = None,
-        clamp: float = 2.0,
-        clamp_activation: Any = "ATAN",
-        split_len: float = 0.5,
-    ) -> None:
-        super().__init__(dims_in, dims_c, clamp, clamp_activation, split_len)
-        make = require_subnet(self, subnet_constructor)
+    def _make_subnets(self, make: Any) -> None:
         self.subnet = make(self.split_len1 + self.condition_length, 2 * self.split_len2)
 
     def forward(
@@ -259,7 +257,7 @@ class AffineCouplingOneSided(_BaseCouplingBlock):
         return (torch.cat((first, second), dim=1),), log_jac
 
 
-class ConditionalAffineTransform(_BaseCouplingBlock):
+class ConditionalAffineTransform(_AffineCoupling):
     """Scale and shift by what the subnet ``subnet`` makes of the conditions alone.
 
     Arguments:
@@ -271,19 +269,10 @@ class ConditionalAffineTransform(_BaseCouplingBlock):
         split_len: Not used.
     """
 
-    def __init__(
-        self,
-        dims_in: Any,
-        dims_c: Any = (),
-        subnet_constructor: Any = None,
-        clamp: float = 2.0,
-        clamp_activation: Any = "ATAN",
-        split_len: float = 0.5,
-    ) -> None:
-        super().__init__(dims_in, dims_c, clamp, clamp_activation, split_len)
+    def _make_subnets(self, make: Any) -> None:
         if not self.conditional:
             raise GraphError(type(self).__name__, "no conditions", "ConditionalAffineTransform must have a condition")
-        self.subnet = require_subnet(self, subnet_constructor)(self.condition_length, 2 * self.channels)
+        self.subnet = make(self.condition_length, 2 * self.channels)
 
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True

@@ -38,8 +38,8 @@ MUTANTS = (
     Mutant(
         "the means of GIN are taken over the batch",
         "freia/modules/coupling_layers.py",
-        "slope.mean(1, keepdim=True)), shift",
-        "slope.mean(0, keepdim=True)), shift",
+        "log_slope.mean(1, keepdim=True)), shift",
+        "log_slope.mean(0, keepdim=True)), shift",
         (MODULES, "-k", "GIN and numbers"),
     ),
     Mutant(
