@@ -96,7 +96,7 @@ def test_what_came_in_is_blamed_on_no_node(bad: float, place: int) -> None:
             where = "Graph.bind" if call in bound else "Graph"
             assert told[:2] == [where, f"  given: {names[place]}: NaN or infinite"]
             reader = {0: "flatten", 1: "feature", 2: "split", 3: "last"}[place]
-            assert told[2] == f"  it came in like that, no node made it: node '{reader}' reads it first"
+            assert told[2] == f"  the call received it like this: node '{reader}' reads it first"
 
 
 def test_there_are_thirty_faults() -> None:

@@ -10,7 +10,7 @@ watches points pass through its layers.
 # Data
 # ----
 #
-# Points on two interlocked half circles, with a label that says which.
+# Points on two interlocked half circles, with a label that says which half circle.
 
 import math
 
@@ -36,7 +36,8 @@ def two_moons(count):
 # Declare
 # -------
 #
-# Four blocks: a fixed rotation mixes the two coordinates, a coupling bends one given the other and the label.
+# Four blocks. In each, a fixed rotation mixes the two coordinates, and a coupling transforms each coordinate given the
+# other and the label.
 
 point, moon = ig.InputNode(2, name="point"), ig.ConditionNode(2, name="moon")
 block = {"transform": ig.RationalQuadraticSpline(bins=8), "subnet": ig.nets.MLP(32)}
@@ -66,7 +67,7 @@ print(f"last batch: {loss.item():.3f} nats")
 # Watch the layers
 # ----------------
 #
-# A forward hook keeps what each coupling returns. The graph calls its layers as registered submodules, so hooks work
+# A forward hook records the output of each coupling. The graph calls its layers as registered submodules, so hooks work
 # as on any other module.
 
 seen = {}
@@ -92,7 +93,7 @@ for axis, (title, values) in zip(
     axis.set(title=title, xticks=[], yticks=[], aspect="equal")
 
 # %%
-# Both moons end in the same normal distribution: the label tells them apart, so the latents need not.
+# Both moons end in the same normal distribution. The label already says which moon it is, so the latents need not.
 #
 # Samples and density
 # -------------------

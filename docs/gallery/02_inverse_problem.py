@@ -2,15 +2,15 @@
 A conditional flow for an inverse problem
 =========================================
 
-A damped oscillation is measured with noise. Which frequencies and dampings could have made it? A flow that reads the
-series answers with samples of the whole posterior, in one pass.
+A damped oscillation is measured with noise. Which frequencies and dampings could have produced it? A flow conditioned on
+the measured series draws samples from the whole posterior in one pass.
 """
 
 # %%
 # The simulator
 # -------------
 #
-# It draws parameters from the prior and returns the noisy series that they give.
+# It draws parameters from the prior and returns them with the noisy series that they produce.
 
 import matplotlib.pyplot as plt
 import torch
@@ -20,10 +20,14 @@ import invgraph as ig
 
 torch.manual_seed(0)
 times = torch.linspace(0, 4, 64)
+low, high = (
+    torch.tensor([1.0, 0.0]),
+    torch.tensor([3.0, 1.0]),
+)  # of the uniform prior
 
 
 def simulate(count):
-    frequency, damping = 1 + 2 * torch.rand(count, 1), torch.rand(count, 1)
+    frequency, damping = (low + (high - low) * torch.rand(count, 2)).split(1, dim=1)
     series = torch.exp(-damping * times) * torch.sin(2 * frequency * times)
     series = series + 0.3 * torch.randn(count, len(times))
     return torch.cat([frequency, damping], dim=1), series[:, None]
@@ -33,8 +37,8 @@ def simulate(count):
 # Declare
 # -------
 #
-# A :class:`~invgraph.FeatureNode` holds a network that reads the series and is trained with the rest. ``Logit`` first
-# opens the box in which the prior lies, after a scaling to the unit square, so that samples never leave it.
+# A :class:`~invgraph.FeatureNode` contains a network that reads the series and is trained with the flow.
+# :class:`~invgraph.Box` maps the bounded parameters to all real numbers, so samples never leave the bounds of the prior.
 
 parameters = ig.InputNode(2, name="parameters")
 series = ig.ConditionNode(1, 64, name="series")
@@ -48,19 +52,13 @@ network = nn.Sequential(
 )
 summary = ig.FeatureNode(series, network, name="summary")
 block = {"transform": ig.RationalQuadraticSpline(bins=8), "subnet": ig.nets.MLP(64)}
-h = ig.Node(parameters, ig.Elementwise, {"transform": ig.Logit()}, name="open")
+h = ig.Node(parameters, ig.Box, {"low": low, "high": high}, name="box")
 for k in range(4):
     h = ig.Node(h, ig.Orthogonal, name=f"rotate_{k}")
     h = ig.Node(h, ig.Coupling, block, conditions=summary, name=f"couple_{k}")
 graph = ig.Graph(parameters, h, series)
 posterior = ig.Flow(graph)
 graph
-
-
-# %%
-# The parameters are scaled to the unit square before they enter.
-
-low, high = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 1.0])
 
 # %%
 # Train on simulations
@@ -70,7 +68,7 @@ optimizer = torch.optim.Adam(posterior.parameters(), lr=3e-3)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
 for _ in range(300):
     theta, y = simulate(128)
-    loss = -posterior.log_prob((theta - low) / (high - low), y).mean()
+    loss = -posterior.log_prob(theta, y).mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -81,10 +79,10 @@ print(f"last batch: {loss.item():.2f} nats")
 # Ask about one measurement
 # -------------------------
 #
-# ``given`` binds the flow to a condition: the network reads the series once, for any number of samples.
+# ``given`` fixes the condition. The network then reads the series only once, for any number of samples.
 
 truth, observed = simulate(1)
-samples = low + (high - low) * posterior.given(observed[0]).sample((2000,))
+samples = posterior.given(observed[0]).sample((2000,))
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
 axes[0].plot(times, observed[0, 0], "k.", label="measured")
@@ -110,11 +108,11 @@ axes[1].set(
 # Is it calibrated?
 # -----------------
 #
-# If the posterior is right, the rank of the true value among its samples is uniform. Two hundred simulations show
-# a gross error only; use more for your own work.
+# If the posterior is right, the rank of the true value among its samples is uniformly distributed. Two hundred
+# simulations reveal only large errors; use more for your own work.
 
 theta, y = simulate(200)
-draws = low + (high - low) * posterior.sample(100, y)
+draws = posterior.sample(100, y)
 ranks = (draws < theta).float().mean(0)
 print(
     "mean rank, 0.5 if unbiased:",

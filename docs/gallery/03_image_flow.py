@@ -2,15 +2,16 @@
 An image flow with several scales
 =================================
 
-Handwritten digits, shrunk to 8 x 8 pixels: a flow that splits off details on the way, each with a prior that depends on
-what remains.
+A flow for handwritten digits of 8 x 8 pixels. It splits off the details of each image, with a prior that depends on the
+remaining part.
 """
 
 # %%
 # Data
 # ----
 #
-# MNIST is part of the repository. The pixels get noise, because a density of numbers that take 256 values is unbounded.
+# MNIST is part of the repository. In training, noise is added to the pixels, because the density of values from a set of
+# 256 would be unbounded.
 
 import gzip
 from pathlib import Path
@@ -42,8 +43,8 @@ images = (images - center) / scale
 # Declare
 # -------
 #
-# A Haar step halves the resolution and separates averages from details; the details leave through a split. A value
-# inside the graph can be a condition, so the prior of the details reads the averages.
+# A Haar step halves the resolution and separates averages from details, and a split sends the details to the latents. A
+# value inside the graph can be a condition, so the prior of the details reads the averages.
 
 image, digit = (
     ig.InputNode(1, 8, 8, name="image"),
@@ -85,10 +86,10 @@ for _ in range(200):
 print(f"last batch: {loss.item():.3f} nats per pixel")
 
 # %%
-# One latent code a row, ten digits across
-# ----------------------------------------
+# One latent code per row, ten digits across
+# ------------------------------------------
 #
-# The same latent code under other conditions keeps its style.
+# Under another condition, a latent code keeps its style.
 
 with torch.no_grad():
     codes = [0.8 * torch.randn(4, 1, *shape) for shape in graph.out_shapes]

@@ -2,8 +2,8 @@
 Variational inference with a flow
 =================================
 
-The density to approximate is known up to a constant, and there are no samples of it. A flow is trained on its own draws:
-``rsample_and_log_prob`` returns them together with their log-density in one pass, with gradients.
+Here the target density is known up to a constant, and there are no samples of it. The flow is trained on its own
+samples: ``rsample_and_log_prob`` returns them together with their log-density in one pass, with gradients.
 """
 
 # %%
@@ -30,7 +30,7 @@ def log_target(z):
 # The approximation
 # -----------------
 #
-# A flow without conditions. Drawing runs the inverse direction, so the layers should be cheap in it: couplings are.
+# A flow without conditions. Sampling runs the inverse direction, so choose layers that are fast in it, such as couplings.
 
 x = ig.InputNode(2, name="z")
 block = {"transform": ig.Affine(clamp=2.0), "subnet": ig.nets.MLP(32, layers=2)}
@@ -44,7 +44,8 @@ flow = ig.Flow(ig.Graph(x, h))
 # Maximize the evidence lower bound
 # ---------------------------------
 #
-# ``given(())`` is the flow as a distribution of ``torch.distributions``; without conditions there is nothing to give.
+# ``given()`` returns the flow as a ``torch.distributions.Distribution``. This flow has no conditions, so it takes no
+# arguments.
 
 optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
@@ -59,7 +60,7 @@ for _ in range(400):
     schedule.step()
     bounds.append(bound.item())
 
-# The constant of this target is known, so we can see how much is lost.
+# The constant of this target is known, so we can see how tight the bound is.
 constant = torch.log(2 * torch.pi * torch.tensor(1.5 * 0.4))
 print(f"log of the normalizing constant {constant:.3f}")
 print(f"lower bound {sum(bounds[-50:]) / 50:.3f}")
@@ -87,15 +88,14 @@ for axis, title, values in (
     axis.set(title=title)
 axes[2].plot(bounds)
 axes[2].axhline(constant, color="k", ls="--")
-axes[2].set(
-    title="lower bound; dashed: what is possible", ylim=(-4, 2), xlabel="step"
-)
+axes[2].set(title="lower bound; dashed: exact", ylim=(-4, 2), xlabel="step")
 
 # %%
-# Correct what is left
-# --------------------
+# Correct the remaining error
+# ---------------------------
 #
-# Importance weights turn the approximation into exact expectations. Their effective sample size says how good it is.
+# With importance weights, expectations under the approximation become exact in the limit of many samples. Their effective
+# sample size measures the quality of the approximation.
 
 draws, log_q = flow.given().rsample_and_log_prob((4000,))
 weights = torch.softmax((log_target(draws) - log_q).detach(), dim=0)

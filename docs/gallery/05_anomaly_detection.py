@@ -2,8 +2,8 @@
 Anomaly detection on feature maps
 =================================
 
-Normal textures have likely features, defects have unlikely ones. A flow over the feature map of a small network gives a
-likelihood for each image, and a map of where it is low.
+Normal textures have likely features, and defects have unlikely ones. A flow over the feature maps of a small network
+gives a score for each image and a map of the places where the image is unlikely.
 """
 
 # %%
@@ -40,7 +40,8 @@ def textures(count, scratched=False):
 # Feature maps
 # ------------
 #
-# In practice these come from a pretrained network. Here a random one is enough: the flow learns what is normal for it.
+# In practice, these come from a pretrained network. Here a random network is enough, because the flow learns which of its
+# features are normal.
 
 extractor = nn.Sequential(
     nn.Conv2d(1, 16, 5, stride=2, padding=2),
@@ -50,8 +51,8 @@ extractor = nn.Sequential(
 extractor.requires_grad_(False)
 
 # %%
-# A flow of images of 16 channels
-# -------------------------------
+# A flow over feature maps of 16 channels
+# ---------------------------------------
 
 maps = ig.InputNode(16, 8, 8, name="features")
 conv = {"transform": ig.Affine(clamp=1.9), "subnet": ig.nets.ConvNet(32)}
@@ -75,7 +76,7 @@ for _ in range(120):
 # Scores
 # ------
 #
-# The squared latents, averaged over channels, say where the image is unlikely; their maximum scores the image.
+# The squared latents, averaged over channels, show where the image is unlikely. Their maximum is the score of the image.
 
 good, bad = textures(200), textures(200, scratched=True)
 with torch.no_grad():

@@ -2,16 +2,16 @@
 Write a layer
 =============
 
-A layer is a class with two methods. The base class checks every call, and ``check_invertible`` checks the layer: round
-trips, log-determinants against autograd, purity, dtypes, copies, pickles.
+A layer is a class with two methods. The base class checks every call, and ``check_invertible`` checks the layer: its
+round trips, log-determinants, side effects, dtypes, copies and pickles.
 """
 
 # %%
-# A layer that bends the line
-# ---------------------------
+# A layer for heavy tails
+# -----------------------
 #
-# The inverse hyperbolic sine tames heavy tails: linear near zero, logarithmic far out. It works element by element, so
-# the log-determinant is a sum of logarithms of slopes.
+# The inverse hyperbolic sine is linear near zero and logarithmic far out, so it compresses heavy tails. It acts on each
+# element, so its log-determinant is a sum of logarithms of slopes.
 
 import matplotlib.pyplot as plt
 import torch
@@ -44,10 +44,10 @@ report = ig.testing.check_invertible(ArcSinh((3, 4, 4)).double())
 print(report)
 
 # %%
-# A mistake is found
-# ------------------
+# Find a mistake
+# --------------
 #
-# Suppose the inverse's log-determinant had the wrong sign:
+# Suppose the log-determinant of the inverse had the wrong sign:
 
 
 class Wrong(ArcSinh):
@@ -65,7 +65,7 @@ except ig.ContractError as error:
 # Use it
 # ------
 #
-# Data with heavy tails: a flow that starts with the new layer has an easier job.
+# On data with heavy tails, a flow that starts with the new layer learns more easily.
 
 torch.manual_seed(0)
 data = torch.distributions.StudentT(1.5).sample((4000, 2))

@@ -2,8 +2,8 @@
 Export a trained flow
 =====================
 
-A service that only draws samples or scores data does not need this library: ``torch.export`` makes a program of one
-function of the flow, for any batch size.
+A service that only draws samples or computes densities does not need this library. ``torch.export`` turns one method of
+the flow into a program that accepts any batch size.
 """
 
 # %%
@@ -32,8 +32,8 @@ ig.testing.randomize(flow.graph, scale=0.5)
 # Two programs
 # ------------
 #
-# ``"log_prob"`` scores data. ``"sample"`` maps latents to data, and leaves drawing the latents to the caller, who then
-# owns the random numbers.
+# ``"log_prob"`` computes log-densities. ``"sample"`` maps latents to data; the caller draws the latents and so controls the
+# random numbers.
 
 folder = Path(tempfile.mkdtemp())
 for what in ("log_prob", "sample"):
@@ -49,7 +49,7 @@ for what in ("log_prob", "sample"):
 # Run them without the library
 # ----------------------------
 #
-# The programs hold plain operations of torch and the weights. Another batch size than that of the export is fine.
+# The programs contain only operations of torch and the weights. They accept batch sizes other than that of the export.
 
 score = torch.export.load(folder / "log_prob.pt2").module()
 draw = torch.export.load(folder / "sample.pt2").module()
@@ -63,11 +63,11 @@ difference = (
 print(f"largest difference to the flow: {difference.item():.0e}")
 
 # %%
-# ``ig.export_onnx`` writes the same programs as ONNX files, for other runtimes, and ``ig.export_aoti`` compiles them to a
-# shared library. :doc:`/runners` says what each of them needs.
+# ``ig.export_onnx`` writes the same programs as ONNX files for other runtimes, and ``ig.export_aoti`` compiles them to a
+# package. :doc:`/runners` lists what each of them needs.
 
 # %%
-# The same latents under a condition that moves, drawn by the exported program:
+# The exported program maps the same latents under three conditions:
 
 latents = torch.randn(1000, 4)
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")

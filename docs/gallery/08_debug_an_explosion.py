@@ -2,15 +2,15 @@
 Debug a flow that explodes
 ==========================
 
-The loss falls, falls, and is suddenly NaN; or samples are nonsense although the likelihood is fine. Three tools find
-the node that is to blame.
+The loss falls for a while and is suddenly NaN, or samples look wrong although the likelihood is good. Three tools find
+the node that causes it.
 """
 
 # %%
 # A flow with a problem
 # ---------------------
 #
-# The clamp of the scales is far too wide, the learning rate too high, and one column of the data has spikes.
+# The clamp of the scales is far too wide, the learning rate is too high, and one column of the data has spikes.
 
 import matplotlib.pyplot as plt
 import torch
@@ -55,24 +55,24 @@ def train(flow, rate, noise=0.0, clip=None, steps=150):
 torch.manual_seed(1)
 flow = build(clamp=20.0)
 exploded = train(flow, rate=3e-2, steps=200)
-print(f"loss: {exploded[0]:.3g} nats at first, {exploded[-1]:.3g} at last")
+print(f"loss: first {exploded[0]:.3g} nats, last {exploded[-1]:.3g} nats")
 
 # %%
-# 1. Where does precision go?
+# 1. Where is precision lost?
 # ---------------------------
 #
-# ``diagnose`` measures every node on data. Look for large gains: each multiplies the rounding error of what comes before
-# it. Couplings whose clamps are saturated want to go further than they may.
+# ``diagnose`` measures every node on data. Look for large gains: each multiplies the rounding error of the nodes before
+# it. If many clamps of a coupling are saturated, its scales have reached their bounds.
 
 batch = data(256)
 print(ig.diagnose(flow.graph, batch))
 
 # %%
-# 2. Who makes the first NaN?
-# ---------------------------
+# 2. Which node produces the first NaN?
+# -------------------------------------
 #
-# A graph built with ``check_finite=True`` looks after every node. Here the weights of one coupling are spoilt on
-# purpose, as an optimizer step with an infinite gradient does it.
+# A graph built with ``check_finite=True`` checks the output of every node. Here we set the weights of one coupling to NaN,
+# as an optimizer step with an infinite gradient would.
 
 careful = build(clamp=2.0, check_finite=True)
 with torch.no_grad():
@@ -96,21 +96,21 @@ def round_trip(graph):
 print(f"largest error of a round trip: {round_trip(flow.graph):.1e}")
 
 # %%
-# Mend it
-# -------
+# Fix it
+# ------
 #
-# In this order: noise on data that has spikes, for a density of discrete values has no bound; a narrower clamp; gradient
-# clipping; a smaller learning rate.
+# Try these remedies in this order: noise on data that has spikes, because the density of discrete values is unbounded; a
+# narrower clamp; gradient clipping; a smaller learning rate.
 
 torch.manual_seed(1)
 mended = build(clamp=1.5)
 losses = train(mended, noise=0.1, rate=3e-3, clip=5.0, steps=200)
-print(f"loss: {losses[0]:.3g} nats at first, {losses[-1]:.3g} at last")
+print(f"loss: first {losses[0]:.3g} nats, last {losses[-1]:.3g} nats")
 print(f"largest error of a round trip: {round_trip(mended.graph):.1e}")
 
 plt.figure(figsize=(6, 3), layout="constrained")
-plt.plot(exploded, label="as it was")
-plt.plot(losses, label="mended")
+plt.plot(exploded, label="before")
+plt.plot(losses, label="fixed")
 plt.yscale("symlog")
 plt.xlabel("step")
 plt.ylabel("negative log-likelihood, nats")

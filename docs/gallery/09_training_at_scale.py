@@ -2,16 +2,16 @@
 Training at scale
 =================
 
-Deep graphs, long runs and several processes: how to train without running out of memory, how to compile, and how to
-stop and resume as if nothing had happened.
+For deep graphs, long runs and several processes: how to train in constant memory, how to compile, and how to stop a run
+and resume it bit for bit.
 """
 
 # %%
 # Memory that does not grow with depth
 # ------------------------------------
 #
-# Plain training keeps what every layer needs for its backward pass. ``ig.reversible`` keeps the outputs of the graph and
-# computes the rest again. Here torch counts the bytes that are kept, for graphs of images with 4 to 32 couplings.
+# Plain training keeps what every layer needs for its backward pass. ``ig.reversible`` keeps only the outputs of the graph
+# and recomputes the rest. Here we count the bytes that are kept, for graphs of images with 4 to 32 couplings.
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ plt.legend()
 # The gradients are the same
 # --------------------------
 #
-# They differ by rounding, because inputs are computed again from outputs.
+# They differ only by rounding, because inputs are recomputed from outputs.
 
 graph = build(8)
 ig.testing.randomize(graph, scale=0.1)
@@ -94,8 +94,8 @@ print(
 # Compile both directions
 # -----------------------
 #
-# ``graph.compile()`` compiles the forward and the inverse pass in place, and equal couplings only once. The first call
-# takes the compiler's time. ``backend="eager"`` only shows that the whole graph can be traced; leave it out for speed.
+# ``graph.compile()`` compiles the forward and the inverse pass in place, and equal couplings only once. Compilation
+# happens in the first call. ``backend="eager"`` only checks that the whole graph can be traced; leave it out for speed.
 
 graph.compile(backend="eager")
 with torch.no_grad():
@@ -107,17 +107,16 @@ print(f"round trip of the compiled graph: {(back - images).abs().max().item():.1
 # Two processes, stopped and resumed
 # ----------------------------------
 #
-# ``torchrun`` starts this program in every process. ``DistributedDataParallel`` wraps the flow. The loss is taken from
-# what calling it returns, because gradients are averaged only if the call goes through the wrapper. One process saves,
-# all of them load.
+# ``torchrun`` starts this program in every process. ``DistributedDataParallel`` wraps the flow. Call the wrapper to
+# compute the loss, because only then are gradients averaged over the processes. One process saves, and all of them load.
 #
 # .. literalinclude:: /gallery/at_scale/train.py
 #    :language: python
 #    :start-at: def batch
 #    :end-before: if __name__
 #
-# The whole program is :download:`train.py </gallery/at_scale/train.py>`. It runs here in two processes, once for 40 steps
-# without a break, once for 25 steps and then, from the checkpoint, to the end:
+# The complete program is :download:`train.py </gallery/at_scale/train.py>`. Here it runs in two processes, first for 40
+# steps without a break, then for 25 steps and from the checkpoint to step 40:
 
 
 def torchrun(folder, steps):
@@ -135,6 +134,6 @@ with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as pa
     print("equal files:", files[0].read_bytes() == files[1].read_bytes())
 
 # %%
-# The two runs end with the same bytes. That holds as long as the data depend on the step and the process alone, as here;
-# if they come from torch's global generator, save and restore its state with ``ig.rng_state()`` as well
+# Both runs end with the same bytes. This requires that the data depend only on the step and the process, as they do here.
+# If they come from torch's global generator, save and restore its state with ``ig.rng_state()`` as well
 # (:doc:`/checkpoints`).

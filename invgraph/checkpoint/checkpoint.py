@@ -198,7 +198,7 @@ def _as_text(where: str, header: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(header, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:  # an int with more digits than Python prints
-        raise CheckpointError(where, f"training: {error}", "ints must have few enough digits to print") from error
+        raise CheckpointError(where, f"training: {error}", "an int has too many digits to be stored") from error
     return f'{{"sha256":"{_NO_DIGEST}",{text[1:]}'
 
 
@@ -216,7 +216,9 @@ def _verify(where: str, content: bytes) -> tuple[dict[str, Any], dict[str, Tenso
     found.update(rest)
     if found.hexdigest().encode() != digest:
         given = f"{len(content)} bytes whose SHA-256 does not match the one in the file"
-        raise CheckpointError(where, given, "the file is damaged or truncated: nothing was loaded; use an earlier one")
+        raise CheckpointError(
+            where, given, "nothing was loaded, because the file is damaged or truncated: use an earlier checkpoint"
+        )
     try:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["invgraph"])

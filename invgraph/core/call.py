@@ -260,7 +260,7 @@ def _other_batch(where: str, first: tuple[Ports, Tensor], ports: Ports, index: i
         times = ", ".join(str(size) for size in (reference.shape[0], *(-1 for _ in value.shape[1:])))
         advice += f": write {ports._name(index)}.expand({times})"
         if ports.names:
-            advice += f", or take graph.bind({ports.placeholder()}) for many samples under one condition"
+            advice += f", or use graph.bind({ports.placeholder()}) for many samples under one condition"
     return ShapeError(where, given, advice)
 
 
@@ -293,7 +293,9 @@ def check_result(
             raise ShapeError(where, given, f"declared {batched(shape)}: out_shapes, _forward and _inverse must agree")
         if value.dtype != dtype:
             raise InputTypeError(
-                where, f"returned {kind} {index} of {value.dtype}", f"expected {dtype}, the data's: cast it back"
+                where,
+                f"returned {kind} {index} of {value.dtype}",
+                f"expected {dtype}, the dtype of the data: cast it back",
             )
     if not isinstance(log_det, Tensor) or log_det.ndim != 1 or log_det.shape[0] != batch or log_det.dtype != dtype:
         got = f"{tuple(log_det.shape)} {log_det.dtype}" if isinstance(log_det, Tensor) else type(log_det).__name__

@@ -142,7 +142,7 @@ class Invertible(Replayed, Ranged, ABC):
         parts = [part for part in self.modules() if isinstance(part, Invertible)]
         for part in [] if again else [part for part in parts if part._is_initialized()]:
             advice = "it would lose what it has learned; initialize(..., again=True) overwrites it"
-            raise GraphError(part.label, "a layer that is initialized already", advice)
+            raise GraphError(part.label, "a layer that is already initialized", advice)
         tensors = [tensor for part in parts for tensor in own_tensors(part)]
         try:
             with restored_on_error(tensors), summed_over(group):
@@ -175,13 +175,13 @@ class Invertible(Replayed, Ranged, ABC):
         """
         given = f"input of shape {describe_shapes(self.in_shapes)} instead of {describe_shapes(before)}"
         if self.fixed_size_reason is not None:
-            raise GraphError(self.label, given, f"it can't follow to another size: {self.fixed_size_reason}")
+            raise GraphError(self.label, given, f"its size can't change: {self.fixed_size_reason}")
         for old, new in zip(before, self.in_shapes, strict=True):
             if old[0] != new[0] or len(old) != len(new):
                 advice = f"its {old[0]} channels became {new[0]}: only spatial sizes may change"
                 if len(new) == 1:
                     advice += ", and a vector has none: put the layer before the Flatten"
-                raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+                raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy or pickle: without what was compiled, or kept to be quick."""

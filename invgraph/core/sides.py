@@ -65,5 +65,5 @@ def choose_sides(where: str, transform: object, sizes: Sequence[int], sides: obj
 def _require_pair(where: str, transforms: Sequence[object], sides: int) -> tuple[Transform, ...]:
     if len(transforms) != 2 or sides != 2:
         given = f"{len(transforms)} transforms, sides={sides}"
-        raise GraphError(where, given, "give one transform, or with sides=2 a pair: of the first and second part")
+        raise GraphError(where, given, "give one transform, or, with sides=2, a pair for the first and the second part")
     return tuple(require_transform(where, entry) for entry in transforms)

@@ -60,7 +60,7 @@ class Inverse(Invertible):
         if module.out_shapes != self.in_shapes:
             given = f"outputs of shapes {self.in_shapes} instead of {before}"
             advice = f"for inputs {inside} the {type(self.module).__name__} makes {module.out_shapes}"
-            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+            raise GraphError(self.label, given, f"its size can't change: {advice}")
         replace_children(self, {"module": module})
 
     def _scaled(self, shape: Shape, before: tuple[Shape, ...]) -> Shape:

@@ -49,7 +49,9 @@ class BoundFlow:
         axes = leading_axes(ports, x)
         if axes is None:
             ports.unpack(self.graph.label, x)  # raises, unless the axes of several inputs differ
-            raise ShapeError(self.graph.label, "inputs of different leading axes", "all inputs have the same ones")
+            raise ShapeError(
+                self.graph.label, "inputs of different leading axes", "all inputs must have the same leading axes"
+            )
         full = _broadcast(axes, rows)
         if full is None:
             advice = f"expected (n, {rows}, ...): the leading axes of the data broadcast against the rows bound"

@@ -46,7 +46,7 @@ def draw_samples(
     rows: Any = cs[0].shape[0] if cs else 1
     if any(condition.shape[0] != rows for condition in cs):
         given = f"conditions of batches {', '.join(str(condition.shape[0]) for condition in cs)}"
-        raise ShapeError("Flow.sample", given, "all conditions of a call have the same batch size")
+        raise ShapeError("Flow.sample", given, "all conditions of a call must have the same batch size")
     own = floating_tensor(graph)
     z = latents.draw(n * rows, temperature, generator, cs[0] if own is None and cs else own)
     at_once = rows_at_once(where, graph, z, chunk)

@@ -125,6 +125,6 @@ class Latents:
 def require_precise(log_prob: Tensor) -> Tensor:
     """Return log-densities; refuse them in half precision, which rounds sums over all elements to a few digits."""
     if log_prob.dtype in (torch.float16, torch.bfloat16):
-        advice = "sums over all elements have two or three digits in it: keep the flow in float32, use torch.autocast"
+        advice = "log-densities would have only two or three digits: keep the flow in float32 and use torch.autocast"
         raise InputTypeError("Flow.log_prob", f"a flow in {log_prob.dtype}", advice)
     return log_prob

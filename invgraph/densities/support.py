@@ -67,7 +67,7 @@ def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: 
         given = f"{ports.label(index)}: {own}, and a base {name} on {support}"
         if not own.covers(support):
             advice = "the graph has no inverse where the base draws latents: end in a layer whose range is "
-            raise GraphError("Flow", given, f"{advice}{support}, or take a base on {own}")
+            raise GraphError("Flow", given, f"{advice}{support}, or use a base on {own}")
         if base is not None and not support.covers(own) and validates_arguments(base):
             advice = f"end in a layer whose range is {support} (Elementwise with Sigmoid or Softplus, Inverse of Box),"
             advice += " or build the base with validate_args=False, to give all other values a density of zero"

@@ -170,7 +170,7 @@ def _as_rows(ports: Ports, where: str, values: Tensors) -> tuple[torch.Size, Ten
         batch_shape = torch.broadcast_shapes(*ahead)
     except RuntimeError as error:
         given = f"conditions of batch shapes {', '.join(str(tuple(shape)) for shape in ahead)}"
-        raise ShapeError(where, given, "the batch shapes of conditions are broadcast: they do not fit") from error
+        raise ShapeError(where, given, "the batch shapes of the conditions can't be broadcast together") from error
     rows = []
     for value, shape, own in zip(values, ports.shapes, ahead, strict=True):
         if value.shape[len(own) :] != shape:

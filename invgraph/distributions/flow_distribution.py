@@ -87,7 +87,7 @@ class FlowDistribution(Distribution):
         graph: Bijection = flow.graph
         shapes = graph._inputs().shapes
         if len(shapes) != 1:
-            advice = "a distribution has one value: join the inputs in the graph, or take Flow.log_prob and Flow.sample"
+            advice = "a distribution is over one tensor: join the inputs in the graph, or use Flow.log_prob and sample"
             raise GraphError("Flow.given", f"a graph with {len(shapes)} inputs", advice)
         conditioned = Conditioned("Flow.given", graph, c)
         self._hold(flow, conditioned, torch.Size())

@@ -57,7 +57,7 @@ class GraphTransform(Transform):
         cache_size = require_choice("Graph.transform", "cache_size", cache_size, (0, 1))
         for ports in (graph._inputs(), graph._outputs()):
             if len(ports.shapes) != 1:
-                advice = "a transform maps one tensor to one: join several with Flatten and Concat, or take Flow.given"
+                advice = "a transform maps one tensor to one: join several with Flatten and Concat, or use Flow.given"
                 raise GraphError("Graph.transform", f"a graph with {len(ports.shapes)} {ports.kind}s", advice)
         super().__init__(cache_size=cache_size)
         self._conditioned = Conditioned("Graph.transform", graph, c)

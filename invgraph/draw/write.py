@@ -28,11 +28,11 @@ def check_target(where: str, path: object) -> Path:
     target = Path(path)
     given = f"path {str(target)!r}"
     if target.suffix.lower() not in SUFFIXES:
-        raise GraphError(where, given, f"the name of a drawing ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        raise GraphError(where, given, f"the file name must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if not target.parent.is_dir():
-        raise GraphError(where, given, "the folder does not exist: make it first")
+        raise GraphError(where, given, "the folder does not exist: create it first")
     if target.exists() and not target.is_file():
-        raise GraphError(where, given, "is no regular file; choose another name")
+        raise GraphError(where, given, "it is not a regular file: choose another name")
     return target
 
 

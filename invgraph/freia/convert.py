@@ -46,7 +46,7 @@ def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | 
         numbers = {int(key.removeprefix(prefix).split(".")[0]) for key in state_dict if key.startswith(prefix)}
         given = f"module {max(numbers)} in the checkpoint, and {len(layers)} layers in the graph"
         raise CheckpointError(
-            _WHERE, given, "the graph needs a node for each of FrEIA's, those without weights included"
+            _WHERE, given, "the graph needs a node for each node of the FrEIA model, including those without weights"
         )
     own = [pair.signature(layer) for pair, (_, layer) in zip(pairs, layers, strict=True)]
     places = _places(graph, saved, own, order)

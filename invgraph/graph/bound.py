@@ -131,7 +131,7 @@ class BoundGraph:
         cs = forward.conditions.unpack(self.label, conditions)
         if not cs:
             raise GraphError(
-                self.label, "a graph without conditions", "there is nothing to bind: call the graph itself"
+                self.label, "a graph without conditions", "there is nothing to bind: call the graph directly"
             )
         if is_sharded(layers.parameters()):
             advice = "they are gathered only for a call of their module: call the graph itself, or unshard it first"
@@ -222,7 +222,7 @@ def rows_at_once(where: str, layers: nn.Module, values: Tensors, chunk: object, 
     else:
         rows = require_count(where, "chunk", chunk)
         if rows < everything and _is_mixing(layers):
-            advice = "noise and batch statistics depend on all rows that go through together: leave chunk out"
+            advice = "noise and batch statistics depend on all rows of a pass: leave chunk out"
             raise GraphError(where, f"chunk={rows} for a graph with such layers", advice)
     return max(multiple, rows - rows % max(1, multiple))
 

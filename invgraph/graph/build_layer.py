@@ -98,7 +98,9 @@ def build(where: str, module: object, args: object, shapes: tuple[object, ...] =
         raise ArgumentError(where, f"args={args!r}", "args must be a mapping of argument names to values")
     if not isinstance(module, type):
         if args is not None:
-            raise ArgumentError(where, f"args={dict(args)!r}", "the module is already built: give args to its class")
+            raise ArgumentError(
+                where, f"args={dict(args)!r}", "the module is already built: pass args only with a class"
+            )
         return module
     arguments = dict(args or {})
     _check_arguments(where, module, arguments)

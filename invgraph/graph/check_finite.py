@@ -26,7 +26,7 @@ def require_finite_start(where: str, schedule: Schedule, slots: Slots) -> None:
         if value is not None and not is_finite(value):
             readers = (step.layer for step in schedule.steps if slot in (*step.inputs, *step.conditions))
             first = next((f": node {schedule.names[layer]!r} reads it first" for layer in readers), "")
-            raise NumericsError(where, f"{label}: NaN or infinite", f"it came in like that, no node made it{first}")
+            raise NumericsError(where, f"{label}: NaN or infinite", f"the call received it like this{first}")
 
 
 def finite_observer(schedule: Schedule) -> Observer:
@@ -37,7 +37,7 @@ def finite_observer(schedule: Schedule) -> Observer:
             if value is not None and not is_finite(value):
                 where = f"node {schedule.names[step.layer]!r} ({type(layer).__name__})"
                 given = "finite inputs; its output contains NaN or infinity"
-                raise NumericsError(where, given, "the first node where they appear")
+                raise NumericsError(where, given, "this is the first node where they appear")
 
     return observe
 

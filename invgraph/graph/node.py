@@ -96,7 +96,7 @@ class Declaration(CopiedNode):
             GraphError: The node makes several values; each has a shape, ``node[0].shape``.
         """
         if len(self.shapes) != 1:
-            raise GraphError(self.label, f"shape of {len(self.shapes)} outputs", "each has its own: ask node[0].shape")
+            raise GraphError(self.label, f"shape of {len(self.shapes)} outputs", "each has its own: use node[0].shape")
         return self.shapes[0]
 
     @property

@@ -83,7 +83,7 @@ def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[st
         if name not in names:
             raise GraphError(where, f"name {name!r}", f"no such input or condition; the graph has {', '.join(names)}")
     if not given:
-        raise GraphError(where, "no shapes", f"name the new ones: at({names[0]}=(3, 512, 768))")
+        raise GraphError(where, "no shapes", f"name the shapes that change: at({names[0]}=(3, 512, 768))")
     chosen = {name: as_shape(shape, f"{where} ({name})") for name, shape in given.items()}  # type: ignore[arg-type]
     first, second = (
         tuple(chosen.get(name, shape) for name, shape in zip(ports.names, ports.shapes, strict=True))

@@ -45,7 +45,7 @@ def require_tied_state(where: str, layers: nn.ModuleDict, state: Mapping[str, An
                 if isinstance(value, Tensor) and isinstance(twin, Tensor) and not _equal(value, twin):
                     given = f"different tensors {name!r} and {other + name.removeprefix(first)!r}"
                     advice = (
-                        f"nodes {', '.join(map(repr, names))} hold one layer: this state is of a graph without ties"
+                        f"nodes {', '.join(map(repr, names))} share one layer, but their weights in this state differ"
                     )
                     raise GraphError(where, given, advice)
 

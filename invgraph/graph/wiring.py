@@ -217,4 +217,6 @@ def _check_modules(wiring: Wiring) -> None:
 def _check_count(where: str, node: Node) -> None:
     entering, leaving = numel([value.shape for value in node.sources]), numel(node.shapes)
     if entering != leaving:
-        raise GraphError(where, f"{entering} numbers in, {leaving} out", "an invertible layer keeps their count")
+        raise GraphError(
+            where, f"{entering} elements in, {leaving} out", "an invertible layer must keep the number of elements"
+        )

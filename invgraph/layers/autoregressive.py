@@ -111,7 +111,7 @@ class Autoregressive(Invertible):
         if blocks > (1 if tolerance is None else self.size):
             advice = "give a tolerance too: blocks only apply to the iterative inverse"
             if tolerance is not None:
-                advice = f"there are {self.size} numbers: use at most as many blocks"
+                advice = f"there are {self.size} numbers: use at most one block per number"
             raise GraphError("Autoregressive", f"blocks={blocks}", advice)
         if hidden == 1 and self.size > (1 if self.cond_shapes else 2):
             given = f"hidden=1 for {self.size} numbers{' under conditions' if self.cond_shapes else ''}"

@@ -56,7 +56,7 @@ class DCT(WithConstants, Invertible):
         self.axes = max(len(self.in_shapes[0]) - 1, 1)
         self.block = None if block is None else as_shape((block,), "DCT (block)")[0]
         if self.block == 1:
-            raise GraphError("DCT", "block=1", "blocks of one number have a single frequency: take 2 or more")
+            raise GraphError("DCT", "block=1", "a block of one element has a single frequency: use block=2 or more")
         if self.block is not None:
             require_divisible(self.in_shapes[0], self.block, "DCT")
         self._register_constants()

@@ -90,8 +90,8 @@ class Elementwise(Invertible):
             check_subnet(self.label, self.subnet, *self._subnet_shapes())
         elif self.params is not None:
             given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
-            advice = "it has learned parameters for each element: ActNorm and LearnedScaling(per_channel=True) follow"
-            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+            advice = "it has parameters for each element: use ActNorm or LearnedScaling(per_channel=True)"
+            raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         y, log_det = self.transform.forward(xs[0], self._params(xs[0], given))

@@ -72,7 +72,9 @@ class Householder(Invertible):
         super().__init__(in_shapes, cond_shapes)
         if (subnet is None) != (not self.cond_shapes):
             given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError("Householder", given, "conditions need a subnet that reads them, and a subnet conditions")
+            raise GraphError(
+                "Householder", given, "conditions need a subnet that reads them, and a subnet needs conditions"
+            )
         seed = start_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]

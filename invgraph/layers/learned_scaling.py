@@ -56,7 +56,7 @@ class LearnedScaling(Invertible):
         if not self.per_channel:
             given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
             advice = "it has a factor for each element: per_channel=True gives one for each channel"
-            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+            raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         return (xs[0] * self.log_scale.exp(),), self._log_det(xs[0])

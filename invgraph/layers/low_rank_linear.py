@@ -82,7 +82,7 @@ class LowRankLinear(Invertible):
             raise GraphError(
                 where,
                 f"conditions of shapes {self.cond_shapes}",
-                "its conditions are vectors (C,): encode others in a FeatureNode",
+                "conditions must be vectors (C,): encode others in a FeatureNode",
             )
         seed = start_seed(where, seed)
         clamp = require_clamp(where, clamp, "atan")

@@ -100,8 +100,8 @@ class MaskedCoupling(WithConstants, Invertible):
         super()._resize(before)
         if self.pattern not in _PATTERNS:
             given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
-            advice = f"its mask was given for one size; {' and '.join(map(repr, _PATTERNS))} follow"
-            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+            advice = f"its mask was given for one size; {' and '.join(map(repr, _PATTERNS))} work at any size"
+            raise GraphError(self.label, given, f"its size can't change: {advice}")
         flat = _make_mask(self.in_shapes[0], self.pattern).flatten()
         self.count, self.kept = int(flat.sum()), bytes(flat.tolist())
         self._renew_constants()
@@ -176,6 +176,6 @@ def _make_mask(shape: Shape, mask: object) -> Tensor:
     if bool(kept.all()) or not bool(kept.any()):
         advice = "both parts need at least one element"
         raise GraphError(
-            "MaskedCoupling", given, f"{advice}: take Elementwise for one number" if kept.numel() == 1 else advice
+            "MaskedCoupling", given, f"{advice}: use Elementwise for a single element" if kept.numel() == 1 else advice
         )
     return kept

@@ -93,7 +93,7 @@ class PatchAutoregressive(Invertible):
         self.tokens = math.prod(grid("PatchAutoregressive", shape, patch))
         if self.tokens < 2:
             given = f"input of shape {shape}, patch={patch}"
-            raise GraphError("PatchAutoregressive", given, "needs at least two patches: take smaller patches")
+            raise GraphError("PatchAutoregressive", given, "needs at least two patches: use smaller patches")
         check_conditions("PatchAutoregressive", shape, self.cond_shapes)
         size = patch_size(shape, patch)
         self.embed = nn.Linear(size, width)

@@ -85,7 +85,7 @@ class Permute(Invertible):
         if self.in_shapes[0][self.dim] != len(self.order):
             given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
             advice = f"it orders {len(self.order)} places along axis {self.dim}"
-            raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+            raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         y = xs[0].index_select(self.dim + 1, self.order)

@@ -88,8 +88,8 @@ class Standardize(Invertible):
         for values in (self.mean, self._std()):
             if values[0].numel() > 1:
                 given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
-                advice = "it has a mean or deviation for each position: one for each channel follows"
-                raise GraphError(self.label, given, f"it can't follow to another size: {advice}")
+                advice = "it has a mean or deviation for each position: give one for each channel"
+                raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
         if ends[0] is None:

@@ -227,7 +227,7 @@ def _require_linear(layer: nn.Module, weight: Tensor, bias: Tensor, like: Tensor
     exact = probe @ weight.to(probe).t() + bias.to(probe)
     error = (layer(probe).to(probe) - exact).abs().max()
     if bool(error > 0.05 * exact.abs().max() + 1e-3):
-        advice = "it must be linear in its input, to be masked: give it no activation, and set dropout to 0 or .eval()"
+        advice = "a masked layer must be linear: give it no activation, and set dropout to 0 or call .eval()"
         raise GraphError("Autoregressive", f"a {type(layer).__name__} in place of a linear layer", advice)
 
 

@@ -81,9 +81,7 @@ class SeriesSummary(nn.Module):
         super().__init__()
         channels, length, features, hidden = as_shape((channels, length, features, hidden), "SeriesSummary")
         if length < 8:
-            raise GraphError(
-                "SeriesSummary", f"length={length}", "length must be at least 8: take a Flatten and an MLP"
-            )
+            raise GraphError("SeriesSummary", f"length={length}", "length must be at least 8: use a Flatten and an MLP")
         stages: list[nn.Module] = []
         while length > 6:
             stages += [nn.Conv1d(channels, hidden, 5, stride=2, padding=2), nn.SiLU()]

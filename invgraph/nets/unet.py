@@ -100,7 +100,7 @@ class UNet(SubnetFactory):
         factor = 2**self.levels
         for size in x_shape[1:]:
             if size % factor:
-                advice = f"size {size} is not divisible by {factor}: take fewer levels, or pad the data"
+                advice = f"size {size} is not divisible by {factor}: use fewer levels, or pad the data"
                 raise GraphError("UNet", f"data of shape {x_shape}, levels={self.levels}", advice)
         return _UNet(x_shape, cond_shapes, self.hidden, self.levels, channels_out, self.kernel)
 

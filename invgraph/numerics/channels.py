@@ -31,7 +31,7 @@ def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
     given = f"split={number} of {channels} channels"
     if channels < 2:
         others = "Squeeze moves positions into channels, MaskedCoupling splits the positions"
-        other = others if len(shape) > 1 else "take Elementwise for one number"
+        other = others if len(shape) > 1 else "use Elementwise for a single element"
         raise GraphError(where, f"input of shape {shape}", f"a coupling needs at least 2 channels: {other}")
     if isinstance(number, float) and not 0 < number < 1:
         raise GraphError(where, given, "split must be a fraction in (0, 1) or a number of channels")
@@ -72,7 +72,7 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     std = (sum_over_processes((per_channel - mean[:, None]).square().sum(1)) / count).sqrt()
     if not bool((std > 0).all()):
         channel = int((std > 0).logical_not().nonzero()[0])
-        raise NumericsError(where, given, f"channel {channel} is constant: add noise, or take a larger batch")
+        raise NumericsError(where, given, f"channel {channel} is constant: add noise, or use a larger batch")
     return mean, std
 
 

@@ -39,7 +39,7 @@ class SbiEstimator(ConditionalDensityEstimator):
         sides = flow.graph.in_shapes, flow.graph.cond_shapes
         if [len(side) for side in sides] != [1, 1]:
             given = f"a flow with {len(sides[0])} inputs and {len(sides[1])} conditions"
-            raise GraphError("SbiEstimator", given, "sbi knows one input and one condition")
+            raise GraphError("SbiEstimator", given, "sbi needs a flow with one input and one condition")
         super().__init__(flow, torch.Size(sides[0][0]), torch.Size(sides[1][0]))
 
     def log_prob(self, input: Tensor, condition: Tensor, **kwargs: Any) -> Tensor:

@@ -57,9 +57,13 @@ class Affine(Unbounded):
             return
         given = f"clamp={clamp_name(self.clamp)}"
         if self.activation != "atan":
-            raise GraphError("Affine", f"{given}, activation={self.activation!r}", "a function is the whole clamp")
+            raise GraphError(
+                "Affine", f"{given}, activation={self.activation!r}", "a clamp function needs no activation"
+            )
         if isinstance(self.clamp, nn.Module) and any(True for _ in self.clamp.parameters()):
-            raise GraphError("Affine", given, "a transform has no parameters: give a function, or a module without any")
+            raise GraphError(
+                "Affine", given, "a transform has no parameters: give a function, or a module without parameters"
+            )
 
     def __repr__(self) -> str:
         if callable(self.clamp):  # without the function's address, because checkpoints are compared by this text

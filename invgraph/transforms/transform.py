@@ -91,8 +91,6 @@ def require_pointwise(where: str, transform: object) -> Transform:
     """Return a transform that takes parameters and is pointwise, as autoregressive layers need; refuse any other."""
     transform = require_transform(where, transform)
     if not (transform.params_per_element and transform.pointwise):
-        problem = (
-            "ties the numbers of a sample to each other" if transform.params_per_element else "takes no parameters"
-        )
+        problem = "couples the elements of a sample" if transform.params_per_element else "takes no parameters"
         raise GraphError(where, f"transform={transform!r}", f"this transform {problem}: use another one")
     return transform

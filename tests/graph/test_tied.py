@@ -97,7 +97,7 @@ def test_a_state_without_ties_is_refused(graph: ig.Graph) -> None:
     state = {name: value.clone() for name, value in graph.state_dict().items()}
     before = {name: value.clone() for name, value in graph.state_dict().items()}
     state["layers.step_1.subnets.0.0.layers.0.bias"] += 1
-    with pytest.raises(ig.GraphError, match="nodes 'step_0', 'step_1', 'step_2' hold one layer"):
+    with pytest.raises(ig.GraphError, match="nodes 'step_0', 'step_1', 'step_2' share one layer"):
         graph.load_state_dict(state)
     assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())
 

@@ -301,7 +301,7 @@ def test_density_compiles_without_a_graph_break_and_so_does_the_exact_inverse() 
     ("args", "error", "words"),
     [
         ({"transform": ig.Sigmoid()}, ig.GraphError, "takes no parameters"),
-        ({"transform": ig.VolumePreserving()}, ig.GraphError, "ties the numbers of a sample to each other"),
+        ({"transform": ig.VolumePreserving()}, ig.GraphError, "couples the elements of a sample"),
         ({"transform": "affine"}, ig.ArgumentError, "expected a transform"),
         ({"hidden": 0}, ig.GraphError, "positive"),
         ({"hidden": 2.5}, ig.ArgumentError, "int"),

@@ -77,7 +77,7 @@ def test_a_stack_in_both_orders_round_trips() -> None:
     ("shape", "args", "error", "words"),
     [
         ((2, 5, 4), {}, ig.GraphError, "5 is not divisible by patch=2"),
-        ((2, 2, 2), {}, ig.GraphError, "take smaller patches"),
+        ((2, 2, 2), {}, ig.GraphError, "use smaller patches"),
         ((2, 4, 4), {"heads": 3}, ig.GraphError, "multiple of heads"),
         ((2, 4, 4), {"depth": 0}, ig.GraphError, "depth must be at least 1"),
         ((2, 4, 4), {"width": 8.0}, ig.ArgumentError, "width must be an int"),

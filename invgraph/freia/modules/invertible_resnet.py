@@ -51,7 +51,7 @@ class ActNorm(InvertibleModule):
         std = per_channel.std(1)
         if not bool((std > 0).all()):
             channel = int((std > 0).logical_not().nonzero()[0])
-            advice = f"channel {channel} is constant or not finite: start from a larger batch"
+            advice = f"channel {channel} is constant or not finite: use a larger batch"
             raise NumericsError("ActNorm", given, advice)
         self.scale.copy_(-std.log().view_as(self.scale))
         self.bias.copy_(-(per_channel.mean(1) / std).view_as(self.bias))
