@@ -35,7 +35,7 @@ class NodeDiagnosis(NamedTuple):
         log_det: Mean log-determinant over the batch, in nats per sample.
         share: Log-determinant relative to the sum of the absolute log-determinants of all nodes.
         gain: Largest singular value of the Jacobian over the batch: the factor by which forward amplifies an error.
-        inverse_gain: Largest singular value of the Jacobian of the inverse, 1 / the smallest one of the forward.
+        inverse_gain: Largest singular value of the Jacobian of the inverse, 1 / the smallest one of forward.
         saturated: Fraction of softly clamped elements beyond 90 % of their bound; None if the node has no clamp.
     """
 

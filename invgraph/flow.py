@@ -137,7 +137,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         return loss
 
     def bind(self, c: Structured, *, gradients: bool = False) -> BoundFlow:
-        """Return the flow under fixed conditions; everything that depends on them alone is computed now, once.
+        """Return the flow under fixed conditions; everything that depends on these alone is computed once, now.
 
         Arguments:
             c: Conditions of B rows.

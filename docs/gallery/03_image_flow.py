@@ -22,6 +22,7 @@ import torch.nn.functional as F
 
 import invgraph as ig
 
+torch.set_num_threads(1)  # more threads do not help networks this small
 torch.manual_seed(0)
 folder = Path("examples/data/mnist")
 if not folder.exists():

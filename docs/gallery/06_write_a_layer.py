@@ -18,6 +18,8 @@ import torch
 
 import invgraph as ig
 
+torch.set_num_threads(1)  # more threads do not help networks this small
+
 
 class ArcSinh(ig.Invertible):
     """Inverse hyperbolic sine of each element.

@@ -18,6 +18,7 @@ import torch
 
 import invgraph as ig
 
+torch.set_num_threads(1)  # more threads do not help networks this small
 torch.manual_seed(0)
 x, c = ig.InputNode(4, name="x"), ig.ConditionNode(2, name="c")
 block = {"transform": ig.RationalQuadraticSpline(bins=8), "subnet": ig.nets.MLP(32)}

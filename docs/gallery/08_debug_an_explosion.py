@@ -17,6 +17,7 @@ import torch
 
 import invgraph as ig
 
+torch.set_num_threads(1)  # more threads do not help networks this small
 torch.manual_seed(0)
 
 

@@ -23,6 +23,8 @@ import torch
 
 import invgraph as ig
 
+torch.set_num_threads(1)  # more threads do not help networks this small
+
 
 def build(depth):
     x = ig.InputNode(4, 16, 16, name="image")

@@ -60,8 +60,8 @@ def save(
 ) -> None:
     """Save the parameters and buffers of a graph, and optionally training state, to a file.
 
-    The file is written under a temporary name, synced to disk and renamed, so that at any time either the old or the
-    new file is there, complete. It is an ordinary safetensors file; equal content gives equal bytes. With DDP, call
+    The file is written under a temporary name, synced to disk and renamed, so at any time either the old or the new
+    file is complete. It is an ordinary safetensors file; equal content gives equal bytes. With DDP, call
     this on one rank, with the graph itself (``ddp.module``).
 
     Arguments:
@@ -97,7 +97,7 @@ def save(
 
 
 def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: bool = True) -> Checkpoint:
-    """Load a file that :func:`save` wrote; put all of its tensors into a graph, or none.
+    """Load a file that :func:`save` wrote: either all of its tensors or none.
 
     The SHA-256 of the file is verified before anything is used, and nothing is ever unpickled.
 

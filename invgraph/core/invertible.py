@@ -24,8 +24,8 @@ from invgraph.torch_internals import floating_tensor
 class Invertible(Replayed, Ranged, ABC):
     """An invertible layer: ``ys, log_det = layer(xs, cs)`` and ``xs, log_det = layer.inverse(ys, cs)``.
 
-    A subclass writes :meth:`_forward` and :meth:`_inverse`, and :attr:`out_shapes` if they differ from the input's.
-    Everything that a call must be checked for is checked in :meth:`forward` and :meth:`inverse`, once. ``log_det`` is
+    A subclass defines :meth:`_forward` and :meth:`_inverse`, and :attr:`out_shapes` if they differ from the input's.
+    :meth:`forward` and :meth:`inverse` check the arguments and results of every call, once. ``log_det`` is
     log |det J| of the direction taken, in nats, of shape ``(B,)`` and of the data's dtype.
 
     Arguments:
@@ -37,7 +37,7 @@ class Invertible(Replayed, Ranged, ABC):
         condition_argument: Constructor argument that must be set for the layer to take conditions, e.g. ``"subnet"``;
             None if it always does.
         arity: Number of inputs; None for any number.
-        call_name: What errors call a module of the class in the text of a call.
+        call_name: Name of a module of the class in the example calls that errors show.
         compile_as_region: True if equal layers of a compiled graph share their compiled code; their outputs may not be
             views of their inputs.
         fixed_size_reason: Reason why a layer of the class can't run at other spatial sizes, for the error of
@@ -115,21 +115,21 @@ class Invertible(Replayed, Ranged, ABC):
         again: bool = False,
         group: Group | Literal[False] | None = None,
     ) -> None:
-        """Set what depends on data, from a batch; a graph does so in one pass, each layer from what reaches it.
+        """Set the parameters that depend on data, from a batch; a graph sets each layer from the values that reach it.
 
-        A few layers have something to set: :class:`~invgraph.ActNorm`, :class:`~invgraph.AllInOne`, the noise of
+        Only a few layers have such parameters: :class:`~invgraph.ActNorm`, :class:`~invgraph.AllInOne`, the noise of
         :class:`~invgraph.Dequantize`. For all others this only checks its arguments.
 
         Arguments:
             inputs: The inputs, as in a forward call.
             conditions: The conditions, as in a forward call.
-            again: If True, overwrite what was set before, by ``initialize``, training or a checkpoint. If False
-                (default), refuse to.
-            group: Processes that initialize together, each from its rows, all alike; each must call this. None
-                (default): all of ``torch.distributed``, if it is in use. False: this process only.
+            again: If True, overwrite parameters that ``initialize``, training or a checkpoint has set. If False
+                (default), raise an error instead.
+            group: Processes that initialize together, each from its own rows, all to the same values; each must call
+                this. None (default): all of ``torch.distributed``, if it is in use. False: this process only.
 
         Raises:
-            GraphError: A layer is initialized already.
+            GraphError: A layer is already initialized.
             ShapeError: A tensor is missing, is one too many, or has the wrong shape.
             InputTypeError: Something else was given, or tensors of another dtype or device.
         """

@@ -17,16 +17,16 @@ from invgraph.torch_internals import replace_children
 class Inverse(Invertible):
     """A module with its two directions swapped.
 
-    It is a module itself, with the parameters of the one that it holds: hand it to ``DistributedDataParallel``,
-    ``torch.compile`` or ``torch.export`` when the inverse is what trains or is exported.
+    It is a module with the parameters of the wrapped one: pass it to ``DistributedDataParallel``, ``torch.compile`` or
+    ``torch.export`` to train or export the inverse.
 
     .. math:: y = f^{-1}(x; c)
 
     Shape:
-        The module's, the other way: from its outputs to its inputs.
+        Those of the module, from its outputs to its inputs.
 
     Log-det:
-        That of the module's inverse, nats per sample.
+        Log-determinant of the module's inverse, nats per sample.
 
     Arguments:
         module: A layer or a graph.

@@ -34,8 +34,8 @@ class BoundFlow:
         """Return the log-density of data under the conditions, in nats.
 
         Arguments:
-            x: Data ``(..., *shape)``; their leading axes broadcast against the axis of the B rows, so that ``(n, B,
-                *shape)`` are n samples for each condition, and ``(n, *shape)`` under one row are n points under it.
+            x: Data ``(..., *shape)``; their leading axes broadcast with the axis of the B rows, so ``(n, B, *shape)`` are
+                n samples for each condition, and with a single row, ``(n, *shape)`` are n points.
             chunk: As in :meth:`sample`.
 
         Returns:
@@ -96,7 +96,7 @@ class BoundFlow:
         generator: torch.Generator | None = None,
         chunk: int | None = None,
     ) -> Any:
-        """Draw samples like :meth:`sample`, with gradients; those of what was bound only if it was bound with them."""
+        """Draw samples like :meth:`sample`, with gradients; those of conditions need ``bind(..., gradients=True)``."""
         self.latents.require_rsample()
         return self.draw(n, temperature, generator, chunk)[0]
 

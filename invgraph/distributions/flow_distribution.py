@@ -68,7 +68,7 @@ class FlowDistribution(Distribution):
     Raises:
         GraphError: If the graph has several inputs.
         ShapeError: If conditions, or a value, have another shape.
-        InputTypeError: If conditions, or a value, are no tensors of floating-point numbers.
+        InputTypeError: If conditions, or a value, are not tensors of floating-point numbers.
 
     Example:
         >>> import torch, invgraph as ig
@@ -105,8 +105,8 @@ class FlowDistribution(Distribution):
     def support(self) -> constraints.Constraint:
         """Interval of each element outside of which the density is zero, such as that of a ``Box``; or real numbers.
 
-        A layer that does not say what its domain is counts as one for all real numbers. Where ``log_prob`` is asked for
-        a value outside, it is minus infinity, and no error is raised.
+        A layer that does not declare its domain counts as one for all real numbers. For values outside, ``log_prob`` is
+        minus infinity, and no error is raised.
         """
         graph: Bijection = self.flow.graph
         latents: LatentDensity = self.flow.latents
@@ -139,11 +139,11 @@ class FlowDistribution(Distribution):
 
     @torch.no_grad()
     def sample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
-        """Draw samples and return their log-densities, which cost no second run of the graph; without gradient."""
+        """Draw samples and return them with their log-densities, from one run of the graph; without gradient."""
         return self._draw_and_score(sample_shape)
 
     def rsample_and_log_prob(self, sample_shape: _size = ()) -> tuple[Tensor, Tensor]:
-        """Draw samples and return their log-densities, with gradients: the two terms of a variational bound."""
+        """Draw samples and return them with their log-densities, with gradients, as a variational bound needs them."""
         self._require_rsample("rsample_and_log_prob")
         return self._draw_and_score(sample_shape)
 

@@ -66,12 +66,12 @@ class GraphTransform(Transform):
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
-        """Interval of each element of an input; real numbers where the layers do not say it."""
+        """Interval of each element of an input; real numbers where the layers do not declare it."""
         return as_constraint(self._conditioned.graph._follow_ends((None,), inverse=True)[0], self._shapes[0])
 
     @property
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
-        """Interval of each element of an output; real numbers where the layers do not say it."""
+        """Interval of each element of an output; real numbers where the layers do not declare it."""
         return as_constraint(self._conditioned.graph._follow_ends((None,), inverse=False)[0], self._shapes[1])
 
     @property

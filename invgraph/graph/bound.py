@@ -96,8 +96,8 @@ class BoundGraph:
     """A graph under fixed conditions, of B rows: see :meth:`invgraph.Graph.bind`.
 
     Values have a leading axis of samples: ``inputs, log_det = bound.inverse(z)`` with ``z: (n, B, ...)`` gives
-    ``inputs: (n, B, ...)`` and ``log_det: (n, B)``; ``bound(x)`` is the forward direction. Row b of every sample is
-    under row b of the conditions.
+    ``inputs: (n, B, ...)`` and ``log_det: (n, B)``; ``bound(x)`` is the forward direction. Row b of every sample
+    belongs to row b of the conditions.
 
     Arguments:
         run: Runs a direction of the graph on what was computed from the conditions.

@@ -137,11 +137,11 @@ class Graph(Resizable):
         return run(schedule, layers, slots, before=before, after=after)
 
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
-        """Return the graph under fixed conditions; everything that depends on them alone is computed now, once.
+        """Return the graph under fixed conditions; everything that depends on these alone is computed once, now.
 
-        Features of the conditions, and their contribution to the first layer of every subnet, then serve any number of
-        samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples. Later changes
-        of the parameters have no effect on what is computed here.
+        Features of the conditions, and their contribution to the first layer of every subnet, are then used for any
+        number of samples; they are broadcast over the samples, not repeated. Values get a leading axis of samples.
+        Later changes of the parameters have no effect on the values computed here.
 
         Arguments:
             conditions: Conditions, of B rows, as in a call.
@@ -181,16 +181,16 @@ class Graph(Resizable):
         return binding.run(schedule, tuple(self.layers.values()), values, self.check_finite)
 
     def compile(self, *, fullgraph: bool = True, dynamic: bool | None = None, **options: Any) -> Self:  # type: ignore[override]
-        """Compile both directions in place; the first call of each takes the time, repeated blocks are compiled once.
+        """Compile both directions in place, in the first call of each; repeated blocks are compiled once.
 
         The whole graph is compiled, or ``torch.compile`` says why it can't be. A second batch size compiles once more,
         for any batch; ``dynamic=True`` does so at the first call. What :meth:`bind` returns is compiled too, and
         samples of a flow with it; copies and pickles are not. On a GPU, ``mode="reduce-overhead"`` replays CUDA graphs.
 
         Arguments:
-            fullgraph: False lets layers that can't be compiled run as they are.
-            dynamic: whether the batch is a variable from the first call on. None: from the second batch size on.
-            options: others of ``torch.compile``: ``backend``, ``mode``, ...
+            fullgraph: False to run layers that can't be compiled in eager mode. Default: True.
+            dynamic: True to compile for any batch size at the first call. None (default): at the second batch size.
+            options: Other arguments of ``torch.compile``: ``backend``, ``mode``, ...
 
         Returns:
             The graph itself.

@@ -50,7 +50,7 @@ class Value(CopiedValue):
 class Declaration(CopiedNode):
     """Base class of all nodes: a name, an order of declaration, a place in the graph, and the values they make.
 
-    Records are frozen and point back at what they read only, so that a cell of a notebook can run twice.
+    Records are frozen and point back only to the values that they read, so a notebook cell can be run twice.
 
     Attributes:
         place: Number that follows from the node's kind, class and name and from all that it reads, so that it is the

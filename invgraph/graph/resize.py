@@ -29,10 +29,10 @@ class Resizable(Shown, ABC):
     fixed_size_reason = None
 
     def at(self, /, **shapes: Sequence[int]) -> Self:
-        """Return the graph for data of other spatial sizes: the same parameters, with all shapes inferred anew.
+        """Return the graph for data of other spatial sizes, with the same parameters; all shapes are inferred again.
 
-        Parameters, subnets and conditioning networks are shared, not copied: whatever trains, loads, casts or moves the
-        one changes the other. A checkpoint of either loads into the other.
+        Parameters, subnets and conditioning networks are shared, not copied: training, loading, casting or moving one
+        graph changes the other. A checkpoint of either loads into the other.
 
         Arguments:
             shapes: The new shapes, without the batch, by the names of inputs and conditions; all others stay.
@@ -41,8 +41,8 @@ class Resizable(Shown, ABC):
             The graph of these shapes, not compiled; the graph itself if nothing changes.
 
         Raises:
-            GraphError: A layer can't follow, such as a permutation of all the numbers of an image; the message names
-                it and says why. Or there is no input or condition of a name.
+            GraphError: A layer has a fixed size, such as a permutation of all elements of an image (the message says
+                why), or there is no input or condition of a name.
 
         Example:
             >>> import torch, invgraph as ig

@@ -24,7 +24,7 @@ class Trace:
             called ``node.name``.
         log_dets: Log-determinant of every invertible node, of shape ``(B,)``, in the order of the pass. Those without a
             dot add up to that of the graph, and those of ``node.name`` to that of ``node``.
-        outputs: What the graph returns, in the structure it was declared with.
+        outputs: Outputs of the graph, in the structure of its declaration.
         log_det: Log-determinant of the graph.
     """
 

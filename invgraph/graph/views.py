@@ -54,18 +54,18 @@ class Shown(Invertible, ABC):
         return follow_ends(self.inverse_schedule if inverse else self.forward_schedule, self.layers.values(), ends)
 
     def draw(self, path: str | os.PathLike[str], *, fold: bool = True, theme: Theme = "auto") -> None:
-        """Draw the graph into a file; graphviz is not needed. In a notebook, a graph shows itself.
+        """Draw the graph to a file; graphviz is not needed. Notebooks show the drawing of a graph automatically.
 
-        Each node is a box with its name, class and transform; the arrows of data carry their shapes. Colours tell
-        inputs and outputs (blue), conditions (amber), conditioning networks (green), layers with parameters (violet)
-        and without (grey), and nested graphs (pink), which are one box each: draw ``graph["name"]`` to see inside.
-        In an SVG, the pointer on a box shows shapes and the number of parameters.
+        Each node is a box with its name, class and transform; arrows of data are labeled with their shapes. Colors
+        mark inputs and outputs (blue), conditions (amber), conditioning networks (green), layers with parameters
+        (violet) and without (gray), and nested graphs (pink). A nested graph is one box: draw ``graph["name"]`` to
+        see inside. In an SVG, hover over a box to see its shapes and number of parameters.
 
         Arguments:
             path: Path of the file. It ends in ``.svg``; in ``.png``, which matplotlib draws; in ``.dot``, the language
                 of graphviz; or in ``.mmd``, that of Mermaid.
-            fold: True to draw equal blocks that follow each other once, with their number. False draws every node.
-                Default: True.
+            fold: True to draw equal consecutive blocks once, with their number; False to draw every node. Default:
+                True.
             theme: Colours of an SVG or PNG: ``"light"``, ``"dark"``, or ``"auto"``, which in an SVG follows the
                 reader's system and in a PNG is light. Default: ``"auto"``.
 
@@ -138,9 +138,9 @@ class Shown(Invertible, ABC):
             return summarize(self.layers, self.forward_schedule, xs, cs)
 
     def trace(self, values: Structured, c: Structured = (), *, inverse: bool = False) -> Trace:
-        """Run the graph, and return every value on the way and the log-determinant of every node, by name.
+        """Run the graph, and return every value inside it and the log-determinant of every node, by name.
 
-        Gradients are recorded as in a call. A graph in a node is run once more, to look inside.
+        Gradients are recorded as in a call. A nested graph is run a second time to record its values.
 
         Arguments:
             values: Inputs, as in a call of the graph; for the inverse, outputs.
@@ -170,7 +170,7 @@ class Shown(Invertible, ABC):
         return Trace(*found, outputs, log_det)
 
     def log_dets(self, values: Structured, c: Structured = (), *, inverse: bool = False) -> dict[str, Tensor]:
-        """Return the log-determinant of every node, of shape ``(B,)``, by its name: those that :meth:`trace` finds.
+        """Return the log-determinants of the nodes, each of shape ``(B,)``, by name, as :meth:`trace` does.
 
         Arguments:
             values: Inputs, as in a call of the graph; for the inverse, outputs.

@@ -25,11 +25,11 @@ class Conditional(Protocol):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Ranks of true values among samples, and how often regions of a given probability hold them.
+    """Ranks of true values among samples, and how often regions of a given probability contain them.
 
     Attributes:
         ranks: Number of samples below the true value, for each pair and element, ``(N, D)``, from 0 to ``draws``.
-        levels: Share of samples that are more probable than the true value, ``(N,)``; uniform if calibrated.
+        levels: Fraction of samples that are more probable than the true value, ``(N,)``; uniform if calibrated.
         draws: Number of samples per pair.
     """
 
@@ -38,7 +38,7 @@ class Calibration:
     draws: int
 
     def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return probabilities of highest-density regions, and how often these regions hold the true value.
+        """Return probabilities of highest-density regions, and how often these regions contain the true value.
 
         Coverage above the probability means that the density is too wide, below that it is too narrow.
 
@@ -88,7 +88,7 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
         at_once: Number of samples that are drawn at once. Default: 262,144.
 
     Raises:
-        ShapeError: If x is no matrix, or x and c differ in their number of rows.
+        ShapeError: If x is not a matrix, or x and c differ in their number of rows.
 
     References:
         S. Talts et al., "Validating Bayesian Inference Algorithms with Simulation-Based Calibration", 2018,

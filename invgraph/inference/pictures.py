@@ -22,8 +22,8 @@ def corner(
 ) -> Any:
     """Draw the marginal distributions of samples: one element on the diagonal, pairs below it.
 
-    A pair is shown as a two-dimensional histogram, with contours of the smallest regions that hold 68 and 95 % of the
-    samples. Needs matplotlib (``pip install "invgraph[examples]"``).
+    A pair is shown as a two-dimensional histogram, with contours of the smallest regions that contain 68 and 95 % of
+    the samples. Needs matplotlib (``pip install "invgraph[examples]"``).
 
     Arguments:
         samples: Samples, ``(N, D)``.
@@ -37,7 +37,7 @@ def corner(
 
     Raises:
         DependencyError: If matplotlib is not installed.
-        ShapeError: If the samples are no matrix, or names, truth or limits do not match it.
+        ShapeError: If the samples are not a matrix, or names, truth or limits do not match it.
 
     Example:
         >>> import torch, invgraph as ig

@@ -58,16 +58,16 @@ def fit(
 ) -> History:
     """Train a conditional density by maximum likelihood, and keep the parameters that do best on a validation set.
 
-    Adam with gradient clipping; the learning rate is halved whenever the validation loss has not improved for half of
-    ``patience``. What is validated and kept is the running average of the parameters over the last steps: it lies
-    where a smaller learning rate would have led, so the rate can be large and training short.
+    The optimizer is Adam with gradient clipping; the learning rate is halved whenever the validation loss has not
+    improved for half of ``patience``. A running average of the parameters over the last steps is validated and kept. It
+    has the effect of a smaller learning rate, so the rate can be large and training short.
 
     Training has two parts. The first ends when the validation loss has not improved for ``patience`` epochs. A network
-    with more parameters than the data determine has learned its training rows by heart by then, so the second part
-    starts from the best parameters, with weight decay, and ends likewise. The best parameters of both parts are kept;
-    where decay does not help, as with plenty of data, it costs ``patience`` epochs.
+    with more parameters than the data determine has overfitted by then, so the second part starts from the best
+    parameters, with weight decay, and ends in the same way. The best parameters of both parts are kept. Where weight
+    decay does not help, as with plenty of data, the second part costs ``patience`` epochs.
 
-    Rows are shuffled by a generator of its own, so the global random state only matters for layers that draw random
+    Rows are shuffled by a private generator, so the global random state only matters for layers that draw random
     numbers. The model is left in evaluation mode.
 
     Arguments:

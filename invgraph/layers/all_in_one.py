@@ -47,7 +47,7 @@ class AllInOne(Invertible):
         single channel needs conditions, and is transformed given them alone.
 
     Log-det:
-        The transform's plus the sum of g over channels and positions, nats per sample.
+        Log-determinant of the transform plus the sum of g over channels and positions, nats per sample.
 
     Arguments:
         in_shapes: Shape of the input.
@@ -64,13 +64,13 @@ class AllInOne(Invertible):
         gain_function: Function of a learned parameter a that is the gain: ``"exp"``; ``"softplus"``, which grows
             linearly; or ``"sigmoid"``, 10 times the sigmoid. Each is shifted to give the start value at a = 0, where a
             (``log_scale``) starts. Default: ``"exp"``.
-        damping: Factor on the output of the subnet. Subnets of this library start at zero; others should start small,
-            for which FrEIA takes 0.1. Default: 1.
+        damping: Factor on the output of the subnet. Subnets of this library start at zero; for others, use a small
+            factor, such as FrEIA's 0.1. Default: 1.
         seed: Seed of the permutation and of the reflections at the start. None: a seed from the layer's place in the
             graph, which differs from block to block; 0 outside a graph.
 
     Raises:
-        GraphError: The channels can't be split so, or the subnet does not fit.
+        GraphError: The channels can't be split in this way, or the subnet does not fit.
         ArgumentError: An argument has the wrong type.
 
     References:

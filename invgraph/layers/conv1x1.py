@@ -42,7 +42,7 @@ class Conv1x1(Invertible):
         in_shapes: Shape of the input.
         orthogonal: True for a learned rotation instead of a general matrix.
         seed: Seed of the random rotation that W is initialized to. None: a seed from the layer's place in the graph,
-            another one in each block; 0 outside a graph.
+            which differs from block to block; 0 outside a graph.
         matrix: Initial value of W, of shape ``(C, C)``; replaces the random rotation.
 
     Raises:

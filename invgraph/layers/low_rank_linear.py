@@ -40,7 +40,7 @@ class LowRankLinear(Invertible):
             is added to A and T. None without conditions.
         clamp: Bound of the absolute value of the logarithms of T's diagonal. Default: 1.9.
         seed: Seed of the initial Q. None: a seed from the layer's place in the graph,
-            another one in each block; 0 outside a graph.
+            which differs from block to block; 0 outside a graph.
 
     Raises:
         GraphError: The rank exceeds the number of channels, a subnet is given without conditions, or conditions

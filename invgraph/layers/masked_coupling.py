@@ -23,7 +23,7 @@ _PATTERNS = ("checkerboard", "channel")
 
 
 class MaskedCoupling(WithConstants, Invertible):
-    r"""Transform the elements outside a mask given those inside it, then the other way round.
+    r"""Transform the elements outside a mask given those inside it, then those inside given those outside.
 
     .. math:: y = m \odot x + (1 - m) \odot T(x;\ \theta(m \odot x, c))
 

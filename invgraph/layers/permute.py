@@ -15,7 +15,7 @@ from invgraph.shapes import Shape, Tensors
 
 
 class Permute(Invertible):
-    r"""Put the channels, or the places along another axis, in another, fixed order.
+    r"""Put the channels, or the positions along another axis, in a different, fixed order.
 
     .. math:: y_i = x_{\pi(i)}
 

@@ -20,9 +20,9 @@ class Standardize(Invertible):
 
     .. math:: y = (x - \mu) / \sigma
 
-    With mean and deviation of the training set, the other layers work on numbers of order one, while densities and
-    samples stay in the units of the data. With ``learned=True`` they are where training starts. For moments of a batch,
-    see :class:`~invgraph.ActNorm`; for a whole covariance, ``FixedLinear(matrix=..., shift=...)``.
+    With the mean and deviation of the training set, the other layers work on values of order one, while densities and
+    samples stay in the units of the data. With ``learned=True``, they are initial values of learned parameters. For
+    moments of a batch, see :class:`~invgraph.ActNorm`; for a whole covariance, ``FixedLinear(matrix=..., shift=...)``.
     ``ig.Inverse(ig.Standardize(...))`` is :math:`\sigma x + \mu`.
 
     Shape:
@@ -36,7 +36,7 @@ class Standardize(Invertible):
         mean: Mean, of the shape of the input or of one that broadcasts to it: ``(C, 1, 1)`` for the channels of images.
             Part of the ``state_dict``. Default: 0.
         std: Standard deviation, positive, likewise. Default: 1.
-        learned: True to train the mean, and the log of the deviation, from there. Default: False.
+        learned: True to train the mean and the log of the deviation. Default: False.
 
     Raises:
         ArgumentError: If an argument is not a tensor or nested lists of numbers.

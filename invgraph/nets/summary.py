@@ -53,8 +53,8 @@ class Standardizer(nn.Module):
 class SeriesSummary(nn.Module):
     """Summary of a series by strided convolutions: ``(B, channels, length) -> (B, features)``.
 
-    Each stage halves the length and doubles the width, down to a handful of steps, which one linear layer reads. It
-    therefore sees where in the series something happens, and works for the length that it is built for.
+    Each stage halves the length and doubles the width, down to a handful of steps, which one linear layer reads. The
+    summary therefore depends on where in the series something happens, and works only for the given length.
 
     Arguments:
         channels: Number of channels of the series.

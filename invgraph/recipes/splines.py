@@ -39,7 +39,7 @@ def spline_flow(
 ) -> Flow:
     """Return a neural spline flow for vectors, conditional or not, ready to be trained.
 
-    It is written with nothing but public names: read it, copy it, and change what your problem needs.
+    It uses only public names, so you can copy it and adapt it to your problem.
 
     Arguments:
         features: Number of elements of a vector.
@@ -60,7 +60,7 @@ def spline_flow(
 
     Raises:
         GraphError: If a size is out of range, or the condition is not a vector and there is no summary.
-        ArgumentError: If statistics or a summary are given for a condition that there is not.
+        ArgumentError: If statistics or a summary are given without a condition.
 
     References:
         C. Durkan, A. Bekasov, I. Murray, G. Papamakarios, "Neural Spline Flows", 2019,

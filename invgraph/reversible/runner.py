@@ -105,14 +105,14 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
     rebuilds the inputs of a node from its outputs, runs the node again with gradients, and frees its activations before
     it continues. The subnets of a coupling are evaluated once for both. The inverse direction trains in the same way.
 
-    ``torch.func`` transforms (``vmap``, ``grad``) can't map a backward pass of this kind: inside them the graph itself
-    is run, and stores its activations.
+    ``torch.func`` transforms (``vmap``, ``grad``) can't map a backward pass of this kind; inside them, the plain graph
+    is run, which stores its activations.
 
     A nested graph counts as one node, and a :class:`~invgraph.FeatureNode` is run once more in the backward pass. The
     backward pass uses the autocast settings of the forward pass, and does not update the statistics of batch norms.
 
     Arguments:
-        graph: Graph to train; it can still be called itself.
+        graph: Graph to train; it can still be called directly.
         anchors: Interval k at which the inputs of nodes are stored as well, so that rounding errors accumulate over at
             most k nodes. Default: None, to store no such inputs.
         tolerance: Maximum reconstruction error before NumericsError is raised: the error of rebuilt values, divided by

@@ -13,7 +13,7 @@ from invgraph.recipes.splines import spline_flow
 
 
 class LampeFlow(nn.Module):
-    """A flow that is called with conditions and returns their distribution, as zuko's flows are.
+    """A flow that is called with conditions and returns a distribution, as zuko's flows do.
 
     ``lampe.inference.NPE`` and its losses take any such module. With a flow of your own, write
     ``NPE(theta_dim, x_dim, build=lambda *sizes: LampeFlow(flow))``.

@@ -106,7 +106,7 @@ def graphs(
         outputs: Number of outputs, or its range. Default: 1 to 3.
         conditions: Number of conditions, or its range. Default: 0 to 2.
         also: Additional layers, as pairs ``(class, args)``; used for all shapes that the class accepts. If there are
-            any, every graph holds at least one of them.
+            any, every graph contains at least one of them.
         dtype: Dtype of the parameters. Default: float64.
 
     Raises:

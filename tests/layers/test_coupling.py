@@ -100,7 +100,7 @@ def test_clamps_may_be_functions() -> None:
     [
         ({"part": 3}, ig.GraphError, "part must be 1 or 2"),
         ({"part": "second"}, ig.GraphError, "part must be 1 or 2"),
-        ({"transform": (SPLINE, SPLINE), "sides": 1}, ig.GraphError, "give one transform, or with sides=2 a pair"),
+        ({"transform": (SPLINE, SPLINE), "sides": 1}, ig.GraphError, "give one transform, or, with sides=2, a pair"),
         ({"transform": (SPLINE,)}, ig.GraphError, "a pair"),
         ({"transform": (SPLINE, "affine")}, ig.ArgumentError, "expected a transform"),
     ],
