@@ -34,8 +34,8 @@ class BoundFlow:
         """Return the log-density of data under the conditions, in nats.
 
         Arguments:
-            x: Data ``(..., *shape)``; their leading axes broadcast with the axis of the B rows, so ``(n, B, *shape)`` are
-                n samples for each condition, and with a single row, ``(n, *shape)`` are n points.
+            x: Data ``(..., *shape)``; their leading axes broadcast with the axis of the B rows, so ``(n, B, *shape)``
+                are n samples for each condition, and with a single row, ``(n, *shape)`` are n points.
             chunk: As in :meth:`sample`.
 
         Returns:
