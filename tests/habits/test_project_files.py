@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import invgraph as ig
 
@@ -53,3 +56,23 @@ def test_workflows_run_on_changes_and_publish_only_by_choice() -> None:
     assert "vars.PUBLISH_DOCS == 'true'" in text(".github/workflows/docs.yml")
     claimed = set(re.findall(r"Python :: (3\.\d+)", text("setup.cfg")))
     assert claimed <= set(re.findall(r'python: "(3\.\d+)"', ci))
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_the_readme_needs_no_file_beside_it_where_it_is_published(hosted: bool) -> None:
+    """The pictures of the page on PyPI have full addresses; built elsewhere, it has none."""
+    given = {"GITHUB_REPOSITORY": "somebody/invgraph", "GITHUB_REF_NAME": "v0.1.0"} if hosted else {}
+    page = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")["description"](text("README.rst"), given)
+    here = re.findall(r"^\.\. (?:image|figure):: (\S+)$", text("README.rst"), re.M)
+    there = re.findall(r"^\.\. (?:image|figure):: (\S+)$", page, re.M)
+    assert len(here) >= 3
+    assert there == [f"https://raw.githubusercontent.com/somebody/invgraph/v0.1.0/{name}" for name in here if hosted]
+    assert all((ROOT / name).exists() for name in here)
+    assert "long_description" not in text("setup.cfg").replace("long_description_content_type", "")
+
+
+def test_the_readme_is_plain_restructuredtext() -> None:
+    """Directives and roles of Sphinx would be errors on PyPI."""
+    core = pytest.importorskip("docutils.core")
+    errors = core.publish_doctree(text("README.rst"), settings_overrides={"report_level": 5})
+    assert [node.astext() for node in errors.findall() if node.tagname == "system_message"] == []
