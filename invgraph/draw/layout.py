@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from invgraph.draw.boxes import Arrow, Box, Picture, Port
 from invgraph.draw.columns import Columns, columns
+from invgraph.draw.notes import room, settle
 from invgraph.draw.ranks import Cell, Link, Rows, rank, sort_rows
 from invgraph.draw.scene import Mark, Note, Point, Scene, Stroke
 from invgraph.draw.text_width import shorten, text_width
 
-TITLE, SUBTITLE, NOTE = 12.5, 11.0, 10.5
-"""Sizes of the texts, in pixels."""
+TITLE, SUBTITLE = 12.5, 11.0
+"""Sizes of the texts of boxes, in pixels."""
 BETWEEN_ROWS, BETWEEN_CELLS, MARGIN, PADDING = 34.0, 26.0, 16.0, 14.0
 _LONGEST = 34
 
@@ -37,6 +38,7 @@ def layout(picture: Picture) -> Scene:
     inside = _lay_out(picture).scene
     scene = Scene(inside.width + 2 * MARGIN, inside.height + 2 * MARGIN)
     scene.add(inside, MARGIN, MARGIN)
+    settle(scene)
     return scene
 
 
@@ -175,11 +177,11 @@ def _scene(
         if link.first and arrow.label and arrow.kind == "data":
             meeting = sum(arrows[other.arrow].kind == "data" for other in rows.above[link.head]) > 1
             scene.notes.append(_note(points, arrow.label, meeting))
-    left = min([mark.x for mark in scene.marks] + [note.x - _room(note) for note in scene.notes if note.side < 0])
+    left = min([mark.x for mark in scene.marks] + [note.x - room(note) for note in scene.notes if note.side < 0])
     left = min(left, *(x for stroke in scene.strokes for x, _ in stroke.points)) if scene.strokes else left
     right = max(mark.x + mark.width for mark in scene.marks)
     right = max(right, *(x for stroke in scene.strokes for x, _ in stroke.points)) if scene.strokes else right
-    right = max([right, *(note.x + _room(note) for note in scene.notes if note.side >= 0)])
+    right = max([right, *(note.x + room(note) for note in scene.notes if note.side >= 0)])
     moved = Scene(right - left, y - BETWEEN_ROWS)
     moved.add(scene, -left, 0.0)
     return moved, -left
@@ -190,10 +192,6 @@ def _titled(frame: Mark, content: _Inner) -> Mark:
     room = text_width(frame.title, TITLE, bold=True) + 16.0
     right = any(x < room for x in content.entries.values())
     return replace(frame, x_title=frame.width - room + 6.0 if right else 10.0)
-
-
-def _room(note: Note) -> float:
-    return text_width(note.text, NOTE) + 6.0
 
 
 def _note(points: tuple[Point, ...], text: str, meeting: bool) -> Note:

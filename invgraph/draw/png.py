@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from invgraph.draw.layout import NOTE, SUBTITLE, TITLE
+from invgraph.draw.layout import SUBTITLE, TITLE
+from invgraph.draw.notes import NOTE
 from invgraph.draw.scene import Mark, Scene
 from invgraph.draw.style import DARK, LIGHT, Palette
 from invgraph.errors import DependencyError

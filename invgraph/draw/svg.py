@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from invgraph.draw.layout import NOTE, SUBTITLE, TITLE
+from invgraph.draw.layout import SUBTITLE, TITLE
+from invgraph.draw.notes import NOTE
 from invgraph.draw.scene import Mark, Point, Scene, Stroke
 from invgraph.draw.style import DARK, FONT, LIGHT, Palette, Theme
 
