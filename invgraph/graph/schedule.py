@@ -118,7 +118,7 @@ def _order(wiring: Wiring, inverse: bool) -> list[Node | FeatureNode]:
     except nx.NetworkXUnfeasible:
         cycle = [edge[0] for edge in nx.find_cycle(graph)]
         names = " -> ".join(wiring.names[node] for node in (*cycle, cycle[0]))
-        advice = f"cannot be inverted: {names}: each needs what the next makes"
+        advice = f"cannot be inverted: {names}: each needs the output of the next"
         advice += "; condition on what the inverse knows earlier"
         raise GraphError("Graph", "a cycle of conditions", advice) from None
 

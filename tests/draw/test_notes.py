@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from invgraph.draw.boxes import Arrow, Box, Picture
 from invgraph.draw.layout import layout
 from invgraph.draw.notes import NOTE
-from invgraph.draw.boxes import Arrow, Box, Picture
 from invgraph.draw.scene import Scene
 from invgraph.draw.text_width import text_width
 
