@@ -292,11 +292,8 @@ def check_result(
             given = f"returned {kind} {index} of shape {tuple(value.shape)}"
             raise ShapeError(where, given, f"declared {batched(shape)}: out_shapes, _forward and _inverse must agree")
         if value.dtype != dtype:
-            raise InputTypeError(
-                where,
-                f"returned {kind} {index} of {value.dtype}",
-                f"expected {dtype}, the dtype of the data: cast it back",
-            )
+            given = f"returned {kind} {index} of {value.dtype}"
+            raise InputTypeError(where, given, f"expected {dtype}, the dtype of the data: cast it back")
     if not isinstance(log_det, Tensor) or log_det.ndim != 1 or log_det.shape[0] != batch or log_det.dtype != dtype:
         got = f"{tuple(log_det.shape)} {log_det.dtype}" if isinstance(log_det, Tensor) else type(log_det).__name__
         raise ShapeError(where, f"returned log_det: {got}", f"expected shape (B,) and {dtype}, one number per sample")
