@@ -38,7 +38,7 @@ def test_both_themes_are_in_an_svg_unless_one_is_asked_for(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("graph", "ends in .svg, .png, .dot or .mmd"), ("graph.pdf", "ends in"), (os.devnull, "ends in"),
+    [("graph", "end in .svg, .png, .dot or .mmd"), ("graph.pdf", "end in"), (os.devnull, "end in"),
      ("missing/graph.svg", "folder does not exist")],
 )  # fmt: skip
 def test_names_that_are_refused(path: str, words: str, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_what_it_can_not_do_is_refused() -> None:
         ({"low": (2, 8, 8)}, ig.GraphError, "node 'halved'"),
         ({"image": (2, 16)}, ig.GraphError, "its 2 channels|expected"),
         ({"image": 16}, ig.ArgumentError, "expected a tuple of ints"),
-        ({}, ig.GraphError, "name the new ones"),
+        ({}, ig.GraphError, "name the shapes that change"),
     ):
         with pytest.raises(error, match=words):
             graph.at(**shapes)  # type: ignore[arg-type]

@@ -270,7 +270,7 @@ def test_data_keeps_its_precision_under_autocast(name: str) -> None:
         (lambda: ig.LowRankLinear((2,), rank=3), ig.GraphError, "rank=3 for 2 channels"),
         (lambda: ig.LowRankLinear((2,), rank=1, clamp=0), ig.GraphError, "clamp must be positive"),
         (lambda: ig.LowRankLinear((2,), ((3,),), rank=1), ig.GraphError, "conditions need a subnet"),
-        (lambda: ig.LowRankLinear((2, 4), ((1, 4),), rank=1, subnet=CONV), ig.GraphError, "conditions are vectors"),
+        (lambda: ig.LowRankLinear((2, 4), ((1, 4),), rank=1, subnet=CONV), ig.GraphError, "conditions must be vectors"),
         (lambda: ig.DCT((1, 5, 4), block=2), ig.GraphError, "height 5 is odd"),
         (lambda: ig.DCT((4,), block=2), ig.GraphError, "expected a signal"),
         (lambda: ig.DCT((1, 4), block=1), ig.GraphError, "single frequency"),

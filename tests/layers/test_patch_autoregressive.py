@@ -82,7 +82,7 @@ def test_a_stack_in_both_orders_round_trips() -> None:
         ((2, 4, 4), {"depth": 0}, ig.GraphError, "depth must be at least 1"),
         ((2, 4, 4), {"width": 8.0}, ig.ArgumentError, "width must be an int"),
         ((2, 4, 4), {"transform": "affine"}, ig.ArgumentError, "expected a transform"),
-        ((2, 4, 4), {"transform": ig.VolumePreserving()}, ig.GraphError, "ties the numbers"),
+        ((2, 4, 4), {"transform": ig.VolumePreserving()}, ig.GraphError, "couples the elements"),
         ((2, 4, 4), {"transform": ig.Sigmoid()}, ig.GraphError, "takes no parameters"),
     ],
 )
