@@ -1,7 +1,7 @@
 """Try every habit on every graph in every runner, and print the table: ``python -m tests.habits``.
 
 With the arguments ``DDP hook``, only habits whose name holds one of the words; ``--runners plain,bound`` chooses
-runners; ``--rst`` prints the table of docs/habits.rst and tries nothing. The exit status is 1 if a cell is neither
+runners; ``--part 2/10`` tries the second tenth of the habits; ``--rst`` prints the table of docs/habits.rst and tries nothing. The exit status is 1 if a cell is neither
 right nor refused as the table says. Compiled and exported graphs take seconds: a quarter of the graphs is tried so,
 or all with ``--every 1``.
 """
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only habits whose name holds one of these")
     parser.add_argument("--runners", default=",".join(RUNNERS), help="those to try, with commas")
     parser.add_argument("--every", type=int, default=4, help="one in so many graphs is compiled and exported")
+    parser.add_argument("--part", default="1/1", help="which part of the habits, and of how many: 2/10")
     parser.add_argument("--rst", action="store_true", help="print the table of the docs instead")
     options = parser.parse_args()
     if options.rst:
@@ -37,6 +38,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     runners = options.runners.split(",")
     chosen = [h for h in HABITS.values() if not options.words or any(word in h.name for word in options.words)]
+    part, parts = map(int, options.part.split("/"))
+    chosen = chosen[(part - 1) * len(chosen) // parts : part * len(chosen) // parts]
     width = max(len(habit.name) for habit in chosen)
     print(f"{'':{width}}", *(f"{runner:12}" for runner in runners), "graphs", sep="  ")
     total: Counter[str] = Counter()
