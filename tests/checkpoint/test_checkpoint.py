@@ -373,7 +373,7 @@ def test_a_flag_that_was_saved_as_a_boolean_is_loaded(tmp_path: Path) -> None:
 
 
 def test_each_layer_is_shown_its_own_tensors_alone(path: Path) -> None:
-    """If every layer looked through the tensors of all, a graph of thousands of nodes would take minutes to load."""
+    """A graph of thousands of nodes would take minutes to load, had each to look through the tensors of all."""
     x = ig.InputNode(4, name="x")
     graph = ig.Graph(x, ig.chain(x, *[(ig.Elementwise, {"transform": ig.Affine()})] * 20))
     ig.save(path, graph)

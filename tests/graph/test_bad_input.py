@@ -465,6 +465,8 @@ CALLS = (
         ("a call with context=...", "call graph.inverse(z, digit)")),
     Bad("68z", lambda: ig.reversible(IMAGE)(x=X), InputTypeError, ("a call with x=...", "call graph(x, digit)")),
     Bad("68za", lambda: ig.Inverse(IMAGE)(X, D, True), InputTypeError, ("call module(conv, digit)",)),
+    Bad("68zd", lambda: IMAGE.inverse(X, D, D), InputTypeError,
+        ("a call with 3 arguments", "call graph.inverse(z, digit)")),
     Bad("68zb", lambda: ig.Permute((4,))((torch.zeros(2, 4),), rev=True), InputTypeError, ("call layer((x,))",)),
     Bad("68zc", lambda: NAMED(), InputTypeError, ("input 'x': NoneType", "expected a torch.Tensor")),
     Bad("68e", lambda: ig.Permute((4,))((torch.zeros(2, 4),), (D,)), ShapeError, ("surplus condition",)),

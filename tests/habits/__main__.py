@@ -1,9 +1,9 @@
 """Try every habit on every graph in every runner, and print the table: ``python -m tests.habits``.
 
 With the arguments ``DDP hook``, only habits whose name holds one of the words; ``--runners plain,bound`` chooses
-runners; ``--part 2/10`` tries the second tenth of the habits; ``--rst`` prints the table of docs/habits.rst and tries nothing. The exit status is 1 if a cell is neither
-right nor refused as the table says. Compiled and exported graphs take seconds: a quarter of the graphs is tried so,
-or all with ``--every 1``.
+runners; ``--part 2/10`` tries the second tenth of the habits; ``--rst`` prints the table of docs/habits.rst and tries
+nothing. The exit status is 1 if a cell is neither right nor refused as the table says. Compiled and exported graphs
+take seconds: a quarter of the graphs is tried so, or all with ``--every 1``.
 """
 
 from __future__ import annotations
