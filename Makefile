@@ -5,7 +5,7 @@
 test:  ## the fast suite, as in the README
 	pytest -n 2
 
-slow:  ## what the fast suite leaves out: ten minutes and more
+slow:  ## what the fast suite leaves to bash .ci/run: minutes
 	pytest -n 2 -m "slow and not gpu and not nightly"
 
 nightly:  ## every layer, habit and graph in the compilers, and long random batteries: hours
