@@ -73,6 +73,23 @@ def test_parameters_put_in_for_one_call_are_those_of_its_backward_pass_alone() -
     assert all(p is own[name] for name, p in graph.named_parameters())
 
 
+def test_parameters_taken_away_between_the_passes_are_put_back_for_the_second() -> None:
+    """Sharding takes them away after each call."""
+    graph = build(lambda: deep_graph(2))
+    (x,), (c,) = draw(graph)
+    parameters = list(graph.parameters())
+    z, log_det = graph(x, c)
+    right = torch.autograd.grad(z.square().sum() - log_det.sum(), parameters)
+    z, log_det = ig.reversible(graph)(x, c)
+    linears = [part for part in graph.modules() if isinstance(part, nn.Linear)]
+    for linear in linears:
+        del linear.weight
+    found = torch.autograd.grad(z.square().sum() - log_det.sum(), parameters)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(right, found, strict=True))
+    assert len(linears) > 2
+    assert not any("weight" in linear._parameters for linear in linears)
+
+
 def test_without_gradient_it_is_the_plain_graph() -> None:
     graph = build(lambda: deep_graph(2))
     (x,), (c,) = draw(graph)
