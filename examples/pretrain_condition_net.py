@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from colorization.commands import ERRORS
+from colorization.commands import ERRORS, STOPPED
 from colorization.photos import EMBEDDED, open_folder
 from colorization.pretraining import STEPS, pretrain
 from imagenet_cinn import PRESETS
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if ended is None:
-        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         return 130
     return 0
 

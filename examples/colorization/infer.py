@@ -21,10 +21,10 @@ GUIDED = 1024  # long side up to which colours follow the edges of the lightness
 STEP = 4  # factor of one joint bilateral upsampling, whose window spans a few coarse pixels
 
 
-def lightness_of(pixels: Pixels, side: int) -> Tensor:
-    """Return the lightness (1, 1, side, side), 0..100, of a photograph resized to a square."""
+def square(pixels: Pixels, side: int) -> Tensor:
+    """Return the Lab values (1, 3, side, side) of a photograph (H, W, 3) resized to a square."""
     small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return rgb_to_lab(to_tensor(np.asarray(small)))[None, :1]
+    return rgb_to_lab(to_tensor(np.asarray(small)))[None]
 
 
 def colorize(
@@ -49,7 +49,7 @@ def colorize(
         upsampling: ``"joint"`` (default), whose edges follow the lightness, or ``"bicubic"``.
     """
     generator = colorizer.generator(seed)
-    ab = colorizer.sample(lightness_of(pixels, side), n, temperature, generator=generator)[:, 0]
+    ab = colorizer.sample(square(pixels, side)[:, :1], n, temperature, generator=generator)[:, 0]
     lightness = rgb_to_lab(to_tensor(pixels))[None, :1]
     return paint(lightness, ab, upsampling)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from colorization.colorizer import Colorizer
-from colorization.infer import Pixels, paint
+from colorization.infer import Pixels, paint, square
 from colorization.lab import rgb_to_lab
 from colorization.photos import UnusableError, read_image, to_tensor
 from colorization.presets import Preset
@@ -66,9 +66,8 @@ class PhotoExplorer:
         pixels = _shown(_read(content))
         lightness = rgb_to_lab(to_tensor(pixels))[None, :1]
         with torch.no_grad():
-            _, c = self.colorizer.prepare(_square(pixels, self.side))
+            x, c = self.colorizer.prepare(square(pixels, self.side))
             bound = self.colorizer.model.graph.bind(c)
-            x, _ = self.colorizer.prepare(_square(pixels, self.side))
             code = bound(x[None])[0][0, 0]
         self._next += 1
         self.photos[self._next] = Photo(pixels, lightness, bound, code)
@@ -121,9 +120,3 @@ def _shown(pixels: Pixels) -> Pixels:
     image = Image.fromarray(pixels)
     image.thumbnail((SHOWN, SHOWN), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-def _square(pixels: Pixels, side: int) -> Tensor:
-    """Return Lab values (1, 3, side, side) of the whole photograph, resized to a square; see ``lightness_of``."""
-    small = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return rgb_to_lab(to_tensor(np.asarray(small)))[None]
