@@ -52,8 +52,7 @@ PRESETS = {
         blocks=8, hidden=256, clamp=1.0, noise=0.15,
         recipe=Recipe(steps=1500, batch=128, rate=1.5e-3, warmup=100, beta2=0.99, weight_decay=1e-5),
     ),
-    # the paper's model with the recipe of the quick one, which gets further in a short time: a quarter of an hour on an
-    # idle core
+    # the paper's model with the recipe of the quick one: a quarter of an hour on an idle core
     "short": Preset(
         blocks=24, hidden=512, clamp=1.0, noise=0.15,
         recipe=Recipe(steps=3000, batch=128, rate=1.2e-3, warmup=100, beta2=0.99, weight_decay=1e-5),

@@ -86,8 +86,26 @@ def test_figure_6_and_16():
     assert f"{digits['training']['seconds']:.0f} s on one core" in PAGE
     rows = read("docs/colorization_results.json")["rows"]
     raw, cinn = (Measured(**rows[kind]["rmse_8"]) for kind in ("raw", "cinn"))
-    assert f"the best of eight is {raw} instead of {cinn}" in PAGE
+    assert f"he best of eight is {raw} instead of {cinn}" in PAGE
     assert f"likelihood {rows['raw']['nll']['value']:.2f} instead of {rows['cinn']['nll']['value']:.2f} nats" in PAGE
+
+
+def test_mnist_at_the_published_size():
+    figures = read("docs/mnist_published_size.json")
+    shares = {one["temperature"]: one["plain"] for one in figures["accuracy_on_generated_digits"]}
+    small = read("examples/trained/mnist_cinn.json")
+    assert figures["nll_nats_per_dim"] < small["nll_nats_per_dim"]
+    assert f"likelihood is lower, {figures['nll_nats_per_dim']:.4f} nats per dimension" in PAGE
+    assert f"{100 * shares[1.0]:.2f} % of them are recognized at temperature 1.0 and {100 * shares[0.7]:.2f} %" in PAGE
+    published, short = mnist_cinn.PRESETS["paper"], mnist_cinn.PRESETS["short"]
+    assert (short.blocks, short.hidden, short.noise) == (published.blocks, published.hidden, published.noise)
+    model = figures["settings"]["model"]
+    assert (model["blocks"], model["hidden"]) == (published.blocks, published.hidden)
+    steps, batch = figures["training"]["steps"], short.recipe.batch
+    assert f"--preset short --steps {steps} " in PAGE
+    assert f"has had {steps:,} steps of {batch} digits" in PAGE
+    assert published.recipe.steps * published.recipe.batch / (steps * batch) == pytest.approx(19, rel=0.02)
+    assert f"{figures['training']['processor_seconds'] / 60:.0f} minutes of processor time" in PAGE
 
 
 ABLATED = ("all details", "no noise", "no clamp", "default initialization", "hard permutations", "no permutations")
@@ -124,10 +142,11 @@ def test_figure_10(variant):
 def test_figure_10_of_bedrooms(variant):
     content = read("docs/ablations_bedrooms.json")
     steps, runs = content["settings"]["steps"], content["runs"]
-    seeds = {1: "one seed", 2: "two seeds", 3: "three seeds"}
-    count = len({run["seed"] for run in runs})
-    assert f"ablations.py bedrooms --steps {steps} --seeds {count}" in PAGE
-    assert f"first {steps} steps of {content['settings']['batch']} crops, {seeds[count]}, {len(runs)} runs" in PAGE
+    seeds = len({run["seed"] for run in runs})
+    assert f"ablations.py bedrooms --steps {steps} --seeds {seeds}" in PAGE
+    assert f"there are {len(runs)} runs of the small model" in PAGE
+    named = {1: "one seed", 2: "two seeds", 3: "three seeds"}[seeds]
+    assert f"over the first {steps} steps of {content['settings']['batch']} crops, with {named};" in PAGE
     text = (ROOT / "docs" / "paper.rst").read_text(encoding="utf-8")
     table = text.partition("``docs/ablations_bedrooms.json``")[2].partition("Table 1:")[0]
     (found,) = re.findall(rf"^   \* - {variant}(?: \(.*\))?\n     - (.*)\n     - (.*)$", table, re.M)
@@ -151,13 +170,13 @@ def test_figure_9(title):
     assert f"those of step {step}, after {content['about']['seconds']['colorgan']:.0f} s" in PAGE
     assert f"jumps between {lowest:.2f} and {max(error for _, error in looks):.2f} in units" in PAGE
     cinn, ours, gray = (Measured(**content["rows"][kind]["rmse_1"]) for kind in ("cinn", "colorgan", "grey"))
-    assert f"{ours} against {cinn}, and than a gray picture, {gray}." in PAGE
+    assert f"further from the original ({ours}) than one of the cINN ({cinn}) or a gray picture ({gray})." in PAGE
     cinn, ours = (content["rows"][kind]["variance"]["value"] for kind in ("cinn", "colorgan"))
-    assert f"Ours is larger as well, {ours:.1f} against {cinn:.1f}," in PAGE
+    assert f"Ours is larger as well, {ours:.1f} compared to {cinn:.1f}," in PAGE
     earlier = content["earlier_run_of_colorgan"]
     variance, best = (Measured(**earlier["row"][name]) for name in ("variance", "rmse_8"))
-    assert f"{earlier['steps']}, had collapsed to almost one colorization for each picture: a variance of" in PAGE
-    assert f"a variance of {variance}, and a best of eight of {best}." in PAGE
+    assert f"An earlier run with fewer steps, {earlier['steps']}, had collapsed" in PAGE
+    assert f"a variance of {variance} and a best of eight of {best}." in PAGE
     assert f"3,000 steps, {content['about']['processor_seconds']['colorgan']} s of processor time" in PAGE
 
 
