@@ -72,9 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector off what stays to the end: torch and thousands of tests."""
+    """Keep the garbage collector off what stays to the end, torch and thousands of tests, and start it less often.
+
+    It took a fifteenth of the time of the contract's checks.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")

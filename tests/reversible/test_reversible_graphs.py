@@ -72,7 +72,7 @@ def test_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
 
 
 @tracing
-@pytest.mark.slow
+@pytest.mark.nightly
 @calm
 @given(ig.testing.graphs(dtype=torch.float32))
 def test_larger_random_graphs_compile_in_both_directions(graph: ig.Graph) -> None:
