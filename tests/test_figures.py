@@ -95,4 +95,4 @@ def test_pages_agree_about_the_suite() -> None:
     assert passed is not None
     assert f"{passed[2]} tests in {passed[1]}" in flat("docs/reliability.rst")
     graphs = set(re.findall(r"([\d,]+) random graphs (?:in|at)", flat("README.rst") + flat("docs/index.rst")))
-    assert graphs == {"150"}
+    assert graphs == {"60"}
