@@ -113,6 +113,12 @@ def test_the_figures_of_the_condition_net_are_those_of_the_json():
     assert f"ignores the lightness, {constant:.3f}," in card
     assert f"those of step {figures['settings']['steps']}" in card
     assert f"lowest validation loss, {figures['settings']['val']:.3f}" in card
+    use = json.loads((weights.FOLDER.parents[1] / "docs" / "condition_net_use.json").read_text())
+    losses = [found["training"][-1][1] for found in use["validation_loss"].values()]
+    assert f"the {use['steps']} steps of the preset ``{use['preset']}``" in card
+    assert f"{use['frozen_steps']} of them with this network frozen" in card
+    assert f"validation split is {losses[0]:.3f}; with" in card
+    assert f"start, it is {losses[1]:.3f} (" in card
     net = ConditionNet(figures["settings"]["width"])
     load_condition_net(net, weights.FOLDER / "condition_net.safetensors")
     assert all(value.dtype == torch.float32 for value in net.parameters())
