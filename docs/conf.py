@@ -61,6 +61,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "min_reported_time": 1000,
     "show_signature": False,
+    "ignore_repr_types": r"matplotlib[.]|'(list|tuple)'",  # what plotting calls return
     "copyfile_regex": r".*\.rst",
 }
 

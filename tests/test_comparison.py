@@ -1,7 +1,7 @@
 """Every cell of docs/comparison.rst is shown by code, for each library that is installed.
 
 flowjax needs JAX, which the other tests do without. In an environment that has flowjax and pytest alone:
-``pytest -m slow tests/test_comparison.py -k flowjax --noconftest -c /dev/null -o pythonpath=tests/support``.
+``PYTHONPATH=tests/support pytest -m slow tests/test_comparison.py -k flowjax --noconftest -c /dev/null``.
 """
 
 from __future__ import annotations

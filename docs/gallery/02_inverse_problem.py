@@ -10,7 +10,8 @@ the measured series draws samples from the whole posterior in one pass.
 # The simulator
 # -------------
 #
-# It draws parameters from the prior and returns them with the noisy series that they produce.
+# It draws parameters from a uniform prior between ``low`` and ``high``, and returns them with the noisy series that they
+# produce.
 
 import matplotlib.pyplot as plt
 import torch
@@ -21,10 +22,7 @@ import invgraph as ig
 torch.set_num_threads(1)  # more threads do not help networks this small
 torch.manual_seed(0)
 times = torch.linspace(0, 4, 64)
-low, high = (
-    torch.tensor([1.0, 0.0]),
-    torch.tensor([3.0, 1.0]),
-)  # of the uniform prior
+low, high = torch.tensor([1.0, 0.0]), torch.tensor([3.0, 1.0])
 
 
 def simulate(count):
@@ -77,8 +75,8 @@ for _ in range(300):
 print(f"last batch: {loss.item():.2f} nats")
 
 # %%
-# Ask about one measurement
-# -------------------------
+# Infer the parameters of one measurement
+# ---------------------------------------
 #
 # ``given`` fixes the condition. The network then reads the series only once, for any number of samples.
 

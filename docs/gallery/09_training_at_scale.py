@@ -46,7 +46,7 @@ def kept(model, x):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        outputs = model(x)  # as long as they live, so does what they keep
+        outputs = model(x)  # keeps the tensors alive until it is deleted
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     del outputs
     return sum(size for pointer, size in storages.items() if pointer not in own)

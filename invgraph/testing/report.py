@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import NamedTuple
 
 
@@ -49,7 +50,8 @@ class Report(NamedTuple):
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join([*lines, f"passed: {'; '.join(self.checks)}"])
+        passed = textwrap.wrap(f"passed: {'; '.join(self.checks)}", width=80, subsequent_indent="  ")
+        return "\n".join([*lines, *passed])
 
 
 def _cells(node: NodeReport) -> tuple[str, str, str, str, str, str]:
