@@ -156,7 +156,17 @@ def test_the_better_of_both_parts_is_kept() -> None:
     assert norms[1] < norms[0]
 
 
-def test_the_second_part_starts_from_the_best_parameters_and_shrinks_what_has_axes() -> None:
+def test_the_second_part_starts_from_the_best_parameters() -> None:
+    x, c = noisy(100)
+    model = Regression()
+    history = fit(model, x, c, lr=1e-2, patience=15, average=0, late_decay=1e-9, validation=0.3, epochs=100)
+    assert history.late is not None
+    best = history.validation[: history.late].index(min(history.validation[: history.late]))
+    before, last, first = (model.seen[epoch] for epoch in (best, history.late - 1, history.late))
+    assert abs(first - before) < 0.3 * abs(last - before)
+
+
+def test_the_second_part_shrinks_what_has_axes() -> None:
     x, c = noisy(100)
     model = Regression()
     history = fit(model, x, c, lr=1e-2, patience=5, average=0, late_decay=0.9, validation=0.3, batch=35, epochs=60)
