@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ def deep(count: int) -> ig.Graph:
 
 NODES = 1200
 """More than Python's stack holds."""
+
+
+@pytest.fixture(autouse=True)
+def default_stack() -> Iterator[None]:
+    """Set Python's own limit, which a test that ran before may have raised."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
 
 
 @pytest.fixture(scope="module")
