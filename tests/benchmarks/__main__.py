@@ -126,6 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("\n" + field_report.write(results[name], options.out), flush=True)
         else:
             print(table(results[name]), flush=True)
+        if name == "digits":
+            (options.out / "digits.json").write_text(json.dumps(results[name], indent=1))
+            (options.out / "digits.rst").write_text(digits.list_table(results[name]))
         machine = {"torch": torch.__version__, "python": platform.python_version(), "threads": options.threads}
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "unmeasured"
         file.write_text(json.dumps({"machine": {**machine, "gpu": device}, "sections": results}, indent=1))

@@ -77,7 +77,7 @@ def density(seconds: float) -> list[dict[str, Any]]:
     return rows(interleave(_jobs(), seconds, least=3), f"{OURS}, samples", work="IAF, 128 numbers", batch=SAMPLES)
 
 
-CHUNKS = (1_000, 10_000, 100_000)
+CHUNKS = (10_000, 100_000)
 
 
 def stated_bytes(flow: ig.Flow, samples: int, observations: int, chunk: int) -> int:
