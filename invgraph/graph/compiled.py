@@ -47,6 +47,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
     has_equal_layers = EqualLayers(module)
+    in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
@@ -62,7 +63,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
-        wanted = backend in _SAFE_BACKENDS and differentiable and has_equal_layers()
+        wanted = backend in _SAFE_BACKENDS and differentiable and not in_cpp and has_equal_layers()
         # Without fullgraph the calls of modules may be compiled one by one: equal modules share code, but not hooks.
         look = nullcontext() if settings.get("fullgraph") else hook_guards()
         try:
@@ -207,6 +208,8 @@ def _tracing(wanted: bool, hooks: str) -> Iterator[None]:
 # Regions keep views of their arguments for the backward pass. Inductor (torch 2.13) considers that memory free once
 # the last region has read it, and reuses it, which would silently give wrong gradients.
 _NO_BUFFER_REUSE = {"allow_buffer_reuse": False, "inplace_buffers": False}
+# Guards have looked at the sizes already; in a small flow, looking again takes a sixth of a training step.
+_QUICK = {"size_asserts": False}
 
 
 def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,5 +218,5 @@ def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
     modes = inductor_modes()
     if settings.get("backend", "inductor") != "inductor" or (mode is not None and (options or mode not in modes)):
         return dict(settings)
-    chosen = {**(modes[mode] if mode else {}), **(options or {}), **_NO_BUFFER_REUSE}
+    chosen = {**_QUICK, **(modes[mode] if mode else {}), **(options or {}), **_NO_BUFFER_REUSE}
     return {**settings, "mode": None, "options": chosen}

@@ -233,10 +233,21 @@ def test_a_mode_is_kept() -> None:
     settings = _safe({"mode": "reduce-overhead", "dynamic": True})
     assert settings["dynamic"]
     assert settings["mode"] is None
-    assert settings["options"] == {"triton.cudagraphs": True, "allow_buffer_reuse": False, "inplace_buffers": False}
+    reuse = {"allow_buffer_reuse": False, "inplace_buffers": False}
+    assert settings["options"] == {"triton.cudagraphs": True, "size_asserts": False, **reuse}
+    assert _safe({"options": {"size_asserts": True}})["options"]["size_asserts"]
     for given in ({"mode": "none such"}, {"mode": "default", "options": {"fallback_random": True}}):
         with pytest.raises(RuntimeError, match="mode"):
             build(lambda: deep_graph(1)).compile(**given)
+
+
+@pytest.mark.slow
+def test_inductor_writes_the_wrapper_of_equal_layers_in_cpp() -> None:
+    """Its C++ wrapper can't call a region, so there are none."""
+    graph = build(lambda: deep_graph(2, width=4), torch.float32)
+    compiled = copy.deepcopy(graph).compile(options={"cpp_wrapper": True})
+    for ours, theirs in zip(train(compiled, 3, 4, False), train(graph, 3, 4, False), strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
 
 
 @pytest.mark.slow
