@@ -179,10 +179,10 @@ class Flow(GraphHolder[Graph | Reversible]):
             temperature: Factor that scales the deviation of the latents from the mean of the base. Default: 1.
             generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
                 torch, which a base given by the user always uses.
-            chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents
-                and samples, about twice the widest layer is needed for them: ``8 * chunk * width`` bytes in float32.
-                Default: all where gradients are recorded, or where noise or batch statistics would change; otherwise
-                65,536 elements of input on a CPU, whose caches hold no more, and 4,194,304 elsewhere.
+            chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents,
+                samples and two numbers per row they need up to four times the widest layer, ``16 * chunk * width``
+                bytes in float32; with more conditions, also latents and samples of ``chunk`` of them. Default: all with
+                gradients, noise or batch statistics; else 65,536 elements on a CPU (its caches), 4,194,304 elsewhere.
 
         Returns:
             Samples ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.

@@ -12,7 +12,7 @@ from invgraph.arguments import require_amount, require_count
 from invgraph.core.call import Ports
 from invgraph.densities.latents import Latents, require_precise
 from invgraph.errors import ArgumentError, ShapeError
-from invgraph.graph.bound import BoundGraph
+from invgraph.graph.bound import BoundGraph, rows_at_once, run_in_chunks
 from invgraph.graph.graph import Graph
 from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Shape, Structured, Tensors
@@ -130,7 +130,15 @@ class BoundFlow:
         x, log_det = self.graph.inverse(
             self.latents.ports.pack(tuple([torch.unflatten(part, 0, (n, rows)) for part in z])), chunk=chunk
         )
-        return x, torch.unflatten(self.latents.log_prob(z), 0, (n, rows)) - log_det
+        log_prob = log_prob_in_chunks(
+            self.latents, z, rows_at_once(self.graph.label, self.graph.layers, z, chunk, rows)
+        )
+        return x, torch.unflatten(log_prob, 0, (n, rows)) - log_det
+
+
+def log_prob_in_chunks(latents: Latents, z: Tensors, rows: int) -> Tensor:
+    """Return the log-densities of latents, of so many rows at a time: all their squares would take as much memory."""
+    return run_in_chunks(lambda *parts: ((), latents.log_prob(parts)), z, rows)[1]
 
 
 def check_draw(n: object, temperature: object, generator: object) -> tuple[int, float]:

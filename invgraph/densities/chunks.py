@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.densities.bound_flow import BoundFlow, check_draw
+from invgraph.densities.bound_flow import BoundFlow, check_draw, log_prob_in_chunks
 from invgraph.densities.latents import Latents
 from invgraph.errors import ShapeError
 from invgraph.graph.bound import rows_at_once, run_in_chunks
@@ -57,18 +57,25 @@ def draw_samples(
             return ((x,) if target.bare else x), log_det
 
         xs, log_det = run_in_chunks(run, z, at_once)
-        return target.pack(xs), latents.log_prob(z) - log_det
+        return target.pack(xs), log_prob_in_chunks(latents, z, at_once) - log_det
     if chunk is None or chunk >= rows:
         return BoundFlow(latents, graph.bind(c, gradients=True)).invert(n, z, chunk)
     found: list[list[Tensor]] = []
+    whole: list[Tensor] = []
     for start in range(0, rows, chunk):  # some of the conditions at a time
         part = slice(start, start + chunk)
         bound = graph.bind(conditions.pack(tuple([condition[part] for condition in cs])), gradients=True)
         own_z = tuple([torch.unflatten(value, 0, (n, rows))[:, part].flatten(0, 1) for value in z])
         x, log_prob = BoundFlow(latents, bound).invert(n, own_z, chunk)
-        found.append([*((x,) if target.bare else x), log_prob])
-    *joined, log_prob = [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
-    return target.pack(tuple(joined)), log_prob
+        made = [*((x,) if target.bare else x), log_prob]
+        if torch.is_grad_enabled():
+            found.append(made)
+            continue
+        whole = whole or [values.new_empty(n, rows, *values.shape[2:]) for values in made]
+        for joined, values in zip(whole, made, strict=True):  # joined at the end, they would be there twice
+            joined[:, part] = values
+    *parts_of_x, log_prob = whole or [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
+    return target.pack(tuple(parts_of_x)), log_prob
 
 
 def in_chunks(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import invgraph as ig
+from tests.benchmarks.field import peak_bytes
+from tests.benchmarks.sampling import stated_bytes
 
 AFFINE = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=16)}
 
@@ -80,6 +82,15 @@ def test_many_samples_of_many_observations_stay_within_the_stated_memory() -> No
     with Peak() as peak:
         flow.sample(40, c, chunk=20_000)
     assert peak.most == 20_000 * 16
+
+
+@pytest.mark.parametrize("transform", [ig.Affine(), ig.RationalQuadraticSpline()], ids=str)
+def test_samples_in_chunks_take_no_more_memory_than_is_stated(transform: Any) -> None:
+    x, c = ig.InputNode(5, name="x"), ig.ConditionNode(3, name="c")
+    layer = (ig.Coupling, {"transform": transform, "subnet": ig.nets.MLP(hidden=64, layers=2)})
+    flow = ig.Flow(ig.Graph(x, ig.chain(x, layer, layer, conditions=c), c))
+    peak = peak_bytes(lambda: flow.sample(2000, torch.zeros(50, 3), chunk=1000), "cpu")
+    assert peak <= stated_bytes(flow, 2000, 50, 1000)
 
 
 def test_what_depends_on_all_rows_is_not_cut() -> None:
