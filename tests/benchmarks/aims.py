@@ -85,7 +85,7 @@ def _blocks(rows: Sequence[Row]) -> Iterator[Aim]:
 
 
 def _digits(rows: Sequence[Row]) -> Iterator[Aim]:
-    """As close as the closest peer, but for what even exact arithmetic, rounded at the end, differs by."""
+    """Targets allow for what even exact arithmetic, rounded at the end, differs by from peers."""
     for dtype in ("float64", "float32"):
         for key, target in (("largest", 1.1), ("mean", 1.02)):
             pairs = [
