@@ -154,7 +154,7 @@ MUTANTS = (
            "regions.wanted, regions.hooks = wanted, hooks", 'regions.wanted, regions.hooks = wanted, ""',
            (ADAPTERS, "-k", "put_on_a_compiled or compiled_runner")),
     Mutant("a mode of the compiler is dropped", "graph/compiled.py",
-           "{**(modes[mode] if mode else {}), **(options or {})", "{**(options or {})", (COMPILE, "-k", "mode")),
+           "**(modes[mode] if mode else {}), **(options or {})", "**(options or {})", (COMPILE, "-k", "mode")),
     Mutant("numbers of a layer are variables of the compiled code", "torch_internals.py",
            "specialize_float=True", "specialize_float=False", (TORCH_INTERNALS, COMPILE, "-k",
            "constant_floats or batch")),
