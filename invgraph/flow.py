@@ -180,7 +180,7 @@ class Flow(GraphHolder[Graph | Reversible]):
             generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
                 torch, which a base given by the user always uses.
             chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents,
-                samples and two numbers per row they need up to four times the widest layer, ``16 * chunk * width``
+                samples and three numbers per row they need up to four times the widest layer, ``16 * chunk * width``
                 bytes in float32; with more conditions, also latents and samples of ``chunk`` of them. Default: all with
                 gradients, noise or batch statistics; else 65,536 elements on a CPU (its caches), 4,194,304 elsewhere.
 
