@@ -58,7 +58,8 @@ def forward_mode() -> AbstractContextManager[object]:
 
 def is_batched_grad(grad: Tensor) -> bool:
     """True if autograd asks for several gradients at once (``is_grads_batched``)."""
-    return bool(torch._C._functorch.is_legacy_batchedtensor(grad))
+    # The compiler can't trace the question, and what it compiles takes one gradient.
+    return not torch.compiler.is_compiling() and bool(torch._C._functorch.is_legacy_batchedtensor(grad))
 
 
 def has_data(x: Tensor) -> bool:

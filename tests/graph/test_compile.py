@@ -272,7 +272,7 @@ def test_every_layer_under_inductor(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("inverse", [False, pytest.param(True, marks=pytest.mark.nightly)])  # minutes to compile
 @pytest.mark.parametrize(
     "transform", [ig.MixtureCDF(components=3), ig.Bernstein(degree=6)], ids=["mixture", "bernstein"]
 )
