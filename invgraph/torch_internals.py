@@ -57,8 +57,7 @@ def forward_mode() -> AbstractContextManager[object]:
 
 
 def is_batched_grad(grad: Tensor) -> bool:
-    """True if autograd asks for several gradients at once (``is_grads_batched``)."""
-    # The compiler can't trace the question, and what it compiles takes one gradient.
+    """True if autograd asks for several gradients at once (``is_grads_batched``), which compiled code never gets."""
     return not torch.compiler.is_compiling() and bool(torch._C._functorch.is_legacy_batchedtensor(grad))
 
 
