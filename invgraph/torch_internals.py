@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain
 from operator import methodcaller
@@ -91,12 +91,12 @@ def is_view(x: Tensor) -> bool:
     return x._base is not None
 
 
-def tensor_stores(module: nn.Module) -> Iterator[dict[str, Any]]:
-    """Yield the dictionaries in which a module and its parts keep parameters and buffers, each once.
+def tensor_stores(modules: Iterable[nn.Module]) -> Iterator[dict[str, Any]]:
+    """Yield the dictionaries in which these modules keep parameters and buffers of their own.
 
     The replicas of ``nn.DataParallel`` keep their parameters as attributes, and list them in a dictionary besides.
     """
-    for part in module.modules():
+    for part in modules:
         yield part._parameters
         yield part._buffers
         if "_former_parameters" in part.__dict__:
@@ -222,9 +222,9 @@ def replace_buffers(copied: nn.Module, buffers: dict[str, Tensor]) -> None:
     copied._buffers = {**copied._buffers, **buffers}
 
 
-def batch_norms(module: nn.Module) -> list[Any]:
-    """Return the parts of a module that normalise with statistics of the batch."""
-    return [part for part in module.modules() if isinstance(part, _NormBase)]
+def batch_norms(modules: Iterable[nn.Module]) -> list[Any]:
+    """Return those modules that normalise with statistics of the batch."""
+    return [module for module in modules if isinstance(module, _NormBase)]
 
 
 def compile_calls(module: Any, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

@@ -106,13 +106,18 @@ def test_is_view() -> None:
 
 def test_tensor_stores() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    found = {id(tensor) for store in internals.tensor_stores(net) for tensor in store.values() if tensor is not None}
+    found = {
+        id(tensor)
+        for store in internals.tensor_stores(net.modules())
+        for tensor in store.values()
+        if tensor is not None
+    }
     assert found == {id(tensor) for tensor in (*net.parameters(), *net.buffers())}
     twice = nn.Sequential(net, net)
-    assert len(list(internals.tensor_stores(twice))) == 2 * len(list(twice.modules()))
+    assert len(list(internals.tensor_stores(twice.modules()))) == 2 * len(list(twice.modules()))
     part = net[0]._replicate_for_data_parallel()
     part._former_parameters = {"weight": net[0].weight}
-    assert [tensor is net[0].weight for store in internals.tensor_stores(part) for tensor in store.values()] == [True]
+    assert [tensor is net[0].weight for store in internals.tensor_stores([part]) for tensor in store.values()] == [True]
 
 
 def test_floating_tensor() -> None:
@@ -238,7 +243,7 @@ def test_replace_buffers() -> None:
 def test_batch_norms() -> None:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d)
     net = nn.Sequential(*(kind(2) for kind in kinds), nn.LayerNorm(2))
-    assert [type(part) for part in internals.batch_norms(net)] == list(kinds)
+    assert [type(part) for part in internals.batch_norms(net.modules())] == list(kinds)
 
 
 def test_compile_calls() -> None:

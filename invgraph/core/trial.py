@@ -54,7 +54,7 @@ def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = Non
 @contextmanager
 def _without_data(module: nn.Module) -> Iterator[None]:
     """Put meta tensors in place of a module's parameters and buffers, and back; a module may stand in it twice."""
-    stores = list(tensor_stores(module))
+    stores = list(tensor_stores(module.modules()))
     before = [dict(store) for store in stores]
     metas: dict[int, Tensor] = {}  # tied tensors stay tied
     try:

@@ -39,7 +39,7 @@ class ParameterGrads:
 
     def needed(self, module: nn.Module) -> Tensors:
         """Return those parameters of a module that need a gradient."""
-        found = {id(tensor): tensor for store in tensor_stores(module) for tensor in store.values()}
+        found = {id(tensor): tensor for store in tensor_stores(module.modules()) for tensor in store.values()}
         return tuple([tensor for key, tensor in found.items() if key in self._found])
 
     def add(self, parameters: Tensors, grads: Grads) -> None:

@@ -228,7 +228,7 @@ def rows_at_once(where: str, layers: nn.Module, values: Tensors, chunk: object, 
 
 
 def _is_mixing(layers: nn.Module) -> bool:
-    norms = any(norm.training for norm in batch_norms(layers))
+    norms = any(norm.training for norm in batch_norms(layers.modules()))
     return norms or any(isinstance(part, Stochastic) for part in layers.modules())
 
 

@@ -130,7 +130,7 @@ class EqualLayers:
 
     def _look(self) -> None:
         self._parts = list(self.module.modules())  # kept, and compared by identity
-        self._norms = batch_norms(self.module)
+        self._norms = batch_norms(self._parts)
         self._foreign = [part for net in self._parts if isinstance(net, Concatenated) for part in net.module.modules()]
         self._before = self._state()
         self._answer = _are_alike(self.module) and not _changes_buffers(self.module)
@@ -169,7 +169,7 @@ def _changes_buffers(module: nn.Module) -> bool:
     """
     for layer in module.modules():
         if getattr(layer, "compile_as_region", False):
-            norms = batch_norms(layer)
+            norms = batch_norms(layer.modules())
             if any(norm.training and norm.track_running_stats for norm in norms):
                 return True
             own = [part for net in layer.modules() if isinstance(net, Concatenated) for part in net.module.modules()]

@@ -33,7 +33,7 @@ from invgraph.reversible.call_state import (
 )
 from invgraph.reversible.plan import Direction
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import is_batched_grad
+from invgraph.torch_internals import batch_norms, is_batched_grad
 
 
 class Call(NamedTuple):
@@ -41,6 +41,7 @@ class Call(NamedTuple):
 
     Attributes:
         graph: Graph to run.
+        parts: All modules of the graph; to look for them takes a while in a deep one.
         direction: Direction of the call.
         tolerance: Maximum relative reconstruction error; None for no check.
         value_count: Number of values.
@@ -48,6 +49,7 @@ class Call(NamedTuple):
     """
 
     graph: Graph
+    parts: Sequence[nn.Module]
     direction: Direction
     tolerance: float | None
     value_count: int
@@ -63,11 +65,10 @@ class ReversibleFunction(torch.autograd.Function):
         ctx.autocast = Autocast.current(values[0].device.type)
         ctx.seeds = draw_seeds(call.graph, values[0])
         random = random_states(values[0])
-        buffers = buffer_versions(call.graph)
-        ctx.modes = modes_of(call.graph)
-        with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph):
+        buffers, ctx.modes, ctx.norms = buffer_versions(call.parts), modes_of(call.parts), batch_norms(call.parts)
+        with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph, ctx.norms):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
-        changed = part_with_changed_buffers(call.graph, buffers)
+        changed = part_with_changed_buffers(call.graph, call.parts, buffers)
         if changed is not None:
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
             raise GraphError("reversible", f"{changed}, whose buffers change at each call", advice)
@@ -77,7 +78,7 @@ class ReversibleFunction(torch.autograd.Function):
         ctx.call, ctx.anchors = call, list(kept)
         # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.places = places_of(call.graph, tensors[call.value_count + call.condition_count :])
+        ctx.places = places_of(call.parts, tensors[call.value_count + call.condition_count :])
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
         ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
@@ -97,8 +98,8 @@ class ReversibleFunction(torch.autograd.Function):
         for step in ctx.anchors:
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
         with (
-            ctx.autocast.restore(), one_thread(call.graph), same_modes(ctx.modes), frozen_statistics(call.graph),
-            torch.no_grad(),
+            ctx.autocast.restore(), one_thread(call.graph, ctx.norms), same_modes(ctx.modes),
+            frozen_statistics(ctx.norms), torch.no_grad(),
             parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
             # Kernels take one gradient; autograd may ask for several at once (is_grads_batched).
             fused(False) if any(map(is_batched_grad, grad_outputs)) else nullcontext(),

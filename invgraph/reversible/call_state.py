@@ -45,28 +45,33 @@ def random_states(reference: Tensor) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
-def part_with_changed_buffers(module: nn.Module, states: Mapping[int, int]) -> str | None:
+def part_with_changed_buffers(module: nn.Module, parts: Sequence[nn.Module], states: Mapping[int, int]) -> str | None:
     """Return the name of a part, other than batch norm, whose buffers a call has changed; None if there is none.
 
     Arguments:
         module: The module that was called.
+        parts: All its modules.
         states: What :func:`buffer_versions` returned before the call.
     """
-    norms = set(batch_norms(module))
-    for name, part in module.named_modules():
+    norms = set(batch_norms(parts))
+    for part in parts:
         if part not in norms and any(states.get(id(b)) != version(b) for b in part.buffers(recurse=False)):
-            return f"{name} ({type(part).__name__})"
+            return f"{_name_of(part, module)} ({type(part).__name__})"
     return None
 
 
-def buffer_versions(module: nn.Module) -> dict[int, int]:
-    """Return how often each buffer of a module has been changed."""
-    return {id(buffer): version(buffer) for buffer in module.buffers()}
+def _name_of(part: nn.Module, module: nn.Module) -> str:
+    return str(next(name for name, other in module.named_modules() if other is part))
 
 
-def modes_of(module: nn.Module) -> list[tuple[nn.Module, bool]]:
-    """Return the parts of a module, and whether each is in training mode."""
-    return [(part, part.training) for part in module.modules()]
+def buffer_versions(parts: Sequence[nn.Module]) -> dict[int, int]:
+    """Return how often each buffer of these modules has been changed."""
+    return {id(buffer): version(buffer) for part in parts for buffer in part.buffers(recurse=False)}
+
+
+def modes_of(parts: Sequence[nn.Module]) -> list[tuple[nn.Module, bool]]:
+    """Return whether each of these modules is in training mode."""
+    return [(part, part.training) for part in parts]
 
 
 @contextmanager
@@ -85,15 +90,15 @@ def same_modes(modes: Sequence[tuple[nn.Module, bool]]) -> Iterator[None]:
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 
 
-def one_thread(module: nn.Module) -> AbstractContextManager[object]:
+def one_thread(module: nn.Module, norms: Sequence[Any]) -> AbstractContextManager[object]:
     """Let no other thread run a module with batch norms meanwhile: frozen statistics are frozen for all threads."""
-    return _locks.setdefault(module, threading.RLock()) if batch_norms(module) else nullcontext()
+    return _locks.setdefault(module, threading.RLock()) if norms else nullcontext()
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Leave batch norm's running statistics alone: the forward call has updated them already."""
-    norms = [norm for norm in batch_norms(module) if norm.training and norm.track_running_stats]
+def frozen_statistics(norms: Sequence[Any]) -> Iterator[None]:
+    """Leave the running statistics of batch norms alone: the forward call has updated them already."""
+    norms = [norm for norm in norms if norm.training and norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -103,18 +108,24 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def trainable(module: nn.Module) -> tuple[Tensor, ...]:
-    """Return a module's tensors that need a gradient, each once, as they are now."""
-    found = {id(tensor): tensor for store in tensor_stores(module) for tensor in store.values() if tensor is not None}
+def trainable(parts: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """Return the tensors of these modules that need a gradient, each once, as they are now."""
+    found = {id(tensor): tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None}
     return tuple([tensor for tensor in found.values() if tensor.requires_grad])
 
 
-def require_repeatable(layers: nn.ModuleDict, steps: Sequence[Step], parameters: Tensors) -> None:
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def require_repeatable(
+    layers: nn.ModuleDict, steps: Sequence[Step], parts: Sequence[nn.Module], parameters: Tensors
+) -> None:
     """Refuse layers that the backward pass could not run backwards, and tensors whose gradient it would not find.
 
     Arguments:
         layers: The layers of a graph.
         steps: The steps of a direction.
+        parts: All modules that the layers consist of.
         parameters: What :func:`trainable` found.
     """
     if is_sharded(parameters):
@@ -126,13 +137,15 @@ def require_repeatable(layers: nn.ModuleDict, steps: Sequence[Step], parameters:
             given = f"node {list(layers)[step.layer]!r}: a layer in a {type(modules[step.layer]).__name__}"
             raise GraphError("reversible", given, "it calls each layer in both directions: take it out of its wrapper")
     known = set(map(id, parameters))
-    for part in layers.modules():
-        for name, value in vars(part).items():
+    for part in parts:
+        own = vars(part)
+        for name in [name for name in own if name not in _OF_EVERY_MODULE]:
+            value = own[name]
             if not (isinstance(value, Tensor) and value.requires_grad) or id(value) in known:
                 continue
             # Other results of operations, such as the last activations, may be kept; a hook makes a weight anew.
             if value.is_leaf or (name in ("weight", "bias") and not has_hooks(part)):
-                path = next(path for path, module in layers.named_modules() if module is part)
+                path = _name_of(part, layers)
                 advice = "its gradient would be lost: give it by torch.func.functional_call, or call the plain graph"
                 raise GraphError("reversible", f"the tensor {path}.{name}, which is no parameter", advice)
 
@@ -141,12 +154,12 @@ Place = tuple[dict[str, Any], str, int]
 """A store of a module, the name of a tensor in it, and which of the call's parameters that is."""
 
 
-def places_of(module: nn.Module, parameters: Sequence[Tensor]) -> list[Place]:
-    """Return where a module keeps these parameters; a tied one has several places."""
+def places_of(parts: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[Place]:
+    """Return where these modules keep these parameters; a tied one has several places."""
     index = {id(parameter): number for number, parameter in enumerate(parameters)}
     return [
         (store, name, index[id(tensor)])
-        for store in tensor_stores(module)
+        for store in tensor_stores(parts)
         for name, tensor in store.items()
         if id(tensor) in index
     ]

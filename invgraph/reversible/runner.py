@@ -77,11 +77,12 @@ class Reversible(GraphHolder[Graph], Invertible):
         return self.graph.bind(conditions, gradients=gradients)
 
     def _run(self, direction: Direction, values: Tensors, given: Any) -> Result:
-        parameters = trainable(self.graph)
+        parts = tuple(self.graph.modules())
+        parameters = trainable(parts)
         if isinstance(given, Precomputed) or is_transformed() or not needs_grad(*values, *given, *parameters):
             return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
-        require_repeatable(self.graph.layers, direction.schedule.steps, parameters)
-        call = Call(self.graph, direction, self.tolerance, len(values), len(given))
+        require_repeatable(self.graph.layers, direction.schedule.steps, parts[1:], parameters)
+        call = Call(self.graph, parts, direction, self.tolerance, len(values), len(given))
         *outputs, log_det = ReversibleFunction.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
         return tuple(outputs), log_det
 

@@ -41,7 +41,7 @@ NEEDS_AUTOGRAD = {ig.ContinuousFlow: "differentiates inside, which needs a devic
 def on_cuda(module: nn.Module) -> nn.Module:
     """The module with fake CUDA tensors in place of its parameters and buffers; tied ones stay tied."""
     moved: dict[int, Tensor] = {}
-    for store in tensor_stores(module):
+    for store in tensor_stores(module.modules()):
         for name, tensor in store.items():
             if tensor is None:
                 continue
