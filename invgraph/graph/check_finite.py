@@ -1,4 +1,4 @@
-"""The look at the data that ``Graph(check_finite=True)`` takes: who made a NaN or an infinity."""
+"""Checks of ``Graph(check_finite=True)``, which find the node that first makes a NaN or an infinity."""
 
 from __future__ import annotations
 

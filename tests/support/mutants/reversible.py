@@ -35,7 +35,7 @@ MUTANTS = (
            "provide((*step.conditions, *(() if step in early else step.outputs)))",
            "provide(() if step in early else step.outputs)", (REVERSIBLE,)),
     Mutant("the parameters of the call are left in the graph after backward", "reversible/call_state.py",
-           "        for store, name, old in changed:\n            store[name] = old\n", "        pass\n",
+           "            store[name] = old\n", "            pass\n",
            (REVERSIBLE,)),
     Mutant("backward runs with the graph's parameters, not with those of the call", "reversible/call_state.py",
            "if store.get(name) is not parameters[k]]", "if False]", (REVERSIBLE,)),
