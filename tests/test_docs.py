@@ -103,6 +103,14 @@ def test_the_places_on_the_page_for_developers_exist() -> None:
         assert re.search(defined, (ROOT / name).read_text(encoding="utf-8"), re.M), (name, word)
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [("density", "call ``flow.eval()`` before sampling"), ("habits", "sampling in ``train()`` moves")],
+)
+def test_pages_say_that_sampling_moves_batch_norm_in_training_mode(page: str, words: str) -> None:
+    assert words in (ROOT / "docs" / f"{page}.rst").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_names_and_arguments_in_sentences_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

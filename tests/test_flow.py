@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from measures import draw, gap
-from places import ROOT
 from torch import Tensor, nn
 from torch.distributions import (
     Cauchy,
@@ -172,11 +171,6 @@ def test_sampling_moves_batch_norm_in_training_mode_alone() -> None:
         after = dict(flow.named_buffers())
         assert all(torch.equal(after[name], value) != training for name, value in before.items())
         assert len(before) == 4
-    for page, words in (
-        ("density", "call ``flow.eval()`` before sampling"),
-        ("habits", "sampling in ``train()`` moves"),
-    ):
-        assert words in (ROOT / "docs" / f"{page}.rst").read_text()
 
 
 def test_a_generator_decides_and_the_global_state_stays() -> None:

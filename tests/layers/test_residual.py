@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 import invgraph as ig
 from invgraph.core.stochastic import signs
@@ -193,7 +194,7 @@ def test_second_derivatives(log_det: Any, inverse: bool) -> None:
 def test_compiled_estimates_are_those_of_eager_for_every_length() -> None:
     """One compiled graph serves all seeds: it weighs the terms that are not wanted with 0."""
     layer = randomize(ig.Residual((2,), hidden=3, layers=1, log_det="estimate", terms=2).double(), scale=9.0).eval()
-    counts = torch._dynamo.testing.CompileCounter()
+    counts = CompileCounter()
     run = torch.compile(lambda x: layer((x,))[1], backend=counts, fullgraph=True)
     x, lengths = noise(3, 2), set()
     for seed in range(40):
