@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 Row = tuple[str, float]
 _SHOWN = ("invgraph compiled", "invgraph", "invgraph bound", "FrEIA", "normflows (no condition)", "nflows", "zuko")
 _LINE = re.compile(r"(.+?) +(\d+) (.+?) {2,}([\d.]+) +[\d.]+ +[\d.]+ +")
-_COLOURS = {"light": ("#1c2430", "#6b46c1", "#a4aebb"), "dark": ("#e8edf3", "#a68ff0", "#5d6977")}
+_COLORS = {"light": ("#1c2430", "#6b46c1", "#a4aebb"), "dark": ("#e8edf3", "#a68ff0", "#5d6977")}
 
 
 def read(path: Path) -> dict[tuple[str, int], list[Row]]:
@@ -24,16 +24,16 @@ def read(path: Path) -> dict[tuple[str, int], list[Row]]:
 
 
 def chart(panels: list[tuple[str, list[Row]]], theme: str) -> Figure:
-    """Draw panels of horizontal bars; this library's bars are coloured."""
-    text, ours, others = _COLOURS[theme]
+    """Draw panels of horizontal bars; this library's bars are colored."""
+    text, ours, others = _COLORS[theme]
     tallest = max(len(rows) for _, rows in panels)
     figure = Figure(figsize=(7.2, 0.55 + 0.27 * tallest), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, rows) in zip(axes, panels, strict=True):
         names, times = zip(*rows[::-1], strict=True)
-        colours = [ours if name.startswith("invgraph") else others for name in names]
-        bars = axis.barh(names, times, color=colours, height=0.7)
+        colors = [ours if name.startswith("invgraph") else others for name in names]
+        bars = axis.barh(names, times, color=colors, height=0.7)
         axis.bar_label(bars, labels=[f"{value:.0f} ms" for value in times], padding=3, color=text, fontsize=8)
         axis.set_title(title, fontsize=9, color=text, loc="left")
         axis.set(xticks=[], xlim=(0, 1.22 * max(times)))
@@ -57,7 +57,7 @@ def write(results: Path, folder: Path) -> None:
     }
     folder.mkdir(exist_ok=True)
     for name, panels in charts.items():
-        for theme in _COLOURS:
+        for theme in _COLORS:
             path = folder / f"{name}-{theme}.svg"
             if not path.exists() or path.stat().st_mtime < max(results.stat().st_mtime, Path(__file__).stat().st_mtime):
                 chart(panels, theme).savefig(path)

@@ -13,7 +13,7 @@ import torch
 import invgraph as ig
 
 _HERE = Path(__file__).parent
-_COLOURS = ("#2962a8", "#c8502d")
+_COLORS = ("#2962a8", "#c8502d")
 
 
 def quickstart() -> dict[str, Any]:
@@ -34,9 +34,9 @@ def main() -> None:
     points, moons = names["two_moons"](1500, names["generator"])
     samples = flow.sample(750, torch.eye(2), generator=names["generator"])
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.25), sharex=True, sharey=True, layout="constrained")
-    for label, colour in enumerate(_COLOURS):
-        axes[0].scatter(*points[moons[:, label] == 1].T, s=2, color=colour)
-        axes[1].scatter(*samples[:, label].T, s=2, color=colour)
+    for label, color in enumerate(_COLORS):
+        axes[0].scatter(*points[moons[:, label] == 1].T, s=2, color=color)
+        axes[1].scatter(*samples[:, label].T, s=2, color=color)
     across, up = torch.meshgrid(torch.linspace(-1.5, 2.5, 200), torch.linspace(-1.0, 1.5, 125), indexing="xy")
     grid = torch.stack([across.flatten(), up.flatten()], dim=1)
     with torch.no_grad():

@@ -96,7 +96,7 @@ def with_default_weights(model: nn.Module, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a task: for MNIST blocks and width of the subnets, for bedrooms side of the colours; batch size."""
+    """Sizes of a task: for MNIST blocks and width of the subnets, for bedrooms side of the colors; batch size."""
 
     blocks: int
     hidden: int
@@ -144,7 +144,7 @@ def mix(h: Any, details: Details, seed: int, name: str) -> Any:
     return ig.Node(h, ig.Orthogonal if details.permutation == "soft" else ig.Permute, {"seed": seed}, name=name)
 
 
-def colours_task(details: Details, sizes: Sizes, seed: int) -> Task:
+def colors_task(details: Details, sizes: Sizes, seed: int) -> Task:
     """Return the bedrooms model of section 4.3 and its losses, on the photographs that come with the repository."""
     quick = bedrooms_cinn.PRESETS["quick"]
     preset = replace(quick, size=sizes.side, noise=quick.noise if details.noise else 0.0)
@@ -168,7 +168,7 @@ def run(task: str, name: str, rate: float, seed: int, steps: int, sizes: Sizes) 
     """Train a variant; return its curve, and whether it diverged."""
     began = time.monotonic()
     torch.manual_seed(seed)
-    model, loss, figures = (digits_task if task == "mnist" else colours_task)(VARIANTS[name], sizes, seed)
+    model, loss, figures = (digits_task if task == "mnist" else colors_task)(VARIANTS[name], sizes, seed)
     if not VARIANTS[name].init:
         with_default_weights(model, seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -44,7 +44,7 @@ def start(digits: Path, colorizer: Path, port: int) -> Server:
     questions = {
         "pick": tens.pick, "digits": tens.move, "colorize": photos.colorize, "transfer": photos.transfer,
     }  # fmt: skip
-    return Server(port, facts, questions, {"drawing": tens.recognise, "photo": photos.upload})
+    return Server(port, facts, questions, {"drawing": tens.recognize, "photo": photos.upload})
 
 
 def main(arguments: list[str] | None = None) -> None:

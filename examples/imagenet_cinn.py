@@ -54,7 +54,7 @@ PRESETS = {
 
 
 class Head(nn.Sequential):
-    """Head that converts the features for one block: strided to its resolution, to twice its width, normalised.
+    """Head that converts the features for one block: strided to its resolution, to twice its width, normalized.
 
     Arguments:
         channels: Channels of the features.

@@ -205,7 +205,7 @@ def judge_command(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(0)
     for noise in (0.0, 0.15):
         hits = judge.accuracy(network, measure.noisy(digits.pixels, noise, generator), digits.labels)
-        print(f"recognises {hits:.2%} of the real test digits with noise {noise:g} of the pixel range")
+        print(f"recognizes {hits:.2%} of the real test digits with noise {noise:g} of the pixel range")
     judge.save(network)
     print(f"written to {judge.WEIGHTS}")
 

@@ -70,7 +70,7 @@ def draw(flow: ig.Flow, path: Path, device: str, rows: int = 8, temperature: flo
     z = temperature * torch.randn(rows, flow.dims, generator=torch.Generator().manual_seed(0))
     digit = data.condition(torch.arange(10).repeat(rows)).to(device)
     x, _ = flow.graph.inverse(z.repeat_interleave(10, 0).to(device), digit)
-    # The model has learnt noisy pictures, so that it generates noise too: take the expected picture behind it.
+    # The model has learned noisy pictures, so that it generates noise too: take the expected picture behind it.
     x = flow.denoise(x, digit, sigma=NOISE / data.STD)
     tiles = data.to_pixels(x).cpu().view(rows, 10, 28, 28)
     page = tiles.transpose(1, 2).reshape(rows * 28, 280)

@@ -1,11 +1,11 @@
-r"""Pretraining of the conditioning network: colour classification (Zhang, Isola, Efros, 2016; paper, 4.2).
+r"""Pretraining of the conditioning network: color classification (Zhang, Isola, Efros, 2016; paper, 4.2).
 
     python examples/pretrain_condition_net.py --data DIR --preset medium
     python examples/imagenet_cinn.py train --data DIR --preset medium \
         --condition-net runs/condition_net/condition_net.safetensors
 
-Classes of colour are squares of ten by ten units of a and b. Each pixel is softly assigned to the five nearest
-classes, and rare colours have larger weights. The width of the network is that of the preset of the ImageNet model. To
+Classes of color are squares of ten by ten units of a and b. Each pixel is softly assigned to the five nearest
+classes, and rare colors have larger weights. The width of the network is that of the preset of the ImageNet model. To
 use published weights of the network instead, pass their file to ``--condition-net``.
 """
 

@@ -77,7 +77,7 @@ class Stop:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.signalled = False
+        self.signaled = False
         self._first = 0.0
         self._before: dict[int, Any] = {}
 
@@ -92,15 +92,15 @@ class Stop:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.signalled and now - self._first > 2:
+        if self.signaled and now - self._first > 2:
             raise KeyboardInterrupt
-        self._first = self._first if self.signalled else now
-        self.signalled = True
+        self._first = self._first if self.signaled else now
+        self.signaled = True
 
     def asked(self) -> bool:
         """True if any process was asked to stop; all of them then stop after the same step."""
         if not distributed.is_initialized():
-            return self.signalled
-        flag = torch.tensor(float(self.signalled), device=self.device)
+            return self.signaled
+        flag = torch.tensor(float(self.signaled), device=self.device)
         distributed.all_reduce(flag, distributed.ReduceOp.MAX)
         return bool(flag.item())

@@ -23,7 +23,7 @@ import mnist_cinn
 import mnist_multiscale
 import torch
 from colorization.colorizer import load_colorizer
-from colorization.condition_net import ColourClassifier, ConditionNet, load_condition_net
+from colorization.condition_net import ColorClassifier, ConditionNet, load_condition_net
 from colorization.features import find_viewer
 from colorization.photos import SPLITS, Crops, open_folder
 from colorization.pretraining import errors_of, losses_of
@@ -34,7 +34,7 @@ from weights import FOLDER, load_weights, save_half
 import invgraph as ig
 
 TEMPERATURE = 0.7
-LIGHTNESS, COLOURS = 128, 32  # sides of the lightness and of the colours in the preset of the conditioning network
+LIGHTNESS, COLORS = 128, 32  # sides of the lightness and of the colors in the preset of the conditioning network
 
 
 def publish_digits(run: Path, out: Path) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def publish_colorizer(run: Path, out: Path) -> dict[str, Any]:
     colorizer = load_colorizer(run / "cinn" / "model.safetensors", bedrooms_cinn.build, "bedrooms")
     save_half(out, colorizer, colorizer.config)
     colorizer = load_colorizer(out, bedrooms_cinn.build, "bedrooms")
-    held_out = HeldOut(open_folder(), "test", colorizer.colours, find_viewer(None, None))
-    rows = {kind: evaluate(kind, colorizer, held_out) for kind in ("truth", "grey", "cinn")}
+    held_out = HeldOut(open_folder(), "test", colorizer.colors, find_viewer(None, None))
+    rows = {kind: evaluate(kind, colorizer, held_out) for kind in ("truth", "gray", "cinn")}
     rows[f"cinn {TEMPERATURE}"] = evaluate("cinn", colorizer, held_out, temperature=TEMPERATURE)
     figures = {kind: {key: figure._asdict() for key, figure in row.items()} for kind, row in rows.items()}
     state = ig.load(run / "cinn" / "training.safetensors").training
@@ -76,18 +76,18 @@ def publish_colorizer(run: Path, out: Path) -> dict[str, Any]:
 def publish_condition_net(run: Path, out: Path) -> dict[str, Any]:
     """Publish the conditioning network, measured on each split of the included photographs."""
     metadata = ig.load(run / "model.safetensors").metadata
-    classifier = ColourClassifier(ConditionNet(metadata["width"]))
+    classifier = ColorClassifier(ConditionNet(metadata["width"]))
     load_weights(run / "model.safetensors", classifier)
     save_half(out, classifier.net, metadata)
     load_condition_net(classifier.net, out)
     folder = open_folder()
-    colours = Crops(folder, "train", COLOURS).spread(2000)[:, 1:]
+    colors = Crops(folder, "train", COLORS).spread(2000)[:, 1:]
     errors, losses, counts = {}, {}, {}
     for split in SPLITS:
         lab = Crops(folder, split, LIGHTNESS).spread(2000)
         counts[split] = len(lab)
         errors[split] = {name: error._asdict() for name, error in errors_of(classifier.eval(), lab).items()}
-        losses[split] = dict(zip(("network", "constant guess"), losses_of(classifier, lab, colours), strict=True))
+        losses[split] = dict(zip(("network", "constant guess"), losses_of(classifier, lab, colors), strict=True))
     state = ig.load(run / "training.safetensors").training
     return {
         "rmse_ab": errors, "loss": losses, "photographs": counts, "settings": metadata,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-COLOURS = ("#1a1a1a", "#c2410c", "#1d4ed8", "#15803d", "#a16207", "#7e22ce", "#0e7490", "#9f1239")
+COLORS = ("#1a1a1a", "#c2410c", "#1d4ed8", "#15803d", "#a16207", "#7e22ce", "#0e7490", "#9f1239")
 TITLES = {"mnist": "MNIST", "bedrooms": "bedrooms"}
 OTHER_DATA = "no noise"
 """Variant whose losses are of other data, so that the scale is not chosen for it."""
@@ -44,8 +44,8 @@ def draw(found: Mapping[str, Any], rates: Sequence[float], variants: Sequence[st
             row[0].set_ylabel("training loss, nats per dimension")
         for axes in table[-1]:
             axes.set_xlabel("step")
-        colours = [(name, colour) for name, colour in zip(variants, COLOURS, strict=True) if name in shown]
-        handles = [Line2D([], [], color=colour, linewidth=1.2, label=name) for name, colour in colours]
+        colors = [(name, color) for name, color in zip(variants, COLORS, strict=True) if name in shown]
+        handles = [Line2D([], [], color=color, linewidth=1.2, label=name) for name, color in colors]
         handles.append(Line2D([], [], color="#6b6b6b", linewidth=0.9, dashes=DASHES, marker="x", label="diverged"))
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,37 +57,37 @@ def _panel(axes: Axes, runs: Sequence[Mapping[str, Any]], variants: Sequence[str
     """Draw the curves of one task at one learning rate."""
     levels: list[float] = []
     finished: dict[str, NDArray[np.float64]] = {}
-    for colour, name in zip(COLOURS, variants, strict=True):
+    for color, name in zip(COLORS, variants, strict=True):
         whole = [run for run in runs if run["variant"] == name and not run["diverged"]]
         if whole:
             losses = _smooth(np.array([run["loss"] for run in whole]))
             finished[name] = losses
-            axes.plot(whole[0]["step"], losses.mean(0), color=colour, linewidth=1.0)
-            axes.fill_between(whole[0]["step"], losses.min(0), losses.max(0), color=colour, alpha=0.15, linewidth=0)
+            axes.plot(whole[0]["step"], losses.mean(0), color=color, linewidth=1.0)
+            axes.fill_between(whole[0]["step"], losses.min(0), losses.max(0), color=color, alpha=0.15, linewidth=0)
             levels.extend(() if name == OTHER_DATA else losses[:, len(losses[0]) // 10 :].flatten())
     if not levels:
         levels = [value for losses in finished.values() for value in losses.flatten()] or [0.0, 1.0]
     low, high = np.quantile(levels, (0.0, 0.99))
     margin = 0.06 * (high - low) + 1e-3
     axes.set_ylim(low - margin, high + margin)  # the first steps, whose losses are much larger, are cut off
-    for colour, name in zip(COLOURS, variants, strict=True):
+    for color, name in zip(COLORS, variants, strict=True):
         for run in runs:
             if run["variant"] == name and run["diverged"]:
-                axes.plot(run["step"], run["loss"], color=colour, linewidth=0.9, dashes=DASHES)
+                axes.plot(run["step"], run["loss"], color=color, linewidth=0.9, dashes=DASHES)
                 # the last loss, or the top edge
                 last = run["loss"][-1] if run["loss"] and run["loss"][-1] < high else high
-                axes.plot(run["steps"], last, "x", color=colour, markersize=5.5)
+                axes.plot(run["steps"], last, "x", color=color, markersize=5.5)
     axes.spines[["top", "right"]].set_visible(False)
     end = finished[OTHER_DATA].mean(0)[-1] if OTHER_DATA in finished else high
     if end < low - margin:
         text = f"{OTHER_DATA}: other data, down to {end:.2f}"
         axes.set_ylim(bottom=low - 0.12 * (high - low))  # room for it
         axes.text(0.98, 0.02, text, transform=axes.transAxes, ha="right", fontsize=7,
-                  color=COLOURS[list(variants).index(OTHER_DATA)])  # fmt: skip
+                  color=COLORS[list(variants).index(OTHER_DATA)])  # fmt: skip
 
 
 def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average each record with its neighbours, with fewer of them at both ends."""
+    """Average each record with its neighbors, with fewer of them at both ends."""
     reach = SMOOTH // 2
     places = [slice(max(0, k - reach), k + reach + 1) for k in range(losses.shape[1])]
     return np.stack([losses[:, place].mean(1) for place in places], axis=1)

@@ -29,8 +29,8 @@ def draw(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def true_log_prob(points: torch.Tensor, moons: torch.Tensor) -> torch.Tensor:
     """Log-density that the points come from, as a mean over 500 angles: on average no model does better."""
-    centres = arcs(math.pi * (torch.arange(500) + 0.5) / 500)[:, moons.argmax(1)]
-    return (-0.5 * ((points - centres) / NOISE).square().sum(-1)).exp().mean(0).log() - math.log(2 * math.pi * NOISE**2)
+    centers = arcs(math.pi * (torch.arange(500) + 0.5) / 500)[:, moons.argmax(1)]
+    return (-0.5 * ((points - centers) / NOISE).square().sum(-1)).exp().mean(0).log() - math.log(2 * math.pi * NOISE**2)
 
 
 def build() -> ig.Flow:

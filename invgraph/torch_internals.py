@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 M = TypeVar("M", bound=nn.Module)
 
 PLAIN = (Tensor, nn.Parameter)
-"""The tensor types without overrides: subclasses, such as distributed or quantised ones, know fewer operations."""
+"""The tensor types without overrides: subclasses, such as distributed or quantized ones, know fewer operations."""
 
 is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
@@ -223,7 +223,7 @@ def replace_buffers(copied: nn.Module, buffers: dict[str, Tensor]) -> None:
 
 
 def batch_norms(modules: Iterable[nn.Module]) -> list[Any]:
-    """Return those modules that normalise with statistics of the batch."""
+    """Return those modules that normalize with statistics of the batch."""
     return [module for module in modules if isinstance(module, _NormBase)]
 
 

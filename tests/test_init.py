@@ -1,4 +1,4 @@
-"""Start values of models: the helpers of ig.init, initialisation by data through a graph, and deep stacks."""
+"""Start values of models: the helpers of ig.init, initialization by data through a graph, and deep stacks."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_mistakes_are_refused(mistake: Callable[[], object], error: type[ig.Invg
     assert len(str(caught.value).splitlines()) == 3
 
 
-# Initialisation by data
+# Initialization by data
 
 
 def moments(y: torch.Tensor) -> tuple[float, float]:
@@ -325,7 +325,7 @@ def test_the_noise_of_dequantization_starts_too() -> None:
     assert bool(graph(pixels)[0].isfinite().all())
 
 
-def test_initialisation_happens_at_the_users_word_alone() -> None:
+def test_initialization_happens_at_the_users_word_alone() -> None:
     graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
     graph.initialize(noise(64, 8))
     before = {name: value.clone() for name, value in graph.state_dict().items()}
@@ -342,7 +342,7 @@ def test_a_batch_without_a_scale_is_refused_with_the_node() -> None:
         graph.initialize(torch.zeros(16, 8))
 
 
-def test_a_loaded_graph_needs_no_second_initialisation() -> None:
+def test_a_loaded_graph_needs_no_second_initialization() -> None:
     graph = stack(2, ig.nets.MLP(hidden=8), norm=True)
     graph.initialize(noise(64, 8))
     other = stack(2, ig.nets.MLP(hidden=8), norm=True)
@@ -361,7 +361,7 @@ TRAINED: tuple[Callable[[], ig.Invertible], ...] = (
 
 
 @pytest.mark.parametrize("build", TRAINED)
-def test_a_second_initialisation_needs_to_be_asked_for(build: Callable[[], ig.Invertible]) -> None:
+def test_a_second_initialization_needs_to_be_asked_for(build: Callable[[], ig.Invertible]) -> None:
     module, fresh, batch = build(), build(), noise(64, 8) * 3 + 1
     module.initialize(batch)
     loaded = copy.deepcopy(fresh)
@@ -377,7 +377,7 @@ def test_a_second_initialisation_needs_to_be_asked_for(build: Callable[[], ig.In
         fresh.initialize(batch, again="yes")  # type: ignore[arg-type]
 
 
-def test_a_batch_refused_half_way_initialises_no_layer() -> None:
+def test_a_batch_refused_half_way_initializes_no_layer() -> None:
     x = ig.InputNode(2, name="x")
     far = ig.Elementwise((2,), transform=ig.Affine())
     torch.nn.init.constant_(far.params, 1e30)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ TABLE = {
     "VAE": "cvae",
     "CNN": "cnn",
     "cGAN": "cgan",
-    "gray": "grey",
+    "gray": "gray",
 }
 
 
@@ -169,7 +169,7 @@ def test_figure_9(title):
     step, lowest = min(looks, key=lambda look: look[1])
     assert f"those of step {step}, after {content['about']['seconds']['colorgan']:.0f} s" in PAGE
     assert f"jumps between {lowest:.2f} and {max(error for _, error in looks):.2f} in units" in PAGE
-    cinn, ours, gray = (Measured(**content["rows"][kind]["rmse_1"]) for kind in ("cinn", "colorgan", "grey"))
+    cinn, ours, gray = (Measured(**content["rows"][kind]["rmse_1"]) for kind in ("cinn", "colorgan", "gray"))
     assert f"further from the original ({ours}) than one of the cINN ({cinn}) or a gray picture ({gray})." in PAGE
     cinn, ours = (content["rows"][kind]["variance"]["value"] for kind in ("cinn", "colorgan"))
     assert f"Ours is larger as well, {ours:.1f} compared to {cinn:.1f}," in PAGE

@@ -38,7 +38,7 @@ FLOORS = {
     "densities": "latents and their base densities, their support, flows under fixed conditions, chunks",
     "checkpoint": "checkpoint, loading, fingerprint, state, atomic_file, tensor_file, rng_state",
     "reversible": "runner, plan, backward, call_state",
-    "layers": "one idea of a layer per file, with its maths",
+    "layers": "one idea of a layer per file, with its math",
     "graph": "node, wiring, schedule, ranges, run, finite, bound, compiled, resize, trace, shown, graph, holder",
     "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, support",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
@@ -170,6 +170,36 @@ def test_no_docstring_begins_with_a_relative_clause() -> None:
     for path in texts:
         found = [line for line in path.read_text().splitlines() if begins.match(line)]
         assert found == [], path
+
+
+BRITISH = re.compile(
+    r"(col|fav|behavi|neighb|hon|lab|harb|hum|flav|vap|rig|endeav)our|grey|chequer|(anal|paral)ys(ed?$|ing)"
+    r"|(?<=[a-z]{2})(al|an|ar|as|en|er|et|gn|ic|il|im|it|nt|on|or|rd|rn|tr)is(e|ing|ation|able)"
+    r"|centre|^(kilo|centi|milli)?metres?$|litre|theatre|fibre|calibre|ochre|catalogue|analogue|dialogue|licence"
+    r"|(cancel|channel|dial|equal|fuel|label|level|model|panel|parallel|signal|total|travel|tunnel)l(ed|er|ing)"
+    r"|defence|offence|pretence|practis|programme$|artefact|judgement|acknowledgement|manoeuvre|sceptic"
+    r"|^(ageing|amongst|burnt|discs?|fulfil|learnt|maths|moulds?|skilful|spelt|spoilt|tyres?|whilst)$",
+    re.IGNORECASE,
+)
+WRITTEN = {".cff", ".cfg", ".css", ".html", ".inc", ".json", ".md", ".py", ".rst", ".toml", ".txt", ".yml"}
+GENERATED = {"_build", "drawings", "gallery_pages", "generated"}
+NOT_OURS = {"Greys": "a color map of matplotlib"}
+
+
+def test_spelling_is_american() -> None:
+    """All texts and names have one spelling, torch's, so that a search finds every place."""
+    places = [path for folder in ("docs", "examples", "invgraph", "tests") for path in (ROOT / folder).rglob("*")]
+    words: dict[str, Path] = {}
+    for path in [*ROOT.iterdir(), *places]:
+        # this file lists the stems
+        if path.suffix in WRITTEN and not GENERATED & set(path.parts) and path.name != Path(__file__).name:
+            words |= dict.fromkeys(re.findall(r"[A-Za-z]+", path.read_text(encoding="utf-8")), path)
+    assert [f"{path}: {word}" for word, path in words.items() if BRITISH.search(word) and word not in NOT_OURS] == []
+
+
+@pytest.mark.parametrize("word", ["drawColours", "grey_0", "Centred", "normalises", "MODELLING", "optimisation"])
+def test_british_words_are_found(word: str) -> None:
+    assert BRITISH.search(word)
 
 
 def test_functions_are_short() -> None:

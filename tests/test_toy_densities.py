@@ -56,7 +56,7 @@ def spline_flow() -> ig.Flow:
 
 
 def train(model: nn.Module, log_prob: Any, density: Any, steps: int) -> None:
-    """The same batches, optimiser and number of steps for each model."""
+    """The same batches, optimizer and number of steps for each model."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -71,10 +71,10 @@ def train(model: nn.Module, log_prob: Any, density: Any, steps: int) -> None:
 @torch.no_grad()
 def integral(flow: ig.Flow, cells: int, edge: float = 7.0) -> float:
     """The midpoint rule over a square that holds all but 1e-8 of the probability, in float64."""
-    centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * (2 * edge / cells) - edge
+    centers = (torch.arange(cells, dtype=torch.float64) + 0.5) * (2 * edge / cells) - edge
     total = 0.0
-    for chunk in centres.split(32):
-        points = torch.cartesian_prod(chunk, centres)
+    for chunk in centers.split(32):
+        points = torch.cartesian_prod(chunk, centers)
         total += flow.log_prob(points).exp().sum().item()
     return total * (2 * edge / cells) ** 2
 

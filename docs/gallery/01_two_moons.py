@@ -116,8 +116,8 @@ with torch.no_grad():
 figure, axes = plt.subplots(
     1, 2, figsize=(8, 2.6), layout="constrained", sharex=True, sharey=True
 )
-for k, colour in enumerate(("tab:blue", "tab:red")):
-    axes[0].scatter(*samples[:, k].T, s=2, color=colour)
+for k, color in enumerate(("tab:blue", "tab:red")):
+    axes[0].scatter(*samples[:, k].T, s=2, color=color)
 axes[1].imshow(
     density.view_as(across).numpy(),
     origin="lower",

@@ -1,4 +1,4 @@
-"""Panels of a portrait, in the colours of a theme."""
+"""Panels of a portrait, in the colors of a theme."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a theme; the background is transparent."""
+    """Colors of a theme; the background is transparent."""
 
     text: str
     faint: str
     series: tuple[str, str, str, str]
 
     def shades(self) -> LinearSegmentedColormap:
-        """Return a map of colours from transparent to the first of the series."""
+        """Return a map of colors from transparent to the first of the series."""
         return LinearSegmentedColormap.from_list("shades", [self.series[0] + "00", self.series[0] + "ff"])
 
 
@@ -58,16 +58,16 @@ class Canvas:
         axis = self.panel(at, title)
         axis.axhline(0, color=self.theme.faint, linewidth=0.6)
         axis.axvline(0, color=self.theme.faint, linewidth=0.6)
-        for points, colour in zip(groups, self.theme.series, strict=False):
-            axis.scatter(*points.t(), s=2, color=colour, linewidths=0)
+        for points, color in zip(groups, self.theme.series, strict=False):
+            axis.scatter(*points.t(), s=2, color=color, linewidths=0)
 
     def grid(self, at: int, title: str, run: Map) -> None:
         """Draw the image of a grid, with a letter that shows how it turns."""
         axis = self.panel(at, title)
         along, ticks = torch.linspace(-2, 2, 121).double(), torch.linspace(-2, 2, 11).double()
         for tick in ticks:
-            for pair, colour in (((along, tick.expand(121)), 0), ((tick.expand(121), along), 1)):
-                axis.plot(*run(torch.stack(pair, dim=1)).t(), color=self.theme.series[colour], linewidth=0.6)
+            for pair, color in (((along, tick.expand(121)), 0), ((tick.expand(121), along), 1)):
+                axis.plot(*run(torch.stack(pair, dim=1)).t(), color=self.theme.series[color], linewidth=0.6)
         corners = torch.tensor([(0.4, 0.4), (0.4, 1.6), (1.2, 1.6), (0.4, 1.6), (0.4, 1.0), (1.0, 1.0)]).double()
         steps = torch.linspace(0, 1, 25).double()[:, None]
         for start, end in pairwise(corners):
@@ -79,13 +79,13 @@ class Canvas:
         axis.imshow(values.abs().sqrt(), cmap=self.theme.shades(), vmin=0)
         axis.set_aspect("equal", adjustable="box")
 
-    def image(self, at: int, title: str, values: Tensor, **colours: Any) -> None:
+    def image(self, at: int, title: str, values: Tensor, **colors: Any) -> None:
         """Draw an image in shades of gray."""
         axis = self.panel(at, title)
-        axis.imshow(values, **{"cmap": "Greys_r", **colours})
+        axis.imshow(values, **{"cmap": "Greys_r", **colors})
         axis.set_aspect("equal", adjustable="box")
 
-    def cells(self, at: int, title: str, values: Sequence[Tensor], colours: dict[int, int]) -> None:
+    def cells(self, at: int, title: str, values: Sequence[Tensor], colors: dict[int, int]) -> None:
         """Draw values side by side, each with its channels, as squares with numbers."""
         axis, left, lowest = self.panel(at, title), 0.0, 0.0
         for value in values:
@@ -96,8 +96,8 @@ class Canvas:
                 x, y = left + k % columns * (width + 0.4), -(k // columns) * (height + 0.4)
                 for i, row in enumerate(channel.int().tolist()):
                     for j, number in enumerate(row):
-                        colour, x0, y0 = self.theme.series[colours[number] % 4], x + j, y - i - 1
-                        face = {"facecolor": colour + "55", "edgecolor": colour, "linewidth": 0.6}
+                        color, x0, y0 = self.theme.series[colors[number] % 4], x + j, y - i - 1
+                        face = {"facecolor": color + "55", "edgecolor": color, "linewidth": 0.6}
                         axis.add_patch(Rectangle((x0, y0), 0.92, 0.92, **face))
                         style = {"ha": "center", "va": "center", "fontsize": 6, "color": self.theme.text}
                         axis.text(x0 + 0.46, y0 + 0.46, str(number), **style)

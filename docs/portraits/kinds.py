@@ -14,10 +14,10 @@ from portraits.canvas import Canvas, Map, Portrait
 
 
 def example_image(size: int = 32) -> Tensor:
-    """Return a disc over a slope and waves."""
+    """Return a disk over a slope and waves."""
     across, up = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="xy")
-    disc = torch.sigmoid(30 * (0.6 - (across**2 + up**2).sqrt()))
-    return (0.25 * across + 0.5 + 0.4 * disc + 0.15 * torch.sin(12 * up) * (1 - disc)).double()
+    disk = torch.sigmoid(30 * (0.6 - (across**2 + up**2).sqrt()))
+    return (0.25 * across + 0.5 + 0.4 * disk + 0.15 * torch.sin(12 * up) * (1 - disk)).double()
 
 
 def random_layer(cls: Any, shape: tuple[int, ...], *, scale: float = 1.2, seed: int = 0, **args: Any) -> ig.Invertible:
@@ -72,14 +72,14 @@ def curve(transform: ig.Transform, low: float = -4.0, high: float = 4.0, *, scal
             canvas.panel(at, title, square=False)
         canvas.axes[2].axhline(0, color=canvas.theme.faint, linewidth=0.6)
         x = torch.linspace(low, high, 401).double()[:, None]
-        for seed, colour in zip(range(count), canvas.theme.series, strict=False):
+        for seed, color in zip(range(count), canvas.theme.series, strict=False):
             generator = torch.Generator().manual_seed(seed)
             params = scale * torch.randn(1, transform.params_per_element, 1, generator=generator).double()
             y, log_slope = transform.forward(x, params.expand(len(x), -1, -1))
             back, _ = transform.inverse(y, params.expand(len(x), -1, -1))
-            canvas.axes[0].plot(x[:, 0], y[:, 0], color=colour, linewidth=1)
-            canvas.axes[1].plot(y[:, 0], back[:, 0], color=colour, linewidth=1)
-            canvas.axes[2].plot(x[:, 0], log_slope.reshape(-1), color=colour, linewidth=1)
+            canvas.axes[0].plot(x[:, 0], y[:, 0], color=color, linewidth=1)
+            canvas.axes[1].plot(y[:, 0], back[:, 0], color=color, linewidth=1)
+            canvas.axes[2].plot(x[:, 0], log_slope.reshape(-1), color=color, linewidth=1)
 
     draws = "for three draws of its parameters" if count == 3 else "which has no parameters"
     return Portrait(3, f"The transform, its inverse and the logarithm of its slope, {draws}.", draw)
@@ -106,7 +106,7 @@ def tiles(cls: Any, caption: str, **args: Any) -> Portrait:
 
 
 def order(make: Callable[[], ig.Invertible], by: str, caption: str) -> Portrait:
-    """Return the portrait of a layer that only moves elements: each has a number, and a colour ``by`` where it is.
+    """Return the portrait of a layer that only moves elements: each has a number, and a color ``by`` where it is.
 
     ``by`` is ``"value of x"``, ``"value of y"``, ``"channel of x"`` or ``"channel of y"``.
     """
@@ -120,10 +120,10 @@ def order(make: Callable[[], ig.Invertible], by: str, caption: str) -> Portrait:
             ys, _ = layer(tuple(xs))
         values = [value[0] for value in (xs if by.endswith("x") else ys)]
         groups = values if by.startswith("value") else [channel for value in values for channel in value]
-        colours = {int(number): k for k, group in enumerate(groups) for number in group.flatten()}
+        colors = {int(number): k for k, group in enumerate(groups) for number in group.flatten()}
         for at, (name, side) in enumerate((("x", xs), ("y", ys))):
             shapes = ", ".join(str(tuple(value.shape[1:])).replace(" ", "") for value in side)
-            canvas.cells(at, f"{name}: {shapes}", [value[0] for value in side], colours)
+            canvas.cells(at, f"{name}: {shapes}", [value[0] for value in side], colors)
 
     return Portrait(2, caption, draw)
 
@@ -151,7 +151,7 @@ def response(factory: Any) -> Portrait:
         x = torch.linspace(-3, 3, 301)[:, None]
         axis = canvas.panel(0, "three outputs of x", square=False)
         with torch.no_grad():
-            for y, colour in zip(net(x).t(), canvas.theme.series, strict=False):
-                axis.plot(x[:, 0], y, color=colour, linewidth=1)
+            for y, color in zip(net(x).t(), canvas.theme.series, strict=False):
+                axis.plot(x[:, 0], y, color=color, linewidth=1)
 
     return Portrait(1, "Three outputs as functions of one input, with random weights.", draw)

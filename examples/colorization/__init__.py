@@ -1,1 +1,1 @@
-"""Code shared by the colorization examples: photographs, colour spaces, metrics, baselines, pictures, commands."""
+"""Code shared by the colorization examples: photographs, color spaces, metrics, baselines, pictures, commands."""

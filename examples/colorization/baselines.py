@@ -17,7 +17,7 @@ from colorization.pyramid import Widths
 
 
 class Decoder(nn.Module):
-    """Decoder from features to colours, from coarse to fine; each resolution reads its map.
+    """Decoder from features to colors, from coarse to fine; each resolution reads its map.
 
     Arguments:
         widths: Channels of the maps and of the vector.
@@ -40,12 +40,12 @@ class Decoder(nn.Module):
         h = functional.relu(self.coarse(h))
         h = functional.relu(self.middle(torch.cat((_double(h), half), dim=1)))
         h = functional.relu(self.fine(torch.cat((_double(h), fine), dim=1)))
-        colours: Tensor = self.last(h)
-        return colours
+        colors: Tensor = self.last(h)
+        return colors
 
 
 class Regression(nn.Module):
-    """Least-squares regression of the mean colour, the "CNN" of Table 1 of the paper; all its samples are equal."""
+    """Least-squares regression of the mean color, the "CNN" of Table 1 of the paper; all its samples are equal."""
 
     def __init__(self, conditioner: nn.Module, widths: Widths) -> None:
         super().__init__()
@@ -120,13 +120,13 @@ class ConditionalGAN(nn.Module):
     """pix2pix with a latent vector: a patch discriminator and an absolute error.
 
     One loss trains both networks: the generator's part treats the weights of the discriminator as constants, and the
-    discriminator's part treats the generated colours as data.
+    discriminator's part treats the generated colors as data.
 
     Arguments:
         conditioner: Conditioning network.
         widths: Channels of its maps and its vector.
         latent: Length of the latent vector. Default: 64.
-        absolute: Weight of the absolute error. Default: 15, which matches the 100 of pix2pix: its colours, in -1..1,
+        absolute: Weight of the absolute error. Default: 15, which matches the 100 of pix2pix: its colors, in -1..1,
             have a standard deviation of about 0.15, ours of 1.
 
     References:
@@ -144,7 +144,7 @@ class ConditionalGAN(nn.Module):
         """Return the sum of the losses of generator and discriminator; neither has a gradient for the other network."""
         maps = self.conditioner(c)
         fake = self.decoder(maps, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
-        below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the resolution of the colours
+        below = functional.adaptive_avg_pool2d(c, x.shape[-1])  # lightness at the resolution of the colors
         generator, discriminator = adversarial_losses(self.discriminator, below, x, fake)
         loss: Tensor = generator + self.absolute * (fake - x).abs().mean() + discriminator
         return loss
@@ -158,7 +158,7 @@ class ConditionalGAN(nn.Module):
 
 
 def patch_discriminator(widths: Widths) -> nn.Sequential:
-    """Return a network from lightness and colours (B, 3, s, s) to logits of patches that are true."""
+    """Return a network from lightness and colors (B, 3, s, s) to logits of patches that are true."""
     fine, half, quarter, _ = widths
     return nn.Sequential(
         nn.Conv2d(3, fine, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
@@ -168,18 +168,18 @@ def patch_discriminator(widths: Widths) -> nn.Sequential:
     )  # fmt: skip
 
 
-def adversarial_losses(discriminator: nn.Module, grey: Tensor, true: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+def adversarial_losses(discriminator: nn.Module, gray: Tensor, true: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Return the losses of generator and discriminator; neither has a gradient for the weights of the other.
 
     Arguments:
-        discriminator: Network from lightness and colours to logits.
-        grey: Lightness at the resolution of the colours.
-        true: True colours.
-        fake: Generated colours.
+        discriminator: Network from lightness and colors to logits.
+        gray: Lightness at the resolution of the colors.
+        true: True colors.
+        fake: Generated colors.
     """
     constants = {name: weight.detach() for name, weight in discriminator.named_parameters()}
-    fooled = functional_call(discriminator, constants, (torch.cat((grey, fake), dim=1),))
-    both = torch.cat((torch.cat((grey, true), 1), torch.cat((grey, fake.detach()), 1)))
+    fooled = functional_call(discriminator, constants, (torch.cat((gray, fake), dim=1),))
+    both = torch.cat((torch.cat((gray, true), 1), torch.cat((gray, fake.detach()), 1)))
     real, seen = discriminator(both).chunk(2)
     return _cross_entropy(fooled, 1.0), 0.5 * (_cross_entropy(real, 1.0) + _cross_entropy(seen, 0.0))
 
@@ -196,8 +196,8 @@ def _decode_samples(
     rows = len(maps[0])
     repeated = tuple(value.expand(n, *value.shape).flatten(0, 1) for value in maps)
     z = torch.randn(n * rows, latent, generator=generator, dtype=maps[0].dtype, device=maps[0].device)
-    colours: Tensor = decoder(repeated, temperature * z).unflatten(0, (n, rows))
-    return colours
+    colors: Tensor = decoder(repeated, temperature * z).unflatten(0, (n, rows))
+    return colors
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:

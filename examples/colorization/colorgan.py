@@ -17,15 +17,15 @@ VALIDATED = 8  # samples of which the validation takes the best
 
 
 class ColorGAN(nn.Module):
-    """Generator that keeps the resolution throughout, with grey picture and noise at several layers.
+    """Generator that keeps the resolution throughout, with gray picture and noise at several layers.
 
     It differs from the published one in two respects: the layers are as wide as the baselines here, and the
-    discriminator judges patches. As published, there is no error to the true colours in its loss, and no conditioning
+    discriminator judges patches. As published, there is no error to the true colors in its loss, and no conditioning
     network.
 
     Arguments:
         widths: Widths of the baselines' features; the layers have 4, 4, 2 and 1 times as many channels as the finest.
-        side: Side of the colours, in pixels.
+        side: Side of the colors, in pixels.
         latent: Length of the latent vector, from which a linear layer makes the map of noise. Default: 64.
 
     References:
@@ -45,31 +45,31 @@ class ColorGAN(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in channels[1:-1])
         self.discriminator = patch_discriminator(widths)
 
-    def generate(self, grey: Tensor, z: Tensor) -> Tensor:
-        """Return colours (B, 2, s, s) for lightness (B, 1, s, s) and latents (B, latent)."""
+    def generate(self, gray: Tensor, z: Tensor) -> Tensor:
+        """Return colors (B, 2, s, s) for lightness (B, 1, s, s) and latents (B, latent)."""
         noise = self.noise(z).view(-1, 1, self.side, self.side)
-        h = grey[:, :0]
+        h = gray[:, :0]
         for k, layer in enumerate(self.layers):
-            h = layer(torch.cat((h, grey, noise) if k < NOISY_LAYERS else (h, grey), dim=1))
+            h = layer(torch.cat((h, gray, noise) if k < NOISY_LAYERS else (h, gray), dim=1))
             if k < len(self.norms):
                 h = functional.relu(self.norms[k](h))
         return h
 
-    def _grey(self, c: Tensor) -> Tensor:
+    def _gray(self, c: Tensor) -> Tensor:
         return functional.adaptive_avg_pool2d(c, self.side)
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
         """Return the sum of the losses of generator and discriminator; in evaluation mode, the error of the best of 8.
 
-        The adversarial losses say which of the two is ahead, not how good the colours are, so they are of no use to
+        The adversarial losses say which of the two is ahead, not how good the colors are, so they are of no use to
         choose the weights to keep.
         """
         if not self.training:
             samples = self.sample(VALIDATED, c)
             return rmse_best(samples, x).mean() * x[0].numel()  # a loss is divided by the number of dimensions
-        grey = self._grey(c)
-        fake = self.generate(grey, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
-        generator, discriminator = adversarial_losses(self.discriminator, grey, x, fake)
+        gray = self._gray(c)
+        fake = self.generate(gray, torch.randn(len(x), self.latent, dtype=x.dtype, device=x.device))
+        generator, discriminator = adversarial_losses(self.discriminator, gray, x, fake)
         return generator + discriminator
 
     @torch.no_grad()
@@ -78,5 +78,5 @@ class ColorGAN(nn.Module):
     ) -> Tensor:
         """Draw ``n`` colorizations for each condition, (n, B, 2, h, w)."""
         z = torch.randn(n * len(c), self.latent, generator=generator, dtype=c.dtype, device=c.device)
-        grey = self._grey(c).expand(n, -1, -1, -1, -1).flatten(0, 1)
-        return self.generate(grey, temperature * z).unflatten(0, (n, len(c)))
+        gray = self._gray(c).expand(n, -1, -1, -1, -1).flatten(0, 1)
+        return self.generate(gray, temperature * z).unflatten(0, (n, len(c)))

@@ -1,4 +1,4 @@
-"""Model of colours together with its units: photographs in Lab to colours in Lab."""
+"""Model of colors together with its units: photographs in Lab to colors in Lab."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Unconditional(nn.Module):
         self.flow = flow
 
     def loss(self, x: Tensor, c: Tensor) -> Tensor:
-        """Return the loss of the colours alone."""
+        """Return the loss of the colors alone."""
         loss: Tensor = self.flow.loss(x)
         return loss
 
@@ -52,13 +52,13 @@ class Unconditional(nn.Module):
 
 
 class Colorizer(nn.Module):
-    """Model of normalised colours given normalised lightness, called with photographs in Lab.
+    """Model of normalized colors given normalized lightness, called with photographs in Lab.
 
     Arguments:
-        model: Model of the colours.
+        model: Model of the colors.
         statistics: Offset and scale of L, a and b.
-        colours: Side of the generated colours, in pixels; the lightness may be larger.
-        noise: Half-width of the uniform noise on normalised colours, in training and in likelihoods.
+        colors: Side of the generated colors, in pixels; the lightness may be larger.
+        noise: Half-width of the uniform noise on normalized colors, in training and in likelihoods.
         config: Configuration from which to build the colorizer again, in JSON types. Default: empty.
     """
 
@@ -67,30 +67,30 @@ class Colorizer(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, model: nn.Module, statistics: Statistics, colours: int, noise: float, config: Config | None = None
+        self, model: nn.Module, statistics: Statistics, colors: int, noise: float, config: Config | None = None
     ) -> None:
         super().__init__()
         self.model = model
-        self.colours, self.noise, self.config = colours, noise, dict(config or {})
+        self.colors, self.noise, self.config = colors, noise, dict(config or {})
         self.register_buffer("offset", torch.tensor(statistics.offset)[:, None, None])
         self.register_buffer("scale", torch.tensor(statistics.scale)[:, None, None])
 
     @property
     def dims(self) -> int:
-        """Number of elements in the colours of one picture."""
-        return 2 * self.colours**2
+        """Number of elements in the colors of one picture."""
+        return 2 * self.colors**2
 
     def prepare(self, lab: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalised colours (B, 2, s, s) and lightness (B, 1, S, S) of photographs (B, 3, S, S)."""
+        """Return normalized colors (B, 2, s, s) and lightness (B, 1, S, S) of photographs (B, 3, S, S)."""
         normal = (lab.to(self.offset.device) - self.offset) / self.scale
-        return functional.adaptive_avg_pool2d(normal[:, 1:], self.colours), normal[:, :1]
+        return functional.adaptive_avg_pool2d(normal[:, 1:], self.colors), normal[:, :1]
 
-    def own_colours(self, lab: Tensor) -> Tensor:
-        """Return the colours (B, 2, s, s) of photographs (B, 3, S, S), in Lab, at the resolution of the model."""
-        return functional.adaptive_avg_pool2d(lab[:, 1:], self.colours)
+    def own_colors(self, lab: Tensor) -> Tensor:
+        """Return the colors (B, 2, s, s) of photographs (B, 3, S, S), in Lab, at the resolution of the model."""
+        return functional.adaptive_avg_pool2d(lab[:, 1:], self.colors)
 
-    def lab_colours(self, x: Tensor) -> Tensor:
-        """Convert normalised colours (..., 2, s, s) to Lab units."""
+    def lab_colors(self, x: Tensor) -> Tensor:
+        """Convert normalized colors (..., 2, s, s) to Lab units."""
         return x * self.scale[1:] + self.offset[1:]
 
     def forward(self, lab: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Colorizer(nn.Module):
 
     @torch.no_grad()
     def nll(self, lab: Tensor, seed: int = 0) -> Tensor:
-        """Return the negative log-likelihood of noisy normalised colours, in nats per dimension, shape (B,)."""
+        """Return the negative log-likelihood of noisy normalized colors, in nats per dimension, shape (B,)."""
         x, c = self.prepare(lab)
         generator = torch.Generator().manual_seed(seed)  # the same noise on every device
         x = x + ((torch.rand(x.shape, generator=generator) * 2 - 1) * self.noise).to(x)
@@ -113,9 +113,9 @@ class Colorizer(nn.Module):
     def sample(
         self, lightness: Tensor, n: int, temperature: float = 1.0, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Draw colours (n, B, 2, s, s), in Lab units, for lightness (B, 1, S, S) in 0..100."""
+        """Draw colors (n, B, 2, s, s), in Lab units, for lightness (B, 1, S, S) in 0..100."""
         c = (lightness.to(self.offset.device) - self.offset[:1]) / self.scale[:1]
-        return self.lab_colours(self.model.sample(n, c, temperature, generator=generator)).to(lightness.device)
+        return self.lab_colors(self.model.sample(n, c, temperature, generator=generator)).to(lightness.device)
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a generator for latents, on the device of the colorizer."""

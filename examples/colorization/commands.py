@@ -272,7 +272,7 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
     first = next(iter(colorizers.values()))
     viewer = find_viewer(options.viewer, options.classifier)
     held_out = HeldOut(folder, options.split, Preset(**first.config["preset"]).seen, viewer)
-    rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "grey")}
+    rows = {kind: evaluate(kind, first, held_out, seed=options.seed) for kind in ("truth", "gray")}
     for kind, colorizer in colorizers.items():
         rows[kind] = evaluate(kind, colorizer, held_out, seed=options.seed)
         if kind == "cinn" and options.temperature != 1:
@@ -295,7 +295,7 @@ def run_table(example: Example, options: argparse.Namespace, where: Place) -> in
     for kind, value in about["seconds"].items():
         print(f"{NAMES[kind]}: trained for {value:.0f} s until the weights that were kept")
     for kind, error in trips.items():
-        print(f"{NAMES[kind]}: largest error of a round trip of normalised colours {error:.1e}")
+        print(f"{NAMES[kind]}: largest error of a round trip of normalized colors {error:.1e}")
     left_out = [name for key, name in VIEWED_BY.items() if key not in rows["truth"]]
     if left_out:
         print(f"omitted, because there is no network that evaluates pictures: {', '.join(left_out)}; {HOW_TO_VIEW}",
@@ -344,7 +344,7 @@ def run_colorize(example: Example, options: argparse.Namespace, where: Place) ->
     side = Preset(**colorizer.config["preset"]).seen
     for path, name in zip(images, distinct_names(images), strict=True):
         try:
-            pixels = read_image(path, grey=True)
+            pixels = read_image(path, gray=True)
         except UnusableError as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed = 1

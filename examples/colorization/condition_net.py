@@ -1,4 +1,4 @@
-"""VGG-like colorization network of Zhang, Isola and Efros, and its training task, colour classification."""
+"""VGG-like colorization network of Zhang, Isola and Efros, and its training task, color classification."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ GROUPS = (
     ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 2), ((8, 8, 8), 1, 1),
 )  # fmt: skip
 REDUCTION = 4  # factor by which the network reduces the resolution
-BIN = 10.0  # side of a class of colour, in units of a and b
-NEIGHBOURS, SPREAD = 5, 5.0  # soft encoding: number of classes, and standard deviation of their weights
+BIN = 10.0  # side of a class of color, in units of a and b
+NEIGHBORS, SPREAD = 5, 5.0  # soft encoding: number of classes, and standard deviation of their weights
 TEMPERATURE = 0.38  # of the annealed mean
-CHUNK = 2**16  # number of colours compared with all classes at once
+CHUNK = 2**16  # number of colors compared with all classes at once
 UNIFORM = 0.5  # weight of the uniform distribution in the rebalancing
 
 
 class ConditionNet(nn.Module):
     """Network from lightness to feature maps at a quarter of the resolution.
 
-    It has groups of convolutions, each followed by batch normalisation, then a transposed convolution and two more
+    It has groups of convolutions, each followed by batch normalization, then a transposed convolution and two more
     convolutions. It is the published network without its last two layers; each group is an ``nn.Sequential`` with the
     layers in the published order, so that published weights fit.
 
@@ -118,8 +118,8 @@ def _own_key(key: str) -> str:
     return key.removeprefix("model.").removeprefix("net.")
 
 
-class ColourClassifier(nn.Module):
-    """Condition net with a layer that classifies the colour of each pixel, and the loss for its training.
+class ColorClassifier(nn.Module):
+    """Condition net with a layer that classifies the color of each pixel, and the loss for its training.
 
     Arguments:
         net: Condition net.
@@ -132,7 +132,7 @@ class ColourClassifier(nn.Module):
     def __init__(self, net: ConditionNet, weights: Tensor | None = None) -> None:
         super().__init__()
         self.net = net
-        self.register_buffer("bins", colour_bins())
+        self.register_buffer("bins", color_bins())
         self.register_buffer("weights", torch.ones(len(self.bins)) if weights is None else weights)
         self.head = nn.Conv2d(net.channels, len(self.bins), 1)
 
@@ -142,18 +142,18 @@ class ColourClassifier(nn.Module):
         return scores
 
     def forward(self, lab: Tensor) -> Tensor:
-        """Rebalanced cross-entropy of photographs (B, 3, S, S) with their softly encoded colours."""
+        """Rebalanced cross-entropy of photographs (B, 3, S, S) with their softly encoded colors."""
         scores = functional.log_softmax(self.logits(lab[:, :1]), dim=1)
         return self.cross_entropy(scores, functional.adaptive_avg_pool2d(lab[:, 1:], scores.shape[-1]))
 
     def cross_entropy(self, scores: Tensor, ab: Tensor) -> Tensor:
-        """Return the loss of log-probabilities (B, classes, h, w) for colours (B, 2, h, w)."""
+        """Return the loss of log-probabilities (B, classes, h, w) for colors (B, 2, h, w)."""
         nearest, shares = soft_encode(ab, self.bins)
         loss: Tensor = (-(shares * scores.gather(1, nearest)).sum(1) * self.weights[nearest[:, 0]]).mean()
         return loss
 
     def best_constant(self, ab: Tensor) -> Tensor:
-        """Return the log-probabilities (1, classes, 1, 1) with the lowest loss for colours, if lightness is ignored."""
+        """Return the log-probabilities (1, classes, 1, 1) with the lowest loss for colors, if lightness is ignored."""
         nearest, shares = soft_encode(ab, self.bins)
         weighted = (shares * self.weights[nearest[:, :1]]).flatten()
         counts = torch.zeros_like(self.weights).scatter_add_(0, nearest.flatten(), weighted)
@@ -161,21 +161,21 @@ class ColourClassifier(nn.Module):
         return ((counts + floor) / (counts + floor).sum()).log()[None, :, None, None]
 
     @torch.no_grad()
-    def colours(self, lightness: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    def colors(self, lightness: Tensor, temperature: float = TEMPERATURE) -> Tensor:
         """The annealed mean (B, 2, S/4, S/4): between the mean (1) and the mode (0) of the classes."""
         return annealed_mean(self.logits(lightness), self.bins, temperature)
 
     @torch.no_grad()
-    def expected_colours(self, lightness: Tensor) -> Tensor:
+    def expected_colors(self, lightness: Tensor) -> Tensor:
         """The mean (B, 2, S/4, S/4) of the classes with the weights of the loss undone, as for the smallest error.
 
-        The weights make rare colours, which are saturated ones, more probable than they are.
+        The weights make rare colors, which are saturated ones, more probable than they are.
         """
         return annealed_mean(self.logits(lightness) - self.weights.log()[:, None, None], self.bins, 1.0)
 
 
-def colour_bins(step: int = 5) -> Tensor:
-    """Centres (classes, 2) of the squares of the ab plane, ten wide, that sRGB colours fall in.
+def color_bins(step: int = 5) -> Tensor:
+    """Centers (classes, 2) of the squares of the ab plane, ten wide, that sRGB colors fall in.
 
     Arguments:
         step: of the sRGB grid that is tried, a divisor of 255.
@@ -187,25 +187,25 @@ def colour_bins(step: int = 5) -> Tensor:
 
 
 def soft_encode(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the five nearest classes of each colour, nearest first, and their weights.
+    """Return the five nearest classes of each color, nearest first, and their weights.
 
     Arguments:
-        ab: Colours, (B, 2, h, w).
-        bins: Centres of the classes, (classes, 2).
+        ab: Colors, (B, 2, h, w).
+        bins: Centers of the classes, (classes, 2).
 
     Returns:
         Indices of classes, and weights that sum to one, (B, 5, h, w) each.
     """
     flat = ab.movedim(1, -1).flatten(0, -2)
-    parts = [torch.cdist(part, bins).topk(NEIGHBOURS, dim=1, largest=False) for part in flat.split(CHUNK)]
+    parts = [torch.cdist(part, bins).topk(NEIGHBORS, dim=1, largest=False) for part in flat.split(CHUNK)]
     distances, nearest = (torch.cat(found) for found in zip(*parts, strict=True))
     shares = torch.softmax(-distances.square() / (2 * SPREAD**2), dim=1)
-    shape = (len(ab), *ab.shape[2:], NEIGHBOURS)
+    shape = (len(ab), *ab.shape[2:], NEIGHBORS)
     return nearest.view(shape).movedim(-1, 1), shares.view(shape).movedim(-1, 1)
 
 
 def annealed_mean(logits: Tensor, bins: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Return the mean colour (B, 2, h, w) of the class distribution, sharpened by the temperature."""
+    """Return the mean color (B, 2, h, w) of the class distribution, sharpened by the temperature."""
     mean: Tensor = torch.einsum("bqhw,qc->bchw", torch.softmax(logits / temperature, dim=1), bins)
     return mean
 
@@ -216,8 +216,8 @@ def rebalancing(ab: Tensor, bins: Tensor) -> Tensor:
     .. math:: w \propto ((1 - \lambda) \tilde p + \lambda / Q)^{-1}, \qquad \sum_q \tilde p_q w_q = 1
 
     Arguments:
-        ab: Colours (B, 2, h, w) of the training split.
-        bins: Centres of the classes, (Q, 2).
+        ab: Colors (B, 2, h, w) of the training split.
+        bins: Centers of the classes, (Q, 2).
     """
     counts = torch.zeros(len(bins), dtype=torch.float64)  # float32 counts of a common class would saturate
     for part in ab.split(64):

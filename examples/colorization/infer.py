@@ -17,7 +17,7 @@ from colorization.photos import to_tensor
 from colorization.upsampling import bicubic, joint_bilateral
 
 Pixels = NDArray[np.uint8]
-GUIDED = 1024  # long side up to which colours follow the edges of the lightness; beyond, they are smooth
+GUIDED = 1024  # long side up to which colors follow the edges of the lightness; beyond, they are smooth
 STEP = 4  # factor of one joint bilateral upsampling, whose window spans a few coarse pixels
 
 
@@ -41,10 +41,10 @@ def colorize(
 
     Arguments:
         colorizer: Colorizer in evaluation mode.
-        pixels: Photograph (H, W, 3), in colour or grey.
+        pixels: Photograph (H, W, 3), in color or gray.
         n: Number of colorizations.
         side: Side of the lightness that the colorizer takes, in pixels.
-        temperature: Temperature of the latents; 0 gives equal colours. Default: 1.
+        temperature: Temperature of the latents; 0 gives equal colors. Default: 1.
         seed: Seed of the latents. Default: 0.
         upsampling: ``"joint"`` (default), whose edges follow the lightness, or ``"bicubic"``.
     """
@@ -55,20 +55,20 @@ def colorize(
 
 
 def paint(lightness: Tensor, ab: Tensor, upsampling: str = "joint", guided: int = GUIDED) -> list[Pixels]:
-    """Combine one lightness (1, 1, H, W) with each of several colours (n, 2, h, w) to pixels (H, W, 3)."""
+    """Combine one lightness (1, 1, H, W) with each of several colors (n, 2, h, w) to pixels (H, W, 3)."""
     full = upsample(ab, lightness, upsampling, guided)
-    painted = (lab_to_rgb(torch.cat((lightness[0], colours)))[None] for colours in full)
+    painted = (lab_to_rgb(torch.cat((lightness[0], colors)))[None] for colors in full)
     return [(rgb[0] * 255).round().byte().permute(1, 2, 0).numpy() for rgb in painted]
 
 
 def upsample(ab: Tensor, lightness: Tensor, how: str = "joint", guided: int = GUIDED) -> Tensor:
-    """Upsample colours to the resolution of the lightness.
+    """Upsample colors to the resolution of the lightness.
 
     Arguments:
-        ab: Colours (n, 2, h, w).
+        ab: Colors (n, 2, h, w).
         lightness: Lightness (1, 1, H, W).
         how: ``"joint"`` (default), in steps of at most four, or ``"bicubic"``.
-        guided: Long side up to which ``"joint"`` follows the edges of the lightness; beyond, colours are smooth.
+        guided: Long side up to which ``"joint"`` follows the edges of the lightness; beyond, colors are smooth.
             Default: 1024.
     """
     height, width = int(lightness.shape[-2]), int(lightness.shape[-1])

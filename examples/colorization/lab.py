@@ -34,7 +34,7 @@ def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
 
     Arguments:
         lab: Lab values, ``(..., 3, H, W)``.
-        clip: If True (default), clamp colours outside the sRGB gamut to 0..1, as needed for display.
+        clip: If True (default), clamp colors outside the sRGB gamut to 0..1, as needed for display.
 
     Returns:
         sRGB values of the same shape, in 0..1 if clipped.

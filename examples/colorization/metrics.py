@@ -53,8 +53,8 @@ def frechet(generated: Tensor, real: Tensor) -> float:
 
     .. math:: \|\mu_1 - \mu_2\|^2 + \operatorname{tr}(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2})
 
-    With :math:`\Sigma = R^T R` from a QR decomposition of the centred features, the trace of the root is the sum of the
-    singular values of :math:`R_1 R_2^T`, which needs no matrix root and is exact for singular covariances.
+    With :math:`\Sigma = R^T R` from a QR decomposition of the centered features, the trace of the root is the sum of
+    the singular values of :math:`R_1 R_2^T`, which needs no matrix root and is exact for singular covariances.
 
     Arguments:
         generated: Features of generated pictures, (N, D).

@@ -25,7 +25,7 @@ from colorization.lab import rgb_to_lab
 EMBEDDED = Path(__file__).resolve().parent.parent / "data" / "photos"
 SPLITS = ("train", "val", "test")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-GREY_CHROMA = 2.0  # root mean square of (a, b) below which no colour is visible
+GRAY_CHROMA = 2.0  # root mean square of (a, b) below which no color is visible
 SMALLEST = 16  # pixels of the short side
 
 
@@ -70,7 +70,7 @@ def open_folder(root: Path | str = EMBEDDED, *, edge: int = 256, cache: Path | s
 
     Files in folders named ``train``, ``val`` and ``test`` keep their split. Otherwise the split of a file is derived
     from its name, 80 / 10 / 10, so it does not change when files are added. Files that can't be read, are too small or
-    have no colour are skipped and listed.
+    have no color are skipped and listed.
 
     Arguments:
         root: Root folder. Default: the photographs in the repository.
@@ -124,14 +124,14 @@ def _scan(root: Path, files: list[Path], edge: int, index: Path, pixels: Path) -
 
 
 class UnusableError(ValueError):
-    """A file is not a photograph in colour."""
+    """A file is not a photograph in color."""
 
 
-def read_image(path: Path | BinaryIO, edge: int | None = None, grey: bool = False) -> NDArray[np.uint8]:
+def read_image(path: Path | BinaryIO, edge: int | None = None, gray: bool = False) -> NDArray[np.uint8]:
     """Read the pixels (H, W, 3) of a path or an open file, upright and scaled down to a short side of ``edge``.
 
     Raises:
-        UnusableError: If the file can't be read, is smaller than 16 pixels, or (unless ``grey``) has no colour.
+        UnusableError: If the file can't be read, is smaller than 16 pixels, or (unless ``gray``) has no color.
     """
     try:
         with Image.open(path) as opened:
@@ -150,13 +150,13 @@ def read_image(path: Path | BinaryIO, edge: int | None = None, grey: bool = Fals
     scale = 1.0 if edge is None else edge / min(image.size)
     if scale < 1:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    if not grey and _chroma(image) < GREY_CHROMA:
-        raise UnusableError("grey")
+    if not gray and _chroma(image) < GRAY_CHROMA:
+        raise UnusableError("gray")
     return np.asarray(image)
 
 
 def _in_bytes(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey to 8 bits; the conversion of Pillow would clip at 255."""
+    """Convert 16-bit gray to 8 bits; the conversion of Pillow would clip at 255."""
     levels = np.asarray(image).astype(np.int64)
     return Image.fromarray(((levels + 128) // 257).clip(0, 255).astype(np.uint8))
 

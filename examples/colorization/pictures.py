@@ -52,13 +52,13 @@ class Gallery:
         return torch.randn(count, self.colorizer.dims, generator=generator, device=generator.device)
 
     def _pictures(self, index: int, ab: Tensor) -> list[Pixels]:
-        """Combine the lightness of a photograph with each of several colours (n, 2, s, s)."""
+        """Combine the lightness of a photograph with each of several colors (n, 2, s, s)."""
         return paint(self.large[index : index + 1, :1], ab)
 
     def _original(self, index: int) -> Pixels:
         return self._pictures(index, self.large[index : index + 1, 1:])[0]
 
-    def _grey(self, index: int) -> Pixels:
+    def _gray(self, index: int) -> Pixels:
         return self._pictures(index, torch.zeros(1, 2, SHOWN, SHOWN))[0]
 
     def _chosen(self, count: int) -> list[int]:
@@ -73,27 +73,27 @@ class Gallery:
         return model.graph
 
     def encode(self, index: int) -> Tensor:
-        """Return the latents (1, dims) of the colours of a photograph, on the device of the colorizer."""
+        """Return the latents (1, dims) of the colors of a photograph, on the device of the colorizer."""
         x, c = self.colorizer.prepare(self.lab[index : index + 1])
         with torch.no_grad():
             z: Tensor = self._flow()(x, c)[0]
         return z
 
     def decode(self, z: Tensor, index: int) -> Tensor:
-        """Decode latents (n, dims) to colours (n, 2, s, s) for a photograph."""
+        """Decode latents (n, dims) to colors (n, 2, s, s) for a photograph."""
         c = self.colorizer.prepare(self.lab[index : index + 1])[1]
         with torch.no_grad():
             x, _ = self._flow().inverse(z, c.expand(len(z), *c.shape[1:]).contiguous())
-        return self.colorizer.lab_colours(x).to(self.lab.device)
+        return self.colorizer.lab_colors(x).to(self.lab.device)
 
     def diverse(self, count: int = 8, n: int = 6) -> Pixels:
-        """Draw Fig. 11: grey, colorizations, and on the right the original."""
+        """Draw Fig. 11: gray, colorizations, and on the right the original."""
         generator, rows = self._generator(), []
         for index in self._chosen(count):
             samples = self.colorizer.sample(self.lab[index : index + 1, :1], n, self.temperature, generator=generator)[
                 :, 0
             ]
-            rows.append([self._grey(index), *self._pictures(index, samples), self._original(index)])
+            rows.append([self._gray(index), *self._pictures(index, samples), self._original(index)])
         drawn = f"colorizations at temperature {self.temperature:g}"
         return titled(grid(rows), (("gray", 1), (drawn, n), ("original", 1)))
 
@@ -103,8 +103,8 @@ class Gallery:
         for index in self._chosen(count):
             z = self._latents(1, generator)
             z = z * (self.colorizer.dims**0.5 / z.norm())
-            colours = self.decode(torch.cat([t * z for t in SCALES]), index)
-            rows.append([self._grey(index), *self._pictures(index, colours)])
+            colors = self.decode(torch.cat([t * z for t in SCALES]), index)
+            rows.append([self._gray(index), *self._pictures(index, colors)])
         return titled(grid(rows), (("gray", 1), *((f"{t:g} z" if t else "code 0", 1) for t in SCALES)))
 
     def transfer(self, count: int = 5) -> Pixels:
@@ -114,7 +114,7 @@ class Gallery:
         blank = np.full((SHOWN, SHOWN, 3), 255, np.uint8)
         rows = [[blank, *(self._original(index) for index in chosen)]]
         for index in chosen:
-            rows.append([self._grey(index), *self._pictures(index, self.decode(latents, index))])
+            rows.append([self._gray(index), *self._pictures(index, self.decode(latents, index))])
         return titled(grid(rows), (("lightness of", 1), ("code of the colors of", len(chosen))))
 
     def interpolation(self, count: int = 5, steps: int = 7) -> Pixels:
@@ -123,13 +123,13 @@ class Gallery:
         angles = torch.linspace(0, torch.pi / 2, steps, device=generator.device)[:, None]
         for index in self._chosen(count):
             first, second = self._latents(2, generator).split(1)
-            colours = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
-            rows.append([self._grey(index), *self._pictures(index, colours)])
+            colors = self.decode(torch.cos(angles) * first + torch.sin(angles) * second, index)
+            rows.append([self._gray(index), *self._pictures(index, colors)])
         return titled(grid(rows), (("gray", 1), ("from one code to another", steps)))
 
     def failures(self, count: int = 6, n: int = 8) -> Pixels:
-        """Draw Fig. 12: grey, worst, best of n, original, for the colorizations furthest from the original."""
-        truth = self.colorizer.own_colours(self.lab)
+        """Draw Fig. 12: gray, worst, best of n, original, for the colorizations furthest from the original."""
+        truth = self.colorizer.own_colors(self.lab)
         samples = self.colorizer.sample(self.lab[:, :1], n, self.temperature, generator=self._generator())
         errors = torch.stack([rmse_best(sample[None], truth) for sample in samples])
         rows = []
@@ -138,7 +138,7 @@ class Gallery:
                 samples[int(place), index] for place in (errors[:, index].argmax(), errors[:, index].argmin())
             )
             shown = self._pictures(index, torch.stack((worst, best)))
-            rows.append([self._grey(index), *shown, self._original(index)])
+            rows.append([self._gray(index), *shown, self._original(index)])
         return titled(grid(rows), (("gray", 1), (f"worst of {n}", 1), (f"best of {n}", 1), ("original", 1)))
 
     def beside(self, other: Colorizer, count: int = 6, n: int = 3) -> Pixels:
@@ -157,7 +157,7 @@ class Gallery:
         )
 
     def alternatives(self, others: Mapping[str, Colorizer], count: int = 6, n: int = 2) -> Pixels:
-        """Draw Fig. 13: grey, colorizations of this model and of each of the others, original.
+        """Draw Fig. 13: gray, colorizations of this model and of each of the others, original.
 
         Arguments:
             others: Baselines by their kinds, in the order of the columns.
@@ -168,7 +168,7 @@ class Gallery:
         columns = {kind: 1 if kind == "cnn" else n for kind in models}
         for index in self._chosen(count):
             lightness = self.lab[index : index + 1, :1]
-            row = [self._grey(index)]
+            row = [self._gray(index)]
             for kind, model in models.items():
                 drawn = model.sample(lightness, columns[kind], self.temperature, generator=generator)
                 row += self._pictures(index, drawn[:, 0])

@@ -11,18 +11,18 @@ class Preset:
     """Sizes of a model and hyperparameters of its training.
 
     Arguments:
-        size: Side of the colours, in pixels.
+        size: Side of the colors, in pixels.
         features: Channels of the maps and of the vector of the conditioning network.
         hidden: Width of the subnets in each stage.
         blocks: Number of coupling blocks in each stage.
         clamp: Bound of the log scale.
-        noise: Half-width of the uniform noise on normalised colours.
+        noise: Half-width of the uniform noise on normalized colors.
         batch: Batch size.
         rate: Maximum learning rate.
         steps: Number of training steps, including the first phase.
         schedule: Schedule of the learning rate: ``"cosine"`` (default) or ``"drops"``.
         average: Decay rate of the averaged weights; 0 (default) disables averaging.
-        lightness: Side of the lightness, in pixels; 0 (default) for that of the colours.
+        lightness: Side of the lightness, in pixels; 0 (default) for that of the colors.
         first: Number of steps of the first phase, in which the conditioning network is frozen. Default: 0.
         width: Channels of the first layers of a VGG-like conditioning network. Default: 0.
     """

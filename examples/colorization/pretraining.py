@@ -1,4 +1,4 @@
-"""Pretraining of the conditioning network: colour classification (Zhang, Isola, Efros, 2016; paper, 4.2)."""
+"""Pretraining of the conditioning network: color classification (Zhang, Isola, Efros, 2016; paper, 4.2)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, distributed
 from torch.nn import functional
 from trainer import Place, Recipe
 
-from colorization.condition_net import REDUCTION, ColourClassifier, ConditionNet, colour_bins, rebalancing
+from colorization.condition_net import REDUCTION, ColorClassifier, ConditionNet, color_bins, rebalancing
 from colorization.fitting import fit, start_anew
 from colorization.metrics import Measured, mean_of, rmse_best
 from colorization.photos import Crops, Folder
 from colorization.presets import Preset
 
 STEPS = {"paper": 400_000, "medium": 6000, "quick": 200, "tiny": 50}
-MEASURED = 2000  # maximum number of photographs on which colour frequencies are counted
+MEASURED = 2000  # maximum number of photographs on which color frequencies are counted
 
 
 def pretrain(
@@ -39,13 +39,13 @@ def pretrain(
         Path of the file, or None if the run was stopped.
     """
     torch.manual_seed(seed)
-    colours = Crops(folder, "train", preset.size).spread(MEASURED)[:, 1:]
-    weights = rebalancing(colours, colour_bins())
-    classifier = ColourClassifier(ConditionNet(preset.width), weights).to(where.device)
+    colors = Crops(folder, "train", preset.size).spread(MEASURED)[:, 1:]
+    weights = rebalancing(colors, color_bins())
+    classifier = ColorClassifier(ConditionNet(preset.width), weights).to(where.device)
     batch = min(preset.batch, len(folder.split("train")))
     recipe = Recipe(steps, batch, preset.rate, warmup=min(100, steps // 10), weight_decay=1e-3, clip=1.0)
     if where.rank == 0:
-        print(f"{len(weights)} classes of colour, weights {weights.min():.2f} to {weights.max():.2f}", flush=True)
+        print(f"{len(weights)} classes of color, weights {weights.min():.2f} to {weights.max():.2f}", flush=True)
         if not resume:
             start_anew(out, ["training"])
     if not fit(
@@ -61,7 +61,7 @@ def pretrain(
         lab = Crops(folder, "val", preset.seen).spread(MEASURED)
         for name, error in errors_of(classifier, lab).items():
             print(f"{name}: RMSE {error} ab on {len(lab)} photographs")
-        network, constant = losses_of(classifier, lab, colours)
+        network, constant = losses_of(classifier, lab, colors)
         print(f"loss {network:.3f}; of the best guess that ignores the lightness {constant:.3f}")
         print(path)
     if where.world > 1:
@@ -69,30 +69,30 @@ def pretrain(
     return path
 
 
-def errors_of(classifier: ColourClassifier, lab: Tensor) -> dict[str, Measured]:
-    """Return the errors, in units of a and b, of the network's colours for photographs, and of grey pictures.
+def errors_of(classifier: ColorClassifier, lab: Tensor) -> dict[str, Measured]:
+    """Return the errors, in units of a and b, of the network's colors for photographs, and of gray pictures.
 
-    The annealed mean is what the published network colours pictures with. It is too saturated for a small error,
-    because the loss weights rare colours more; the mean without these weights is the network's best guess.
+    The annealed mean is what the published network colors pictures with. It is too saturated for a small error,
+    because the loss weights rare colors more; the mean without these weights is the network's best guess.
     """
     device = classifier.bins.device
     guesses = {
-        "annealed mean": classifier.colours,
-        "mean without the weights": classifier.expected_colours,
+        "annealed mean": classifier.colors,
+        "mean without the weights": classifier.expected_colors,
     }
     errors = {}
     for name, guess in guesses.items():
-        colours = torch.cat([guess(part[:, :1].to(device)).cpu() for part in lab.split(8)])
-        truth = functional.adaptive_avg_pool2d(lab[:, 1:], colours.shape[-1])
-        errors[name] = mean_of(rmse_best(colours[None], truth))
-    return errors | {"grey": mean_of(rmse_best(torch.zeros_like(truth)[None], truth))}
+        colors = torch.cat([guess(part[:, :1].to(device)).cpu() for part in lab.split(8)])
+        truth = functional.adaptive_avg_pool2d(lab[:, 1:], colors.shape[-1])
+        errors[name] = mean_of(rmse_best(colors[None], truth))
+    return errors | {"gray": mean_of(rmse_best(torch.zeros_like(truth)[None], truth))}
 
 
 @torch.no_grad()
-def losses_of(classifier: ColourClassifier, lab: Tensor, colours: Tensor) -> tuple[float, float]:
-    """Return the loss for photographs, and that of the best constant guess from other colours (B, 2, s, s)."""
+def losses_of(classifier: ColorClassifier, lab: Tensor, colors: Tensor) -> tuple[float, float]:
+    """Return the loss for photographs, and that of the best constant guess from other colors (B, 2, s, s)."""
     device = classifier.bins.device
-    constant, losses = classifier.best_constant(colours.to(device)), []
+    constant, losses = classifier.best_constant(colors.to(device)), []
     for part in lab.to(device).split(8):
         ab = functional.adaptive_avg_pool2d(part[:, 1:], part.shape[-1] // REDUCTION)
         guess = constant.expand(len(part), -1, *ab.shape[2:])

@@ -21,7 +21,7 @@ from colorization.photos import Crops, Folder
 from colorization.upsampling import bicubic
 
 NAMES = {
-    "truth": "ground truth", "grey": "grey", "cinn": "cINN", "unconditional": "unconditional flow",
+    "truth": "ground truth", "gray": "gray", "cinn": "cINN", "unconditional": "unconditional flow",
     "raw": "cINN, no conditioning network", "cnn": "L2 regression (CNN)", "cvae": "conditional VAE",
     "cgan": "conditional GAN (pix2pix)", "colorgan": "colorGAN",
 }  # fmt: skip
@@ -78,7 +78,7 @@ def evaluate(
     """Return one row of the table.
 
     Arguments:
-        kind: Key of ``NAMES``; for ``"truth"`` and ``"grey"``, the colorizer only defines the resolution.
+        kind: Key of ``NAMES``; for ``"truth"`` and ``"gray"``, the colorizer only defines the resolution.
         colorizer: Colorizer in evaluation mode.
         held_out: Photographs.
         n: Number of samples for each photograph. Default: 8.
@@ -86,10 +86,10 @@ def evaluate(
         temperature: Temperature of the latents. Default: 1.
     """
     lab = held_out.lab
-    truth = colorizer.own_colours(lab)
+    truth = colorizer.own_colors(lab)
     if kind == "truth":
         samples = truth[None]
-    elif kind == "grey":
+    elif kind == "gray":
         samples = torch.zeros_like(truth)[None]
     else:
         generator = colorizer.generator(seed)
@@ -111,7 +111,7 @@ def evaluate(
 
 @torch.no_grad()
 def round_trip(flow: ig.Flow, x: Tensor, c: Tensor) -> float:
-    """Return the largest absolute round trip error of colours."""
+    """Return the largest absolute round trip error of colors."""
     errors = []
     for part, given in zip(x.split(16), c.split(16), strict=True):
         z, _ = flow.graph(part, given)

@@ -1,4 +1,4 @@
-"""Upsampling of generated colours to the resolution of a photograph."""
+"""Upsampling of generated colors to the resolution of a photograph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 
 def bicubic(ab: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsample colours (B, 2, h, w) to (B, 2, *size), regardless of the lightness."""
+    """Upsample colors (B, 2, h, w) to (B, 2, *size), regardless of the lightness."""
     return functional.interpolate(ab, size=size, mode="bicubic", align_corners=False)
 
 
@@ -19,34 +19,34 @@ def bicubic(ab: Tensor, size: tuple[int, int]) -> Tensor:
 def joint_bilateral(
     ab: Tensor, lightness: Tensor, *, window: int = 19, spatial: float = 6.0, range_: float = 0.10, unit: float = 25.6
 ) -> Tensor:
-    r"""Upsample colours to the resolution of the lightness, whose edges they follow.
+    r"""Upsample colors to the resolution of the lightness, whose edges they follow.
 
     .. math:: ab(p) = \frac{1}{k_p} \sum_q ab_\uparrow(q)\, e^{-|p - q|^2 / 2 \sigma_s^2}
               e^{-(L(p) - L(q))^2 / 2 \sigma_r^2}
 
-    over a square window of pixels q; those outside the picture are skipped, so that k_p normalises at the borders too.
-    The colours are first upsampled by nearest neighbours.
+    over a square window of pixels q; those outside the picture are skipped, so that k_p normalizes at the borders too.
+    The colors are first upsampled by nearest neighbors.
 
     Arguments:
-        ab: Colours (B, 2, h, w), in Lab units.
-        lightness: Lightness (B, 1, H, W), 0..100; a batch of 1 is used for all colours.
+        ab: Colors (B, 2, h, w), in Lab units.
+        lightness: Lightness (B, 1, H, W), 0..100; a batch of 1 is used for all colors.
         window: Side of the window, in pixels, which must be odd: an even window, such as the 18 of the paper, would
-            shift the colours by half a pixel. Default: 19.
+            shift the colors by half a pixel. Default: 19.
         spatial: Standard deviation sigma_s, in pixels. Default: 6.
         range_: Standard deviation sigma_r, in multiples of ``unit``. Default: 0.1.
-        unit: Scale by which the model normalises the lightness. Default: 25.6.
+        unit: Scale by which the model normalizes the lightness. Default: 25.6.
 
     References:
         J. Kopf, M. Cohen, D. Lischinski, M. Uyttendaele, "Joint Bilateral Upsampling", 2007,
         https://doi.org/10.1145/1276377.1276497
     """
     if window % 2 == 0:
-        raise ValueError(f"a window of {window} has no centre: use {window + 1}")
+        raise ValueError(f"a window of {window} has no center: use {window + 1}")
     reach = window // 2
     height, width = lightness.shape[-2:]
-    colours = functional.interpolate(ab, size=(height, width), mode="nearest-exact")
+    colors = functional.interpolate(ab, size=(height, width), mode="nearest-exact")
     guide = (lightness / (unit * range_)).to(ab.dtype)
-    total = torch.zeros_like(colours)
+    total = torch.zeros_like(colors)
     weights = torch.zeros_like(guide)
     with _flush_denormals():
         for dy in range(-reach, reach + 1):
@@ -57,7 +57,7 @@ def joint_bilateral(
                 distance = (dy * dy + dx * dx) / (2 * spatial**2)
                 weight = torch.exp(-0.5 * (guide[there] - guide[here]).square() - distance)
                 weights[here] += weight
-                total[here] += weight * colours[there]
+                total[here] += weight * colors[there]
     return total / weights
 
 

@@ -37,10 +37,10 @@ def components_of(flow: ig.Flow, count: int, batch: int = 500) -> tuple[Tensor, 
     pixels = test.pixels[:count].float() / 255
     pairs = zip(data.standardize(pixels).split(batch), data.condition(test.labels[:count]).split(batch), strict=True)
     z = torch.cat([flow.graph(x.to(device), c.to(device))[0].cpu() for x, c in pairs]).double()
-    centred = z - z.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
+    centered = z - z.mean(0)
+    values, vectors = torch.linalg.eigh(centered.T @ centered / len(z))
     axes, deviations = vectors.flip(1)[:, :4].T, values.flip(0)[:4].clamp(min=0).sqrt()
-    scores, shape = centred @ axes.T, _shape_of(pixels)
+    scores, shape = centered @ axes.T, _shape_of(pixels)
     names = []
     for score in scores.T:
         found = {name: torch.corrcoef(torch.stack((score, value)))[0, 1].item() for name, value in shape.items()}

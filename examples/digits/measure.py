@@ -131,13 +131,13 @@ def as_text(figures: dict[str, Any]) -> str:
     """Format the figures as text."""
     noise, real = figures["noise"]["of_the_pixel_range"], figures["accuracy_on_real_digits"]
     lines = [
-        f"test NLL       {figures['nll_nats_per_dim']:+.4f} nats per dimension of standardised pixels, noise {noise:g} "
+        f"test NLL       {figures['nll_nats_per_dim']:+.4f} nats per dimension of standardized pixels, noise {noise:g} "
         "of the pixel range",
         f"               {figures['loss_nats_per_dim']:+.4f} without log(2 pi) / 2, as in the paper's Eq. 6",
-        f"               {figures['bits_per_dim']:.3f} bits per dimension of bytes, dequantised uniformly",
+        f"               {figures['bits_per_dim']:.3f} bits per dimension of bytes, dequantized uniformly",
         f"round trip     {figures['round_trip']['float32']:.1e} in float32, {figures['round_trip']['float64']:.1e} in "
-        "float64 (largest difference, standardised pixels)",
-        f"judge          recognises {real['clean']:.2%} of real test digits, {real['noisy']:.2%} with the noise above",
+        "float64 (largest difference, standardized pixels)",
+        f"judge          recognizes {real['clean']:.2%} of real test digits, {real['noisy']:.2%} with the noise above",
         "               of generated digits, by temperature:",
         "               T     plain    denoised",
     ]

@@ -45,9 +45,9 @@ class DigitExplorer:
         index = whole(given, "index", 0, len(self.test.labels) - 1, 0)
         return self._source(self.test.pixels[index], int(self.test.labels[index]))
 
-    def recognise(self, upload: bytes) -> dict[str, Any]:
-        """Answer with a drawn digit, centred as in MNIST, and the class that the judge sees in it."""
-        pixels = centred(upload)
+    def recognize(self, upload: bytes) -> dict[str, Any]:
+        """Answer with a drawn digit, centered as in MNIST, and the class that the judge sees in it."""
+        pixels = centered(upload)
         label = self.judge(data.standardize(pixels[None].float() / 255)).argmax().item()
         return self._source(pixels, int(label))
 
@@ -86,7 +86,7 @@ class DigitExplorer:
         return z
 
 
-def centred(upload: bytes) -> Tensor:
+def centered(upload: bytes) -> Tensor:
     """Return a drawing, dark on light, as bytes (28, 28) like those of MNIST: in a box of 20, its mass in the middle.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Photographs of the page: eight colorizations, scaled codes, and the colours of another picture."""
+"""Photographs of the page: eight colorizations, scaled codes, and the colors of another picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exploring.request import RefusedError, as_url, number, whole
 
 COUNT = 8  # colorizations at once
 SHOWN = 320  # long side of a picture on the page
-GUIDED = 128  # long side up to which colours follow the edges of the lightness: enough, and fast
+GUIDED = 128  # long side up to which colors follow the edges of the lightness: enough, and fast
 KEPT = 16  # photographs in memory
 LARGEST = 50_000_000  # pixels of an upload
 
@@ -35,7 +35,7 @@ class Photo:
         pixels: Photograph (H, W, 3), as it is shown.
         lightness: Its lightness (1, 1, H, W).
         bound: The flow under the lightness of the photograph.
-        code: The latent code (dims,) of its own colours.
+        code: The latent code (dims,) of its own colors.
     """
 
     pixels: Pixels
@@ -58,7 +58,7 @@ class PhotoExplorer:
         self._next = 0
 
     def upload(self, content: bytes) -> dict[str, Any]:
-        """Answer with the number of a photograph, and its grey version.
+        """Answer with the number of a photograph, and its gray version.
 
         Raises:
             RefusedError: If the upload is not a picture, or one that is too large or too small.
@@ -73,8 +73,8 @@ class PhotoExplorer:
         self.photos[self._next] = Photo(pixels, lightness, bound, code)
         while len(self.photos) > KEPT:
             self.photos.popitem(last=False)
-        grey = paint(lightness, torch.zeros(1, 2, 4, 4), "bicubic")[0]
-        return {"photo": self._next, "grey": as_url(grey, "JPEG"), "original": as_url(pixels, "JPEG")}
+        gray = paint(lightness, torch.zeros(1, 2, 4, 4), "bicubic")[0]
+        return {"photo": self._next, "gray": as_url(gray, "JPEG"), "original": as_url(pixels, "JPEG")}
 
     def colorize(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer with eight colorizations, from random codes times ``scale``."""
@@ -85,8 +85,8 @@ class PhotoExplorer:
         return self._decode(photo, number(given, "scale", 0, 1.5, 0.7) * z)
 
     def transfer(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer with a photograph in the colours of another: its code, times ``scale``, under this lightness."""
-        photo, other = self._photo(given, "photo"), self._photo(given, "colours_of")
+        """Answer with a photograph in the colors of another: its code, times ``scale``, under this lightness."""
+        photo, other = self._photo(given, "photo"), self._photo(given, "colors_of")
         return self._decode(photo, number(given, "scale", 0, 1.5, 1.0) * other.code[None])
 
     def _photo(self, given: Mapping[str, Any], name: str) -> Photo:
@@ -99,7 +99,7 @@ class PhotoExplorer:
     def _decode(self, photo: Photo, z: Tensor) -> dict[str, Any]:
         with torch.no_grad():
             x = photo.bound.inverse(z[:, None])[0][:, 0]
-        pictures = paint(photo.lightness, self.colorizer.lab_colours(x), guided=GUIDED)
+        pictures = paint(photo.lightness, self.colorizer.lab_colors(x), guided=GUIDED)
         return {"pictures": [as_url(picture, "JPEG") for picture in pictures]}
 
 
@@ -109,7 +109,7 @@ def _read(content: bytes) -> Pixels:
             width, height = opened.size
         if width * height > LARGEST:
             raise RefusedError(f"{width} x {height} pixels are too many: scale the picture down")
-        return read_image(io.BytesIO(content), grey=True)
+        return read_image(io.BytesIO(content), gray=True)
     except UnusableError as error:
         raise RefusedError(f"this picture {error}: choose a JPEG, PNG or WebP file of at least 16 pixels") from error
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

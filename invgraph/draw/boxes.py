@@ -34,7 +34,7 @@ class Box:
     """One box of a drawing.
 
     Attributes:
-        kind: Kind of the box, which chooses its colours.
+        kind: Kind of the box, which chooses its colors.
         title: First line.
         subtitle: Second line.
         tip: Text that a browser shows when the pointer rests on the box.

@@ -1,6 +1,6 @@
 """Horizontal places of the cells of a layered drawing, with long arrows straight.
 
-U. Brandes, B. Koepf, "Fast and simple horizontal coordinate assignment", 2001: neighbours are aligned in four ways,
+U. Brandes, B. Koepf, "Fast and simple horizontal coordinate assignment", 2001: neighbors are aligned in four ways,
 each alignment is packed, and the mean of the two middle ones is taken. Strong links are aligned before all others.
 """
 
@@ -19,7 +19,7 @@ def columns(rows: Rows, gap: float) -> Columns:
 
     Arguments:
         rows: The cells, in rows.
-        gap: Least distance between neighbours of a row.
+        gap: Least distance between neighbors of a row.
     """
     barred = _conflicts(rows)
     found: list[Columns] = []
@@ -87,7 +87,7 @@ def _align(
 def _pack(
     rows: Rows, order: list[list[int]], root: dict[int, int], align: dict[int, int], gap: float, mirrored: bool
 ) -> Columns:
-    """Return the places of the columns, each as far left as it goes and then as near to its right neighbour."""
+    """Return the places of the columns, each as far left as it goes and then as near to its right neighbor."""
     after: dict[int, dict[int, float]] = defaultdict(dict)
     before: dict[int, dict[int, float]] = defaultdict(dict)
     for row in order:

@@ -46,9 +46,9 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
     return out.getvalue()
 
 
-def _text(axes: Any, x: float, y: float, text: str, size: float, colour: str, **more: Any) -> Any:
+def _text(axes: Any, x: float, y: float, text: str, size: float, color: str, **more: Any) -> Any:
     """Add a text; a dollar sign is no formula, and the letters are those of DejaVu Sans, which is wide."""
-    settings = {"ha": "center", "va": "center", "fontsize": 0.92 * size * _SCALE, "color": colour, **more}
+    settings = {"ha": "center", "va": "center", "fontsize": 0.92 * size * _SCALE, "color": color, **more}
     return axes.text(x, y, text.replace("$", r"\$"), **settings)
 
 
@@ -84,8 +84,8 @@ def _strokes(axes: Any, scene: Scene, palette: Palette) -> None:
         half = (low + high) / 2
         points = [(x, top), (x, low), (x, half), (end, half), (end, min(high, down)), (end, down)]
         codes = [Path.MOVETO, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO]
-        colour = palette.lines[stroke.kind]
-        axes.add_patch(PathPatch(Path(points, codes), fc="none", ec=colour, lw=1.5 * _SCALE))
+        color = palette.lines[stroke.kind]
+        axes.add_patch(PathPatch(Path(points, codes), fc="none", ec=color, lw=1.5 * _SCALE))
         if stroke.tip:
             tip = [(end, bottom), (end - 4, bottom - 8), (end + 4, bottom - 8)]
-            axes.add_patch(Polygon(tip, fc=colour, ec="none"))
+            axes.add_patch(Polygon(tip, fc=color, ec="none"))

@@ -1,7 +1,7 @@
 """Rows of a layered drawing: a row for each box, stations of long arrows in between, and few crossings.
 
 The method is the usual one (K. Sugiyama, S. Tagawa, M. Toda, "Methods for visual understanding of hierarchical system
-structures", 1981): longest paths, dummy nodes, and sweeps that sort each row by the mean place of its neighbours.
+structures", 1981): longest paths, dummy nodes, and sweeps that sort each row by the mean place of its neighbors.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Link:
 
 @dataclass
 class Rows:
-    """Cells, the links between neighbouring rows, and the order within each row."""
+    """Cells, the links between neighboring rows, and the order within each row."""
 
     cells: list[Cell]
     links: list[Link]
@@ -89,7 +89,7 @@ def rank(count: int, edges: list[tuple[int, int]], late: set[int]) -> list[int]:
 
 
 def sort_rows(rows: Rows) -> None:
-    """Order each row such that few arrows cross, by sweeps up and down and swaps of neighbours."""
+    """Order each row such that few arrows cross, by sweeps up and down and swaps of neighbors."""
     best, fewest = [list(row) for row in rows.rows], crossings(rows)
     for sweep in range(SWEEPS):
         if fewest == 0:
@@ -97,7 +97,7 @@ def sort_rows(rows: Rows) -> None:
         down = sweep % 2 == 0
         for row in rows.rows if down else reversed(rows.rows):
             _sort_row(rows, row, down)
-        _swap_neighbours(rows)
+        _swap_neighbors(rows)
         count = crossings(rows)
         if count < fewest:
             best, fewest = [list(row) for row in rows.rows], count
@@ -118,7 +118,7 @@ def _sort_row(rows: Rows, row: list[int], down: bool) -> None:
     row.sort(key=middle)
 
 
-def _swap_neighbours(rows: Rows) -> None:
+def _swap_neighbors(rows: Rows) -> None:
     for row in rows.rows:
         for place in range(len(row) - 1):
             left, right = row[place], row[place + 1]

@@ -12,7 +12,7 @@ class Mark:
     """A rectangle with two lines of text.
 
     Attributes:
-        kind: Kind of the box, which chooses its colours.
+        kind: Kind of the box, which chooses its colors.
         x, y: Upper left corner.
         width, height: Size.
         title: First line.
@@ -37,7 +37,7 @@ class Stroke:
     """A line through points: straight from an even point to the next, curved from an odd one to the next.
 
     Attributes:
-        kind: Kind of the arrow, which chooses its colour.
+        kind: Kind of the arrow, which chooses its color.
         points: The points.
         tip: True if it ends in the head of an arrow.
     """

@@ -1,4 +1,4 @@
-"""Colours of the drawings, for a light and a dark page."""
+"""Colors of the drawings, for a light and a dark page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Theme = Literal["auto", "light", "dark"]
 
 
 class Palette(NamedTuple):
-    """Colours of one theme: of the page and its texts, of boxes (fill, edge) and of lines, by kind."""
+    """Colors of one theme: of the page and its texts, of boxes (fill, edge) and of lines, by kind."""
 
     page: str
     text: str

@@ -1,4 +1,4 @@
-"""SVG of a scene, in pure Python; colours follow the reader's theme unless one is asked for."""
+"""SVG of a scene, in pure Python; colors follow the reader's theme unless one is asked for."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def _rules(palette: Palette, name: str) -> str:
                  "paint-order: stroke; stroke-linejoin: round; }")  # fmt: skip
     for kind, (fill, edge) in palette.boxes.items():
         found.append(f".{name} .{kind} {{ fill: {fill}; stroke: {edge}; stroke-width: 1.3px; }}")
-    for kind, colour in palette.lines.items():
-        found.append(f".{name} .{kind}-line {{ fill: none; stroke: {colour}; stroke-width: 1.5px; }}")
-        found.append(f".{name} .{kind}-tip {{ fill: {colour}; }}")
+    for kind, color in palette.lines.items():
+        found.append(f".{name} .{kind}-line {{ fill: none; stroke: {color}; stroke-width: 1.5px; }}")
+        found.append(f".{name} .{kind}-tip {{ fill: {color}; }}")
     return "\n".join([*found, ""])
 
 

@@ -92,7 +92,7 @@ class RationalQuadraticKernel(NamedTuple):
         return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0), piece, theta
 
     def locate(self, x: Tensor, local: Tensor, params: Tensor) -> Piece:
-        """Find the piece of each element: sizes are normalised once, and only the slopes at its ends are computed."""
+        """Find the piece of each element: sizes are normalized once, and only the slopes at its ends are computed."""
         count, min_slope = self.bins, self.floors[2]
         inside = torch.le(x.abs(), self.bound, out=torch.empty_like(x))
         raw_sizes = params[: 2 * count].view(2, count, -1)

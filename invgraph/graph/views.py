@@ -66,7 +66,7 @@ class Shown(Invertible, ABC):
                 of graphviz; or in ``.mmd``, that of Mermaid.
             fold: True to draw equal consecutive blocks once, with their number; False to draw every node. Default:
                 True.
-            theme: Colours of an SVG or PNG: ``"light"``, ``"dark"``, or ``"auto"``, which in an SVG follows the
+            theme: Colors of an SVG or PNG: ``"light"``, ``"dark"``, or ``"auto"``, which in an SVG follows the
                 reader's system and in a PNG is light. Default: ``"auto"``.
 
         Raises:

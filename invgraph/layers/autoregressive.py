@@ -61,7 +61,7 @@ class Autoregressive(Invertible):
         ArgumentError: An argument has the wrong type.
 
     Note:
-        An adapter in the place of one of the network's layers (LoRA, quantised weights) is called with unit vectors,
+        An adapter in the place of one of the network's layers (LoRA, quantized weights) is called with unit vectors,
         and the linear map that it stands for is masked. Hooks on the adapter see those vectors. A call raises
         GraphError if the adapter is not linear. With an adapter or a hook on a layer, the inverse calls all layers
         once per element.

@@ -103,7 +103,7 @@ class Householder(Invertible):
             added = self.subnet(first, tuple(others)).to(first.dtype)
             added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
             vectors = spread_vector(vectors, added.ndim) + added
-        return Precomputed((_normalised(vectors),))
+        return Precomputed((_normalized(vectors),))
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         (units,) = self._precomputed(given)
@@ -126,7 +126,7 @@ def _reflect(x: Tensor, units: Tensor, order: Iterable[int]) -> Result:
     return (y,), x.new_zeros(x.shape[0])
 
 
-def _normalised(vectors: Tensor) -> Tensor:
+def _normalized(vectors: Tensor) -> Tensor:
     """Return the vectors along axis 2, scaled to length 1; a vector of zeros stays zero, and reflects nothing."""
     largest = vectors.detach().abs().amax(2, keepdim=True)
     scaled = vectors / torch.where(largest > 0, largest, 1.0)

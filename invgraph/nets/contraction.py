@@ -29,7 +29,7 @@ class Contraction(Subnet):
     r"""Fully connected layers or convolutions whose Lipschitz constant with respect to x stays below a bound.
 
     Each weight W is divided by :math:`\max(1, \sigma(W) / c)`, where sigma is an upper bound of its largest singular
-    value, at most a few per cent too large. It is computed from powers of :math:`W^\top W`, so it depends on W only and
+    value, at most a few percent too large. It is computed from powers of :math:`W^\top W`, so it depends on W only and
     needs no state. The activation is :math:`\text{silu}(x) / 1.1`, which is smooth and has derivatives below 1. The
     conditions are added after the first weight and are not bounded.
 

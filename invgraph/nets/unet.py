@@ -54,7 +54,7 @@ class _UNet(Subnet):
 
 
 def _halve(h: Tensor) -> Tensor:
-    """Average pairs of neighbours along every spatial axis (torch's pooling lacks some dtypes)."""
+    """Average pairs of neighbors along every spatial axis (torch's pooling lacks some dtypes)."""
     for axis in range(2, h.ndim):
         h = torch.unflatten(h, axis, (-1, 2)).mean(axis + 1)
     return h

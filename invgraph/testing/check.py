@@ -38,7 +38,7 @@ def check_invertible(
     the determinant of the autograd Jacobian, independent samples, the empty batch, and a finite gradient for every
     trainable parameter in both directions.
 
-    Tolerances are absolute, for data of order one. By default, round trips and cancelling log-dets may be off by 1e-10
+    Tolerances are absolute, for data of order one. By default, round trips and canceling log-dets may be off by 1e-10
     in float64 and 1e-4 in float32, log-dets against autograd by 1e-9 and 1e-3. Other dtypes have no default.
 
     The last layer of a new subnet is zero, which makes a new flow nearly the identity: call :func:`randomize` first.
@@ -52,7 +52,7 @@ def check_invertible(
         conditions: Conditions for both directions. Default: standard normal.
         batch: Batch size of the drawn data. Default: 3.
         seed: Seed of the private generator that draws the data. Default: 0.
-        tolerance: Tolerance of round trips and cancelling log-dets. Default: that of the dtype.
+        tolerance: Tolerance of round trips and canceling log-dets. Default: that of the dtype.
         log_det_tolerance: Tolerance of log-dets against autograd. Default: that of the dtype.
         max_dims: Maximum number of elements per sample up to which a node's Jacobian is computed. Default: 1024.
 

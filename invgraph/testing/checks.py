@@ -172,7 +172,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "unchanged random states": unchanged_random_states,
     "repeatable calls": repeatable,
     "round trips": round_trips,
-    "cancelling log-dets": antisymmetry,
+    "canceling log-dets": antisymmetry,
     "independent samples": independent_samples,
     "finite gradients": gradients,
 }

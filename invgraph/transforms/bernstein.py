@@ -31,7 +31,7 @@ class Bernstein(Unbounded):
     Arguments:
         degree: Degree n of the polynomial, at least 4; the transform takes n - 2 parameters per element. Default: 12.
         bound: Half-width of the interval; outside [-bound, bound] the transform is the identity. Default: 3.
-        min_step: Minimum difference of neighbouring coefficients, which range from 0 to 1. Default: 0.001.
+        min_step: Minimum difference of neighboring coefficients, which range from 0 to 1. Default: 0.001.
 
     Raises:
         GraphError: If the degree is below 4, ``min_step * degree`` is 1 or more, or an argument is not positive.
@@ -86,7 +86,7 @@ class Bernstein(Unbounded):
         return torch.where(inside, (u - 0.5) * (2 * self.bound), x)
 
     def _steps(self, params: Tensor) -> Tensor:
-        """Differences of neighbouring coefficients, which are positive and sum to 1."""
+        """Differences of neighboring coefficients, which are positive and sum to 1."""
         inner = 1 - 2 / self.degree - self.min_step * self.params_per_element
         steps = self.min_step + inner * torch.softmax(params, dim=1)
         end = torch.full_like(steps[:, :1], 1 / self.degree)

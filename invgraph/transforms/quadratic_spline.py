@@ -76,7 +76,7 @@ class QuadraticSpline(Spline):
         elif self.bins == 1:
             return torch.ones_like(widths).repeat_interleave(2, dim=1)
         else:
-            # Chosen so that the slopes at the ends are 1 once normalised (Durkan et al.).
+            # Chosen so that the slopes at the ends are 1 once normalized (Durkan et al.).
             outer = (widths[:, :1] + widths[:, -1:]) / 2
             weights = (widths[:, :-1] + widths[:, 1:]) / 2
             end = (weights * inner).sum(1, keepdim=True) / (1 - outer)

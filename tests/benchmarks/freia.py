@@ -87,7 +87,7 @@ def stages(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
 
 
 def haar(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
-    """Wavelets of colour images."""
+    """Wavelets of color images."""
     return _chain(ff, (3, 64, 64), 16, fm.HaarDownsampling, fm.HaarDownsampling)
 
 
@@ -131,12 +131,12 @@ def conditional_affine(ff: Any, fm: Any) -> tuple[Any, Tensor, list[Tensor]]:
 
 
 def actnorm(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
-    """Normalised feature maps."""
+    """Normalized feature maps."""
     return _chain(ff, (32, 32, 32), 8, *[fm.ActNorm] * 4)
 
 
 def small_actnorm(ff: Any, fm: Any) -> tuple[Any, Tensor, None]:
-    """Normalised vectors, where a call is mostly Python."""
+    """Normalized vectors, where a call is mostly Python."""
     return _chain(ff, (8,), 64, *[fm.ActNorm] * 4)
 
 

@@ -181,7 +181,7 @@ def _compiled(model: nn.Module) -> nn.Module:
 
 
 def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
-    """A train step (loss and gradients, no optimiser) of every contestant."""
+    """A train step (loss and gradients, no optimizer) of every contestant."""
     x = torch.randn(batch, WIDTH)
     c = functional.one_hot(torch.arange(batch) % CLASSES, CLASSES).float()
     jobs: dict[str, Job] = {}
@@ -193,7 +193,7 @@ def train_jobs(batch: int, compiled: bool) -> dict[str, Job]:
             print(f"  {name}: not installed ({error})")
             return
 
-        parameters = list(model.parameters())  # as an optimiser holds them
+        parameters = list(model.parameters())  # as an optimizer holds them
 
         def step() -> None:
             for p in parameters:

@@ -75,8 +75,8 @@ def saved_bytes(call: Job) -> int:
 
 
 def train_step(model: Any, x: torch.Tensor, c: Any) -> Job:
-    """Loss and gradients of a model that returns latents and log-determinants; no optimiser."""
-    parameters = list(model.parameters())  # as an optimiser holds them
+    """Loss and gradients of a model that returns latents and log-determinants; no optimizer."""
+    parameters = list(model.parameters())  # as an optimizer holds them
 
     def step() -> None:
         for p in parameters:

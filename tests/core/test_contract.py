@@ -42,7 +42,7 @@ CHECKS = {
     "global_state": "the global random states stay untouched",
     "train_equals_eval": "training mode gives the results of evaluation, or fresh ones if the module is stochastic",
     "vmap": "torch.vmap gives the results of a batch",
-    "extreme": "huge and tiny numbers, knots, edges of the domain and their neighbours give no NaN",
+    "extreme": "huge and tiny numbers, knots, edges of the domain and their neighbors give no NaN",
     "ranges": "results lie in the declared range and domain, and those of the table are declared",
     "no_grad": "without gradients the results are the same up to rounding",
 }
@@ -457,7 +457,7 @@ def test_results_lie_in_the_declared_range(case: Case, dtype: torch.dtype) -> No
         strict=True,
     ):
         if case.cls is ig.Dequantize and call is module:
-            xs = tuple(x.floor() for x in xs)  # the checks of the table take neighbours of integers too
+            xs = tuple(x.floor() for x in xs)  # the checks of the table take neighbors of integers too
         with torch.no_grad():
             found = [call(xs, cs)[0]]
             if interval is None and case.cls is not ig.Dequantize:

@@ -18,7 +18,7 @@ TINY = {"mnist": Sizes(1, 4, 28, 4), "bedrooms": Sizes(2, 4, 16, 2)}
 
 def built(task, name):
     torch.manual_seed(0)
-    make = ablations.digits_task if task == "mnist" else ablations.colours_task
+    make = ablations.digits_task if task == "mnist" else ablations.colors_task
     return make(VARIANTS[name], TINY[task], 0)
 
 
@@ -141,7 +141,7 @@ def test_without_runs_there_is_nothing_to_draw(tmp_path, capsys):
     assert "train first" in capsys.readouterr().err
 
 
-def test_a_curve_is_smoothed_over_neighbours():
+def test_a_curve_is_smoothed_over_neighbors():
     losses = np.arange(8.0)[None] ** 2
     found = training_curves._smooth(losses)
     assert found.shape == losses.shape

@@ -32,7 +32,7 @@ IMAGENET = Example(
 
 
 def picture(height, width, seed):
-    """A smooth picture in colour."""
+    """A smooth picture in color."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
@@ -116,7 +116,7 @@ def test_one_command_trains_measures_and_draws(data, tmp_path, monkeypatch, caps
     assert "Frechet distance (--viewer), accuracy (--classifier); pip install" in warned
     table = json.loads((folder / "table.json").read_text())
     trained = ["unconditional", "raw", "cnn", "cvae", "cgan", "colorgan"]
-    assert list(table["rows"]) == ["truth", "grey", "cinn", "cinn 0.5", *trained]
+    assert list(table["rows"]) == ["truth", "gray", "cinn", "cinn 0.5", *trained]
     assert table["about"]["photographs"] == 3
     assert list(table["about"]["seconds"]) == ["cinn", *trained]
     assert "colorGAN: trained for" in captured
@@ -152,19 +152,19 @@ def test_without_a_command_everything_is_done(monkeypatch):
 
 def test_colorize_takes_one_s_own_run_or_the_trained_model(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(weights_file, "FOLDER", tmp_path / "trained")
-    picture(37, 91, 0).convert("L").save(tmp_path / "grey.png")
-    refused(capsys, BEDROOMS, "colorize", tmp_path / "grey.png")  # there is neither
+    picture(37, 91, 0).convert("L").save(tmp_path / "gray.png")
+    refused(capsys, BEDROOMS, "colorize", tmp_path / "gray.png")  # there is neither
     assert train(data, tmp_path / "run") == 0
     trained = load_colorizer(tmp_path / "run" / "cinn" / "model.safetensors", bedrooms_cinn.build)
     weights_file.save_half(tmp_path / "trained" / "bedrooms_cinn.safetensors", trained, trained.config)
     capsys.readouterr()
-    assert run(BEDROOMS, "colorize", tmp_path / "grey.png", "-n", 1) == 0
+    assert run(BEDROOMS, "colorize", tmp_path / "gray.png", "-n", 1) == 0
     assert "using the trained model of the repository" in capsys.readouterr().out
-    assert pixels(tmp_path / "colorized" / "grey_0.png").shape == (37, 91, 3)
+    assert pixels(tmp_path / "colorized" / "gray_0.png").shape == (37, 91, 3)
     own = tmp_path / "runs" / "bedrooms" / "cinn"
     own.parent.mkdir(parents=True)
     (tmp_path / "run" / "cinn").rename(own)
-    assert run(BEDROOMS, "colorize", tmp_path / "grey.png", "-n", 1) == 0
+    assert run(BEDROOMS, "colorize", tmp_path / "gray.png", "-n", 1) == 0
     assert "trained model" not in capsys.readouterr().out
     assert run(BEDROOMS, "colorize", own / "model.safetensors") == 2
     assert "no images to colorize" in capsys.readouterr().err
@@ -173,23 +173,23 @@ def test_colorize_takes_one_s_own_run_or_the_trained_model(data, tmp_path, monke
 def test_colorize_writes_pictures_of_the_inputs_size(data, tmp_path, capsys):
     assert train(data, tmp_path / "run") == 0
     checkpoint = tmp_path / "run" / "cinn" / "model.safetensors"
-    picture(37, 91, 0).convert("L").save(tmp_path / "grey.png")
-    picture(50, 20, 1).save(tmp_path / "colour.jpg")
+    picture(37, 91, 0).convert("L").save(tmp_path / "gray.png")
+    picture(50, 20, 1).save(tmp_path / "color.jpg")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    sources = [tmp_path / name for name in ("grey.png", "broken.png", "colour.jpg")]
+    sources = [tmp_path / name for name in ("gray.png", "broken.png", "color.jpg")]
     capsys.readouterr()
     assert run(BEDROOMS, "colorize", checkpoint, *sources, "-n", 2, "--out", tmp_path / "out") == 1
     captured = capsys.readouterr()
     assert "broken.png: can't be read" in captured.err
     shapes = {path.name: pixels(path).shape for path in (tmp_path / "out").iterdir()}
-    expected = {"grey": (37, 91, 3), "colour": (50, 20, 3)}
+    expected = {"gray": (37, 91, 3), "color": (50, 20, 3)}
     assert shapes == {f"{name}_{k}.png": shape for name, shape in expected.items() for k in range(2)}
 
     def again(folder, *more):
-        run(BEDROOMS, "colorize", checkpoint, tmp_path / "grey.png", "-n", 2, "--out", tmp_path / folder, *more)
-        return [pixels(tmp_path / folder / f"grey_{k}.png") for k in range(2)]
+        run(BEDROOMS, "colorize", checkpoint, tmp_path / "gray.png", "-n", 2, "--out", tmp_path / folder, *more)
+        return [pixels(tmp_path / folder / f"gray_{k}.png") for k in range(2)]
 
-    first = [pixels(tmp_path / "out" / f"grey_{k}.png") for k in range(2)]
+    first = [pixels(tmp_path / "out" / f"gray_{k}.png") for k in range(2)]
     assert all(np.array_equal(a, b) for a, b in zip(first, again("same"), strict=True))
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], again("seed", "--seed", 1)[0])
@@ -207,7 +207,7 @@ def test_colorize_refuses_what_is_no_colorizer(data, tmp_path):
         load_colorizer(tmp_path / "other.safetensors", bedrooms_cinn.build)
 
 
-def test_images_of_one_name_get_colourings_of_different_names(data, tmp_path):
+def test_images_of_one_name_get_colorings_of_different_names(data, tmp_path):
     assert train(data, tmp_path / "run") == 0
     sources = [tmp_path / name for name in ("a/1.png", "b/1.png", "c/1-2.png", "b/1.PNG")]
     for seed, source in enumerate(sources):
@@ -229,13 +229,13 @@ def refused(capsys, example, *arguments):
 
 
 def test_mistakes_are_reported_in_words(data, tmp_path, capsys, monkeypatch):
-    out, grey = tmp_path / "run", tmp_path / "grey.png"
-    picture(30, 30, 0).convert("L").save(grey)
+    out, gray = tmp_path / "run", tmp_path / "gray.png"
+    picture(30, 30, 0).convert("L").save(gray)
     tiny = ("--data", data, "--out", out, "--preset", "tiny", "--steps", 2)
     assert run(BEDROOMS, "train", *tiny) == 0
     checkpoint = out / "cinn" / "model.safetensors"
-    assert "none.safetensors" in refused(capsys, BEDROOMS, "colorize", tmp_path / "none.safetensors", grey)
-    assert "take bedrooms_cinn.py" in refused(capsys, IMAGENET, "colorize", checkpoint, grey)
+    assert "none.safetensors" in refused(capsys, BEDROOMS, "colorize", tmp_path / "none.safetensors", gray)
+    assert "take bedrooms_cinn.py" in refused(capsys, IMAGENET, "colorize", checkpoint, gray)
     assert "not a folder of photographs" in refused(capsys, BEDROOMS, "train", "--data", tmp_path / "nowhere")
     other = refused(capsys, BEDROOMS, "train", *tiny[:-1], 3, "--resume")
     assert "was trained otherwise (steps 2 -> 3)" in other

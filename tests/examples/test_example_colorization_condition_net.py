@@ -1,4 +1,4 @@
-"""Classes of colour against their formulas, and whose weights the condition net takes."""
+"""Classes of color against their formulas, and whose weights the condition net takes."""
 
 import pickle
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from colorization.condition_net import (
-    ColourClassifier,
+    ColorClassifier,
     ConditionNet,
     annealed_mean,
-    colour_bins,
+    color_bins,
     load_condition_net,
     rebalancing,
     soft_encode,
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 
 def test_bins_are_a_grid_of_tens_that_the_screen_can_show():
-    bins = colour_bins()
+    bins = color_bins()
     assert 250 <= len(bins) <= 320  # 313 as published, with another rule for the rim
     assert torch.equal(bins, (bins / 10).round() * 10)
     assert len(bins.unique(dim=0)) == len(bins)
@@ -27,7 +27,7 @@ def test_bins_are_a_grid_of_tens_that_the_screen_can_show():
 
 
 def test_soft_encoding_against_numpy():
-    bins = colour_bins().double()
+    bins = color_bins().double()
     ab = torch.randn(2, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 30
     nearest, shares = soft_encode(ab, bins)
     assert nearest.shape == shares.shape == (2, 5, 3, 4)
@@ -40,7 +40,7 @@ def test_soft_encoding_against_numpy():
 
 
 def test_annealed_mean_goes_from_the_mean_to_the_mode():
-    bins = colour_bins()
+    bins = color_bins()
     logits = torch.zeros(1, len(bins), 1, 1)
     logits[0, 7], logits[0, 9] = 5.0, 4.5
     mean = torch.softmax(logits, 1)[0, :, 0, 0] @ bins
@@ -48,8 +48,8 @@ def test_annealed_mean_goes_from_the_mean_to_the_mode():
     torch.testing.assert_close(annealed_mean(logits, bins, 1e-3).flatten(), bins[7])
 
 
-def test_rebalancing_is_one_on_average_and_favours_what_is_rare():
-    bins = colour_bins()
+def test_rebalancing_is_one_on_average_and_favors_what_is_rare():
+    bins = color_bins()
     common = int((bins.square().sum(1)).argmin())
     ab = bins[common].view(1, 2, 1, 1) + torch.randn(4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     weights = rebalancing(ab, bins)
@@ -60,8 +60,8 @@ def test_rebalancing_is_one_on_average_and_favours_what_is_rare():
     assert (share * weights).sum().item() < 1  # below one before smoothing, which moves mass to rarer classes
 
 
-def test_colours_are_encoded_in_parts(monkeypatch):
-    bins = colour_bins()
+def test_colors_are_encoded_in_parts(monkeypatch):
+    bins = color_bins()
     ab = torch.randn(3, 2, 20, 20, generator=torch.Generator().manual_seed(0)) * 30
     whole, weights = soft_encode(ab, bins), rebalancing(ab, bins)
     rows = []
@@ -77,7 +77,7 @@ def test_colours_are_encoded_in_parts(monkeypatch):
 
 def test_no_constant_guess_has_a_lower_loss_than_the_best_one():
     generator = torch.Generator().manual_seed(0)
-    classifier = ColourClassifier(ConditionNet(2), torch.rand(len(colour_bins()), generator=generator) + 0.1)
+    classifier = ColorClassifier(ConditionNet(2), torch.rand(len(color_bins()), generator=generator) + 0.1)
     ab = torch.randn(2, 2, 8, 8, generator=generator) * 30
     best = classifier.best_constant(ab)
     assert best.exp().sum().item() == pytest.approx(1, abs=1e-5)
@@ -87,19 +87,19 @@ def test_no_constant_guess_has_a_lower_loss_than_the_best_one():
         assert classifier.cross_entropy(other.expand(2, -1, 8, 8), ab) > lowest
 
 
-def test_expected_colours_undo_the_weights(monkeypatch):
-    weights = torch.rand(len(colour_bins())) + 0.1
-    classifier = ColourClassifier(ConditionNet(2), weights)
+def test_expected_colors_undo_the_weights(monkeypatch):
+    weights = torch.rand(len(color_bins())) + 0.1
+    classifier = ColorClassifier(ConditionNet(2), weights)
     true = torch.softmax(torch.randn(len(weights)), 0)
     weighted = (true * weights).log()[None, :, None, None]  # what the loss makes of it
     monkeypatch.setattr(classifier, "logits", lambda lightness: weighted)
-    found = classifier.expected_colours(torch.zeros(1, 1, 4, 4)).flatten()
+    found = classifier.expected_colors(torch.zeros(1, 1, 4, 4)).flatten()
     torch.testing.assert_close(found, true @ classifier.bins, rtol=0, atol=1e-3)
 
 
 def test_loss_is_the_weighted_cross_entropy():
     torch.manual_seed(0)
-    classifier = ColourClassifier(ConditionNet(2), torch.rand(len(colour_bins())))
+    classifier = ColorClassifier(ConditionNet(2), torch.rand(len(color_bins())))
     lab = torch.randn(2, 3, 32, 32) * 20 + torch.tensor([50.0, 0, 0])[:, None, None]
     classifier.eval()
     logits = classifier.logits(lab[:, :1])

@@ -74,7 +74,7 @@ def test_the_table_is_measured_where_the_photographs_are(folder, far, kind):
     with Elsewhere():
         row = evaluate(kind, model, held_out, n=2)
         assert evaluate("truth", model, held_out)["rmse_1"].value == 0
-        assert evaluate("grey", model, held_out)["rmse_1"].value > 0
+        assert evaluate("gray", model, held_out)["rmse_1"].value > 0
     assert row["rmse_8"].value > 0
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from colorization.lab import lab_to_rgb, rgb_to_lab
 
-# sRGB and its Lab under D65, as tables of colour conversions give them (two decimals).
+# sRGB and its Lab under D65, as tables of color conversions give them (two decimals).
 GOLDEN = {
     (255, 255, 255): (100.0, 0.0, 0.0),
     (0, 0, 0): (0.0, 0.0, 0.0),
@@ -43,7 +43,7 @@ EXACT = {
 
 
 def written_out(rgb):
-    """Lab of one colour by the formulas of IEC 61966-2-1 and CIE 15, in plain floats."""
+    """Lab of one color by the formulas of IEC 61966-2-1 and CIE 15, in plain floats."""
     r, g, b = (((v + 0.055) / 1.055) ** 2.4 if v > 0.04045 else v / 12.92 for v in rgb)
     x = (0.412453 * r + 0.357580 * g + 0.180423 * b) / 0.95047
     y = 0.212671 * r + 0.715160 * g + 0.072169 * b
@@ -66,7 +66,7 @@ def test_agrees_with_the_formulas_written_out(dtype, atol):
     rgb = np.random.default_rng(0).random((400, 3))
     rgb[:100] *= 0.02  # the line near black
     rgb = torch.from_numpy(rgb).to(dtype)
-    expected = torch.tensor([written_out(colour) for colour in rgb.tolist()], dtype=torch.float64)
+    expected = torch.tensor([written_out(color) for color in rgb.tolist()], dtype=torch.float64)
     lab = rgb_to_lab(rgb.T[..., None])[..., 0].T
     torch.testing.assert_close(lab.double(), expected, rtol=0, atol=atol)
 
@@ -103,7 +103,7 @@ def test_gradients_are_finite_at_black():
     assert torch.isfinite(rgb.grad).all()
 
 
-def test_colours_outside_the_gamut_are_clipped_for_display_alone():
+def test_colors_outside_the_gamut_are_clipped_for_display_alone():
     lab = torch.tensor([[50.0, 120.0, 0.0], [10.0, 0.0, 100.0]], dtype=torch.float64).T[..., None]
     clipped, whole = lab_to_rgb(lab), lab_to_rgb(lab, clip=False)
     assert whole.min() < 0 < 1 < whole.max()

@@ -107,7 +107,7 @@ def test_every_kind_trains_and_samples(example, kind):
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
     stirred(model)
     drawn = [model.sample(lab[:, :1], 4, generator=model.generator(seed)) for seed in (0, 0, 1)]
-    assert drawn[0].shape == (4, 3, 2, model.colours, model.colours)
+    assert drawn[0].shape == (4, 3, 2, model.colors, model.colors)
     assert torch.equal(drawn[0], drawn[1])
     assert torch.equal(drawn[0], drawn[2]) == (kind == "cnn")
 
@@ -172,25 +172,25 @@ def test_neither_player_of_the_adversarial_network_moves_the_others_weights():
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_colorgan_reads_the_grey_picture_in_every_layer_and_the_noise_in_three():
+def test_colorgan_reads_the_gray_picture_in_every_layer_and_the_noise_in_three():
     gan = colorizer("bedrooms", "colorgan").model
     assert [layer.in_channels for layer in gan.layers] == [2, 18, 18, 9, 5]
     stirred(gan)
-    grey, z = torch.randn(2, 1, 16, 16), torch.randn(2, 64)
-    colours = gan.generate(grey, z)
-    assert colours.shape == (2, 2, 16, 16)
-    assert not torch.allclose(gan.generate(grey, -z), colours)
-    assert not torch.allclose(gan.generate(-grey, z), colours)
+    gray, z = torch.randn(2, 1, 16, 16), torch.randn(2, 64)
+    colors = gan.generate(gray, z)
+    assert colors.shape == (2, 2, 16, 16)
+    assert not torch.allclose(gan.generate(gray, -z), colors)
+    assert not torch.allclose(gan.generate(-gray, z), colors)
     for k, layer in enumerate(gan.layers):  # the last channels of a layer are those of the condition and the noise
         weight = layer.weight[:, -(1 + (k < 3)) :]
         before = weight.detach().clone()
         with torch.no_grad():
             weight.zero_()
-            assert not torch.allclose(gan.generate(grey, z), colours)
+            assert not torch.allclose(gan.generate(gray, z), colors)
             weight.copy_(before)
 
 
-def test_colorgan_is_validated_by_the_best_of_eight_and_trained_without_the_true_colours():
+def test_colorgan_is_validated_by_the_best_of_eight_and_trained_without_the_true_colors():
     model = colorizer("bedrooms", "colorgan")
     lab = photographs(3, 16)
     model.eval()

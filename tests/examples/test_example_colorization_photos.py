@@ -20,7 +20,7 @@ def save(path, pixels, **options):
     Image.fromarray(pixels).save(path, **options)
 
 
-def colourful(height=40, width=60, seed=0):
+def colorful(height=40, width=60, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -28,13 +28,13 @@ def colourful(height=40, width=60, seed=0):
 def tree(tmp_path):
     """Every kind of good and bad file, in a tree of several levels."""
     root = tmp_path / "photos"
-    save(root / "train" / "deep" / "a.png", colourful())
-    save(root / "train" / "b.JPG", colourful(30, 30, 1))
-    save(root / "val" / "c.bmp", colourful(80, 20, 2))
-    save(root / "test" / "d.webp", colourful(seed=3), lossless=True)
-    save(root / "train" / "grey.png", np.repeat(colourful()[..., :1], 3, axis=2))
-    save(root / "train" / "grey_mode.png", colourful()[..., 0])
-    save(root / "train" / "tiny.png", colourful(4, 4))
+    save(root / "train" / "deep" / "a.png", colorful())
+    save(root / "train" / "b.JPG", colorful(30, 30, 1))
+    save(root / "val" / "c.bmp", colorful(80, 20, 2))
+    save(root / "test" / "d.webp", colorful(seed=3), lossless=True)
+    save(root / "train" / "gray.png", np.repeat(colorful()[..., :1], 3, axis=2))
+    save(root / "train" / "gray_mode.png", colorful()[..., 0])
+    save(root / "train" / "tiny.png", colorful(4, 4))
     (root / "train" / "broken.jpg").write_bytes((root / "train" / "b.JPG").read_bytes()[:200])
     (root / "train" / "empty.png").write_bytes(b"")
     (root / "train" / "text.png").write_text("no image")
@@ -42,11 +42,11 @@ def tree(tmp_path):
     return root
 
 
-def test_bad_and_grey_files_are_skipped_counted_and_listed(tree, tmp_path):
+def test_bad_and_gray_files_are_skipped_counted_and_listed(tree, tmp_path):
     folder = open_folder(tree, edge=24, cache=tmp_path / "cache")
     assert [photo.name for photo in folder.photos] == ["test/d.webp", "train/b.JPG", "train/deep/a.png", "val/c.bmp"]
     reasons = dict(folder.skipped)
-    assert reasons["train/grey.png"] == reasons["train/grey_mode.png"] == "grey"
+    assert reasons["train/gray.png"] == reasons["train/gray_mode.png"] == "gray"
     assert "too small" in reasons["train/tiny.png"]
     assert all("can't be read" in reasons[f"train/{name}"] for name in ("broken.jpg", "empty.png", "text.png"))
     assert "4 photographs (2 train, 1 val, 1 test), 6 files skipped" in folder.report()
@@ -59,7 +59,7 @@ def test_the_cache_is_read_and_a_changed_folder_scanned_again(tree, tmp_path):
     again = open_folder(tree, edge=24, cache=tmp_path / "cache")
     assert again == first
     assert again.pixels.stat().st_mtime_ns == stamp
-    save(tree / "train" / "e.png", colourful(seed=9))
+    save(tree / "train" / "e.png", colorful(seed=9))
     assert len(open_folder(tree, edge=24, cache=tmp_path / "cache").photos) == 5
 
 
@@ -72,28 +72,28 @@ def test_photographs_are_scaled_down_never_up(tree, tmp_path):
 
 def test_cached_pixels_are_the_files(tree, tmp_path):
     crops = Crops(open_folder(tree, edge=256, cache=tmp_path), "test", 16)
-    np.testing.assert_array_equal(crops.image(0), colourful(seed=3))
+    np.testing.assert_array_equal(crops.image(0), colorful(seed=3))
 
 
 def test_transparency_is_shown_on_white_and_rotation_obeyed(tmp_path):
     root = tmp_path / "photos"
-    pixels = np.dstack((colourful(20, 30), np.zeros((20, 30), np.uint8)))
+    pixels = np.dstack((colorful(20, 30), np.zeros((20, 30), np.uint8)))
     pixels[:, 15:, 3] = 255
     save(root / "train" / "alpha.png", pixels)
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
-    save(root / "train" / "lying.png", colourful(20, 30), exif=exif)
+    save(root / "train" / "lying.png", colorful(20, 30), exif=exif)
     crops = Crops(open_folder(root, cache=tmp_path / "cache"), "train", 16)
     assert crops.image(0)[:, :15].min() == 255
     assert crops.image(1).shape == (30, 20, 3)
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
-def test_grey_of_16_bits_keeps_its_shades(tmp_path, ending):
+def test_gray_of_16_bits_keeps_its_shades(tmp_path, ending):
     levels = np.linspace(0, 65535, 32 * 32).round().astype(np.uint16).reshape(32, 32)
     path = tmp_path / f"deep.{ending}"
     Image.fromarray(levels).save(path)
-    pixels = read_image(path, grey=True)
+    pixels = read_image(path, gray=True)
     assert pixels.shape == (32, 32, 3)
     assert np.abs(pixels - levels[..., None] / 257).max() <= 0.5
 

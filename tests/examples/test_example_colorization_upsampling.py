@@ -14,8 +14,8 @@ def written_out(ab, lightness, window, spatial, range_, unit):
     scaled = lightness / unit
     rows = ((np.arange(height) + 0.5) * ab.shape[1] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * ab.shape[2] / width).astype(int)
-    colours = ab[:, rows][:, :, columns]
-    out = np.zeros_like(colours)
+    colors = ab[:, rows][:, :, columns]
+    out = np.zeros_like(colors)
     for y in range(height):
         for x in range(width):
             total, norm = np.zeros(2), 0.0
@@ -24,7 +24,7 @@ def written_out(ab, lightness, window, spatial, range_, unit):
                     if 0 <= v < height and 0 <= u < width:
                         near = math.exp(-((v - y) ** 2 + (u - x) ** 2) / (2 * spatial**2))
                         alike = math.exp(-((scaled[v, u] - scaled[y, x]) ** 2) / (2 * range_**2))
-                        total, norm = total + near * alike * colours[:, v, u], norm + near * alike
+                        total, norm = total + near * alike * colors[:, v, u], norm + near * alike
             out[:, y, x] = total / norm
     return out
 
@@ -39,7 +39,7 @@ def test_equals_the_formula(height, width, window):
     assert np.abs(got[0].numpy() - expected).max() < 1e-10
 
 
-def test_neither_side_is_favoured():
+def test_neither_side_is_favored():
     generator = torch.Generator().manual_seed(0)
     ab = torch.randn(1, 2, 8, 8, dtype=torch.float64, generator=generator)
     lightness = 50 + torch.rand(1, 1, 40, 40, dtype=torch.float64, generator=generator)
@@ -47,11 +47,11 @@ def test_neither_side_is_favoured():
     for axis in (-1, -2):
         mirrored = joint_bilateral(ab.flip(axis), lightness.flip(axis)).flip(axis)
         torch.testing.assert_close(mirrored, expected, rtol=0, atol=1e-12)
-    with pytest.raises(ValueError, match="a window of 18 has no centre: use 19"):
+    with pytest.raises(ValueError, match="a window of 18 has no center: use 19"):
         joint_bilateral(ab, lightness, window=18)
 
 
-def test_a_constant_colour_stays_up_to_the_border():
+def test_a_constant_color_stays_up_to_the_border():
     ab = torch.tensor([12.0, -30.0])[None, :, None, None].expand(1, 2, 8, 8)
     lightness = torch.rand(1, 1, 40, 31, generator=torch.Generator().manual_seed(0)) * 100
     torch.testing.assert_close(
@@ -59,7 +59,7 @@ def test_a_constant_colour_stays_up_to_the_border():
     )
 
 
-def test_colours_do_not_cross_an_edge_that_bicubic_blurs():
+def test_colors_do_not_cross_an_edge_that_bicubic_blurs():
     lightness = torch.full((1, 1, 64, 64), 20.0)
     lightness[..., 32:] = 80.0
     ab = torch.zeros(1, 2, 8, 8)
@@ -70,7 +70,7 @@ def test_colours_do_not_cross_an_edge_that_bicubic_blurs():
     assert step > 2 * (blurred[0, 0, 32, 32] - blurred[0, 0, 32, 31])
 
 
-def test_one_lightness_serves_many_colours():
+def test_one_lightness_serves_many_colors():
     ab = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     lightness = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(1)) * 100
     together = joint_bilateral(ab, lightness)

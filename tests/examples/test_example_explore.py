@@ -131,7 +131,7 @@ def drawing(*strokes, size=280):
     return buffer.getvalue()
 
 
-def test_a_drawing_is_centred_like_mnist_and_recognised(page):
+def test_a_drawing_is_centered_like_mnist_and_recognized(page):
     stroke = (slice(20, 240), slice(30, 56))  # an upright line, far left of the middle
     found = ask(page, "drawing", drawing(stroke))
     pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8).reshape(28, 28)
@@ -157,24 +157,24 @@ def test_digits_refuse_what_they_can_not_use(page):
 
 def test_photographs_are_colorized_scaled_and_transferred(page):
     first = ask(page, "photo", PHOTO.read_bytes())
-    grey = picture(first["grey"])
-    assert np.abs(grey.max(2) - grey.min(2)).max() <= 6  # JPEG
-    assert max(grey.shape) <= photos.SHOWN
+    gray = picture(first["gray"])
+    assert np.abs(gray.max(2) - gray.min(2)).max() <= 6  # JPEG
+    assert max(gray.shape) <= photos.SHOWN
     given = {"photo": first["photo"], "seed": 1, "scale": 1.0}
     answer = ask(page, "colorize", given)
     shown = [picture(url) for url in answer["pictures"]]
     assert len(shown) == 8
-    assert all(one.shape == grey.shape for one in shown)
+    assert all(one.shape == gray.shape for one in shown)
     assert np.abs(shown[0] - shown[1]).max() > 20
     half = [picture(url) for url in ask(page, "colorize", given | {"scale": 0.5})["pictures"]]
     assert np.abs(half[0] - shown[0]).max() > 10
     none = [picture(url) for url in ask(page, "colorize", given | {"scale": 0})["pictures"]]
     assert np.array_equal(none[0], none[1])
     second = ask(page, "photo", OTHER.read_bytes())
-    own = ask(page, "transfer", {"photo": first["photo"], "colours_of": first["photo"]})["pictures"]
-    other = ask(page, "transfer", {"photo": first["photo"], "colours_of": second["photo"]})["pictures"]
+    own = ask(page, "transfer", {"photo": first["photo"], "colors_of": first["photo"]})["pictures"]
+    other = ask(page, "transfer", {"photo": first["photo"], "colors_of": second["photo"]})["pictures"]
     assert len(own) == len(other) == 1
-    # Its own code gives a photograph its own colours, at the resolution of the model.
+    # Its own code gives a photograph its own colors, at the resolution of the model.
     original = picture(first["original"])
     assert np.abs(picture(own[0]) - original).mean() < np.abs(picture(other[0]) - original).mean()
 
@@ -244,10 +244,10 @@ def test_the_page_in_a_browser(tmp_path, page):
         browser.wait("document.getElementById('photo-error').textContent.includes('not a picture that can be read')")
         assert browser.value("getComputedStyle(document.getElementById('photo-error')).display") == "block"
         browser.choose_file("#photo", PHOTO)
-        browser.wait("document.querySelectorAll('#colours img').length === 8")
+        browser.wait("document.querySelectorAll('#colors img').length === 8")
         assert browser.value("document.getElementById('photo-error').textContent") == ""
-        browser.choose_file("#colours-of", OTHER)
-        browser.wait("document.querySelectorAll('#colours img').length === 1")
+        browser.choose_file("#colors-of", OTHER)
+        browser.wait("document.querySelectorAll('#colors img').length === 1")
         assert browser.value("[...document.images].every(i => !i.src || i.naturalWidth > 0)")
 
 

@@ -65,7 +65,7 @@ class TestFigures:
         assert measure.bits_per_dim(nats) == pytest.approx(8, abs=1e-12)
 
     def test_bits_per_dim_against_a_normal_density_of_bytes(self):
-        flow = mnist_cinn.build(1, 4, 1.0).double()  # the identity: a standard normal of standardised pixels
+        flow = mnist_cinn.build(1, 4, 1.0).double()  # the identity: a standard normal of standardized pixels
         pixels = torch.randint(256, (5, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         labels = torch.arange(5)
         x = measure.dequantized(pixels, torch.Generator().manual_seed(3))

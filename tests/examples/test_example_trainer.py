@@ -125,11 +125,11 @@ class TestTraining:
         fit(tmp_path / "m", RECIPE, until=5)
         before = (tmp_path / "m").read_bytes()
 
-        def spoilt(model, x, c):  # the loss is finite, its gradient is not
+        def spoiled(model, x, c):  # the loss is finite, its gradient is not
             return toy_loss(model, x, c) + (0 * next(model.parameters()).sum()).sqrt()
 
         with pytest.raises(trainer.DivergedError, match=r"weights became .* before step 6: .*m holds an earlier state"):
-            trainer.train(toy(), spoilt, toy_draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / "m",
+            trainer.train(toy(), spoiled, toy_draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / "m",
                           resume=True, until=6)  # fmt: skip
         assert (tmp_path / "m").read_bytes() == before
 

@@ -168,9 +168,9 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
 def test_the_figures_of_the_colorizer_are_those_of_the_json():
     card = in_words((weights.FOLDER / "bedrooms_cinn.rst").read_text(encoding="utf-8"))
     rows = json.loads((weights.FOLDER / "bedrooms_cinn.json").read_text())["rows"]
-    best, cool, grey = (Measured(**rows[kind]["rmse_8"]) for kind in ("cinn", "cinn 0.7", "grey"))
+    best, cool, gray = (Measured(**rows[kind]["rmse_8"]) for kind in ("cinn", "cinn 0.7", "gray"))
     assert f"likelihood {Measured(**rows['cinn']['nll'])} nats" in card
-    assert f"{best} in units of a and b, at temperature 0.7 {cool}, of a gray picture {grey};" in card
+    assert f"{best} in units of a and b, at temperature 0.7 {cool}, of a gray picture {gray};" in card
     spread = [Measured(**rows[kind]["variance"]) for kind in ("cinn", "cinn 0.7")]
     assert f"variance of samples {spread[0]}, at temperature 0.7 {spread[1]}." in card
 
@@ -187,4 +187,4 @@ def test_a_photograph_is_colorized_at_once(tmp_path, monkeypatch, capsys):
     )
     assert first.shape == second.shape == original.shape
     assert np.abs(first - second).mean() > 1
-    assert (first.max(2) - first.min(2)).mean() > 3  # it is coloured
+    assert (first.max(2) - first.min(2)).mean() > 3  # it is colored

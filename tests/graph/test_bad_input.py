@@ -20,7 +20,7 @@ CONV = {"transform": AFFINE, "subnet": ig.nets.ConvNet(hidden=4)}
 
 
 class Bad(NamedTuple):
-    """A mistake: its number in the catalogue, what is done, and what must come of it."""
+    """A mistake: its number in the catalog, what is done, and what must come of it."""
 
     number: str
     mistake: Callable[[], object]

@@ -309,7 +309,7 @@ def test_autoregressive_refuses_a_layer_that_is_not_linear(layer: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*quantiz.*")
 @pytest.mark.parametrize("name", ["MLP", "MLP of 2 hidden layers", "ResidualMLP", "Sequential", "ViT", "Autoregressive",
                                   "MaskedCoupling", "AllInOne", "Elementwise", "Householder"])  # fmt: skip
-def test_dynamic_quantisation_counts(name: str) -> None:
+def test_dynamic_quantization_counts(name: str) -> None:
     graph = torch.ao.quantization.quantize_dynamic(copy.deepcopy(built(name, True)).float(), {nn.Linear})
     assert any("Quantized" in type(module).__name__ or "quantized" in type(module).__module__
                for module in graph.modules())  # fmt: skip

@@ -21,8 +21,8 @@ class Gaussian(nn.Module):
         self.mean = nn.Parameter(torch.zeros(2))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        centre = self.mean if c is None else self.mean + c
-        return -0.5 * (x - centre).square().sum(1) - math.log(2 * math.pi)
+        center = self.mean if c is None else self.mean + c
+        return -0.5 * (x - center).square().sum(1) - math.log(2 * math.pi)
 
 
 def test_the_maximum_of_the_likelihood_is_found_and_kept() -> None:

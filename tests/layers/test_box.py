@@ -40,8 +40,8 @@ def test_samples_stay_inside_and_have_a_finite_density() -> None:
 
 def test_the_density_in_a_box_integrates_to_one() -> None:
     flow = bounded_flow().double()
-    centres = (torch.arange(400, dtype=torch.float64) + 0.5) / 200
-    points = torch.cartesian_prod(centres, centres - 3)
+    centers = (torch.arange(400, dtype=torch.float64) + 0.5) / 200
+    points = torch.cartesian_prod(centers, centers - 3)
     with torch.no_grad():
         assert flow.log_prob(points).exp().mean().item() * 4 == pytest.approx(1, abs=1e-3)
 

@@ -170,7 +170,7 @@ def test_split_and_concat_are_slices() -> None:
     assert torch.equal(first(ig.Reshape((2, 5, 3), shape=(3, 10))((x,))), x.reshape(4, 3, 10))
 
 
-def test_actnorm_normalises_the_batch_it_starts_from() -> None:
+def test_actnorm_normalizes_the_batch_it_starts_from() -> None:
     x = draw([(3, 4)], 50)[0] * 4 + 7
     layer = ig.ActNorm((3, 4)).double()
     layer.initialize((x,))

@@ -93,7 +93,7 @@ def test_a_mask_given_as_a_tensor_is_copied() -> None:
         ((4,), {"mask": torch.ones(4).bool()}, ig.GraphError, "both parts need at least one element"),
         ((4,), {"mask": torch.ones(3).bool()}, ig.GraphError, "expected the shape of the input, (4,)"),
         ((4,), {"mask": torch.ones(4)}, ig.ArgumentError, "a mask is a boolean tensor"),
-        ((4,), {"mask": "chequered"}, ig.ArgumentError, "'checkerboard' or 'channel'"),
+        ((4,), {"mask": "checkered"}, ig.ArgumentError, "'checkerboard' or 'channel'"),
         ((4,), {"sides": 3}, ig.GraphError, "sides must be 1 or 2"),
         ((4,), {"transform": ig.Sigmoid()}, ig.GraphError, "use it in Elementwise"),
         ((4,), {"transform": None}, ig.ArgumentError, "expected a transform"),

@@ -99,7 +99,7 @@ def torch_kind(layer: Layer) -> type[nn.Module]:
 
 
 class Int8(nn.Module):
-    """A layer with weights of eight bits, as weight-only quantisation leaves it."""
+    """A layer with weights of eight bits, as weight-only quantization leaves it."""
 
     weight: Tensor
     scale: Tensor

@@ -379,7 +379,7 @@ CASES: tuple[Case, ...] = (
     Case(ig.GaussianMixture, {"subnet": MLP}, (3,), ((2,), (4,))),
     Case(ig.GaussianMixture, {"subnet": MLP, "clamp": 2.0}, (4,), ((3,), (2,), (1,))),
     # Noise on integers; tests/layers/test_dequantize.py has the checks that need integers.
-    # The checks need neighbours of the integers as well.
+    # The checks need neighbors of the integers as well.
     Case(ig.Dequantize, {"levels": 4, "check_domain": False}, (5,), domain=(0, 4), codomain=(0, 1), without=ROUNDS),
     Case(
         ig.Dequantize,

@@ -30,7 +30,7 @@ def numbers(transform: Any, batch: int, size: int, dtype: torch.dtype = torch.fl
 
 
 def extremes(dtype: torch.dtype) -> Tensor:
-    """Zeros, subnormals, the bounds of the polynomials and their neighbours, and huge numbers, with both signs."""
+    """Zeros, subnormals, the bounds of the polynomials and their neighbors, and huge numbers, with both signs."""
     tiny = torch.finfo(dtype).tiny
     parts = [torch.tensor([0.0, tiny, tiny / 4, 1e-8, 1.0, 50.0, 1e4, 1e30], dtype=dtype)]
     for bound in (3.0, 10.0):

@@ -261,7 +261,7 @@ def test_cubic_pieces_are_cubic_and_smooth() -> None:
         assert residual.abs().max() < 1e-10
 
 
-def test_steep_neighbours_do_not_bend_a_cubic_piece_back() -> None:
+def test_steep_neighbors_do_not_bend_a_cubic_piece_back() -> None:
     spline = ig.CubicSpline(bins=6)
     generator = torch.Generator().manual_seed(0)
     params = 8 * torch.randn(500, spline.params_per_element, 1, dtype=torch.float64, generator=generator)

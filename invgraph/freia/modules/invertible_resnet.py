@@ -1,4 +1,4 @@
-"""FrEIA's normalisation of activations, and its residual block."""
+"""FrEIA's normalization of activations, and its residual block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ActNorm", "IResNetLayer"]
 
 
 class ActNorm(InvertibleModule):
-    """Scale and shift each channel; the first call, in either direction, sets both so that its batch is normalised.
+    """Scale and shift each channel; the first call, in either direction, sets both so that its batch is normalized.
 
     A checkpoint that is loaded sets them as well, and then no call does.
 

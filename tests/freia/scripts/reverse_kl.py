@@ -1,4 +1,4 @@
-"""The inverse is called first, and starts the normalisation; gradients go through it."""
+"""The inverse is called first, and starts the normalization; gradients go through it."""
 
 import FrEIA
 import FrEIA.framework as Ff

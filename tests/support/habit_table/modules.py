@@ -101,7 +101,7 @@ def saved_elsewhere(cell: Cell) -> None:
 
 @habit("selective checkpointing", "with ig.fused(False): checkpoint(graph, x, c, context_fn=...)",
        "it keeps results of operations, which kernels change in place: turn them off", runners=RUNNERS)  # fmt: skip
-def rematerialised_in_part(cell: Cell) -> None:
+def rematerialized_in_part(cell: Cell) -> None:
     module, kept = cell.module(), [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
     contexts = functools.partial(create_selective_checkpoint_contexts, kept)
     with ig.fused(False):

@@ -140,10 +140,10 @@ def spectral_norm_in_training(cell: Cell) -> None:
     compare(got, right, cell.name)
 
 
-@habit("dynamic quantisation of subnets", "torch.ao.quantization.quantize_dynamic(graph.float(), {nn.Linear})",
+@habit("dynamic quantization of subnets", "torch.ao.quantization.quantize_dynamic(graph.float(), {nn.Linear})",
        "without gradients, in single precision", runners=("plain", "bound", "reversible"),
        without=frozenset({"image", "residual"}))  # fmt: skip
-def quantised(cell: Cell) -> None:
+def quantized(cell: Cell) -> None:
     with ignoring(".*quantiz.*"):
         graph = torch.ao.quantization.quantize_dynamic(cell.graph.float(), {nn.Linear})
         assert any("quantized" in type(module).__module__ for module in graph.modules())

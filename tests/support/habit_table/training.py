@@ -87,14 +87,14 @@ def accumulated(cell: Cell) -> None:
 @habit("activation checkpointing", "checkpoint(graph, x, c, use_reentrant=False)",
        "``reversible`` needs less memory",
        refused={("continuous", "compiled"): "activation checkpointing"})  # fmt: skip
-def rematerialised(cell: Cell) -> None:
+def rematerialized(cell: Cell) -> None:
     module = cell.module()
     cell.agree(lambda xs, cs: checkpoint(module, xs, cs, use_reentrant=False))
 
 
 @habit("activation checkpointing, reentrant", "checkpoint(call, x, c, use_reentrant=True)",
        "takes tensors, not tuples of them: wrap the call", runners=("plain", "bound", "reversible"))  # fmt: skip
-def rematerialised_reentrant(cell: Cell) -> None:
+def rematerialized_reentrant(cell: Cell) -> None:
     module = cell.module()
 
     def call(xs: Any, cs: Any) -> Any:

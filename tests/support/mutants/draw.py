@@ -12,7 +12,7 @@ MUTANTS = (
            "if node in late and readers[node]:", "if False:", (LAYOUT,)),
     Mutant("a sweep that makes more crossings is kept", "draw/ranks.py",
            "if count < fewest:", "if False:", (LAYOUT,)),
-    Mutant("neighbours of a row may overlap", "draw/columns.py",
+    Mutant("neighbors of a row may overlap", "draw/columns.py",
            "distance = gap + (a.left + b.right if mirrored else a.right + b.left)", "distance = 0.5 * gap", (LAYOUT,)),
     Mutant("texts of a drawing are not escaped", "draw/svg.py",
            "{place}>{escape(text)}</text>", "{place}>{text}</text>", (LAYOUT,)),

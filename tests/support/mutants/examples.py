@@ -1,4 +1,4 @@
-"""Mistakes in the examples: the trainer's recipe, resumption, colours, upsampling and metrics."""
+"""Mistakes in the examples: the trainer's recipe, resumption, colors, upsampling and metrics."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ MUTANTS = (
            (TRAINER, "-k", "other_settings")),
     Mutant("a run trains in full precision whatever the recipe says", LOOP,
            "enabled=self.recipe.autocast", "enabled=False", (TRAINER, "-k", "autocast")),
-    Mutant("colours outside the gamut are not clipped", "examples/colorization/lab.py",
+    Mutant("colors outside the gamut are not clipped", "examples/colorization/lab.py",
            "return rgb.clamp(0, 1) if clip else rgb", "return rgb", (LAB,)),
     Mutant("the exponent of sRGB is 2.2", "examples/colorization/lab.py", "/ 1.055) ** 2.4,", "/ 1.055) ** 2.2,",
            (LAB,)),
     Mutant("a and b are exchanged", "examples/colorization/lab.py", "500 * (x - y), 200 * (y - z)",
            "200 * (y - z), 500 * (x - y)", (LAB,)),
-    Mutant("dark colours follow the cube root", "examples/colorization/lab.py",
+    Mutant("dark colors follow the cube root", "examples/colorization/lab.py",
            "torch.where(f > edge, f**3, (f - _SHIFT) / _SLOPE)", "f**3", (LAB,)),
     Mutant("a negative Z is let through", "examples/colorization/lab.py", "f[..., 2:, :, :].clamp_min(0)",
            "f[..., 2:, :, :]", (LAB,)),
@@ -61,8 +61,8 @@ MUTANTS = (
            "_WHITE = (0.96422, 1.0, 0.82521)", (LAB,)),
     Mutant("pixels outside the picture count", "examples/colorization/upsampling.py",
            "return total / weights", "return total / weights.amax((-2, -1), keepdim=True)", (UPSAMPLING,)),
-    Mutant("colours come from the pixel itself", "examples/colorization/upsampling.py",
-           "total[here] += weight * colours[there]", "total[here] += weight * colours[here]", (UPSAMPLING,)),
+    Mutant("colors come from the pixel itself", "examples/colorization/upsampling.py",
+           "total[here] += weight * colors[there]", "total[here] += weight * colors[here]", (UPSAMPLING,)),
     Mutant("the lightness has no say", "examples/colorization/upsampling.py",
            "(guide[there] - guide[here]).square()", "(guide[there] - guide[there]).square()", (UPSAMPLING,)),
     Mutant("the window is wider than it is high", "examples/colorization/upsampling.py",

@@ -73,7 +73,7 @@ MUTANTS = (
            (CONTRACT, "-k", "ActNorm")),
     Mutant("ActNorm does not look at its buffer", "layers/actnorm.py",
            "bool(self.initialized), id(self.initialized)", "self.ready, id(self.initialized)", (LAYERS,)),
-    Mutant("ActNorm initialises itself with whatever is called first", "layers/actnorm.py",
+    Mutant("ActNorm initializes itself with whatever is called first", "layers/actnorm.py",
            "        log_det = self._ready_log_det(xs[0])\n",
            "        if not self.ready:\n            self._initialize(xs, cs)\n"
            "        log_det = self._ready_log_det(xs[0])\n",

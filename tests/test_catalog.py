@@ -1,4 +1,4 @@
-"""Check of the table in docs/catalogue/index.rst against the layers."""
+"""Check of the table in docs/catalog/index.rst against the layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 import invgraph as ig
 
-PAGES = Path(__file__).parent.parent / "docs" / "catalogue"
+PAGES = Path(__file__).parent.parent / "docs" / "catalog"
 SHAPES = {"v": (4,), "s": (4, 4), "i": (4, 4, 4), "w": (2, 2, 4, 2)}
 VECTOR, SPATIAL = {"subnet": ig.nets.MLP(4)}, {"subnet": ig.nets.ConvNet(4)}
 AFFINE = {"transform": ig.Affine()}
@@ -114,7 +114,7 @@ def test_every_class_has_a_portrait_and_none_is_left_over() -> None:
     assert drawn() == layers - {"Invertible", "Graph", "Transform"} | subnets
 
 
-def test_the_catalogue_shows_every_portrait() -> None:
+def test_the_catalog_shows_every_portrait() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES.glob("*.rst"))
     shown = {name for names in re.findall(r"\.\. portraits?:: (.+)", text) for name in names.split()}
     assert shown == drawn() - {"Inverse"}
