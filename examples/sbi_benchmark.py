@@ -308,36 +308,31 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The means as a table of the documentation; the best of each task, budget and settings are bold."""
-    head = (
-        "task",
-        "simulations",
-        "late decay",
-        "seeds",
-        "model",
-        "C2ST",
-        "test log-density",
-        "CPU seconds",
-        "parameters",
-    )
-    lines, found = [".. list-table::", "   :header-rows: 1", ""], means(rows)
-    cells = [head]
-    for row in found:
-        same = {key: row[key] for key in ("task", "simulations", *SETTINGS)}
-        group = [other for other in found if has(other, same)]
-        scores = [other["c2st"] for other in group if other["c2st"] is not None]
-        score = "" if row["c2st"] is None else f"{row['c2st']:.3f}"
-        score = f"**{score}**" if scores and row["c2st"] == min(scores) else score
-        density = f"{row['test_log_prob']:.2f}"
-        density = (
-            f"**{density}**" if row["test_log_prob"] == max(other["test_log_prob"] for other in group) else density
-        )
-        about = row["task"].replace("_", " "), f"{row['simulations']:,}", f"{row['late_decay']:g}"
-        about = (*about, ", ".join(map(str, row["seeds"]))) if row is group[0] else ("",) * 4
-        cells.append((*about, row["model"], score, density, f"{row['cpu_seconds']:.0f}", f"{row['parameters']:,.0f}"))
-    for line in cells:
-        lines += [f"   {'  ' if place else '* '}- {cell}".rstrip() for place, cell in enumerate(line)]
-    return "\n".join(lines) + "\n"
+    """The means as tables of the documentation, one for each task, budget and settings, with the best in bold."""
+    lines: list[str] = []
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in means(rows):
+        groups.setdefault(tuple(row[name] for name in ("task", "simulations", *SETTINGS)), []).append(row)
+    for group in groups.values():
+        first, scores = group[0], [row["c2st"] for row in group if row["c2st"] is not None]
+        seeds = ", ".join(map(str, first["seeds"]))
+        title = f"{first['task'].replace('_', ' ')}: {first['simulations']:,} simulations"
+        title += f", seed{'' if len(first['seeds']) == 1 else 's'} {seeds}"
+        title += f", late decay {first['late_decay']:g}" if first["late_decay"] else ""
+        lines += [f".. list-table:: {title}", "   :class: compact full", "   :header-rows: 1"]
+        lines += ["   :widths: 30 14 20 18 18", ""]
+        cells = [("model", "C2ST", "test log-density", "CPU seconds", "parameters")]
+        for row in group:
+            score = "" if row["c2st"] is None else f"{row['c2st']:.3f}"
+            score = f"**{score}**" if scores and row["c2st"] == min(scores) else score
+            density = f"{row['test_log_prob']:.2f}"
+            if row["test_log_prob"] == max(other["test_log_prob"] for other in group):
+                density = f"**{density}**"
+            cells.append((row["model"], score, density, f"{row['cpu_seconds']:.0f}", f"{row['parameters']:,.0f}"))
+        for line in cells:
+            lines += [f"   {'  ' if place else '* '}- {cell}".rstrip() for place, cell in enumerate(line)]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -71,6 +71,15 @@ def test_lines_of_code_fit_into_a_page(page: Path) -> None:
     assert wide == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "docs").glob("*.inc"))], ids=lambda page: page.name)
+def test_tables_of_many_columns_are_small_or_keep_their_first_column(page: Path) -> None:
+    """Seven columns do not fit into the text of a page, nor five into a phone's."""
+    for table in re.findall(r"^\.\. list-table::.*\n((?: +.*\n|\n)+)", page.read_text(encoding="utf-8") + "\n", re.M):
+        columns = len(re.findall(r"^ +(?:\*| ) -", re.split(r"^ +\* -", table, maxsplit=2, flags=re.M)[1], re.M)) + 1
+        shape = re.search(r":class: (.+)", table)
+        assert columns < 5 or (shape is not None and {"sticky", "compact"} & set(shape[1].split())), table[:200]
+
+
 def test_pages_with_code_are_found() -> None:
     assert sum(bool(blocks(page)) for page in PAGES) >= 15
 

@@ -151,7 +151,15 @@ def _title(kind: str) -> str:
 
 def as_rst(rows: Rows) -> str:
     """Format rows as an RST list table; undefined figures are empty."""
-    lines = [".. list-table::", "   :header-rows: 1", "", "   * - "]
+    lines = [
+        ".. list-table::",
+        "   :class: compact sticky",
+        "   :header-rows: 1",
+        "   :stub-columns: 1",
+        "   :widths: auto",
+        "",
+        "   * - ",
+    ]
     lines += [f"     - {title}" for title in COLUMNS.values()]
     for kind, row in rows.items():
         lines.append(f"   * - {_title(kind)}")

@@ -122,7 +122,8 @@ def _rows(errors: dict[str, list[tuple[float, float]]], told: dict[str, Any]) ->
 def list_table(rows: list[dict[str, Any]]) -> str:
     """The rows in reStructuredText, a line for each dtype and deviation: the mean error, and the largest."""
     names = list(CONTESTANTS)
-    lines = [".. list-table:: Error of a round trip: mean (largest)", "   :header-rows: 1", ""]
+    lines = [".. list-table:: Error of a round trip: mean (largest)"]
+    lines += ["   :class: compact sticky", "   :header-rows: 1", "   :stub-columns: 1", "   :widths: auto", ""]
     cells = [["dtype, deviation of the parameters", *names]]
     for dtype, deviation in dict.fromkeys((row["dtype"], row["deviation"]) for row in rows):
         own = {row["contestant"]: row for row in rows if (row["dtype"], row["deviation"]) == (dtype, deviation)}

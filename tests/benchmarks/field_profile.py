@@ -105,7 +105,8 @@ def list_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows in reStructuredText, ms."""
     head = ("work", "best peer", "invgraph", "its operations alone (number)", "its products alone",
             "most that is left to win: peer / operations, peer / products")  # fmt: skip
-    lines = [".. list-table:: 1 thread, least processor time, ms", "   :header-rows: 1", ""]
+    lines = [".. list-table:: 1 thread, least processor time, ms"]
+    lines += ["   :class: compact sticky", "   :header-rows: 1", "   :stub-columns: 1", "   :widths: auto", ""]
     lines += [f"   {'*' if index == 0 else ' '} - {name}" for index, name in enumerate(head)]
     for row in rows:
         ms = {

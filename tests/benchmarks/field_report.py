@@ -48,7 +48,8 @@ def list_table(rows: Sequence[Row]) -> str:
     lines: list[str] = []
     for threads in sorted({row["threads"] for row in rows if "threads" in row}):
         title = f"{threads} thread{'' if threads == 1 else 's'}"
-        lines += [f".. list-table:: {title}: minimum (median), ms", "   :header-rows: 1", ""]
+        lines += [f".. list-table:: {title}: minimum (median), ms"]
+        lines += ["   :class: compact sticky", "   :header-rows: 1", "   :stub-columns: 1", "   :widths: auto", ""]
         head = ("work", *COLUMNS, "best peer / eager", "best peer / compiled")
         lines += [f"   {'*' if index == 0 else ' '} - {name}" for index, name in enumerate(head)]
         for work, found in grouped(rows, threads).items():

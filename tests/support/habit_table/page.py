@@ -11,6 +11,15 @@ from .graphs import GRAPHS
 SPECIAL = {"continuous": "``ContinuousFlow``"}
 """Reason why a graph alone is refused."""
 
+TITLES = {
+    "copies": "Copies, averages, dtypes and devices",
+    "training": "Training, exporting and modes",
+    "modules": "Wrappers, sharding and derivatives",
+    "on_layers": "Hooks, adapters and patches on layers",
+    "settings": "Settings of torch, and processes",
+}
+"""Headings of the page, by the file whose habits stand below."""
+
 
 def cells(
     habit: Habit, graphs: Iterable[str] = GRAPHS, runners: Iterable[str] = RUNNERS, every: int = 4
@@ -51,17 +60,30 @@ def tally(outcomes: Counter[str]) -> str:
     return ", ".join(f"{word} {count}" for word, count in outcomes.items()) or "-"
 
 
+def shown(runners: list[str]) -> str:
+    """Names of runners, or in short that it is all of them."""
+    if set(runners) >= set(RUNNERS):
+        return "all"
+    return "all but exported" if set(runners) >= set(RUNNERS) - {"exported"} else ", ".join(runners)
+
+
 def rst() -> str:
-    """The table of docs/habits.rst."""
-    lines = [
-        ".. list-table::", "   :header-rows: 1", "   :widths: 34 20 16 30", "",
-        "   * - Habit", "     - Works", "     - Refused", "     - Why, or what to know",
-    ]  # fmt: skip
-    for habit in HABITS.values():
-        found = verdicts(habit)
-        works = ", ".join(runner for runner, word in found.items() if word.startswith("works"))
-        refused = ", ".join([*(runner for runner, word in found.items() if word == "refused"), *exceptions(habit)])
-        code = "; ".join(habit.code.splitlines())
-        lines += [f"   * - {habit.name}", "", f"       ``{code}``", f"     - {works}", f"     - {refused}",
-                  f"     - {habit.why}"]  # fmt: skip
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    """The tables of docs/habits.rst, one for each file of habits."""
+    lines: list[str] = []
+    for file, title in TITLES.items():
+        lines += [
+            title, "-" * len(title), "", ".. list-table::", "   :class: compact fixed wide", "   :header-rows: 1",
+            "   :widths: 44 16 16 24", "",
+            "   * - Use", "     - Works", "     - Refused", "     - Why, or what to know",
+        ]  # fmt: skip
+        for habit in HABITS.values():
+            if habit.check.__module__.rpartition(".")[2] == file:
+                found = verdicts(habit)
+                works = shown([runner for runner, word in found.items() if word.startswith("works")])
+                others = shown([runner for runner, word in found.items() if word == "refused"])
+                refused = ", ".join(filter(None, [others, *exceptions(habit)]))
+                code = "; ".join(habit.code.splitlines())
+                lines += [f"   * - {habit.name}", "", f"       ``{code}``", f"     - {works}", f"     - {refused}",
+                          f"     - {habit.why}"]  # fmt: skip
+        lines.append("")
+    return "\n".join(line.rstrip() for line in lines)
