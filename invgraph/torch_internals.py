@@ -6,8 +6,8 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from itertools import chain
-from operator import methodcaller
+from itertools import chain, repeat
+from operator import contains, is_, methodcaller
 from typing import Any, TypeVar
 
 import torch
@@ -167,7 +167,7 @@ _values = methodcaller("values")
 
 
 class Snapshot:
-    """All that calling some modules depends on: classes, children, parameters, and hooks, of which there are none.
+    """All that calling some modules depends on: classes, children, tensors, and hooks, of which there are none.
 
     Arguments:
         root: A module, of which every part is taken.
@@ -178,11 +178,11 @@ class Snapshot:
         self._kinds: list[Any] = list(map(type, self._parts))
         self._forwards = [(kind, kind.forward) for kind in dict.fromkeys(self._kinds)]
         self._stores: list[dict[str, Any]] = [
-            store for part in self._parts for store in (part._modules, part._parameters)
+            store for part in self._parts for store in (part._modules, part._parameters, part._buffers)
         ]
         self._sizes = list(map(len, self._stores))
-        self._values = list(chain.from_iterable(map(_values, self._stores)))  # kept: else their ids may be given anew
-        self._ids = list(map(id, self._values))
+        self._filled = [store for store in self._stores if store]
+        self._tensors = list(chain.from_iterable(map(_values, self._filled)))
         self._hooks = [
             hooks
             for part in self._parts
@@ -191,7 +191,7 @@ class Snapshot:
 
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""
-        # Asked at every call of a coupling: whole lists are compared, by identity, without a loop in Python.
+        # Asked at every call of a coupling: whole lists are compared without a loop in Python.
         if any(self._hooks) or has_global_hooks():
             return False
         if list(map(type, self._parts)) != self._kinds or list(map(len, self._stores)) != self._sizes:
@@ -199,10 +199,9 @@ class Snapshot:
         for kind, forward in self._forwards:
             if kind.forward is not forward:
                 return False
-        for part in self._parts:
-            if "forward" in part.__dict__:
-                return False
-        return list(map(id, chain.from_iterable(map(_values, self._stores)))) == self._ids
+        if True in map(contains, map(vars, self._parts), repeat("forward")):
+            return False
+        return False not in map(is_, chain.from_iterable(map(_values, self._filled)), self._tensors)
 
 
 def with_children(module: M, children: dict[str, nn.Module | None]) -> M:

@@ -6,21 +6,23 @@ with the inputs up to the last one that it sees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.shapes import Tensors
+from invgraph.torch_internals import PLAIN, Snapshot, version
 
 _LEAST = 256
 """Units of a layer, before and after, from which on a product in steps is quicker than a whole one."""
 
 _STEPS = 4
 
-_relu_backward = torch.ops.aten.threshold_backward.default
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 Stairs = Sequence[tuple[slice, slice]]
 """Runs of a layer's outputs, and the inputs that they see; both ends grow."""
@@ -41,12 +43,10 @@ class MaskedKernel(NamedTuple):
     """A network ``W_n relu(... relu(W_1 x + b_1 + given)) + b_n``, with masks on its weights.
 
     Attributes:
-        formula: The same as :meth:`run`, in operations that autograd differentiates to any order.
-        masks: One for each layer.
+        masks: One for each layer, of the dtype of its weights: a conversion takes as long as the product.
         stairs: The products of each layer.
     """
 
-    formula: Callable[..., Tensor]
     masks: Tensors
     stairs: Sequence[Stairs]
 
@@ -62,17 +62,39 @@ class MaskedKernel(NamedTuple):
             return _MaskedMLP.apply(self, x, *tensors)  # type: ignore[no-untyped-call, no-any-return]
         return self.evaluate(x, tensors)[0]
 
-    def evaluate(self, x: Tensor, tensors: Tensors) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Return the output, the hidden layers' values, and the masked weights."""
+    def formula(self, x: Tensor, *tensors: Tensor) -> Tensor:
+        """Return the same as :meth:`run`, in operations that autograd differentiates to any order."""
+        count = len(self.masks)
+        weights = [weight * mask for weight, mask in zip(tensors[:count], self.masks, strict=True)]
+        h = linear(x, weights[0], tensors[count])
+        for part in tensors[2 * count :]:
+            h = h + part if part.shape[0] in (1, h.shape[0]) else (_by_sample(h, part) + part).flatten(0, 1)
+        for weight, bias in zip(weights[1:], tensors[count + 1 :], strict=False):
+            h = linear(torch.relu(h), weight, bias)
+        return h
+
+    def evaluate(
+        self, x: Tensor, tensors: Tensors, start: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the output, the hidden layers' values, and the masked weights.
+
+        Arguments:
+            x: ``(B, D)``.
+            tensors: The same as in :meth:`run`.
+            start: Sum of the first layer's bias and the conditions' contribution, if it is known; overwritten.
+        """
         layers = len(self.masks)
-        weights = [weight * mask for weight, mask in zip(tensors[:layers], self.masks, strict=True)]
-        h, hidden = x, []
-        for k, (weight, bias) in enumerate(zip(weights, tensors[layers : 2 * layers], strict=True)):
-            if k:
-                hidden.append(h.relu_())
-            h = _product(h, weight, bias, self.stairs[k])
-            for part in tensors[2 * layers :] if k == 0 else ():
+        weights = [torch.mul(*pair) for pair in zip(tensors[:layers], self.masks, strict=True)]
+        biases, hidden = tensors[layers : 2 * layers], []
+        if start is not None:
+            h = start.addmm_(x, weights[0].t())
+        else:
+            h = linear(x, weights[0], biases[0])
+            for part in tensors[2 * layers :]:
                 (h if part.shape[0] in (1, h.shape[0]) else _by_sample(h, part)).add_(part)
+        for k in range(1, layers):
+            hidden.append(h.relu_())
+            h = _product(h, weights[k], biases[k], self.stairs[k])
         return h, hidden, weights
 
     def backward(
@@ -92,13 +114,50 @@ class MaskedKernel(NamedTuple):
             if wanted[layers + k]:
                 grads[layers + k] = grad.sum(0)
             if k:
-                grad = _relu_backward(_input_grad(grad, weights[k], self.stairs[k]), read, 0)
+                grad = _input_grad(grad, weights[k], self.stairs[k])
+                _relu_backward(grad, read, 0, grad_input=grad)
         return grad, grads
+
+
+class MaskedLayers:
+    """The layers of a masked network as a kernel with its tensors, for as long as nothing about them changes.
+
+    Arguments:
+        root: The module whose parts must stay the same, and be called without hooks or patches: the layers, or more.
+        layers: The layers; each has a buffer ``mask``.
+        stairs: The products of each layer.
+    """
+
+    def __init__(self, root: nn.Module, layers: nn.ModuleList, stairs: Sequence[Stairs]) -> None:
+        every: list[Any] = list(layers)
+        weights = [layer.weight for layer in every]
+        self._snapshot = Snapshot(root)
+        self._masks = [layer.mask for layer in every]
+        self._stamps = list(map(_stamp, self._masks))
+        self._first = weights[0]
+        with torch.inference_mode(False):  # a gradient keeps them
+            masks = tuple([mask.to(weight) for mask, weight in zip(self._masks, weights, strict=True)])
+        self.kernel = MaskedKernel(masks, stairs)
+        self.tensors: Tensors = (*weights, *[layer.bias for layer in every])
+        self.is_plain = all(type(tensor) in PLAIN for tensor in (*self.tensors, *masks))
+
+    def is_current(self, root: nn.Module) -> bool:
+        """True if this is still the module that the kernel was made of, without hooks or patches, as precise."""
+        if root is not self._snapshot.root or not self._snapshot.holds():
+            return False
+        mask = self.kernel.masks[0]
+        if mask.dtype != self._first.dtype or mask.device != self._first.device:
+            return False
+        return list(map(_stamp, self._masks)) == self._stamps
+
+
+def _stamp(mask: Tensor) -> int:
+    return 0 if mask.is_inference() else version(mask)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor, stairs: Stairs) -> Tensor:
     if not stairs:
-        return torch.addmm(bias, x, weight.t())
+        return linear(x, weight, bias)
     y = x.new_empty(x.shape[0], weight.shape[0])
     for rows, seen in stairs:
         torch.addmm(bias[rows], x[:, seen], weight[rows, seen].t(), out=y[:, rows])
@@ -107,7 +166,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor, stairs: Stairs) -> Tensor:
 
 def _weight_grad(grad: Tensor, read: Tensor, stairs: Stairs) -> Tensor:
     if not stairs:
-        return grad.t() @ read
+        return torch.mm(grad.t(), read)
     weight_grad = grad.new_empty(grad.shape[1], read.shape[1])
     for rows, seen in stairs:
         torch.mm(grad[:, rows].t(), read[:, seen], out=weight_grad[rows, seen])
@@ -118,7 +177,7 @@ def _weight_grad(grad: Tensor, read: Tensor, stairs: Stairs) -> Tensor:
 def _input_grad(grad: Tensor, weight: Tensor, stairs: Stairs) -> Tensor:
     """Return ``grad @ weight``: each step of the inputs is read by the rows of its own step and of all later ones."""
     if not stairs:
-        return grad @ weight
+        return torch.mm(grad, weight)
     x_grad = grad.new_empty(grad.shape[0], weight.shape[1])
     start = 0
     for rows, seen in stairs:

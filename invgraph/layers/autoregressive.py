@@ -14,6 +14,7 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
+from invgraph.fused.affine_autoregressive import AffineAutoregressive
 from invgraph.fused.sequential import SequentialKernel
 from invgraph.fused.switch import fused
 from invgraph.nets.masked import Stepwise, _Masked
@@ -85,6 +86,7 @@ class Autoregressive(Invertible):
 
     conditional = True
     fixed_size_reason = "its masks order the elements of one size"
+    _fused: tuple[Transform | None, AffineAutoregressive | None] = None, None
 
     def __init__(
         self,
@@ -126,14 +128,24 @@ class Autoregressive(Invertible):
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = xs[0].flatten(1)
-        if has_kernel(self.transform) and not isinstance(given, Precomputed) and type(self.subnet) is _Masked:
-            kernel = self.subnet.affine_kernel(self.transform.as_map(inverse=False), x, given)
-            if kernel is not None:
-                y, log_det = kernel[0].run(x, kernel[1])
-                return (y if y.shape == xs[0].shape else y.view_as(xs[0]),), log_det
+        if (kernel := self._kernel(x, given)) is not None:
+            y, log_det = kernel.run(x, given)
+            return (y if y.ndim == xs[0].ndim else y.view_as(xs[0]),), log_det
         params = torch.unflatten(self.subnet(x, given), 1, (-1, self.size))
         y, log_det = self.transform.forward(x, params.to(x.dtype))
         return (y.view_as(xs[0]),), log_det
+
+    def _kernel(self, x: Tensor, given: Any) -> AffineAutoregressive | None:
+        """Return the fused kernel; None if its results could differ, as for a subclass of Affine."""
+        if isinstance(given, Precomputed) or not (is_plain(x) and fused.enabled):
+            return None
+        source, kernel = self._fused
+        if kernel is None or source is not self.transform or not kernel.is_current(self.subnet):
+            kernel = None
+            if has_kernel(self.transform) and type(self.subnet) is _Masked:
+                kernel = self.subnet.affine_kernel(self.transform.as_map(inverse=False))
+            self._fused = self.transform, kernel
+        return kernel if kernel is not None and kernel.takes(x, given) else None
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = ys[0].flatten(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from invgraph.core.constants import WithConstants
 from invgraph.core.given import add_rows
 from invgraph.core.subnet import Subnet
 from invgraph.errors import GraphError
-from invgraph.fused.affine_autoregressive import AffineAutoregressiveKernel
+from invgraph.fused.affine_autoregressive import AffineAutoregressive
 from invgraph.fused.descriptions import AffineMap
 from invgraph.fused.in_place import is_overwritable
-from invgraph.fused.masked_mlp import MaskedKernel, stairs
+from invgraph.fused.masked_mlp import MaskedLayers, stairs
 from invgraph.fused.switch import fused
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import PLAIN, is_plain, is_transformed, is_untouched
@@ -64,6 +64,7 @@ class _Masked(WithConstants, Subnet):
     """
 
     broadcasts = True
+    _fused: MaskedLayers | None = None
 
     def __init__(self, size: int, cond_size: int, hidden: tuple[int, ...], params_per_element: int) -> None:
         super().__init__()
@@ -96,47 +97,40 @@ class _Masked(WithConstants, Subnet):
         return (self.condition(cs[0].flatten(1) if len(cs) == 1 else torch.cat([c.flatten(1) for c in cs], dim=1)),)
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        kernel = self._kernel(x, given)
-        if kernel is None:
+        fused_layers = self._fused_layers(x, given)
+        if fused_layers is None:
             return self._call(len(self.layers) - 1, self._hidden(x, given))
-        return kernel[0].run(x, (*kernel[1], *given))
+        return fused_layers.kernel.run(x, (*fused_layers.tensors, *given))
 
-    def _kernel(self, x: Tensor, others: Tensors) -> tuple[MaskedKernel, Tensors] | None:
-        """Return the kernel with weights and biases; None where it would not give what the layers give."""
-        layers = self._plain_layers() if is_plain(x) and fused.enabled else None
-        if layers is None:
+    def _fused_layers(self, x: Tensor, others: Tensors) -> MaskedLayers | None:
+        """Return the layers as a kernel; None where it would not give what the layers give."""
+        if not (is_plain(x) and fused.enabled):
             return None
-        tensors = *[layer.weight for layer in layers], *[layer.bias for layer in layers]
-        if any(type(tensor) not in PLAIN for tensor in (*tensors, *others)):
+        found = self._fused
+        if found is None or not found.is_current(self.layers):
+            whole = self._plain_layers() is not None
+            found = self._fused = MaskedLayers(self.layers, self.layers, self.stairs) if whole else None
+        if found is None or not found.is_plain:
             return None
-        return MaskedKernel(self._formula, tuple([layer.mask for layer in layers]), self.stairs), tensors
-
-    def affine_kernel(
-        self, transform: AffineMap, x: Tensor, cs: Tensors
-    ) -> tuple[AffineAutoregressiveKernel, Tensors] | None:
-        """Return a whole affine layer as one kernel with its tensors; None where it would not give what modules do."""
-        kernel = self._kernel(x, cs) if len(cs) < 2 and is_untouched(self, _network_forward) else None
-        if kernel is None:
-            return None
-        network, tensors = kernel
-        if self.condition is not None:
-            (c,), weight = cs, self.condition.weight
-            fits = c.ndim == 2 and c.dtype == x.dtype and type(weight) in PLAIN
-            if not (fits and is_overwritable(self.condition)):
+        for other in others:
+            if type(other) not in PLAIN:
                 return None
-            tensors = (*tensors, c, weight)
-        return AffineAutoregressiveKernel(network, transform), tensors
+        return found
 
-    def _formula(self, x: Tensor, *tensors: Tensor) -> Tensor:
-        """Return the output from weights, biases, and what is given, in operations of any order."""
-        count = len(self.layers)
-        masks = [cast(Linear, layer).mask for layer in self.layers]
-        weights = [weight * mask for weight, mask in zip(tensors[:count], masks, strict=True)]
-        h = linear(x, weights[0], tensors[count])
-        h = add_rows(h, tensors[-1]) if len(tensors) > 2 * count else h
-        for weight, bias in zip(weights[1:], tensors[count + 1 :], strict=False):
-            h = linear(torch.relu(h), weight, bias)
-        return h
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy or pickle: without what is kept to be quick."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_fused"}
+
+    def affine_kernel(self, transform: AffineMap) -> AffineAutoregressive | None:
+        """Return a whole affine layer as one kernel; None where it would not give what the modules do."""
+        if self._plain_layers() is None or not is_untouched(self, _network_forward):
+            return None
+        if self.condition is None:
+            return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform)
+        if not is_overwritable(self.condition):
+            return None
+        return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform, self.condition.weight)
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,8 +26,10 @@ KINDS = [
 ]
 
 
-def build(shape: tuple[int, ...], conditions: int, args: dict[str, Any]) -> tuple[Any, Tensor, tuple[Tensor, ...]]:
-    layer = randomize(ig.Autoregressive((shape,), ((conditions,),) if conditions else (), **args), seed=1).double()
+def build(
+    shape: tuple[int, ...], conditions: int, args: dict[str, Any], seed: int = 1
+) -> tuple[Any, Tensor, tuple[Tensor, ...]]:
+    layer = randomize(ig.Autoregressive((shape,), ((conditions,),) if conditions else (), **args), seed=seed).double()
     source = torch.Generator().manual_seed(2)
     x = torch.randn(3, *shape, dtype=torch.float64, generator=source).requires_grad_()
     c = torch.randn(3, conditions, dtype=torch.float64, generator=source).requires_grad_()
@@ -71,6 +77,68 @@ def test_one_node_stands_for_a_whole_layer_and_frozen_weights_get_no_gradient() 
         (y,), _ = layer((x,), cs)
         assert "AffineAutoregressive" not in type(y.grad_fn).__name__
         hook.remove()
+
+
+def _give_another_weight(layer: Any) -> None:
+    layer.subnet.layers[1].weight = torch.nn.Parameter(layer.subnet.layers[1].weight.detach() + 1)
+
+
+def _give_another_transform(layer: Any) -> None:
+    change: Any = {"clamp": 0.3} if isinstance(layer.transform, ig.Affine) else {"bound": 2.0}
+    layer.transform = dataclasses.replace(layer.transform, **change)
+
+
+def _give_another_subnet(layer: Any) -> None:
+    layer.subnet = build(*KINDS[0][:2], {**KINDS[0][2], "transform": layer.transform}, seed=3)[0].subnet
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "weight": _give_another_weight,
+    "value": lambda layer: layer.subnet.condition.weight.data.add_(1),
+    "mask": lambda layer: layer.subnet.layers[1].mask.zero_(),
+    "transform": _give_another_transform,
+    "layer": lambda layer: layer.subnet.layers.__setitem__(1, torch.nn.Linear(8, 8).double()),
+    "subnet": _give_another_subnet,
+    "precision": lambda layer: layer.half().double(),
+}
+
+
+@pytest.mark.parametrize("transform", [ig.Affine(), ig.RationalQuadraticSpline(bins=3)], ids=["affine", "spline"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_kernel_follows_what_becomes_of_its_network(change: str, transform: Any) -> None:
+    shape, conditions, args = KINDS[0]
+    layer, x, cs = build(shape, conditions, {**args, "transform": transform})
+    before = gradients(layer, x, cs)
+    CHANGES[change](layer)
+    found = gradients(layer, x, cs)
+    with ig.fused(False):
+        expected = gradients(layer, x, cs)
+    assert not torch.equal(before[0], found[0])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_what_a_kernel_keeps_is_of_its_layer_alone_and_in_its_precision() -> None:
+    layer, x, cs = build(*KINDS[0])
+    layer((x,), cs)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+    assert "_fused" in vars(layer)
+    assert "_fused" not in vars(copied)
+    copied((x,), cs)
+    for parameter in copied.parameters():
+        parameter.data = parameter.data.float()
+    (y,), _ = copied((x.float(),), tuple(c.float() for c in cs))
+    torch.testing.assert_close(y.double(), layer((x,), cs)[0][0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernel_made_in_inference_mode_has_gradients_outside_of_it() -> None:
+    layer, x, cs = build(*KINDS[0])
+    with torch.inference_mode():
+        layer((x,), cs)
+    (y,), _ = layer((x,), cs)
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert layer.subnet.layers[1].weight.grad.abs().sum() > 0
 
 
 def test_wide_layers_are_multiplied_in_steps_that_hold_every_weight_in_use() -> None:
