@@ -25,6 +25,8 @@ def test_two_tables(x, y): pass
 
 def test_bare(): pass
 """
+SWITCHED_OFF = ("terminal", "cacheprovider", "unraisableexception")
+"""Plugins of pytest; the last one collects garbage five times at the end, a second in a suite this large."""
 MARKERS = "[pytest]\nmarkers =\n    slow: takes long\n    nightly: takes longer\n"
 
 
@@ -51,7 +53,7 @@ class Found:
 def collect(folder: Path, drop: bool, *arguments: str) -> Found:
     found = Found(drop)
     options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder), "--import-mode=importlib", "--collect-only"]
-    switched_off = [word for name in ("terminal", "cacheprovider") for word in ("-p", f"no:{name}")]
+    switched_off = [word for name in SWITCHED_OFF for word in ("-p", f"no:{name}")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # looking for others' plugins takes half a second
         pytest.main([*options, "--assert=plain", *switched_off, *arguments], plugins=[found])

@@ -1,4 +1,4 @@
-"""Nothing is lost when a run is killed: a few kills here, fifty in the nightly suite (tests/support/kill_trials.py)."""
+"""Nothing is lost when a run is killed: two kills here, ten in the slow suite, fifty at night (kill_trials.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from places import SUPPORT
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(50, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("trials", [2, pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.nightly)])
 def test_a_killed_run_loads_and_resumes_bit_for_bit(trials: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, SUPPORT / "kill_trials.py", "--trials", str(trials)]

@@ -100,5 +100,5 @@ def write_often(path: Path, writer: int) -> None:
     flow = make_flow(hidden=32)
     for parameter in flow.parameters():
         nn.init.constant_(parameter, float(writer))
-    for step in range(40):
+    for step in range(20):
         ig.save(path, flow, metadata={"writer": writer, "step": step})
