@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from invgraph.fused.affine_gradient import affine_backward, coupling_backward, coupling_formula
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.fused.descriptions import AffineMap, CouplingLayout, Kept, MLPParameters, Scales
-from invgraph.fused.mlp import as_mlp
+from invgraph.fused.replaceable import as_mlp
 from invgraph.numerics.soft_clamp import clamp_watchers
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import Snapshot

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.fused.in_place import relu_after
-from invgraph.fused.mlp import Linears, register
+from invgraph.fused.replaceable import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import add_conditions, check_sizes, sum_of_conditions
 from invgraph.nets.initial_weights import initialize

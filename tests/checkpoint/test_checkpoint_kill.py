@@ -11,7 +11,9 @@ import pytest
 from places import SUPPORT
 
 
-@pytest.mark.parametrize("trials", [2, pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "trials", [2, pytest.param(10, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.nightly)]
+)
 def test_a_killed_run_loads_and_resumes_bit_for_bit(trials: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, SUPPORT / "kill_trials.py", "--trials", str(trials)]
