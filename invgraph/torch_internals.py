@@ -152,15 +152,15 @@ def hook_stores(module: nn.Module) -> tuple[list[dict[int, Any]], list[dict[int,
 
 
 def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
-    """True if a call of a module does nothing but run this function: no hooks, adapters or patches.
-
-    Arguments:
-        module: The module.
-        forward: The ``forward`` of its class, as it was when the class was made.
-    """
-    if type(module).forward is not forward or "forward" in module.__dict__:
+    """True if a call of a module runs its class's own ``forward``, given here, and no hook, adapter or patch."""
+    if type(module).forward is not forward or "forward" in module.__dict__ or module._compiled_call_impl is not None:
         return False
     return not has_hooks(module) and not has_global_hooks()
+
+
+def untouched_parameters(module: nn.Module, forward: Callable[..., Any]) -> dict[str, Any] | None:
+    """Return a module's own parameters; None unless a call of it does nothing but run this function."""
+    return module._parameters if is_untouched(module, forward) else None
 
 
 _values = methodcaller("values")

@@ -184,6 +184,8 @@ def changed(how: str, net: nn.Sequential) -> Any:
         layer.forward = layer.forward
     elif how == "class":
         layer.__class__ = type("Other", (nn.Linear,), {"forward": lambda self, x: x})
+    elif how == "compiled":
+        layer.compile(backend="eager")
     elif how == "parameter":
         layer.weight = nn.Parameter(layer.weight.detach())
     elif how == "part":
@@ -191,12 +193,28 @@ def changed(how: str, net: nn.Sequential) -> Any:
     return None
 
 
-@pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class"])
+UNTOUCHED = pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class", "compiled"])
+
+
+@UNTOUCHED
 def test_is_untouched(how: str) -> None:
     net = two_linears()
     assert internals.is_untouched(net[2], nn.Linear.forward)
     handle = changed(how, net)
     assert not internals.is_untouched(net[2], nn.Linear.forward)
+    if handle:
+        handle.remove()
+
+
+@UNTOUCHED
+def test_untouched_parameters(how: str) -> None:
+    net = two_linears()
+    own = internals.untouched_parameters(net[2], nn.Linear.forward)
+    assert own is not None
+    assert own["weight"] is net[2].weight
+    assert own["bias"] is net[2].bias
+    handle = changed(how, net)
+    assert internals.untouched_parameters(net[2], nn.Linear.forward) is None
     if handle:
         handle.remove()
 

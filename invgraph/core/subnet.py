@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invgraph.core.given import Precomputed
 from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.fused import channels_last
+from invgraph.fused import sequence
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
 from invgraph.torch_internals import version
 
@@ -117,7 +117,7 @@ class Concatenated(Subnet):
             x = torch.cat((x, *spread), dim=1)
         elif self.copies_input:
             x = x.clone()
-        return channels_last.run(self.module, x)
+        return sequence.run(self.module, x)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:

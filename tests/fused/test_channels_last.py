@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import invgraph as ig
-from invgraph.fused.channels_last import prefers_channels_last, run
+from invgraph.fused.channels_last import prefers_channels_last
+from invgraph.fused.sequence import run
 
 
 def network(*, ends: tuple[int, int] = (3, 4), hidden: int = 8) -> nn.Sequential:
@@ -58,6 +59,8 @@ def test_whatever_could_see_the_layout_gets_the_usual_one(change: Any) -> None:
 
 
 def test_networks_that_are_narrower_inside_and_other_data_are_left_alone() -> None:
+    assert prefers_channels_last(network(ends=(2, 6)), torch.randn(2, 2, 5, 5))
+    assert not prefers_channels_last(network(ends=(3, 6)), torch.randn(2, 3, 5, 5))
     assert not prefers_channels_last(network(ends=(8, 8)), torch.randn(2, 8, 5, 5))
     assert not prefers_channels_last(network(), torch.randn(3, 5, 5))
     assert not prefers_channels_last(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 5, 5))
@@ -68,7 +71,7 @@ def test_networks_that_are_narrower_inside_and_other_data_are_left_alone() -> No
 
 def test_a_coupling_calls_its_network_so() -> None:
     def subnet(channels_in: int, channels_out: int) -> nn.Module:
-        return network(ends=(channels_in, channels_out))
+        return network(ends=(channels_in, channels_out), hidden=16)
 
     layer = ig.Coupling((6, 4, 4), ((2,),), transform=ig.Affine(), subnet=subnet)
     x, c = torch.randn(2, 6, 4, 4), torch.randn(2, 2)

@@ -20,7 +20,7 @@ from invgraph.freia.affine import (
 )
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, require_subnet
-from invgraph.fused import channels_last
+from invgraph.fused import sequence
 from invgraph.shapes import batched
 
 __all__ = [
@@ -35,8 +35,7 @@ __all__ = [
 
 def _subnet(network: Any, x: Tensor) -> Tensor:
     """Return what a subnet makes of ``x``; without gradients, rearranging values costs as much as it saves."""
-    result: Tensor = channels_last.run(network, x) if torch.is_grad_enabled() else network(x)
-    return result
+    return sequence.run(network, x)
 
 
 class _BaseCouplingBlock(OneInput):

@@ -1,0 +1,65 @@
+"""Sequences of linear layers, convolutions and ReLU, run without the calls of their modules, and in place.
+
+A call of a small module takes longer than its arithmetic on a few hundred numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from invgraph.fused import channels_last
+from invgraph.fused.switch import fused
+from invgraph.torch_internals import PLAIN, is_eager, is_untouched, untouched_parameters
+
+_sequential, _linear, _relu = nn.Sequential.forward, nn.Linear.forward, nn.ReLU.forward  # to notice patches
+_convolutions: dict[Any, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
+    nn.Conv1d: (nn.Conv1d.forward, functional.conv1d),
+    nn.Conv2d: (nn.Conv2d.forward, functional.conv2d),
+    nn.Conv3d: (nn.Conv3d.forward, functional.conv3d),
+}
+
+
+def run(network: nn.Module, x: Tensor) -> Tensor:
+    """Return ``network(x)``, laid out as usual; modules are not called where nobody could tell the difference."""
+    if type(network) is not nn.Sequential or type(x) not in PLAIN:
+        return network(x)  # type: ignore[no-any-return]
+    is_silent = fused.enabled and is_eager() and is_untouched(network, _sequential)
+    if x.ndim != 4 or not channels_last.prefers_channels_last(network, x):
+        return _evaluate(network, x) if is_silent else network(x)
+    h = x.contiguous(memory_format=torch.channels_last)
+    y: Tensor = _evaluate(network, h) if is_silent else network(h)
+    return y.contiguous()
+
+
+def _evaluate(network: nn.Sequential, h: Tensor) -> Tensor:
+    """Return what the layers make of ``h``; a ReLU overwrites what a product before it has just returned."""
+    is_fresh = False
+    for layer in network:
+        kind = type(layer)
+        if kind is nn.ReLU and untouched_parameters(layer, _relu) is not None:
+            h = torch.relu_(h) if is_fresh or layer.inplace else torch.relu(h)
+            continue
+        is_fresh = False
+        if kind is nn.Linear:
+            own = untouched_parameters(layer, _linear)
+            if own and h.ndim == 2:
+                h, is_fresh = functional.linear(h, own["weight"], own["bias"]), True
+                continue
+        elif kind in _convolutions:
+            forward, function = _convolutions[kind]
+            own = untouched_parameters(layer, forward)
+            if own and layer.padding_mode == "zeros":
+                h, is_fresh = _convolve(layer, function, h, own), True
+                continue
+        h = layer(h)
+    return h
+
+
+def _convolve(layer: Any, function: Callable[..., Tensor], x: Tensor, own: Mapping[str, Tensor | None]) -> Tensor:
+    weight, bias = own["weight"], own["bias"]
+    return function(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
