@@ -13,6 +13,7 @@ from invgraph.arguments import require_count, require_seed
 from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.modes import evaluating
+from invgraph.draw.table import lines_of
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.run import Slots, fill, gather, run
@@ -76,14 +77,7 @@ class Diagnosis:
     def __str__(self) -> str:
         head = ("node", "layer", "round trip", "log-det", "share", "gain", "inverse gain", "saturated")
         rows: list[tuple[str, ...]] = [head, *map(_cells, (*self.nodes, self.whole))]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = zip(row, widths, strict=True)
-            aligned = [cell.ljust(w) if place < 2 else cell.rjust(w) for place, (cell, w) in enumerate(cells)]
-            lines.append("  ".join(aligned))
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(lines_of(rows, numbers=range(2, len(head))))
 
 
 def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int = 50, seed: int = 0) -> Diagnosis:

@@ -46,7 +46,7 @@ FLOORS = {
     "transforms": "one elementwise transform per file",
     "fused": "kernels: switch, affine, affine_gradient, mlp, masked_mlp, rational_quadratic, sequential, in_place",
     "numerics": "linear algebra, root finding, soft clamp, splines, seeding, patches, interval, processes",
-    "draw": "layered drawings of boxes and arrows: picture, ranks, columns, layout, svg, png, markup, write",
+    "draw": "layered drawings: picture, ranks, columns, layout, svg, png, fonts, markup, write; tables of text",
     "torch_internals": "everything of torch that has no public name",
     "shapes, arguments": "the vocabulary",
     "errors": "the exceptions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from invgraph.draw.fonts import set_fonts
 from invgraph.draw.layout import SUBTITLE, TITLE
 from invgraph.draw.notes import NOTE
 from invgraph.draw.scene import Mark, Scene
@@ -17,6 +18,9 @@ _MOST = 16_000  # pixels of one side: Agg draws fewer than 65,536
 
 def png(scene: Scene, dark: bool, where: str) -> bytes:
     """Return the picture, at two pixels per unit unless it is so long that fewer must do.
+
+    Letters that matplotlib's font lacks are taken from another font that is installed; where none has them, a warning
+    says so.
 
     Raises:
         DependencyError: matplotlib is not installed.
@@ -41,13 +45,14 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
         x, align = (note.x - 6, "right") if note.side < 0 else (note.x + 6, "left")
         text = _text(axes, x, note.y, note.text, NOTE, palette.faint, ha=align)
         text.set_bbox({"facecolor": palette.page, "edgecolor": "none", "pad": 0.6})
+    set_fonts(axes.texts, where, stacklevel=4)  # png, write, Graph.draw and its caller
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(out, dpi=min(200, 100 * _MOST / max(scene.width, scene.height)))
     return out.getvalue()
 
 
 def _text(axes: Any, x: float, y: float, text: str, size: float, color: str, **more: Any) -> Any:
-    """Add a text; a dollar sign is no formula, and the letters are those of DejaVu Sans, which is wide."""
+    """Add a text; a dollar sign is no formula, and matplotlib's DejaVu Sans is wide."""
     settings = {"ha": "center", "va": "center", "fontsize": 0.92 * size * _SCALE, "color": color, **more}
     return axes.text(x, y, text.replace("$", r"\$"), **settings)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
+from invgraph.draw.table import lines_of
 from invgraph.errors import GraphError
 from invgraph.graph.run import Observer, Slots, fill, run
 from invgraph.graph.schedule import Schedule, Step
@@ -55,16 +56,8 @@ def _rows(layers: nn.ModuleDict, schedule: Schedule) -> Rows:
 def _format(rows: Rows, numbers: Sequence[int]) -> str:
     """Return rows as lines; empty columns are left out, and columns of numbers are aligned on the right."""
     keep = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:]) or column in numbers]
-    widths = {column: max(len(row[column]) for row in rows) for column in keep}
-    lines = [
-        "  ".join(
-            row[column].rjust(widths[column]) if column in numbers else row[column].ljust(widths[column])
-            for column in keep
-        ).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "  ".join("-" * widths[column] for column in keep))
-    return "\n".join(lines)
+    shown = [[row[column] for column in keep] for row in rows]
+    return "\n".join(lines_of(shown, {place for place, column in enumerate(keep) if column in numbers}))
 
 
 def _count(module: nn.Module) -> int:

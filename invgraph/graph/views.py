@@ -59,7 +59,9 @@ class Shown(Invertible, ABC):
         Each node is a box with its name, class and transform; arrows of data are labeled with their shapes. Colors
         mark inputs and outputs (blue), conditions (amber), conditioning networks (green), layers with parameters
         (violet) and without (gray), and nested graphs (pink). A nested graph is one box: draw ``graph["name"]`` to
-        see inside. In an SVG, hover over a box to see its shapes and number of parameters.
+        see inside. In an SVG, hover over a box to see its shapes and number of parameters. In a PNG, letters that
+        matplotlib's font lacks, such as Chinese ones, are taken from another installed font; a letter that none has
+        is drawn as �, with a warning.
 
         Arguments:
             path: Path of the file. It ends in ``.svg``; in ``.png``, which matplotlib draws; in ``.dot``, the language

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invgraph.arguments import require_count
+from invgraph.draw.fonts import set_fonts
 from invgraph.errors import DependencyError, ShapeError
 from invgraph.inference.calibration import Calibration
 
@@ -78,6 +79,7 @@ def corner(
                 axes.set_ylabel(names[row])
             elif column > 0:
                 axes.set_yticklabels([])
+    set_fonts([axis.label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)], "corner", stacklevel=2)
     return figure
 
 
@@ -145,6 +147,7 @@ def draw_calibration(
     axes.plot([0, 1], [0, 1], "k:", linewidth=1)
     axes.plot(levels, covered, color="C0")
     axes.set(title="coverage", xlabel="probability of the region", aspect="equal", xlim=(0, 1), ylim=(0, 1))
+    set_fonts([axes.title for axes in figure.axes], "draw_calibration", stacklevel=2)
     return figure
 
 

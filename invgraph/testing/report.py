@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import NamedTuple
 
+from invgraph.draw.table import lines_of
+
 
 class NodeReport(NamedTuple):
     """Measurements of one node.
@@ -47,21 +49,10 @@ class Report(NamedTuple):
     def __str__(self) -> str:
         rows = [("node", "layer", "dims", "round trip", "log-det error", "amplification")]
         rows += [_cells(node) for node in self.nodes]
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
-        lines.insert(1, "  ".join("-" * width for width in widths))
         passed = textwrap.wrap(f"passed: {'; '.join(self.checks)}", width=80, subsequent_indent="  ")
-        return "\n".join([*lines, *passed])
+        return "\n".join([*lines_of(rows, numbers=range(2, 6)), *passed])
 
 
 def _cells(node: NodeReport) -> tuple[str, str, str, str, str, str]:
     error = "-" if node.log_det_error is None else f"{node.log_det_error:.1e}"
     return node.name, node.layer, str(node.dims), f"{node.round_trip:.1e}", error, f"{node.amplification:.1f}"
-
-
-def _align(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Align names to the left and numbers to the right."""
-    return [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .mutant import Mutant
 
 LAYOUT, WRITE = "tests/draw/test_layout.py", "tests/draw/test_write.py"
+FONTS, TABLE = "tests/draw/test_fonts.py", "tests/draw/test_table.py"
 PICTURE, SHOWN, MAIN = "tests/graph/test_picture.py", "tests/graph/test_views.py", "tests/test_main.py"
 
 MUTANTS = (
@@ -18,6 +19,12 @@ MUTANTS = (
            "{place}>{escape(text)}</text>", "{place}>{text}</text>", (LAYOUT,)),
     Mutant("a drawing is written into a pipe", "draw/write.py",
            "if target.exists() and not target.is_file():", "if False:", (WRITE, "-k", "refused_and_stays")),
+    Mutant("a picture has the letters of one font only", "draw/fonts.py",
+           "text.set(family=[*own, *used], text=", "text.set(text=", (FONTS,)),
+    Mutant("fonts installed since matplotlib listed them are not found", "draw/fonts.py",
+           "if lost and _add_new_fonts():", "if False:", (FONTS, "-k", "later")),
+    Mutant("a wide letter takes one cell of a table", "draw/table.py",
+           "0 if combining(letter) else 2 if east_asian_width(letter) in \"WF\" else 1", "1", (TABLE,)),
     Mutant("equal blocks may read different conditions", "graph/fold.py",
            "if not (shifted or outside or first):", "if False:", (PICTURE,)),
     Mutant("what leaves a block early is not drawn", "graph/fold.py",
