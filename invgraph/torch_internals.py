@@ -134,11 +134,9 @@ has_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_h
 """True if hooks are registered that torch calls along with every module there is."""
 
 
-def has_hooks(module: nn.Module) -> bool:
+def has_hooks(part: nn.Module) -> bool:
     """True if anything is called along with a module: forward or backward hooks, before or after."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
 
 
 def hook_stores(module: nn.Module) -> tuple[list[dict[int, Any]], list[dict[int, Any]]]:
@@ -158,6 +156,12 @@ def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
     return not has_hooks(module) and not has_global_hooks()
 
 
+def as_function(module: nn.Module) -> Callable[..., Any]:
+    """Return a module's ``forward`` where a call does nothing else, or the module: a call of it costs microseconds."""
+    is_plain_call = module._compiled_call_impl is None and not has_hooks(module) and not has_global_hooks()
+    return module.forward if is_plain_call else module
+
+
 def untouched_parameters(module: nn.Module, forward: Callable[..., Any]) -> dict[str, Any] | None:
     """Return a module's own parameters; None unless a call of it does nothing but run this function."""
     return module._parameters if is_untouched(module, forward) else None
@@ -167,11 +171,7 @@ _values = methodcaller("values")
 
 
 class Snapshot:
-    """All that calling some modules depends on: classes, children, tensors, and hooks, of which there are none.
-
-    Arguments:
-        root: A module, of which every part is taken.
-    """
+    """All that calling a module and its parts depends on: classes, children, tensors, and hooks, which are none."""
 
     def __init__(self, root: nn.Module) -> None:
         self.root, self._parts = root, list(root.modules())
@@ -183,11 +183,8 @@ class Snapshot:
         self._sizes = list(map(len, self._stores))
         self._filled = [store for store in self._stores if store]
         self._tensors = list(chain.from_iterable(map(_values, self._filled)))
-        self._hooks = [
-            hooks
-            for part in self._parts
-            for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
-        ]
+        forward, backward = hook_stores(root)
+        self._hooks = forward + backward
 
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""

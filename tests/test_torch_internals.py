@@ -206,6 +206,16 @@ def test_is_untouched(how: str) -> None:
         handle.remove()
 
 
+@pytest.mark.parametrize("how", ["hook", "global hook", "compiled", None])
+def test_as_function(how: str | None) -> None:
+    net, x = two_linears(), torch.randn(4, 2)
+    assert internals.as_function(net[0])(x).equal(net[0](x))
+    handle = None if how is None else changed(how, net)
+    assert (internals.as_function(net[2]) is net[2]) is (how is not None)
+    if handle:
+        handle.remove()
+
+
 @UNTOUCHED
 def test_untouched_parameters(how: str) -> None:
     net = two_linears()

@@ -11,7 +11,7 @@ from invgraph.freia.contract import Contract, Free
 from invgraph.graph.run import Slots, call_feature, gather
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import floating_tensor
+from invgraph.torch_internals import as_function, floating_tensor
 
 Expected = tuple[int | None, int | None]
 
@@ -69,7 +69,8 @@ class Plan:
                 outputs = call_feature(layer, cs, dtype)
             else:
                 xs: Any = (slots[step.inputs[0]],) if one else gather(slots, step.inputs)
-                result = module(xs, c=cs, **arguments) if cs else module(xs, **arguments)
+                call = as_function(module)
+                result = call(xs, c=cs, **arguments) if cs else call(xs, **arguments)
                 if type(result) is tuple and len(result) == 2 and type(result[0]) is tuple:
                     outputs, log_det = result
                 else:

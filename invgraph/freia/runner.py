@@ -30,6 +30,8 @@ class Runner:
     def __init__(self, graph: Graph, conditions: tuple[int, ...]) -> None:
         self.graph = graph
         self.conditions = conditions
+        self.conditions_needed = max(conditions, default=-1) + 1
+        self._layers = len(graph.layers)
         self._kept: dict[bool, tuple[tuple[nn.Module, ...], tuple[nn.Module, ...], tuple[Plan, Plan]]] = {}
 
     def __call__(
@@ -51,7 +53,7 @@ class Runner:
 
     def fits(self, modules: nn.ModuleList) -> bool:
         """True if the graph has one layer for each module."""
-        return len(modules) == len(self.graph.layers)
+        return len(modules) == self._layers
 
     def _layers_of(self, modules: tuple[Any, ...], jac: bool) -> tuple[tuple[nn.Module, ...], tuple[Plan, Plan]]:
         """Return the graph's layers around these modules, and the plans of both directions over them."""

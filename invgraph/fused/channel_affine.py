@@ -17,6 +17,12 @@ def scale_and_shift(x: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:
     return _evaluate(x, log_scale, shift)
 
 
+def shift_and_scale_back(y: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:
+    """Return ``(y - shift) exp(-log_scale)``, the inverse."""
+    x, scale = y - shift, torch.exp(-log_scale)
+    return x * scale if needs_grad(x, scale) else x.mul_(scale)  # for its gradient, autograd would copy x
+
+
 def _evaluate(x: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:
     return (x * log_scale.exp()).add_(shift)  # addcmul takes twice as long where it broadcasts
 

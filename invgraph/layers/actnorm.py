@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
-from invgraph.fused.channel_affine import scale_and_shift
+from invgraph.fused.channel_affine import scale_and_shift, shift_and_scale_back
 from invgraph.fused.switch import fused
 from invgraph.numerics.channels import channel_moments
 from invgraph.shapes import Tensors, positions
@@ -93,6 +93,8 @@ class ActNorm(Invertible):
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
         log_det = self._ready_log_det(ys[0])
+        if is_plain(ys[0]) and fused.enabled:
+            return (shift_and_scale_back(ys[0], self.log_scale, self.shift),), -log_det
         return ((ys[0] - self.shift) * torch.exp(-self.log_scale),), -log_det
 
     def _ready_log_det(self, x: Tensor) -> Tensor:

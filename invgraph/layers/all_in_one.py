@@ -235,8 +235,9 @@ class AllInOne(Invertible):
         """Return R, the fixed matrix times the learned reflections ``1 - 2 v v^T / v^T v``."""
         matrix: Tensor = self.rotation
         with own_precision(matrix):  # in half precision it would no longer be orthogonal
-            for v in self.reflections if self.reflections is not None else ():
-                matrix = matrix - torch.outer(matrix @ v, v) * (2 / v.square().sum())
+            if self.reflections is not None:
+                for v in (self.reflections / self.reflections.norm(dim=1, keepdim=True)).unbind():
+                    matrix = torch.addr(matrix, matrix @ v, v, alpha=-2)
         return matrix
 
     @torch.no_grad()

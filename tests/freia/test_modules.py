@@ -122,12 +122,14 @@ def test_a_seeded_permutation_leaves_numpys_generator_alone() -> None:
     assert np.random.rand() == expected
 
 
-def test_a_hard_permutation_follows_its_matrix() -> None:
+@pytest.mark.parametrize("channels", [9, 65])
+def test_a_hard_permutation_follows_its_matrix(channels: int) -> None:
     """Programs write into parameters by p.data, which leaves no trace."""
-    first, second = (Fm.AllInOneBlock([(9,)], subnet_constructor=agreement.mlp) for _ in range(2))
+    first, second = (Fm.AllInOneBlock([(channels,)], subnet_constructor=agreement.mlp) for _ in range(2))
     for target, value in zip(second.parameters(), first.parameters(), strict=True):
         target.data.copy_(value.data)
-    x = torch.randn(3, 9)
+    x = torch.randn(3, channels)
+    assert torch.equal(first.permute_function(x, first.w_perm), x @ first.w_perm.t())
     assert torch.equal(first((x,))[0][0], second((x,))[0][0])
 
 
@@ -154,6 +156,23 @@ def test_actnorm_starts_from_the_first_call_in_either_direction() -> None:
 def test_actnorm_refuses_what_it_cannot_start_from(x: torch.Tensor) -> None:
     with pytest.raises(ig.NumericsError, match="ActNorm"):
         Fm.ActNorm([(3,)])([x])
+
+
+@pytest.mark.parametrize("rev", [False, True])
+def test_actnorm_of_a_large_batch_is_that_of_small_ones(rev: bool) -> None:
+    norm = Fm.ActNorm([(8, 32, 32)], init_data=torch.randn(4, 8, 32, 32) * 2 + 1).double()
+    x = torch.randn(9, 8, 32, 32, dtype=torch.float64, requires_grad=True)
+    whole = norm([x], rev=rev)
+    parts = [norm([part], rev=rev) for part in x.split(3)]
+    joined = torch.cat([y for (y,), _ in parts]), torch.cat([log_det for _, log_det in parts])
+    leaves, found = [x, *norm.parameters()], []
+    for y, log_det in ((whole[0][0], whole[1]), joined):
+        found.append((y, *torch.autograd.grad((y**3).sum() + log_det.square().sum(), leaves)))
+    torch.testing.assert_close(*found)
+    with torch.no_grad():
+        before = x.clone()
+        torch.testing.assert_close(norm([x], rev=rev)[0][0], joined[0])
+        assert torch.equal(x, before)
 
 
 def test_actnorm_does_not_start_after_loading() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from freia_networks import C, Ff, Fm, X, sequence, subnet
+from torch import nn
 
 import invgraph as ig
 
@@ -83,3 +86,26 @@ def test_a_slice_of_a_chain_keeps_the_conditions_of_its_layers() -> None:
     between, first = net[:2](X, c=given)
     again, second = net[2:](between, c=given)
     torch.testing.assert_close((again, first + second), (z, log_jac))
+
+
+@pytest.mark.parametrize("how", ["hook", "global hook", "instance"])
+def test_calls_of_the_layers_are_seen(how: str) -> None:
+    net, seen = Ff.SequenceINN(4), list[Any]()
+    net.append(Fm.PermuteRandom, seed=0)
+    net.append(Fm.ActNorm)
+    net(X)
+
+    def note(module: Any, *_: Any) -> None:
+        if module is net[0]:
+            seen.append(module)
+
+    if how == "hook":
+        net[0].register_forward_hook(note)
+    elif how == "global hook":
+        handle = nn.modules.module.register_module_forward_hook(note)
+    else:
+        net[0].forward = lambda x, **given: note(net[0]) or Fm.PermuteRandom.forward(net[0], x, **given)
+    net(X)
+    if how == "global hook":
+        handle.remove()
+    assert len(seen) == 1

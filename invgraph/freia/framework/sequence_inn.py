@@ -88,7 +88,10 @@ class SequenceINN(InvertibleModule):
 
     @property
     def _runner(self) -> Runner:
-        if self._built is None or not self._built.fits(self.module_list):
+        return self._runner_of(self.module_list)
+
+    def _runner_of(self, modules: nn.ModuleList) -> Runner:
+        if self._built is None or not self._built.fits(modules):
             self._built = self._build()
         return self._built
 
@@ -153,12 +156,12 @@ class SequenceINN(InvertibleModule):
             rev: Run the inverse.
             jac: False spares layers the log-determinants that take time; the sum then holds those that take none.
         """
-        cs, runner = as_conditions(c), self._runner
-        needed = max(runner.conditions, default=-1) + 1
-        if len(cs) < needed:
-            given = f"{len(cs)} conditions"
-            raise ShapeError(type(self).__name__, given, f"layers read conditions up to number {needed - 1}: c=[...]")
-        values, log_jac = runner(self.module_list, as_tensors(x_or_z), cs, rev=rev, jac=jac)
+        cs, modules = as_conditions(c), self.module_list
+        runner = self._runner_of(modules)
+        if len(cs) < runner.conditions_needed:
+            given, last = f"{len(cs)} conditions", runner.conditions_needed - 1
+            raise ShapeError(type(self).__name__, given, f"layers read conditions up to number {last}: c=[...]")
+        values, log_jac = runner(modules, as_tensors(x_or_z), cs, rev=rev, jac=jac)
         return as_result(values if self.force_tuple_output else values[0], log_jac)
 
 

@@ -16,6 +16,7 @@ from invgraph.errors import GraphError
 from invgraph.freia.affine import affine, clamped_log_slope, halves
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, positions, require_subnet
+from invgraph.fused import sequence
 from invgraph.numerics.channels import mix
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import batched
@@ -23,6 +24,7 @@ from invgraph.shapes import batched
 __all__ = ["AllInOneBlock"]
 
 _SLOW_ROTATION = 512
+_FEW_CHANNELS = 64
 _SMALL = 65_536  # numbers, below which a call costs more than the arithmetic
 
 
@@ -113,7 +115,7 @@ class AllInOneBlock(OneInput):
         elif self.reverse_pre_permute:
             value = self._pre_permute(value)
         first, second = torch.split_with_sizes(value, self.splits, dim=1)
-        params = self.subnet(torch.cat((first, *c), dim=1) if self.conditional else first)
+        params = sequence.run(self.subnet, torch.cat((first, *c), dim=1) if self.conditional else first)
         params = params if params.dtype == value.dtype else params.to(value.dtype)
         second, log_jac = self._affine(second, params, rev=rev)
         value = torch.cat((first, second), dim=1)
@@ -179,8 +181,9 @@ class AllInOneBlock(OneInput):
         """Return the fixed matrix times the learned reflections, with an axis of size 1 for each of the positions'."""
         w: Tensor = self.w_0
         with own_precision(w):
-            for v in self.vk_householder:
-                w = w - 2 * torch.outer(w @ v, v) / torch.dot(v, v)
+            vectors = self.vk_householder / self.vk_householder.norm(dim=1, keepdim=True)
+            for v in vectors.unbind():
+                w = torch.addr(w, w @ v, v, alpha=-2)
         return w.reshape(*w.shape, *(1 for _ in range(self.input_rank)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
@@ -210,6 +213,8 @@ def _random_rotation(channels: int) -> Tensor:
 
 def _order(matrix: Tensor) -> Tensor:
     """Return which channel each row of a permutation matrix picks; exact in float32 for any number of channels."""
+    if len(matrix) <= _FEW_CHANNELS:  # for more, a product reads the matrix faster
+        return matrix.argmax(1)
     wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
     with own_precision(wide):
         return torch.mv(wide, torch.arange(len(wide), dtype=wide.dtype, device=wide.device)).round().long()

@@ -33,11 +33,6 @@ __all__ = [
 ]
 
 
-def _subnet(network: Any, x: Tensor) -> Tensor:
-    """Return what a subnet makes of ``x``; without gradients, rearranging values costs as much as it saves."""
-    return sequence.run(network, x)
-
-
 class _BaseCouplingBlock(OneInput):
     """A coupling of two sides; a subclass writes ``_coupling1`` and ``_coupling2``.
 
@@ -123,10 +118,10 @@ class NICECouplingBlock(_BaseCouplingBlock):
         self.G = make(self.split_len1 + self.condition_length, self.split_len2)
 
     def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, float]:
-        return self._shift(x1, _subnet(self.F, u2), rev)
+        return self._shift(x1, sequence.run(self.F, u2), rev)
 
     def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, float]:
-        return self._shift(x2, _subnet(self.G, u1), rev)
+        return self._shift(x2, sequence.run(self.G, u1), rev)
 
     def _shift(self, x: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, float]:
         require_channels(shift, x.shape[1], type(self).__name__)
@@ -173,11 +168,11 @@ class RNVPCouplingBlock(_AffineCoupling):
         self.subnet_t2 = make(second, self.split_len1)
 
     def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        scale, shift = (_subnet(net, u2) for net in (self.subnet_s2, self.subnet_t2))
+        scale, shift = (sequence.run(net, u2) for net in (self.subnet_s2, self.subnet_t2))
         return self._scale_and_shift(x1, scale, shift, rev)
 
     def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        scale, shift = (_subnet(net, u1) for net in (self.subnet_s1, self.subnet_t1))
+        scale, shift = (sequence.run(net, u1) for net in (self.subnet_s1, self.subnet_t1))
         return self._scale_and_shift(x2, scale, shift, rev)
 
     def _scale_and_shift(self, x: Tensor, scale: Tensor, shift: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
@@ -194,10 +189,10 @@ class _TwoSubnets(_AffineCoupling):
         self.subnet2 = make(self.split_len2 + self.condition_length, self.split_len1 * 2)
 
     def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Any]:
-        return self._affine(x1, _subnet(self.subnet2, u2), rev)
+        return self._affine(x1, sequence.run(self.subnet2, u2), rev)
 
     def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Any]:
-        return self._affine(x2, _subnet(self.subnet1, u1), rev)
+        return self._affine(x2, sequence.run(self.subnet1, u1), rev)
 
 
 class GLOWCouplingBlock(_TwoSubnets):
@@ -252,7 +247,7 @@ class AffineCouplingOneSided(_AffineCoupling):
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
         first, second = torch.split_with_sizes(x[0], [self.split_len1, self.split_len2], dim=1)
-        second, log_jac = self._affine(second, _subnet(self.subnet, self._with_conditions(first, c)), rev)
+        second, log_jac = self._affine(second, sequence.run(self.subnet, self._with_conditions(first, c)), rev)
         return (torch.cat((first, second), dim=1),), log_jac
 
 
@@ -276,6 +271,6 @@ class ConditionalAffineTransform(_AffineCoupling):
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
-        params = self.subnet(torch.cat(tuple(c), dim=1) if len(c) > 1 else c[0])
+        params = sequence.run(self.subnet, torch.cat(tuple(c), dim=1) if len(c) > 1 else c[0])
         y, log_jac = self._affine(x[0], params, rev)
         return (y,), log_jac

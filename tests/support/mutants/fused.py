@@ -30,6 +30,8 @@ MUTANTS = (
            "index_copy_(0, kernel.order, rows)", "copy_(rows)", (FUSED_CHANNELS,)),
     Mutant("the gradient of a learned diagonal forgets its scale", "fused/plu.py",
            "upper_grad.diagonal() * upper.diagonal()", "upper_grad.diagonal()", (FUSED_CHANNELS,)),
+    Mutant("an inverse per channel multiplies by the scale", "fused/channel_affine.py",
+           "torch.exp(-log_scale)", "torch.exp(log_scale)", ("tests/freia/test_modules.py", "-k", "large_batch")),
     Mutant("the gradient of a channel's scale sees the shift", "fused/channel_affine.py",
            "view_as(shift) - shift * shift_grad", "view_as(shift)", (FUSED_CHANNELS,)),
     Mutant("a one-sided coupling keeps its result", "fused/affine.py",
