@@ -94,7 +94,7 @@ def _average(cell: Cell, use_buffers: bool) -> None:
 
 
 @habit("functional_call", "functional_call(graph, new_parameters, (x, c))",
-       "names of the parameters have the runner's prefix, such as ``graph.``")  # fmt: skip
+       "parameter names begin with the runner's prefix, such as ``graph.``")  # fmt: skip
 def called_with_others(cell: Cell) -> None:
     module = cell.module()
     others = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}
@@ -161,7 +161,7 @@ def per_sample(cell: Cell) -> None:
         torch.testing.assert_close(found_.sum(0), right, rtol=1e-8, atol=1e-8)
 
 
-@habit("cast whole", "graph.to(torch.float32)", "log-dets of many numbers are more precise in double precision",
+@habit("cast whole", "graph.to(torch.float32)", "log-dets of many elements are more precise in double precision",
        runners=RUNNERS)  # fmt: skip
 def cast(cell: Cell) -> None:
     module = cell.module(cell.graph.to(torch.float32))
@@ -258,7 +258,7 @@ class Lightning(nn.Module):
 NAMES = ("model", "net", "flow", "graph", "module", "layers", "inverse", "base", "encoder")
 
 
-@habit("a module of the user's that holds it", "class Model(nn.Module): self.model = graph",
+@habit("a module of your own that contains the graph", "class Model(nn.Module): self.model = graph",
        "under any name, but torch's own exporter can't export a module with a child called ``graph``")  # fmt: skip
 def held(cell: Cell) -> None:
     for name in NAMES:

@@ -100,7 +100,7 @@ def saved_elsewhere(cell: Cell) -> None:
 
 
 @habit("selective checkpointing", "with ig.fused(False): checkpoint(graph, x, c, context_fn=...)",
-       "it keeps results of operations, which kernels change in place: turn them off", runners=RUNNERS)  # fmt: skip
+       "it keeps results that kernels change in place: turn the kernels off", runners=RUNNERS)  # fmt: skip
 def rematerialized_in_part(cell: Cell) -> None:
     module, kept = cell.module(), [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
     contexts = functools.partial(create_selective_checkpoint_contexts, kept)
@@ -131,7 +131,7 @@ def compiled_in_part(cell: Cell) -> None:
 
 
 @habit("weights from a hypernetwork", "del layer.weight; layer.weight = network(c)",
-       "a reversible graph finds gradients of parameters alone: call it through ``torch.func.functional_call``",
+       "a reversible graph finds gradients of parameters only: call it through ``torch.func.functional_call``",
        runners=RUNNERS, refused={"reversible": "which is no parameter"})  # fmt: skip
 def computed(cell: Cell) -> None:
     leaves = []

@@ -139,7 +139,7 @@ def spawned(cell: Cell) -> None:
     compare(answer.result(120), cell.right, cell.name)
 
 
-@habit("torch.jit.script", "torch.jit.script(graph)", "torch has given it up: use ``ig.export``", runners=RUNNERS[:4],
+@habit("torch.jit.script", "torch.jit.script(graph)", "torch has deprecated it: use ``ig.export``", runners=RUNNERS[:4],
        refused=dict.fromkeys(RUNNERS, "TorchScript"))  # fmt: skip
 def scripted(cell: Cell) -> None:
     with ignoring(".*torch.jit.*"):

@@ -235,7 +235,7 @@ NO_COUPLING_FIRST = frozenset({"integers", "bounded"})
 
 
 @habit("dropout in a subnet, train()", "nn.Dropout in a subnet; graph.train()",
-       "a reversible graph would need the same mask twice: ``.eval()`` it, or train the plain graph",
+       "a reversible graph would need the same mask twice: call ``.eval()`` on it, or train the plain graph",
        refused={"reversible": "dropout"}, runners=("plain", "bound", "reversible", "compiled"),
        without=NO_COUPLING_FIRST)  # fmt: skip
 def dropout_trains(cell: Cell) -> None:
@@ -252,7 +252,7 @@ def dropout_evaluates(cell: Cell) -> None:
 
 
 @habit("batch norm in a subnet, train()", "nn.BatchNorm1d in a subnet; graph.train()",
-       "sampling in ``train()`` moves the running statistics, as with any module: ``.eval()`` first",
+       "sampling in ``train()`` moves the running statistics, as with any module: call ``.eval()`` first",
        without=NO_COUPLING_FIRST)  # fmt: skip
 def batch_norm_trains(cell: Cell) -> None:
     with_subnet(cell, normed)
@@ -270,7 +270,7 @@ def batch_norm_evaluates(cell: Cell) -> None:
     _as_plain(cell, False)
 
 
-@habit("train() and eval() of the whole", "graph.train(); graph.eval()",
+@habit("train() and eval() of the whole graph", "graph.train(); graph.eval()",
        "stochastic layers draw from the global generator in ``train()``", )  # fmt: skip
 def modes(cell: Cell) -> None:
     _as_plain(cell, True)
