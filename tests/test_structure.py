@@ -188,7 +188,8 @@ NOT_OURS = {"Greys": "a color map of matplotlib"}
 
 def test_spelling_is_american() -> None:
     """All texts and names have one spelling, torch's, so that a search finds every place."""
-    places = [path for folder in ("docs", "examples", "invgraph", "tests") for path in (ROOT / folder).rglob("*")]
+    folders = (".github", "docs", "examples", "invgraph", "tests")
+    places = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     words: dict[str, Path] = {}
     for path in [*ROOT.iterdir(), *places]:
         # this file lists the stems
