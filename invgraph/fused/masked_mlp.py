@@ -20,7 +20,8 @@ from invgraph.torch_internals import PLAIN, Snapshot, version
 _LEAST = 256
 """Units of a layer, before and after, from which on a product in steps is quicker than a whole one."""
 
-_STEPS = 4
+_WIDTH, _STEPS = 128, 4
+"""Least number of outputs of a step, and largest number of steps."""
 
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -33,8 +34,9 @@ def stairs(before: Sequence[int], after: Sequence[int]) -> Stairs:
     if min(len(before), len(after)) < _LEAST or list(after) != sorted(after) or list(before) != sorted(before):
         return ()
     found = []
-    for step in range(_STEPS):
-        rows = slice(step * len(after) // _STEPS, (step + 1) * len(after) // _STEPS)
+    steps = min(_STEPS, len(after) // _WIDTH)
+    for step in range(steps):
+        rows = slice(step * len(after) // steps, (step + 1) * len(after) // steps)
         found.append((rows, slice(0, sum(degree <= after[rows.stop - 1] for degree in before))))
     return found
 

@@ -41,12 +41,14 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         function: One of its directions.
         settings: Arguments of ``torch.compile``.
     """
-    run = torch.compile(_with_own_code(function), **_safe(settings))
+    has_regions = any(getattr(layer, "compile_as_region", False) for layer in module.modules())
+    run = torch.compile(_with_own_code(function), **_safe(settings, has_regions))
     backend = settings.get("backend", "inductor")
     forward_hooks, backward_hooks = hook_stores(module)
     layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
-    has_equal_layers = EqualLayers(module)
+    # Without any layer of that kind there is nothing to look up in every call; one that comes later is no region.
+    has_equal_layers: Callable[[], bool] = EqualLayers(module) if has_regions else lambda: False
     in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -212,11 +214,13 @@ _NO_BUFFER_REUSE = {"allow_buffer_reuse": False, "inplace_buffers": False}
 _QUICK = {"size_asserts": False}
 
 
-def _safe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Add options that disable buffer reuse; a mode is replaced by its options, as torch accepts only one of both."""
+def _safe(settings: Mapping[str, Any], has_regions: bool) -> dict[str, Any]:
+    """Add the options that regions need; a mode is replaced by its options, as torch accepts only one of both."""
     mode, options = settings.get("mode"), settings.get("options")
     modes = inductor_modes()
     if settings.get("backend", "inductor") != "inductor" or (mode is not None and (options or mode not in modes)):
         return dict(settings)
-    chosen = {**_QUICK, **(modes[mode] if mode else {}), **(options or {}), **_NO_BUFFER_REUSE}
+    chosen = {**_QUICK, **(modes[mode] if mode else {}), **(options or {})}
+    if has_regions:
+        chosen |= _NO_BUFFER_REUSE
     return {**settings, "mode": None, "options": chosen}

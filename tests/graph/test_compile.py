@@ -230,15 +230,29 @@ def test_where_regions_could_be_wrong_there_are_no_regions(known: bool) -> None:
 
 
 def test_a_mode_is_kept() -> None:
-    settings = _safe({"mode": "reduce-overhead", "dynamic": True})
+    settings = _safe({"mode": "reduce-overhead", "dynamic": True}, has_regions=True)
     assert settings["dynamic"]
     assert settings["mode"] is None
     reuse = {"allow_buffer_reuse": False, "inplace_buffers": False}
     assert settings["options"] == {"triton.cudagraphs": True, "size_asserts": False, **reuse}
-    assert _safe({"options": {"size_asserts": True}})["options"]["size_asserts"]
+    assert _safe({"options": {"size_asserts": True}}, has_regions=False)["options"] == {"size_asserts": True}
     for given in ({"mode": "none such"}, {"mode": "default", "options": {"fallback_random": True}}):
         with pytest.raises(RuntimeError, match="mode"):
             build(lambda: deep_graph(1)).compile(**given)
+
+
+def test_a_coupling_that_comes_into_a_graph_without_regions_is_none() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    layers = [(ig.Autoregressive, {"transform": ig.Affine(), "hidden": 4})] * 2
+    eager = build(lambda: ig.Graph(x, ig.chain(x, *layers, conditions=c), c), torch.float32)
+    compiled = copy.deepcopy(eager).compile(backend="aot_eager")
+    compiled(torch.randn(3, 4), torch.randn(3, 3))
+    coupling = randomize(ig.Coupling((4,), ((3,),), transform=ig.Affine(), subnet=ig.nets.MLP(4)))
+    for graph in (eager, compiled):
+        for name in list(graph.layers):
+            graph.layers[name] = copy.deepcopy(coupling)
+    for ours, theirs in zip(train(compiled, 3, 4, False), train(eager, 3, 4, False), strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
 
 
 @pytest.mark.slow
