@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from invgraph.fused.affine_gradient import soft_clamp_backward
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
+from invgraph.numerics.channels import mix
 from invgraph.numerics.soft_clamp import Activation, soft_clamp_scaled
 
 Formula = Callable[..., tuple[Tensor, Tensor]]
 
 
 class AffineBlockKernel(NamedTuple):
-    """``y[order] = gain * (x_1 exp(s) + t, x_2) + shift``, with s and t from parameters times the damping.
+    """``y = R (gain * (x_1 exp(s) + t, x_2) + shift)``, with s and t from parameters times the damping.
 
     Attributes:
         formula: The same as :meth:`run`, in operations that autograd differentiates to any order.
@@ -24,15 +25,17 @@ class AffineBlockKernel(NamedTuple):
         activation: Kind of the clamp.
         damping: Factor on the parameters.
         sizes: Channels of x_1 and of x_2.
-        places: Channels of the output that hold those of x_1, and of x_2; None if their order stays.
+        orders: If R is a permutation, the channels that R and its inverse pick; else None.
+        rotation: R, if it is any other matrix without a gradient; else None. With neither, R is 1.
     """
 
     formula: Formula
     clamp: float
     activation: Activation
     damping: float
-    sizes: tuple[int, int]
-    places: tuple[Tensor, Tensor] | None
+    sizes: list[int]
+    orders: tuple[Tensor, Tensor] | None
+    rotation: Tensor | None
 
     def run(self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and the log-determinant of the coupling.
@@ -53,62 +56,74 @@ class AffineBlockKernel(NamedTuple):
         self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, the log-determinant, and s."""
-        (gains, shifts), (raw, t) = self._halves(gain, shift), params.unbind(1)
+        raw, t = params.unbind(1)
         s = soft_clamp_scaled(raw, self.damping, self.clamp, self.activation)
-        y = first.new_empty((first.shape[0], sum(self.sizes), *first.shape[2:]))
-        scale = s.exp()
-        if self.places is None:
-            here, there = y.split(self.sizes, dim=1)
-            self._couple(first, scale, t, out=here).mul_(gains[0]).add_(shifts[0])
-            torch.mul(second, gains[1], out=there).add_(shifts[1])
+        u = first.new_empty((first.shape[0], sum(self.sizes), *first.shape[2:]))
+        here, there = torch.split_with_sizes(u, self.sizes, dim=1)
+        if self.damping == 1:
+            torch.addcmul(t, first, s.exp(), out=here)
         else:
-            y.index_copy_(1, self.places[0], self._couple(first, scale, t, out=scale).mul_(gains[0]).add_(shifts[0]))
-            room = scale if scale.shape == second.shape else None
-            y.index_copy_(1, self.places[1], torch.mul(second, gains[1], out=room).add_(shifts[1]))
-        return y, s.flatten(1).sum(1), s
+            torch.mul(first, s.exp(), out=here).add_(t, alpha=self.damping)
+        there.copy_(second)
+        log_det = s.flatten(1).sum(1)
+        if self.rotation is not None:
+            return self._rotate(u, gain, shift), log_det, s
+        u.mul_(gain).add_(shift)
+        return u if self.orders is None else u.index_select(1, self.orders[0]), log_det, s
 
     def backward(
         self,
-        first: Tensor,
-        second: Tensor,
-        params: Tensor,
-        gain: Tensor,
+        values: Sequence[Tensor],
         s: Tensor,
         grad_outputs: tuple[Tensor, Tensor],
-    ) -> tuple[Tensor, ...]:
-        """Return the gradients of both parts, ``params``, ``gain`` and ``shift``; each buffer serves several times."""
-        (gains,), (raw, t) = self._halves(gain), params.unbind(1)
-        y_grad, log_det_grad = grad_outputs
-        if self.places is None:
-            grads = y_grad.split(self.sizes, dim=1)
-        else:
-            grads = tuple(y_grad.index_select(1, places) for places in self.places)
-        axes = (0, *range(2, first.ndim))
-        shift_grad = torch.cat([grad.sum(axes) for grad in grads]).view_as(gain)
-        second_grad = grads[1] * second
-        scale = s.exp()
-        first_grad = self._couple(first, scale, t).mul_(grads[0])
-        gain_grad = torch.cat((first_grad.sum(axes), second_grad.sum(axes))).view_as(gain)
-        torch.mul(grads[1], gains[1], out=second_grad)
+        *,
+        gain_wanted: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both parts, ``params``, ``gain`` and ``shift``.
+
+        Arguments:
+            values: Both parts, ``params``, ``gain`` and ``shift``.
+            s: The clamped log-scales.
+            grad_outputs: The gradients of y and of the log-determinant.
+            gain_wanted: True if the gradient of ``gain`` is needed.
+        """
+        first, second, params, gain, _ = values
+        u_grad, shift_grad = self._through_gain(grad_outputs[0], gain)
+        first_part, second_part = torch.split_with_sizes(u_grad, self.sizes, dim=1)
+        raw, t = params.unbind(1)
         params_grad = torch.empty_like(params)
         raw_grad, t_grad = params_grad.unbind(1)
-        torch.mul(grads[0], gains[0], out=t_grad)
-        torch.mul(t_grad, scale, out=first_grad)
-        torch.addcmul(log_det_grad.view(-1, *(1,) * (first.ndim - 1)), first_grad, first, out=raw_grad)
-        if self.activation == "atan" and self.damping != 1:
-            raw = torch.mul(raw, self.damping, out=scale)
-        soft_clamp_backward(raw_grad, raw, s, self.clamp, self.activation, out=raw_grad)
-        if self.damping != 1:
-            params_grad.mul_(self.damping)
-        return first_grad, second_grad, params_grad, gain_grad, shift_grad
+        scale = s.exp()
+        first_grad = first_part * scale
+        torch.mul(first_grad, first, out=raw_grad)
+        gain_grad = None
+        if gain_wanted:
+            axes = (0, *range(2, first.ndim))
+            own = raw_grad.sum(axes) + self.damping * torch.mul(first_part, t, out=scale).sum(axes)
+            sums = torch.cat((own, (second_part * second).sum(axes))).view_as(gain)
+            gain_grad = sums / gain.clamp_min(torch.finfo(gain.dtype).tiny)  # these sums have the gain as a factor
+        torch.mul(first_part, self.damping, out=t_grad)
+        raw_grad.add_(grad_outputs[1].view(-1, *(1,) * (first.ndim - 1)))
+        soft_clamp_backward(raw_grad, raw, s, self.clamp, self.activation, factor=self.damping, out=raw_grad)
+        return first_grad, second_part, params_grad, gain_grad, shift_grad
 
-    def _couple(self, x: Tensor, scale: Tensor, t: Tensor, out: Tensor | None = None) -> Tensor:
-        if self.damping == 1:
-            return torch.addcmul(t, x, scale, out=out)
-        return torch.mul(x, scale, out=out).add_(t, alpha=self.damping)
+    def _rotate(self, u: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        """Return ``R (gain * u + shift)`` by one product."""
+        assert self.rotation is not None
+        added = (self.rotation @ shift.flatten()).view_as(shift)
+        return mix(u, self.rotation * gain.flatten()).add_(added)  # addmm takes longer, as it starts with a copy
 
-    def _halves(self, *values: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-        return tuple(value.split(self.sizes, dim=0) for value in values)
+    def _through_gain(self, y_grad: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of the coupling's result and of the shift."""
+        axes = (0, *range(2, y_grad.ndim))
+        if self.rotation is not None:
+            shift_grad = (y_grad.sum(axes) @ self.rotation).view_as(gain)
+            return mix(y_grad, (self.rotation * gain.flatten()).t()), shift_grad
+        if self.orders is None:
+            return y_grad * gain, y_grad.sum(axes).view_as(gain)
+        grad = y_grad.index_select(1, self.orders[1])
+        shift_grad = grad.sum(axes).view_as(gain)
+        return grad.mul_(gain), shift_grad
 
 
 class _AffineBlock(torch.autograd.Function):
@@ -124,7 +139,6 @@ class _AffineBlock(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         *values, s = ctx.saved_tensors
-        first, second, params, gain, _ = values
         if is_first_order(*grad_outputs):
-            return None, *ctx.kernel.backward(first, second, params, gain, s, grad_outputs)
+            return None, *ctx.kernel.backward(values, s, grad_outputs, gain_wanted=ctx.needs_input_grad[4])
         return None, *differentiate(ctx.kernel.formula, values, grad_outputs)

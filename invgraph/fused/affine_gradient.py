@@ -154,16 +154,17 @@ def affine_backward(
 
 def soft_clamp_backward(
     grad_output: Tensor, s: Tensor, clamped: Tensor | None, alpha: float, activation: Activation,
-    out: Tensor | None = None,
+    factor: float = 1.0, out: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return the gradient of ``s``, from that of its soft clamp ``clamped``, which the atan does not need."""
+    """Return the gradient of ``s``, from that of the soft clamp of ``factor * s``, which the atan does not need."""
     if activation == "atan":
-        half = math.pi / 2
-        return torch.div(grad_output, torch.addcmul(s.new_full((), half), s, s, value=half / alpha**2), out=out)
+        least = math.pi / 2 / factor
+        divisor = torch.addcmul(s.new_full((), least), s, s, value=least * (factor / alpha) ** 2)
+        return torch.div(grad_output, divisor, out=out)
     assert clamped is not None
-    ratio = clamped if alpha == 1 else clamped / alpha
-    slope = 1.0 if activation == "tanh" else 0.5  # at s = 0
-    return torch.mul(grad_output, torch.addcmul(s.new_full((), slope), ratio, ratio, value=-slope), out=out)
+    slope = factor * (1.0 if activation == "tanh" else 0.5)  # at s = 0
+    slopes = torch.addcmul(s.new_full((), slope), clamped, clamped, value=-slope / alpha**2)
+    return torch.mul(grad_output, slopes, out=out)
 
 
 def coupling_formula(layout: CouplingLayout, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:

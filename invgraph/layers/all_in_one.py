@@ -176,7 +176,7 @@ class AllInOne(Invertible):
         first, second = x.split(self.sizes, dim=1)
         gain = torch.ones_like(self.shift) if self.log_scale is None else self.gain.value(self.log_scale)
         y, log_det = self._transform(first, second, self._params(second, given), gain)
-        return (y if self.is_indexed else self._mixed(y),), log_det + self._log_det()
+        return (y,), log_det + self._log_det()
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
         y = self._mixed(ys[0], back=True) - self.shift
@@ -200,24 +200,30 @@ class AllInOne(Invertible):
         return params if self.damping == 1 else params * self.damping
 
     def _transform(self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """Return coupling, scale, shift and hard permutation of a value, and the log-determinant of the coupling."""
+        """Return coupling, scale, shift and permutation of a value, and the log-determinant of the coupling."""
         values = first, second, params, gain, self.shift
         transform = self.transform
         if not has_kernel(transform) or not self.sizes[1] or not (is_plain(first) and fused.enabled):
             return self._formula(*values)
-        assert isinstance(transform, Affine)
-        assert not callable(transform.clamp)
-        sizes = self.sizes[0], self.sizes[1]
-        places = self.inverse_order.split(sizes) if self.is_indexed else None
-        clamp = transform.clamp, transform.activation, self.damping
-        return AffineBlockKernel(self._formula, *clamp, sizes, places).run(*values)
+        assert isinstance(transform, Affine) and not callable(transform.clamp)  # noqa: PT018
+        orders = (self.order, self.inverse_order) if self.is_indexed else None
+        fixed = None if self.is_indexed or self.reflections is not None else self.rotation
+        rotation = None if fixed is None or fixed.requires_grad else fixed
+        is_apart = orders is None and rotation is None
+        given = transform.clamp, transform.activation, self.damping, self.sizes, orders, rotation
+        y, log_det = AffineBlockKernel(self._unmixed if is_apart else self._formula, *given).run(*values)
+        return self._mixed(y) if is_apart else y, log_det
 
-    def _formula(
+    def _formula(self, *values: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = self._unmixed(*values)
+        return self._mixed(y), log_det
+
+    def _unmixed(
         self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
         first, log_det = self.transform.forward(first, self._damped(params))
-        y = torch.cat((first, second), dim=1) * gain + shift  # addcmul takes twice as long where it broadcasts
-        return self._mixed(y) if self.is_indexed else y, log_det
+        # addcmul takes twice as long where it broadcasts
+        return torch.cat((first, second), dim=1) * gain + shift, log_det
 
     def _log_det(self) -> Tensor | float:
         if self.log_scale is None:

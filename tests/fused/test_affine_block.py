@@ -22,6 +22,7 @@ def blocks() -> list[Any]:
         ((5,), MLP, {"permutation": "hard", "damping": 0.3}),
         ((4, 3, 3), CONV, {"permutation": "hard", "split": 1}),
         ((4, 2, 2), CONV, {"damping": 0.2, "scale": False, "reverse": True}),
+        ((4, 2, 2), CONV, {"householder": 2}),
     ]
     clamps = [{"activation": kind} for kind in ("atan", "tanh", "sigmoid")]
     return [
@@ -53,6 +54,29 @@ def test_it_is_what_plain_operations_give(shape: tuple[int, ...], args: dict[str
 def test_second_derivatives_go_through_plain_operations() -> None:
     block, x = build((5,), {"subnet": MLP, "permutation": "hard", "damping": 0.5})
     assert torch.autograd.gradgradcheck(lambda x: block((x,))[0][0].square().sum(), (x,))
+
+
+def test_a_gain_that_is_rounded_to_zero_has_a_gradient() -> None:
+    block, x = build((5,), {"subnet": MLP})
+    with torch.no_grad():
+        block.log_scale[0] = -800  # type: ignore[index]
+    (y,), _ = block((x,))
+    y.sum().backward()
+    assert block.log_scale is not None
+    assert block.log_scale.grad is not None
+    assert block.log_scale.grad[0] == 0
+    assert bool(block.log_scale.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("learned", ["rotation", "reflections"])
+def test_a_learned_rotation_has_a_gradient(learned: str) -> None:
+    block, x = build((5,), {"subnet": MLP, "householder": 1 if learned == "reflections" else 0})
+    matrix = getattr(block, learned).requires_grad_()
+    found = []
+    for enabled in (True, False):
+        with ig.fused(enabled):
+            found.append(torch.autograd.grad(block((x,))[0][0].square().sum() + (block((x,))[0][0] ** 3).sum(), matrix))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("permutation", ["soft", "hard"])

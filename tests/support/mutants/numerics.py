@@ -6,7 +6,7 @@ from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AFFINE, LAY
 
 MUTANTS = (
     Mutant("the gradient through the clamp forgets its bound", "fused/affine_gradient.py",
-           "value=half / alpha**2", "value=half", (FUSED_AFFINE,)),
+           "value=least * (factor / alpha) ** 2", "value=least * factor**2", (FUSED_AFFINE,)),
     Mutant("the clamp is dropped", "numerics/soft_clamp.py",
            "clamped = function(s if inner == 1 else s * inner)", "clamped = s + 0", (LAYERS,)),
     Mutant("the clamp's bound is alpha times pi / 2", "numerics/soft_clamp.py",
