@@ -10,13 +10,16 @@ from invgraph.freia import modules as modules
 from invgraph.freia import transforms as transforms
 from invgraph.freia import utils as utils
 from invgraph.freia.contract import wrap as wrap
-from invgraph.freia.framework.loading import candidate_orders as candidate_orders
-from invgraph.freia.framework.loading import load_in_order as load_in_order
+from invgraph.freia.framework.checkpoints import candidate_orders as candidate_orders
+from invgraph.freia.framework.checkpoints import load_in_order as load_in_order
+from invgraph.freia.framework.checkpoints import optimizer_in_order as optimizer_in_order
+from invgraph.freia.framework.loading import OrderWarning as OrderWarning
 from invgraph.freia.install import install as install
 from invgraph.freia.native import node as node
 from invgraph.freia.sides import sides as sides
 
 __all__ = [
+    "OrderWarning",
     "candidate_orders",
     "distributions",
     "framework",
@@ -24,6 +27,7 @@ __all__ = [
     "load_in_order",
     "modules",
     "node",
+    "optimizer_in_order",
     "sides",
     "transforms",
     "utils",

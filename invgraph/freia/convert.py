@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import pickle
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,7 @@ from torch import Tensor
 from invgraph.checkpoint.checkpoint import save
 from invgraph.errors import ArgumentError, CheckpointError, InvgraphError
 from invgraph.freia.counterparts import counterpart
-from invgraph.freia.framework.loading import PREFIX
-from invgraph.freia.orders import fitting_orders, group, shapes_of
+from invgraph.freia.orders import PREFIX, fitting_orders, group, prefixes, shapes_of
 from invgraph.graph.graph import Graph
 
 _WHERE = "convert"
@@ -61,14 +59,14 @@ def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | 
 
 
 def _prefix(state: Mapping[str, Any]) -> str:
-    """Return what stands before the numbers of the modules in the keys of the only network."""
-    found = {match.group(1) for key in state if (match := re.match(rf"((?:.*?\.)?{re.escape(PREFIX)})\d", key))}
+    """Return the start of the keys of the only network, up to the number of the module."""
+    found = prefixes(state)
     if len(found) != 1:
         given = ", ".join(sorted(found)) or f"keys such as {next(iter(state), None)!r}"
         raise CheckpointError(
             _WHERE, given, "expected the weights of one network: pick it by --prefix, its key by --key"
         )
-    return found.pop()
+    return found[0] + PREFIX
 
 
 def _places(graph: Graph, saved: Any, own: Any, order: Sequence[str] | None) -> Sequence[int]:

@@ -7,8 +7,9 @@ addresses, and so differs from process to process. The numbers of the modules in
 from __future__ import annotations
 
 import itertools
+import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,31 @@ Signature = Mapping[str, Shape]
 Order = tuple[int, ...]
 """For each number in a checkpoint, the place of the module among the layers of the graph."""
 
+PREFIX = "module_list."
+"""Start of the keys of a network's modules."""
+
+_NUMBERED = re.compile(rf"((?:.*?\.)?){re.escape(PREFIX)}\d")
 _MOST_STEPS = 50_000
+
+
+def prefixes(state: Mapping[str, Any]) -> list[str]:
+    """Return what stands before the modules of each network in the keys of a state dict, such as ``"inn."``."""
+    return list(dict.fromkeys(match.group(1) for key in state if (match := _NUMBERED.match(key))))
+
+
+def renumber_keys(entries: MutableMapping[str, Any], start: str, order: Sequence[int]) -> None:
+    """Give modules other numbers: ``order`` holds the new one of each.
+
+    Arguments:
+        entries: State dict, or its metadata.
+        start: Start of the keys up to the number.
+        order: For each number in the keys, the number that it becomes.
+    """
+    moved: dict[str, Any] = {}
+    for key in [key for key in entries if key.startswith(start)]:
+        number, dot, name = key.removeprefix(start).partition(".")
+        moved[f"{start}{order[int(number)]}{dot}{name}"] = entries.pop(key)
+    entries.update(moved)
 
 
 def group(state: Mapping[str, Any], prefix: str, count: int) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import ContractError, GraphError, ShapeError
-from invgraph.freia.framework.loading import VERSION, renumber
+from invgraph.freia.framework.loading import VERSION, renumber, warn_of_order
 from invgraph.freia.framework.node import ConditionNode as ConditionNode
 from invgraph.freia.framework.node import FeedForwardNode as FeedForwardNode
 from invgraph.freia.framework.node import InputNode as InputNode
@@ -22,6 +22,7 @@ from invgraph.freia.framework.node import link
 from invgraph.freia.framework.plotting import plot
 from invgraph.freia.framework.wiring import as_runner, in_order
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
+from invgraph.freia.orders import Order
 from invgraph.freia.runner import as_conditions, as_result, as_tensors
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots
@@ -54,6 +55,8 @@ class GraphINN(InvertibleModule):
     """
 
     _version = VERSION
+    checkpoint_order: Order | None = None
+    """For each number in the checkpoint that was loaded last, the place of its module in ``module_list``."""
 
     def __init__(self, node_list: Sequence[Node], force_tuple_output: bool = False, verbose: bool = False) -> None:
         in_nodes = [node for node in node_list if isinstance(node, InputNode)]
@@ -89,7 +92,11 @@ class GraphINN(InvertibleModule):
     ) -> None:
         """Match the modules of a checkpoint by structure, unless it was saved here, in the order of declaration."""
         if local_metadata.get("version") != VERSION:
-            renumber(self, state_dict, prefix)
+            self.checkpoint_order = renumber(self, state_dict, prefix)
+            if self.checkpoint_order is not None:
+                warn_of_order(self, self.checkpoint_order, prefix)
+        else:
+            self.checkpoint_order = tuple(range(len(self.module_list)))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args, **kwargs)
 
     def output_dims(self, input_dims: Any = None) -> list[Shape]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, MutableMapping
+import sys
+import warnings
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from invgraph.errors import ArgumentError, CheckpointError
-from invgraph.freia.framework.node import Node
-from invgraph.freia.orders import Signature, fitting_orders, group, shapes_of
-
-PREFIX = "module_list."
+from invgraph.errors import CheckpointError
+from invgraph.freia.orders import PREFIX, Order, Signature, fitting_orders, group, renumber_keys, shapes_of
 
 VERSION = 2
 """Version of the networks in the metadata of state dicts; FrEIA's have 1, or none."""
 
 
-def renumber(inn: Any, state: MutableMapping[str, Any], prefix: str) -> None:
+class OrderWarning(UserWarning):
+    """A checkpoint numbers the modules of a network in another order, which the state of an optimizer still has."""
+
+
+def renumber(inn: Any, state: MutableMapping[str, Any], prefix: str) -> Order | None:
     """Give the modules in a state dict of FrEIA the numbers that they have in a network, matched by structure.
+
+    Returns:
+        The place in the network of each number in the state dict; None if the state dict is of another network.
 
     Raises:
         CheckpointError: Two orders fit.
@@ -28,87 +33,53 @@ def renumber(inn: Any, state: MutableMapping[str, Any], prefix: str) -> None:
     modules = list(inn.module_list)
     saved = group(state, start, len(modules))
     if saved is None or len(modules) != len(inn.graph.layers):
-        return  # another network, or exchanged modules: torch reports what differs
-    fitting = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], _own(modules))
+        return None  # another network, or exchanged modules: torch reports what differs
+    fitting = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], signatures(modules))
     order = next(fitting, None)
     if order is None:
-        return
+        return None
     other = next(fitting, None)
     if other is not None:
-        nodes = [node for node in inn.node_list if node.module is not None]
+        nodes = nodes_of(inn)
         number = next(n for n, (a, b) in enumerate(zip(order, other, strict=True)) if a != b and saved[n])
         given = f"module {number} of the checkpoint fits {nodes[order[number]]!r} and {nodes[other[number]]!r}"
+        more = f", prefix={prefix!r}" if prefix else ""
         advice = "FrEIA numbers branches by memory address, so nothing shows which it is. Pick one of "
-        advice += (
-            "candidate_orders(inn, state_dict), then load_in_order(inn, state_dict, order), both in invgraph.freia"
-        )
+        advice += f"candidate_orders(model, state_dict{more}), then load_in_order(model, state_dict, order{more}), "
+        advice += "both in invgraph.freia; model is what load_state_dict was called on"
         raise CheckpointError("GraphINN.load_state_dict", given, advice)
-    _renumber(state, start, saved, order)
+    renumber_keys(state, start, order)
+    return order
 
 
-def _renumber(state: MutableMapping[str, Any], start: str, saved: list[dict[str, Any]], order: Iterable[int]) -> None:
-    for key in [key for key in state if key.startswith(start)]:
-        del state[key]
-    for entries, place in zip(saved, order, strict=True):
-        state.update({f"{start}{place}.{name}": value for name, value in entries.items()})
+def warn_of_order(inn: Any, order: Sequence[int], prefix: str) -> None:
+    """Warn if parameters have other places in the network than in the checkpoint that was loaded."""
+    modules = list(inn.module_list)
+    places = [place for place in order if any(True for _ in modules[place].parameters())]
+    if places != sorted(places):
+        name = f"the network {prefix.removesuffix('.')!r}" if prefix else "the network"
+        text = (
+            f"the checkpoint numbers the modules of {name} in another order than this process does. The weights are "
+            "in their places, but the state of an optimizer, and all else that counts parameters, is still in the "
+            "checkpoint's order: pass it through invgraph.freia.optimizer_in_order(model, optimizer, state_dict) "
+            "before optimizer.load_state_dict"
+        )
+        warnings.warn(text, OrderWarning, stacklevel=_level_of_caller())
 
 
-def candidate_orders(inn: Any, state_dict: Mapping[str, Any]) -> list[list[Node]]:
-    """Return the orders of nodes in which FrEIA may have numbered the modules of a checkpoint.
-
-    Only orders are listed in which every module fits. Orders that differ only by nodes without parameters are one.
-
-    Arguments:
-        inn: Network, a GraphINN.
-        state_dict: State dict that FrEIA saved.
-
-    Raises:
-        CheckpointError: The checkpoint has other modules than the network.
-    """
-    nodes = [node for node in inn.node_list if node.module is not None]
-    saved = _saved(inn, state_dict)
-    orders = fitting_orders(inn.graph, [shapes_of(entries) for entries in saved], _own(inn.module_list))
-    found = [[nodes[place] for place in order] for order in orders]
-    if not found:
-        raise CheckpointError("candidate_orders", "a checkpoint of another network", "names or shapes differ")
-    return found
+def _level_of_caller() -> int:
+    """Return the number of calls from the caller of this function to the first outside of torch and this library."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in ("torch", "invgraph"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
-def load_in_order(inn: Any, state_dict: Mapping[str, Any], order: Iterable[Node | str], *, strict: bool = True) -> None:
-    """Load a checkpoint of FrEIA whose modules were numbered in a given order of nodes.
-
-    Arguments:
-        inn: Network, a GraphINN.
-        state_dict: State dict that FrEIA saved.
-        order: All nodes that have a module, or their names, in the order of the numbers in the checkpoint. In the
-            process that saves, FrEIA gives it as ``[node.name for node in inn.node_list if node.module]``.
-        strict: Refuse missing and surplus keys, as in ``load_state_dict``.
-
-    Raises:
-        ArgumentError: The order does not name each node that has a module once.
-        CheckpointError: The checkpoint has other modules than the network.
-    """
-    nodes = [node for node in inn.node_list if node.module is not None]
-    listed = list(order)
-    places = [place for item in listed for place, node in enumerate(nodes) if item is node or item == node.name]
-    if len(places) != len(listed) or sorted(places) != list(range(len(nodes))):
-        given = f"order={[item if isinstance(item, str) else item.name for item in listed]}"
-        advice = "name each of these nodes once, or pass nodes where names occur twice: "
-        raise ArgumentError("load_in_order", given, advice + ", ".join(repr(node.name) for node in nodes))
-    renamed: OrderedDict[str, Any] = OrderedDict(state_dict)
-    _renumber(renamed, PREFIX, _saved(inn, state_dict), places)
-    # Torch reads versions from this attribute: the numbers are ours now.
-    renamed._metadata = {"": {"version": VERSION}}  # type: ignore[attr-defined]
-    inn.load_state_dict(renamed, strict=strict)
+def nodes_of(inn: Any) -> list[Any]:
+    """Return the nodes that have a module, in the order of ``module_list``."""
+    return [node for node in inn.node_list if node.module is not None]
 
 
-def _own(modules: Iterable[nn.Module]) -> list[Signature]:
+def signatures(modules: Iterable[nn.Module]) -> list[Signature]:
+    """Return names and shapes of the tensors of each module."""
     return [shapes_of(module.state_dict()) for module in modules]
-
-
-def _saved(inn: Any, state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    saved = group(state_dict, PREFIX, len(inn.module_list))
-    if saved is None or not any(saved):
-        given = f"keys such as {next(iter(state_dict), None)!r} for {len(inn.module_list)} modules"
-        raise CheckpointError("GraphINN", given, "expected the state dict of the network alone: module_list.0. ...")
-    return saved

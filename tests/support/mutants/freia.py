@@ -11,6 +11,7 @@ FRAMEWORK, SEQUENCE, MODULES, SPLINES, SCRIPTS, SURFACE, LOADING, DISTRIBUTIONS,
         "utils", "convert", "rewrite",
     )
 )  # fmt: skip
+CHECKPOINTS = "tests/freia/test_checkpoints.py"
 SLOW_SCRIPTS = (SCRIPTS, "-m", "")
 
 MUTANTS = (
@@ -286,6 +287,41 @@ MUTANTS = (
         "    if other is not None:",
         "    if False:",
         (LOADING,),
+    ),
+    Mutant(
+        "the state of an optimizer goes the other way",
+        "freia/framework/checkpoints.py",
+        "numbers[wanted] = before[place]",
+        "numbers[place] = before[wanted]",
+        (CHECKPOINTS,),
+    ),
+    Mutant(
+        "an order that is given counts for no optimizer",
+        "freia/framework/checkpoints.py",
+        "given if given is not None and inn is chosen else inn.checkpoint_order",
+        "inn.checkpoint_order",
+        (CHECKPOINTS,),
+    ),
+    Mutant(
+        "weights are put into another order in silence",
+        "freia/framework/loading.py",
+        "if places != sorted(places):",
+        "if False:",
+        (LOADING,),
+    ),
+    Mutant(
+        "an order that is picked is forgotten",
+        "freia/framework/checkpoints.py",
+        "    inn.checkpoint_order = places\n",
+        "",
+        (CHECKPOINTS,),
+    ),
+    Mutant(
+        "a network takes the first part of a larger state dict",
+        "freia/framework/checkpoints.py",
+        "    if len(fitting) > 1:",
+        "    if False:",
+        (CHECKPOINTS,),
     ),
     Mutant(
         "a bare node of a list is taken to have one output",
