@@ -225,7 +225,8 @@ def test_no_layer_is_asked_with_hasattr_and_no_state_of_torch_is_set() -> None:
     forbidden = re.compile(r"torch\.manual_seed|np\.random\.seed|numpy\.random\.seed|random\.seed\(|set_default_dtype")
     for path in FILES:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not forbidden.search(line), f"{ids(path)}:{number}"
+            asked = ids(path) == "freia/seeding.py"  # for programs that want FrEIA's draws
+            assert asked or not forbidden.search(line), f"{ids(path)}:{number}"
             if path.parent.name in ("layers", "transforms", "nets"):
                 assert "hasattr(" not in line, f"{ids(path)}:{number}"
 

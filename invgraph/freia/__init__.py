@@ -16,6 +16,7 @@ from invgraph.freia.framework.checkpoints import optimizer_in_order as optimizer
 from invgraph.freia.framework.loading import OrderWarning as OrderWarning
 from invgraph.freia.install import install as install
 from invgraph.freia.native import node as node
+from invgraph.freia.seeding import seeds_like_freia as seeds_like_freia
 from invgraph.freia.sides import sides as sides
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "modules",
     "node",
     "optimizer_in_order",
+    "seeds_like_freia",
     "sides",
     "transforms",
     "utils",

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 
 from invgraph.errors import DependencyError
+from invgraph.freia import seeding
 
 _OURS, _THEIRS = "invgraph.freia", "FrEIA"
 
 
-def install() -> None:
+def install(*, seeds_like_freia: bool = False) -> None:
     """Let ``import FrEIA`` and all its submodules find this package, in this process.
+
+    Arguments:
+        seeds_like_freia: Also call :func:`invgraph.freia.seeds_like_freia`.
 
     Raises:
         DependencyError: FrEIA itself is imported already.
@@ -29,3 +33,5 @@ def install() -> None:
     for name, module in list(sys.modules.items()):
         if name == _OURS or name.startswith(f"{_OURS}."):
             sys.modules[name.replace(_OURS, _THEIRS, 1)] = module
+    if seeds_like_freia:
+        seeding.seeds_like_freia()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from invgraph.errors import ArgumentError
+from invgraph.freia import seeding
 from invgraph.freia.modules.base import InvertibleModule as InvertibleModule
 from invgraph.freia.modules.base import OneInput, no_log_jac, positions, require_image
 from invgraph.numerics.channels import mix
@@ -26,6 +27,8 @@ def _constant(value: Tensor) -> nn.Parameter:
 class PermuteRandom(OneInput):
     """FrEIA's random order of the channels; a seed gives FrEIA's order, and leaves numpy's global generator alone.
 
+    With :func:`invgraph.freia.seeds_like_freia`, a seed reseeds the global generator, as in FrEIA.
+
     Arguments:
         dims_in: Shape of the input, in a list.
         dims_c: Not used.
@@ -37,7 +40,7 @@ class PermuteRandom(OneInput):
     def __init__(self, dims_in: Any, dims_c: Any = None, seed: int | None = None) -> None:
         super().__init__(dims_in, dims_c)
         self.in_channels = self._channels
-        draw = np.random.permutation if seed is None else np.random.RandomState(seed).permutation
+        draw = seeding.numpy_from(seed).permutation
         order = torch.as_tensor(np.asarray(draw(self._channels), dtype=np.int64))
         self.perm = _constant(order)
         self.perm_inv = _constant(order.argsort())

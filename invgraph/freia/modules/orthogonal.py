@@ -36,6 +36,8 @@ class OrthogonalTransform(OneInput):
         clamp: Bound of the log scale.
     """
 
+    _due = False  # time to make the matrix orthogonal
+
     def __init__(self, dims_in: Any, dims_c: Any = None, correction_interval: int = 256, clamp: float = 5.0) -> None:
         super().__init__(dims_in, dims_c)
         require_vector(self, self.dims_in)
@@ -63,13 +65,17 @@ class OrthogonalTransform(OneInput):
         return (y,), -log_jac if rev else log_jac
 
     def _count(self, grad: Tensor) -> None:
+        """Count a backward pass; FrEIA draws the next interval here as well."""
         self.back_counter += 1
+        if self.back_counter > self.correction_interval:
+            self.back_counter = int(np.random.randint(0, self.correction_interval)) // 4
+            self._due = True
 
     @torch.no_grad()
     def _correct(self) -> None:
         """Make the matrix orthogonal if it is time; at a call, because a backward pass may need the old one."""
-        if self.back_counter > self.correction_interval:
-            self.back_counter = int(np.random.randint(0, self.correction_interval)) // 4
+        if self._due:
+            self._due = False
             self.weights.copy_(orthonormal_rows(self.weights))
 
     def output_dims(self, input_dims: Any) -> Any:

@@ -11,7 +11,7 @@ FRAMEWORK, SEQUENCE, MODULES, SPLINES, SCRIPTS, SURFACE, LOADING, DISTRIBUTIONS,
         "utils", "convert", "rewrite",
     )
 )  # fmt: skip
-CHECKPOINTS = "tests/freia/test_checkpoints.py"
+CHECKPOINTS, SEEDING = "tests/freia/test_checkpoints.py", "tests/freia/test_seeding.py"
 SLOW_SCRIPTS = (SCRIPTS, "-m", "")
 
 MUTANTS = (
@@ -87,10 +87,31 @@ MUTANTS = (
     ),
     Mutant(
         "a seed of a permutation goes to numpy's global generator",
-        "freia/modules/fixed_transforms.py",
-        "np.random.RandomState(seed).permutation",
-        "(np.random.seed(seed) or np.random.permutation)",
+        "freia/seeding.py",
+        "else np.random.RandomState(seed)",
+        "else np.random.seed(seed) or np.random",
         (MODULES, "-k", "seeded"),
+    ),
+    Mutant(
+        "a permutation does not reseed when it should",
+        "freia/seeding.py",
+        "        np.random.seed(seed)\n",
+        "        pass\n",
+        (SEEDING,),
+    ),
+    Mutant(
+        "seeds like FrEIA's outlast their block",
+        "freia/seeding.py",
+        "_set(self._before)",
+        "pass",
+        (SEEDING, "-k", "switch"),
+    ),
+    Mutant(
+        "the next interval of a rotation is not drawn in the backward pass",
+        "freia/modules/orthogonal.py",
+        "int(np.random.randint(0, self.correction_interval)) // 4",
+        "self.correction_interval // 4",
+        (SEEDING,),
     ),
     Mutant(
         "a fixed convolution forgets its positions",
