@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 
-import torch
 from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
@@ -112,12 +111,10 @@ class Concatenated(Subnet):
         return ([(), *(parameters for parameters in direct if parameters)])[-1]
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        if given:
-            spread = (spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given)
-            x = torch.cat((x, *spread), dim=1)
-        elif self.copies_input:
+        if self.copies_input and not given:
             x = x.clone()
-        return sequence.run(self.module, x)
+        spread = tuple([spread_vector(c, x.ndim).expand(-1, -1, *x.shape[2:]) for c in given])
+        return sequence.run(self.module, x, spread)
 
 
 def spread_vector(c: Tensor, ndim: int) -> Tensor:

@@ -64,11 +64,14 @@ class AffineBlockKernel(NamedTuple):
             torch.addcmul(t, first, s.exp(), out=here)
         else:
             torch.mul(first, s.exp(), out=here).add_(t, alpha=self.damping)
-        there.copy_(second)
         log_det = s.flatten(1).sum(1)
         if self.rotation is not None:
+            there.copy_(second)
             return self._rotate(u, gain, shift), log_det, s
-        u.mul_(gain).add_(shift)
+        gains = torch.split_with_sizes(gain, self.sizes)
+        here.mul_(gains[0])
+        torch.mul(second, gains[1], out=there)
+        u.add_(shift)
         return u if self.orders is None else u.index_select(1, self.orders[0]), log_det, s
 
     def backward(

@@ -5,16 +5,18 @@ A call of a small module takes longer than its arithmetic on a few hundred numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from invgraph.fused import channels_last
+from invgraph.fused import channels_last, joint_linear
 from invgraph.fused.switch import fused
-from invgraph.torch_internals import PLAIN, is_eager, is_untouched, untouched_parameters
+from invgraph.shapes import Tensors
+from invgraph.torch_internals import PLAIN, is_eager, is_plain, is_untouched, untouched_parameters
 
 _sequential, _linear, _relu = nn.Sequential.forward, nn.Linear.forward, nn.ReLU.forward  # to notice patches
 _convolutions: dict[Any, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
@@ -24,11 +26,25 @@ _convolutions: dict[Any, tuple[Callable[..., Any], Callable[..., Tensor]]] = {
 }
 
 
-def run(network: nn.Module, x: Tensor) -> Tensor:
-    """Return ``network(x)``, laid out as usual; modules are not called where nobody could tell the difference."""
+def run(network: nn.Module, x: Tensor, cs: Tensors = ()) -> Tensor:
+    """Return what a network makes of data joined with conditions along the channels, laid out as usual.
+
+    Modules are not called where nobody could tell the difference.
+
+    Arguments:
+        network: The network.
+        x: The data, ``(B, C, ...)``.
+        cs: The conditions, of the data's spatial size.
+    """
     if type(network) is not nn.Sequential or type(x) not in PLAIN:
-        return network(x)  # type: ignore[no-any-return]
+        return network(torch.cat((x, *cs), dim=1) if cs else x)  # type: ignore[no-any-return]
     is_silent = fused.enabled and is_eager() and is_untouched(network, _sequential)
+    if cs:
+        own = _first_linear(network, x) if is_silent else None
+        if own and joint_linear.saves_products(x, cs, own["weight"]):
+            h = joint_linear.joint_linear(x, own["weight"], own["bias"], cs)
+            return _evaluate(islice(network, 1, None), h, is_fresh=True)
+        x = torch.cat((x, *cs), dim=1)
     if x.ndim != 4 or not channels_last.prefers_channels_last(network, x):
         return _evaluate(network, x) if is_silent else network(x)
     h = x.contiguous(memory_format=torch.channels_last)
@@ -36,10 +52,24 @@ def run(network: nn.Module, x: Tensor) -> Tensor:
     return y.contiguous()
 
 
-def _evaluate(network: nn.Sequential, h: Tensor) -> Tensor:
-    """Return what the layers make of ``h``; a ReLU overwrites what a product before it has just returned."""
-    is_fresh = False
-    for layer in network:
+def _first_linear(network: nn.Sequential, x: Tensor) -> dict[str, Any] | None:
+    """Return the parameters of a linear layer with a bias that comes first, for vectors in their own precision."""
+    first = next(iter(network), None)
+    if type(first) is not nn.Linear or x.ndim != 2 or not is_plain(x):
+        return None
+    own = untouched_parameters(first, _linear)
+    return own if own and own["bias"] is not None else None
+
+
+def _evaluate(layers: Iterable[nn.Module], h: Tensor, *, is_fresh: bool = False) -> Tensor:
+    """Return what layers make of a value; a ReLU overwrites what a product before it has just returned.
+
+    Arguments:
+        layers: The layers.
+        h: The value.
+        is_fresh: True if such a product has returned the value.
+    """
+    for layer in layers:
         kind = type(layer)
         if kind is nn.ReLU and untouched_parameters(layer, _relu) is not None:
             h = torch.relu_(h) if is_fresh or layer.inplace else torch.relu(h)

@@ -115,7 +115,7 @@ class AllInOneBlock(OneInput):
         elif self.reverse_pre_permute:
             value = self._pre_permute(value)
         first, second = torch.split_with_sizes(value, self.splits, dim=1)
-        params = sequence.run(self.subnet, torch.cat((first, *c), dim=1) if self.conditional else first)
+        params = sequence.run(self.subnet, first, tuple(c) if self.conditional else ())
         params = params if params.dtype == value.dtype else params.to(value.dtype)
         second, log_jac = self._affine(second, params, rev=rev)
         value = torch.cat((first, second), dim=1)

@@ -35,7 +35,7 @@ MUTANTS = (
            'other.__dict__["_resized_from"] = layer._resized_from or layer',
            "other._resized_from = layer._resized_from or layer", (RESIZE,)),
     Mutant("the second condition is not concatenated to a plain subnet's data", "core/subnet.py",
-           "torch.cat((x, *spread), dim=1)", "torch.cat((x, *(s for s in list(spread)[:1] * len(given))), dim=1)",
+           "*x.shape[2:]) for c in given]", "*x.shape[2:]) for c in given[:1] * len(given)]",
            (LAYERS,)),
     Mutant("the inverse of a layer that is held by another is checked and packed like a user's call",
            "core/call.py",
@@ -69,5 +69,5 @@ MUTANTS = (
     Mutant("every row has the same noise", "core/stochastic.py", "(rows * count + places + 1) * _GOLDEN",
            "(places + 1 + 0 * rows) * _GOLDEN", (DEQUANTIZE,)),
     Mutant("a subnet that works in place changes the data", "core/subnet.py",
-           "elif self.copies_input:", "elif False:", (NODES, "-k", "in_place")),
+           "if self.copies_input and not given:", "if False:", (NODES, "-k", "in_place")),
 )  # fmt: skip
