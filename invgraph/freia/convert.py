@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import operator
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("weights", help="file that torch.save wrote: a state dict, or a dict that holds one")
     parser.add_argument("native", help="file to write, which invgraph.load reads")
     parser.add_argument(
-        "--graph", required=True, metavar="MODULE:FUNCTION", help="function that builds the native graph"
+        "--graph",
+        required=True,
+        metavar="MODULE:FUNCTION",
+        help="function that builds the native graph, or a static method, MODULE:CLASS.METHOD",
     )
     parser.add_argument("--key", help="key of the state dict in the file, such as net")
     parser.add_argument("--prefix", help="start of the network's keys in the state dict, such as cinn.")
@@ -135,11 +139,13 @@ def _parser() -> argparse.ArgumentParser:
 def _graph(target: str) -> Graph:
     name, _, function = target.partition(":")
     if not function:
-        raise ArgumentError(_WHERE, f"--graph {target}", "expected MODULE:FUNCTION, such as my_model:build")
+        raise ArgumentError(
+            _WHERE, f"--graph {target}", "expected MODULE:FUNCTION, such as my_model:build or my_model:Model.build"
+        )
     if "" not in sys.path:
         sys.path.insert(0, "")  # modules beside the caller, as for python -m
     try:
-        build = getattr(importlib.import_module(name), function)
+        build = operator.attrgetter(function)(importlib.import_module(name))
     except (ImportError, AttributeError) as error:
         raise ArgumentError(_WHERE, f"--graph {target}", f"{error}; the module is looked for here as well") from error
     graph = build()

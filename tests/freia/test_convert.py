@@ -100,6 +100,13 @@ def build() -> ig.Graph:
     return native()
 
 
+class Model:
+    class Inner:
+        @staticmethod
+        def build() -> ig.Graph:
+            return native()
+
+
 def test_the_command_writes_a_file_that_load_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +116,9 @@ def test_the_command_writes_a_file_that_load_reads(
     torch.save({"net": {f"cinn.{key}": value for key, value in net.state_dict().items()}, "epoch": 3}, source)
     call = [source, target, "--graph", "my_model:build"]
     assert main([*call, "--key", "net", "--prefix", "cinn."]) == 0
+    assert capsys.readouterr().out.endswith("14 layers, 61 tensors\n")
+    dotted = [source, target, "--graph", "my_model:Model.Inner.build", "--key", "net"]
+    assert main(dotted) == 0
     assert capsys.readouterr().out.endswith("14 layers, 61 tensors\n")
     graph = native()
     assert ig.load(target, graph).metadata == {"converted from": "weights.pt"}
@@ -125,7 +135,11 @@ def test_the_command_writes_a_file_that_load_reads(
     assert main([source, target, "--graph", "my_model"]) == 1
     assert main([source, target, "--graph", "my_model:theirs", "--key", "net"]) == 1
     assert "returns an invgraph.Graph" in capsys.readouterr().err
-    for graph_name, message in (("no_module:build", "No module named"), ("my_model:none", "has no attribute 'none'")):
+    for graph_name, message in (
+        ("no_module:build", "No module named"),
+        ("my_model:none", "has no attribute 'none'"),
+        ("my_model:Model.none", "has no attribute 'none'"),
+    ):
         assert main([source, target, "--graph", graph_name, "--key", "net"]) == 1
         assert message in capsys.readouterr().err
 

@@ -205,6 +205,21 @@ def test_calls_of_old_versions_are_refused_with_the_line_to_write() -> None:
         Ff.ReversibleGraphNet([], ind_in=0)
 
 
+def test_deprecated_names_are_not_reported_to_users() -> None:
+    """FrEIA attributes these warnings to itself, so the default filters hide them."""
+    x = Ff.InputNode(4)
+    h = Ff.Node(x, Fm.PermuteRandom, {"seed": 0})
+    calls = [
+        lambda: Ff.ReversibleGraphNet([x, h, Ff.OutputNode(h)], verbose=False),
+        lambda: Ff.ReversibleSequential(4),
+        *(lambda name=name: getattr(Fm, name)([(4,)]) for name in ("Split1D", "SplitChannel")),
+    ]
+    for call in calls:
+        with pytest.warns(DeprecationWarning, match="deprecated") as caught:
+            call()
+        assert [Path(warning.filename).is_relative_to(Path(ig.__file__).parent) for warning in caught] == [True]
+
+
 def test_numerical_log_determinants() -> None:
     net = conditional(1).double()
     x, c = X.double(), C.double()

@@ -32,7 +32,8 @@ class ReversibleGraphNet(GraphINN):
         verbose: bool = True,
         force_tuple_output: bool = False,
     ) -> None:
-        warnings.warn("ReversibleGraphNet is deprecated: write GraphINN", DeprecationWarning, stacklevel=2)
+        # As FrEIA's, it is attributed to this line, so that Python's default filters do not show it to users.
+        warnings.warn("ReversibleGraphNet is deprecated: write GraphINN", DeprecationWarning, stacklevel=1)
         for name, value, kind in (("ind_in", ind_in, "InputNode"), ("ind_out", ind_out, "OutputNode")):
             if value is not None:
                 raise ArgumentError("ReversibleGraphNet", f"{name}={value!r}", f"write {kind}s in the list of nodes")

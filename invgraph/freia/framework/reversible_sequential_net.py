@@ -17,5 +17,6 @@ class ReversibleSequential(SequenceINN):
     """
 
     def __init__(self, *dims: int) -> None:
-        warnings.warn("ReversibleSequential is deprecated: write SequenceINN", DeprecationWarning, stacklevel=2)
+        # As FrEIA's, it is attributed to this line, so that Python's default filters do not show it to users.
+        warnings.warn("ReversibleSequential is deprecated: write SequenceINN", DeprecationWarning, stacklevel=1)
         super().__init__(*dims)

@@ -113,7 +113,8 @@ class Concat(InvertibleModule):
 
 def _warn(old: object, new: str) -> None:
     message = f"{type(old).__name__} is deprecated and will be removed. Use {new} instead."
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    # As FrEIA's, it is attributed to this line, so that Python's default filters do not show it to users.
+    warnings.warn(message, DeprecationWarning, stacklevel=1)
 
 
 class Split1D(Split):

@@ -303,6 +303,20 @@ MUTANTS = (
         (CONVERT,),
     ),
     Mutant(
+        "a network's deprecated name is reported to the user",
+        "freia/framework/reversible_graph_net.py",
+        "DeprecationWarning, stacklevel=1",
+        "DeprecationWarning, stacklevel=2",
+        (FRAMEWORK, "-k", "deprecated"),
+    ),
+    Mutant(
+        "a function that builds a graph stands at the top of its module",
+        "freia/convert.py",
+        "operator.attrgetter(function)(importlib.import_module(name))",
+        "getattr(importlib.import_module(name), function)",
+        (CONVERT, "-k", "command"),
+    ),
+    Mutant(
         "a checkpoint that fits in two ways is loaded in the first",
         "freia/framework/loading.py",
         "    if other is not None:",
