@@ -1,7 +1,7 @@
-"""Affine maps, and couplings of them with fully connected networks, each as one autograd function.
+"""Couplings of affine maps with fully connected networks, each as one autograd function.
 
 Here are the values, which are written directly into their final tensors, without copies; ``affine_gradient.py`` has the
-gradients.
+gradients, ``affine_map.py`` the map alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.fused.affine_gradient import affine_backward, coupling_backward, coupling_formula
-from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
+from invgraph.fused.affine_gradient import coupling_backward, coupling_formula
+from invgraph.fused.autograd import differentiate, is_first_order
 from invgraph.fused.descriptions import AffineMap, CouplingLayout, Kept, MLPParameters, Scales
 from invgraph.fused.replaceable import as_mlp
 from invgraph.numerics.soft_clamp import clamp_watchers
@@ -211,12 +211,23 @@ def _evaluate_bound_mlp(net: MLPParameters, x: Tensor, given: Any) -> tuple[Tens
 
 
 def evaluate_affine(
-    transform: AffineMap, x: Tensor, params: Tensor, out: Tensor | None = None
+    transform: AffineMap, x: Tensor, params: Tensor, out: Tensor | None = None, ratio: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Scales]:
-    """Return output, log-determinant per sample, and the scales that the gradient needs, in few passes over memory."""
+    """Return output, log-determinant per sample, and the scales that the gradient needs, in few passes over memory.
+
+    Arguments:
+        transform: The map.
+        x: ``(B, ...)``.
+        params: ``(B, 2, ...)``.
+        out: Where to write the output. Default: a new tensor.
+        ratio: Where to write the log scales before the clamp, times its inner factor. Default: nowhere.
+    """
     raw, t = params.unbind(1)
     function, inner, outer = transform.squash
-    s = function(raw) if inner == 1 else function(scaled := raw * inner, out=scaled)
+    if ratio is not None:
+        s = function(torch.mul(raw, inner, out=ratio))
+    else:
+        s = function(raw) if inner == 1 else function(scaled := raw * inner, out=scaled)
     if outer != 1:
         s.mul_(outer)
     for watch in clamp_watchers:
@@ -228,35 +239,3 @@ def evaluate_affine(
     else:
         y = torch.addcmul(t, x, scales.scale, out=out)
     return y, log_det, scales
-
-
-def map_affinely(transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-    """Return output and log-determinant per sample of an affine map alone.
-
-    Arguments:
-        transform: The map.
-        x: ``(B, ...)``.
-        params: ``(B, 2, ...)``.
-    """
-    if needs_grad(x, params):
-        return _Affine.apply(transform, x, params)  # type: ignore[no-untyped-call, no-any-return]
-    return evaluate_affine(transform, x, params)[:2]
-
-
-class _Affine(torch.autograd.Function):
-    """Five passes over memory on the way back, where autograd takes fifteen."""
-
-    @staticmethod
-    def forward(ctx: Any, transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det, scales = evaluate_affine(transform, x, params)
-        ctx.transform = transform
-        ctx.save_for_backward(x, params, y if transform.inverse else None, *scales)
-        return y, log_det
-
-    @staticmethod
-    def backward(ctx: Any, y_grad: Tensor, log_det_grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, params, y, scale, s = ctx.saved_tensors
-        grads = y_grad, log_det_grad
-        if is_first_order(*grads):
-            return None, *affine_backward(ctx.transform, x, params.select(1, 0), y, Scales(scale, s), grads)
-        return None, *differentiate(ctx.transform.formula, (x, params), grads)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.errors import GraphError
-from invgraph.fused.affine import map_affinely
+from invgraph.fused.affine_map import map_affinely
 from invgraph.fused.descriptions import AffineMap
 from invgraph.fused.switch import fused
 from invgraph.numerics.reductions import per_sample

@@ -68,6 +68,21 @@ def test_parameters_made_of_the_data_have_their_gradient_once() -> None:
     torch.testing.assert_close(slope(True), slope(False), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("activation", ["atan", "tanh"])
+def test_shifts_are_not_kept(activation: Any) -> None:
+    x, params = values()
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        results = scale_and_shift(x, params, 1.7, activation, False)
+    assert results[0].requires_grad
+    assert sum(kept.values()) == 3 * x.untyped_storage().nbytes()  # the data, the scales and their logarithms
+
+
 def test_only_one_result_needs_to_be_used() -> None:
     x, params = values()
     y, log_det = scale_and_shift(x, params, 1.0, "atan", False)
