@@ -117,6 +117,6 @@ def has_kernel(transform: object) -> TypeGuard[Affine]:
 def affine_maps(transforms: Sequence[object]) -> tuple[AffineMap, AffineMap] | None:
     """Return both directions of equal affine transforms, as kernels need them; None if they are anything else."""
     first = transforms[0]
-    if not has_kernel(first) or any(type(other) is not Affine or other != first for other in transforms):
+    if not has_kernel(first) or any(not has_kernel(other) or other != first for other in transforms):
         return None
     return first.as_map(inverse=False), first.as_map(inverse=True)

@@ -102,12 +102,13 @@ def test_data_outside_a_box_are_named() -> None:
 def test_the_average_of_the_parameters_is_kept_and_the_steps_go_on_from_the_parameters() -> None:
     """A learning rate at which the parameters themselves never settle: their average is close to the optimum."""
     x = torch.randn(1000, 2) + torch.tensor([1.0, -1.0])
-    errors = []
+    errors, losses = [], []
     for average in (0.0, 0.99):
         model = Gaussian()
-        fit(model, x, lr=0.5, batch=10, epochs=6, average=average)
+        losses.append(fit(model, x, lr=0.5, batch=10, epochs=6, average=average).train)
         errors.append((model.mean.detach() - x.mean(0)).norm().item())
     assert errors[1] < 0.1 < errors[0], errors
+    assert losses[0] == losses[1]
 
 
 def test_frozen_parameters_stay_and_an_average_out_of_range_is_refused() -> None:
