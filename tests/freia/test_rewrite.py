@@ -117,19 +117,31 @@ def test_chains_become_nodes_and_a_graph() -> None:
      ("class A(Ff.GraphINN):\n    pass", "a subclass of a network"), ("train(inn)", "is called elsewhere"),
      ("models = [inn]", "a list of networks"), ("other(z, rev=True)", "may be a network"),
      ("for k, p in inn.named_parameters():\n    pass", "keys of a native graph"), ("glow.input_dims", "of a node"),
-     ("s = Ff.SequenceINN(2, force_tuple_output=True)", "force_tuple_output"),
-     ("s = Ff.SequenceINN(2)\ns.append(M, cond=k, cond_shape=(2,))", "number or shape is computed"),
-     ("s = Ff.SequenceINN(2)\ns.append(M, cond=0, cond_shape=(2,))\ns.append(M, cond=0, cond_shape=(3,))",
-      "two shapes"),
-     ("s = Ff.SequenceINN(2)\ndef g():\n    s.append(M)\ns[0]", "a layer or slice"),
-     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s.append(M)", "far from where"),
-     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s = Ff.SequenceINN(3)\n    s.append(M)", "a name of its own"),
      ("f = Ff.FeedForwardNode(c, (2,), Net)", "ig.FeatureNode")],
 )  # fmt: skip
 def test_what_native_graphs_lack_is_marked_and_keeps_freias_classes(line: str, note: str) -> None:
     code = rewritten(GRAPH + line + "\n")
     assert "import invgraph.freia.framework as Ff" in code
     assert "inn = Ff.GraphINN(" in code
+    assert any(text.strip().startswith("# invgraph: ") and note in text for text in code.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("line", "note"),
+    [("s = Ff.SequenceINN(2, force_tuple_output=True)", "force_tuple_output"),
+     ("s = Ff.SequenceINN(2)\ns.append(M, cond=k, cond_shape=(2,))", "number or shape is computed"),
+     ("s = Ff.SequenceINN(2)\ns.append(M, cond=0, cond_shape=(2,))\ns.append(M, cond=0, cond_shape=(3,))",
+      "two shapes"),
+     ("s = Ff.SequenceINN(2)\ndef g():\n    s.append(M)\ns[0]", "a layer or slice"),
+     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s.append(M)", "far from where"),
+     ("def g():\n    s = Ff.SequenceINN(2)\ndef k():\n    s = Ff.SequenceINN(3)\n    s.append(M)",
+      "a name of its own")],
+)  # fmt: skip
+def test_chains_that_native_graphs_can_not_be_keep_freias_classes_alone(line: str, note: str) -> None:
+    code = rewritten(GRAPH + line + "\n")
+    assert "import invgraph.freia.framework as Ff" in code
+    assert "s = Ff.SequenceINN(" in code
+    assert "inn = ig.Graph(" in code
     assert any(text.strip().startswith("# invgraph: ") and note in text for text in code.splitlines())
 
 
@@ -300,3 +312,69 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert main([str(path)]) == 1
     assert "not text in UTF-8" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 1
+
+
+MANY = """class M(torch.nn.Module):
+    def __init__(self):
+        self.inn = self.build()
+
+    def build(self):
+        x, c, d = Ff.InputNode(4), Ff.ConditionNode(2), Ff.ConditionNode(2)
+        if wide:
+            {branch}
+        h = Ff.Node(x, Fm.GLOWCouplingBlock, {{"subnet_constructor": f}}, conditions=[c, d])
+        return Ff.GraphINN([x, c, d, h, Ff.OutputNode(h)])
+
+model = M()
+z = model.inn(x, {c})[0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("branch", "c", "expected"),
+    [("pass", "c=net(y)", 0), ("pass", "net(y)", 0), ("c = Ff.ConditionNode(9)", "c=net(y)", 1),
+     ("c = Ff.ConditionNode(9)", "net(y)", 1), ("pass", "[u, v]", 0)],
+)  # fmt: skip
+def test_conditions_are_marked_where_their_number_is_not_known(branch: str, c: str, expected: int) -> None:
+    code = rewritten(MANY.format(branch=branch, c=c))
+    assert "ig.Graph(" in code
+    assert code.count("# invgraph: pass one condition as a tensor") == expected
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [("", False), ("import numpy as np\nnoise = np.random.randn(3)\n", True),
+     ("import numpy as np\nnoise = np.random.default_rng(0).standard_normal(3)\nnp.random.seed(3)\n", False),
+     ("s = Ff.SequenceINN(4)\ns.append(Fm.AllInOneBlock, subnet_constructor=f)\n", True),
+     ("s = Ff.SequenceINN(4)\ns.append(Fm.PermuteRandom)\ns.module_list\n", True)],
+)  # fmt: skip
+def test_draws_after_seeded_permutations_are_marked(after: str, expected: bool) -> None:
+    body = """x = Ff.InputNode(4)
+for k in range(2):
+    h = Ff.Node(x, Fm.PermuteRandom, {"seed": k})
+inn = Ff.GraphINN([x, h, Ff.OutputNode(h)])
+"""
+    assert ("# invgraph: FrEIA reseeds numpy" in rewritten(body + after)) == expected
+
+
+def test_each_kind_of_network_becomes_native_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chain = "s = Ff.SequenceINN(4)\ns.append(Fm.ActNorm)\nz = s(x)[0]\n"
+    code = rewritten(GRAPH + "inn.module_list\n" + chain)
+    for line in (
+        "import invgraph as ig",
+        "import invgraph.freia.framework as Ff",
+        'x, c = Ff.InputNode(1, 4, 4, name="x"), Ff.ConditionNode(3, name="c")',
+        "s_h = ig.freia.node(s_h, Fm.ActNorm)",
+        "s = ig.Graph(s_x, s_h)",
+        "z = s(x)[0]",
+    ):
+        assert line in code.splitlines(), line
+    path = tmp_path / "script.py"
+    path.write_text("import FrEIA.framework as Ff, FrEIA.modules as Fm\n" + GRAPH + "inn.module_list\n" + chain)
+    assert main([str(path)]) == 0
+    assert "native graphs and FrEIA's classes from invgraph.freia; comments" in capsys.readouterr().err
+
+
+def test_checkpoints_of_objects_that_hold_networks_are_marked() -> None:
+    code = rewritten(MANY.format(branch="pass", c="c") + "model.load_state_dict(state)\nother.load_state_dict(state)\n")
+    assert code.count("have other keys for model.inn: ") == 1

@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         options.output.write_text(result.code, encoding="utf-8")
     kind = "native graphs" if result.native else "FrEIA's classes from invgraph.freia"
+    kind = f"native graphs and {kind}" if result.mixed else kind
     print(f"{options.script}: {kind}; comments '# invgraph:' to look at: {result.notes}", file=sys.stderr)
     return 0
 

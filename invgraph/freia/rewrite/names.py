@@ -26,9 +26,19 @@ class Resolver(cst.MetadataDependent):
         """Return the last part of the name in FrEIA that an expression stands for; empty if it is none of FrEIA's."""
         if node is None:
             return ""
+        return self._in_package(node, "FrEIA.").rpartition(".")[2] or self._starred(node)
+
+    def numpy_random(self, node: cst.BaseExpression) -> str:
+        """Return the name in numpy.random that an expression stands for; empty if it is none."""
+        return self._in_package(node, "numpy.random.").partition(".")[0]
+
+    def _in_package(self, node: cst.BaseExpression, start: str) -> str:
         for found in self.get_metadata(QualifiedNameProvider, node, ()) or ():
-            if found.name.startswith("FrEIA."):
-                return found.name.rpartition(".")[2]
+            if found.name.startswith(start):
+                return found.name.removeprefix(start)
+        return ""
+
+    def _starred(self, node: cst.BaseExpression) -> str:
         return node.value if isinstance(node, cst.Name) and node.value in self.starred else ""
 
 

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import libcst as cst
 
 from invgraph.errors import ArgumentError
+from invgraph.freia.rewrite.found import Found, Note
 from invgraph.freia.rewrite.lines import OneStatementEach
-from invgraph.freia.rewrite.survey import Found, Survey
+from invgraph.freia.rewrite.survey import Survey
 from invgraph.freia.rewrite.transform import Transform
+
+_RESEEDS = (
+    "FrEIA reseeds numpy at each PermuteRandom(seed=...), and what is drawn later follows from it: for FrEIA's numbers "
+    "from scratch, call invgraph.freia.seeds_like_freia() first"
+)
 
 
 @dataclass(frozen=True)
@@ -18,22 +24,24 @@ class Rewritten:
 
     Attributes:
         code: Its source.
-        native: True if its networks are native graphs; if not, they run on ``invgraph.freia``.
+        native: True if its networks are native graphs.
+        mixed: True if its networks of one kind are native graphs, and those of the other run on ``invgraph.freia``.
         notes: Number of comments that say what is left to do.
     """
 
     code: str
     native: bool
+    mixed: bool
     notes: int
 
 
 def rewrite(source: str) -> Rewritten:
-    """Return a script for FrEIA in the native API, with the same numbers.
+    """Return a script for FrEIA in the native API, with the numbers that it has with ``invgraph.freia``.
 
     Networks become ``ig.Graph``, their calls ``graph(x, c)`` and ``graph.inverse(z, c)``; layers keep FrEIA's
     arithmetic in ``ig.freia.node``, but for those that native layers compute alike. A script that does more
-    with its networks than native graphs can do keeps FrEIA's classes, on this library's engine, and comments say where
-    and why.
+    with its networks of nodes, or with its SequenceINNs, than native graphs can do keeps FrEIA's classes for these, on
+    this library's engine, and comments say where and why.
 
     Arguments:
         source: Source of the script.
@@ -47,10 +55,10 @@ def rewrite(source: str) -> Rewritten:
         raise ArgumentError("rewrite", f"line {error.raw_line}", "the script is not valid Python") from error
     found = Found()
     for _ in range(2):
-        found.blocks.clear()
-        found.advice.clear()
+        found.notes.clear()
         wrapper.visit(Survey(found))
-    native = bool(found.networks) and not found.blocks
-    code = wrapper.visit(Transform(found, native)).code
-    notes = found.advice if native else found.blocks
-    return Rewritten(code, native, sum(map(len, notes.values())))
+    if found.reseeding is not None and found.draws:
+        found.notes.append(Note(found.reseeding, _RESEEDS))
+    code = wrapper.visit(Transform(found)).code
+    native, kept = bool(found.natives()), bool(found.kept())
+    return Rewritten(code, native and not kept, native and kept, sum(map(len, found.comments().values())))

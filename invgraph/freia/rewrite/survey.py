@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import libcst as cst
 
+from invgraph.freia.rewrite.found import ALL, Chain, Found, Note
 from invgraph.freia.rewrite.names import GRAPHS, LAYERS, SEQUENCES, Resolver, dotted, last_name, star_names
 
 _READ = {
@@ -14,63 +13,9 @@ _READ = {
 }  # fmt: skip
 """Attributes of FrEIA's networks that native graphs do not have."""
 
-
-@dataclass
-class Chain:
-    """A SequenceINN that a script builds.
-
-    Attributes:
-        start: The statement that makes it.
-        parents: The statements around it.
-        last: The last statement of the same block that appends to it.
-        conditions: Source of the shape of each condition, by its number.
-    """
-
-    start: cst.CSTNode
-    parents: list[cst.CSTNode]
-    last: cst.CSTNode
-    conditions: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass
-class Found:
-    """Contents of a script.
-
-    Attributes:
-        networks: Names of networks, such as ``self.inn``, and the class in FrEIA, the function that builds it, or the
-            name that it has in its own class.
-        chains: Those SequenceINNs, by name, that are built where they are made.
-        builders: Names of functions and methods that return a network, and the network's own name there, if any.
-        called: Last parts of the names that are called.
-        nodes: Names of variables that hold nodes.
-        splits: Names of variables that hold nodes of several outputs.
-        several: True if there are nodes that have, or may have, several outputs.
-        members: Names of attributes that hold networks, by the name of the class.
-        lists: Number of elements of variables that hold lists or tuples written out.
-        starred: Names that star imports bring.
-        blocks: Reasons why the networks stay FrEIA's, by statement.
-        advice: What to look at, by statement.
-    """
-
-    networks: dict[str, str] = field(default_factory=dict)
-    chains: dict[str, Chain] = field(default_factory=dict)
-    builders: dict[str, str] = field(default_factory=dict)
-    called: set[str] = field(default_factory=set)
-    nodes: set[str] = field(default_factory=set)
-    splits: set[str] = field(default_factory=set)
-    several: bool = False
-    members: dict[str, set[str]] = field(default_factory=dict)
-    lists: dict[str, int] = field(default_factory=dict)
-    starred: set[str] = field(default_factory=set)
-    blocks: dict[cst.CSTNode, list[str]] = field(default_factory=dict)
-    advice: dict[cst.CSTNode, list[str]] = field(default_factory=dict)
-
-    def conditions_of(self, name: str) -> list[int] | None:
-        """Return the numbers of the conditions of a chain; None for other networks."""
-        origin = self.networks.get(name, "")
-        names = (name, origin, self.builders.get(origin, ""))
-        chain = next((self.chains[each] for each in names if each in self.chains), None)
-        return None if chain is None else sorted(chain.conditions)
+_KINDS = {**dict.fromkeys(GRAPHS, "graphs"), **dict.fromkeys(SEQUENCES, "chains")}
+_NO_DRAWS = {"seed", "default_rng", "RandomState", "Generator", "get_state", "set_state", ""}
+"""Names in numpy.random that do not draw from the global generator."""
 
 
 class Survey(cst.CSTVisitor, Resolver):
@@ -87,6 +32,7 @@ class Survey(cst.CSTVisitor, Resolver):
         self.classes: set[str] = set()
         self.instances: set[str] = set()
         self.direct: set[cst.CSTNode] = set()
+        self.scopes = [(0, 0)]  # for each function: number of statements around its body, and of conditions so far
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
@@ -98,15 +44,20 @@ class Survey(cst.CSTVisitor, Resolver):
         if isinstance(original_node, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
             self.statements.pop()
 
-    def visit_ImportFrom(self, node: cst.ImportFrom) -> None:
+    def visit_Import(self, node: cst.Import) -> bool:
+        return False
+
+    def visit_ImportFrom(self, node: cst.ImportFrom) -> bool:
         self.starred |= star_names(node)
+        return False
 
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         kinds = [self.freia(base.value) for base in node.bases]
         self.classes.add(node.name.value)
         self.owners.append(node.name.value)
-        if any(kind in (*GRAPHS, *SEQUENCES) for kind in kinds):
-            self._block("a subclass of a network: derive from torch.nn.Module and hold an ig.Graph")
+        subclassed = {_KINDS[kind] for kind in kinds if kind in _KINDS}
+        if subclassed:
+            self._block("a subclass of a network: derive from torch.nn.Module and hold an ig.Graph", *subclassed)
         self.layers += any(kind in LAYERS for kind in kinds) or _takes_rev(node)
 
     def leave_ClassDef(self, original_node: cst.ClassDef) -> None:
@@ -116,9 +67,23 @@ class Survey(cst.CSTVisitor, Resolver):
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
         self.functions.append(node.name.value)
+        self.scopes.append((len(self.statements), 0))
 
     def leave_FunctionDef(self, original_node: cst.FunctionDef) -> None:
         self.functions.pop()
+        self.scopes.pop()
+
+    def _count_condition(self) -> None:
+        """Count a condition of the function; the number is unknown from one in a loop or branch on."""
+        around, count = self.scopes[-1]
+        plain = len(self.statements) == around + 1
+        self.scopes[-1] = (around, count + 1 if plain and count >= 0 else -1)
+
+    def _declare(self, names: list[str]) -> None:
+        """Note how many conditions the networks of some names have, at most."""
+        count = max(self.scopes[-1][1], 0)
+        for name in names:
+            self.found.conditions[name] = min(count, self.found.conditions.get(name, count))
 
     def visit_Return(self, node: cst.Return) -> None:
         if node.value is None or not self.functions:
@@ -128,8 +93,10 @@ class Survey(cst.CSTVisitor, Resolver):
         name = dotted(node.value)
         if kind in GRAPHS or name in self.found.networks:
             self.found.builders[self.functions[-1]] = "" if kind else name
+            self._declare([self.functions[-1]] if kind else [])
             if self.functions[-1] not in self.found.called:
-                self._advise(f"where others call what {self.functions[-1]} returns: graph(x, c), graph.inverse(z, c)")
+                name = self.functions[-1]
+                self._advise(f"where others call what {name} returns: graph(x, c), graph.inverse(z, c)", name)
 
     def visit_Assign(self, node: cst.Assign) -> None:
         targets = [dotted(target.target) for target in node.targets]
@@ -156,6 +123,7 @@ class Survey(cst.CSTVisitor, Resolver):
             self.found.networks.update(dict.fromkeys(targets, self.found.networks[copied]))
         elif kind in GRAPHS:
             self.found.networks.update(dict.fromkeys(targets, kind))
+            self._declare(targets)
         elif kind in SEQUENCES and len(targets) == 1:
             self._start(targets[0], kind, value)
         elif name in self.found.builders:
@@ -177,11 +145,11 @@ class Survey(cst.CSTVisitor, Resolver):
         if target not in self.found.chains:
             self.found.chains[target] = Chain(self.statements[-1], self.statements[:-1], self.statements[-1])
         elif self.found.chains[target].start is not self.statements[-1]:
-            self._block(f"another chain is named {target}: give each network a name of its own")
+            self._block(f"another chain is named {target}: give each network a name of its own", "chains")
         if any(argument.keyword is not None for argument in value.args):
-            self._block("force_tuple_output: a native graph returns what it was declared with")
+            self._block("force_tuple_output: a native graph returns what it was declared with", "chains")
         if len(value.args) == 3 and all(dotted(argument.value) == "1" for argument in value.args[1:]):
-            self._block("declared as (C, 1, 1): a native graph has fixed sizes, so declare those of the data")
+            self._block("declared as (C, 1, 1): a native graph has fixed sizes, so declare those of the data", "chains")
 
     def visit_Call(self, node: cst.Call) -> None:
         name = dotted(node.func)
@@ -191,16 +159,19 @@ class Survey(cst.CSTVisitor, Resolver):
         self._check_passed_on(node)
         self._check_stars(name, kind, node)
         if name in self.found.networks:
-            self._check_call(name, keywords)
+            self._check_call(name, node, keywords)
         elif name.endswith(".append") and name.removesuffix(".append") in self.found.chains:
             self._append(name.removesuffix(".append"), node, keywords)
         elif kind in GRAPHS and ("force_tuple_output" in keywords or len(node.args) - len(keywords) > 1):
-            self._block("force_tuple_output: a native graph returns what it was declared with")
+            self._block("force_tuple_output: a native graph returns what it was declared with", "graphs")
         elif kind == "Node":
             module = keywords.get("module_type") or (node.args[1].value if len(node.args) > 1 else None)
             self.found.several |= self.freia(module).startswith("Split") or not self.freia(module)
         elif kind == "FeedForwardNode":
-            self._block("FeedForwardNode: write ig.FeatureNode(conditions, module, args), which finds its shape itself")
+            message = "FeedForwardNode: write ig.FeatureNode(conditions, module, args), which finds its shape itself"
+            self._block(message, "graphs")
+        elif kind == "ConditionNode":
+            self._count_condition()
         elif "rev" in keywords and not self.layers and name not in self.instances and not kind:
             self._block(f"{name}(..., rev=...) may be a network: a native graph has graph.inverse(z, c)")
 
@@ -209,85 +180,103 @@ class Survey(cst.CSTVisitor, Resolver):
         allowed = "*" if kind in ("InputNode", "ConditionNode") else ""
         takes = kind in (*GRAPHS, "Node", "OutputNode", "InputNode", "ConditionNode") or name in self.found.networks
         if takes and any(argument.star not in ("", allowed) for argument in node.args):
-            self._block(f"arguments of {name} in * or **: write them out")
+            self._block(f"arguments of {name} in * or **: write them out", self.found.kind(name))
 
     def _check_passed_on(self, node: cst.Call) -> None:
         """Note networks that are called under names that the survey does not follow."""
         passed = [dotted(argument.value) for argument in node.args if dotted(argument.value) in self.found.networks]
-        if last_name(node.func) in self.found.builders and node not in self.direct:
+        kinds, function = {self.found.kind(name) for name in passed}, last_name(node.func)
+        if function in self.found.builders and node not in self.direct:
             passed.append(dotted(node.func))
-        if passed and last_name(node.func) != "deepcopy":
-            self._block(
-                f"the network of {passed[0]} is called elsewhere: write graph(x, c) and graph.inverse(z, c) there"
-            )
+            kinds.add(self.found.kind(function))
+        if passed and function != "deepcopy":
+            message = f"the network of {passed[0]} is called elsewhere: write graph(x, c) and graph.inverse(z, c) there"
+            self._block(message, *kinds)
 
     def visit_List(self, node: cst.List) -> None:
         for element in node.elements:
             if dotted(element.value) in self.found.networks:
-                self._block("a list of networks: write graph(x, c) and graph.inverse(z, c) where they are called")
+                message = "a list of networks: write graph(x, c) and graph.inverse(z, c) where they are called"
+                self._block(message, self.found.kind(dotted(element.value)))
 
-    def _check_call(self, name: str, keywords: dict[str, cst.BaseExpression]) -> None:
+    def _check_call(self, name: str, node: cst.Call, keywords: dict[str, cst.BaseExpression]) -> None:
         if "intermediate_outputs" in keywords or "x" in keywords:
-            self._block("intermediate_outputs: call graph[name] by hand, or register hooks on it")
-        c = keywords.get("c")
+            message = "intermediate_outputs: call graph[name] by hand, or register hooks on it"
+            self._block(message, self.found.kind(name))
+        by_place = [argument.value for argument in node.args if argument.keyword is None]
+        c = keywords.get("c", by_place[1] if len(by_place) > 1 else None)
         if c is None or isinstance(c, (cst.List, cst.Tuple)) or dotted(c) == "None" or dotted(c) in self.found.lists:
             return
-        if self.found.conditions_of(name) is None:
-            self._advise("pass one condition as a tensor, several as a tuple")
+        if self.found.kind(name) == "graphs" and self.found.declared(name) < 2:  # several may come in a list as well
+            self._advise("pass one condition as a tensor, several as a tuple", name)
 
     def _append(self, name: str, node: cst.Call, keywords: dict[str, cst.BaseExpression]) -> None:
         chain = self.found.chains[name]
         depth = len(chain.parents)
         if self.statements[:depth] != chain.parents:
-            self._block("append far from where the SequenceINN is made: build the graph in one place")
+            self._block("append far from where the SequenceINN is made: build the graph in one place", "chains")
             return
         chain.last = self.statements[depth]
         if len([argument for argument in node.args if argument.keyword is None and not argument.star]) != 1:
-            self._block("append with conditions by position: name them, cond=0, cond_shape=(...)")
+            self._block("append with conditions by position: name them, cond=0, cond_shape=(...)", "chains")
         cond, shape = keywords.get("cond"), keywords.get("cond_shape")
         if cond is None or dotted(cond) == "None":
             return
         if not isinstance(cond, cst.Integer) or shape is None:
-            self._block("a condition whose number or shape is computed: declare ig.ConditionNode(...)")
+            self._block("a condition whose number or shape is computed: declare ig.ConditionNode(...)", "chains")
             return
         sizes = dotted(shape)
         own = ", ".join(dotted(element.value) for element in shape.elements) if isinstance(shape, cst.Tuple) else (
             f"*{sizes}"
         )  # fmt: skip
         if chain.conditions.setdefault(int(cond.value), own) != own:
-            self._block(f"condition {cond.value} with two shapes: declare an ig.ConditionNode for each")
+            self._block(f"condition {cond.value} with two shapes: declare an ig.ConditionNode for each", "chains")
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         base, name = dotted(node.value), node.attr.value
+        self._check_draws(node)
         if base in self.found.networks:
+            kind = self.found.kind(base)
             if name in ("log_jacobian", "jacobian"):
-                self._block(f".{name}(...) is of FrEIA before 0.2: write z, log_jac = net(x, c=c)")
+                self._block(f".{name}(...) is of FrEIA before 0.2: write z, log_jac = net(x, c=c)", kind)
             elif name in _READ:
-                self._block(
-                    f".{name} of a network: a native graph has graph[name], graph.layers, in_shapes, out_shapes"
-                )
+                message = f".{name} of a network: a native graph has graph[name], graph.layers, in_shapes, out_shapes"
+                self._block(message, kind)
             elif name in ("named_parameters", "named_modules", "named_children"):
-                self._block(f".{name}(): keys of a native graph are layers.<name of the node>.module. ...")
+                self._block(f".{name}(): keys of a native graph are layers.<name of the node>.module. ...", kind)
             elif name == "load_state_dict":
-                self._advise("FrEIA's checkpoints have other keys: python -m invgraph.freia.convert moves them")
+                message = "FrEIA's checkpoints have other keys: python -m invgraph.freia.convert moves them"
+                self._advise(f"{message}, but not the state of an optimizer", base)
+        elif name == "load_state_dict":
+            for each in [each for each in self.found.networks if each.startswith(f"{base}.")]:
+                message = f"FrEIA's checkpoints have other keys for {each}: python -m invgraph.freia.convert moves them"
+                self._advise(f"{message}, but not the state of an optimizer", each)
         elif name in ("output_dims", "input_dims") and not self.layers:
-            self._block(f".{name} of a node: a native node has .shapes, a value .shape")
+            self._block(f".{name} of a node: a native node has .shapes, a value .shape", "graphs")
+
+    def visit_Name(self, node: cst.Name) -> None:
+        self._check_draws(node)
+
+    def _check_draws(self, node: cst.BaseExpression) -> None:
+        """Note what draws from numpy's global generator, and what reseeds it in FrEIA."""
+        name = self.freia(node)
+        if name == "PermuteRandom" and "seed" in dotted(self.statements[-1]):
+            self.found.reseeding = self.found.reseeding or self.statements[-1]
+        elif name in ("PermuteRandom", "AllInOneBlock", "OrthogonalTransform"):
+            self.found.draws = True
+        self.found.draws |= self.numpy_random(node) not in _NO_DRAWS
 
     def visit_Subscript(self, node: cst.Subscript) -> None:
         if dotted(node.value) in self.found.chains:
-            self._block("a layer or slice of a SequenceINN: a native graph has graph[name]")
+            self._block("a layer or slice of a SequenceINN: a native graph has graph[name]", "chains")
 
-    def _block(self, message: str) -> None:
-        _add(self.found.blocks, self.statements[-1], message)
+    def _block(self, message: str, *kinds: str) -> None:
+        """Note what keeps networks of some kinds from being native; of all kinds where none is named."""
+        self.found.notes.append(Note(self.statements[-1], message, frozenset(kinds) or ALL))
 
-    def _advise(self, message: str) -> None:
-        _add(self.found.advice, self.statements[-1], message)
-
-
-def _add(notes: dict[cst.CSTNode, list[str]], statement: cst.CSTNode, message: str) -> None:
-    listed = notes.setdefault(statement, [])
-    if message not in listed:
-        listed.append(message)
+    def _advise(self, message: str, name: str) -> None:
+        """Note what to look at if a network becomes native."""
+        self.found.notes.append(Note(self.statements[-1], message, native=self.found.kind(name)))
 
 
 def _takes_rev(node: cst.ClassDef) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 import libcst as cst
 
+from invgraph.freia.rewrite.found import Found
 from invgraph.freia.rewrite.names import GRAPHS, Resolver, dotted
-from invgraph.freia.rewrite.survey import Found
 
 _NATIVE: dict[str, tuple[str, dict[str, str]]] = {
     "Flatten": ("Flatten", {}),
@@ -29,17 +29,18 @@ class Transform(cst.CSTTransformer, Resolver):
     """Rewrite a script.
 
     Arguments:
-        found: What the survey found.
-        native: True to make native graphs of its networks.
+        found: Contents of the script, from the survey.
     """
 
-    def __init__(self, found: Found, native: bool) -> None:
+    def __init__(self, found: Found) -> None:
         super().__init__()
         self.found = found
         self.starred = found.starred
-        self.native = native
+        self.natives, kept = found.natives(), found.kept()
+        self.graphs, self.chains = bool(self.natives) and "graphs" not in kept, "chains" in self.natives
+        self.alone = bool(self.natives) and not kept
         self.imported = False
-        self.notes = found.advice if native else found.blocks
+        self.notes = found.comments()
         self.starts = {chain.start: name for name, chain in found.chains.items()}
         self.ends = {chain.last: name for name, chain in found.chains.items()}
 
@@ -50,9 +51,9 @@ class Transform(cst.CSTTransformer, Resolver):
         if not isinstance(result, (cst.SimpleStatementLine, cst.BaseCompoundStatement)):
             return result
         statements: list[Any] = [result]
-        if self.native and original_node in self.starts:
+        if self.chains and original_node in self.starts:
             statements = self._start_chain(self.starts[original_node], original_node, result)
-        if self.native and original_node in self.ends:
+        if self.chains and original_node in self.ends:
             name = self.ends[original_node]
             parts = [f"{_local(name)}_x", f"{_local(name)}_h", *self._conditions(name)]
             statements.append(_statement(f"{name} = ig.Graph({', '.join(parts)})"))
@@ -65,7 +66,7 @@ class Transform(cst.CSTTransformer, Resolver):
         return statements[0] if len(statements) == 1 else cst.FlattenSentinel(statements)
 
     def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> Any:
-        aliases = [alias for alias in updated_node.names if not (self.native and _is(alias.name, "FrEIA.framework"))]
+        aliases = [alias for alias in updated_node.names if not (self.alone and _is(alias.name, "FrEIA.framework"))]
         changed = [_import_alias(alias) if _is(alias.name, "FrEIA") else alias for alias in aliases]
         changed = [alias for index, alias in enumerate(changed) if dotted(alias) not in map(dotted, changed[:index])]
         return self._imports(updated_node, aliases, changed, any(_is(a.name, "FrEIA") for a in updated_node.names))
@@ -74,10 +75,10 @@ class Transform(cst.CSTTransformer, Resolver):
         module = updated_node.module
         if module is None or not _is(module, "FrEIA"):
             return updated_node
-        if self.native and _is(module, "FrEIA.framework"):
+        if self.alone and _is(module, "FrEIA.framework"):
             return self._imports(updated_node, [], [], True)
         ours = updated_node.with_changes(module=_expression(f"invgraph.freia{dotted(module)[5:]}"))
-        if isinstance(updated_node.names, cst.ImportStar) or dotted(module) != "FrEIA" or not self.native:
+        if isinstance(updated_node.names, cst.ImportStar) or dotted(module) != "FrEIA" or not self.alone:
             return self._imports(ours, [], updated_node.names, True)
         kept = [alias for alias in updated_node.names if dotted(alias.name) != "framework"]
         return self._imports(ours, kept, kept, True)
@@ -86,8 +87,8 @@ class Transform(cst.CSTTransformer, Resolver):
         """Return an import of what is left; the first of FrEIA's also imports the library."""
         if not own:
             return node
-        first = self.native and not self.imported
-        self.imported = self.imported or self.native
+        first = bool(self.natives) and not self.imported
+        self.imported = self.imported or first
         left = not isinstance(changed, Sequence) or len(changed) > 0
         if isinstance(changed, Sequence) and changed:
             changed = [*changed[:-1], changed[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)]
@@ -107,18 +108,21 @@ class Transform(cst.CSTTransformer, Resolver):
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
         name = original_node.attr.value
-        if self.native and re.fullmatch(r"out\d+", name):
+        if self.graphs and re.fullmatch(r"out\d+", name):
             return _expression(f"{dotted(updated_node.value)}[{name[3:]}]")
-        if self.native and name == "module" and dotted(original_node.value) in self.found.nodes:
+        if self.graphs and name == "module" and dotted(original_node.value) in self.found.nodes:
             return updated_node.with_changes(value=cst.Attribute(updated_node.value, cst.Name("module")))
         return updated_node
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> Any:
-        if not self.native:
-            return updated_node
         name, kind = dotted(original_node.func), self.freia(original_node.func)
         if name in self.found.networks:
-            return self._network_call(name, updated_node)
+            native = self.found.kind(name) in self.natives
+            return self._network_call(name, updated_node) if native else updated_node
+        if name.removesuffix(".append") in self.found.chains and name.endswith(".append"):
+            return self._append(name.removesuffix(".append"), updated_node) if self.chains else updated_node
+        if not self.graphs:
+            return updated_node
         if kind in ("InputNode", "ConditionNode"):
             return updated_node.with_changes(func=_expression(f"ig.{kind}"))
         if kind == "OutputNode":
@@ -128,8 +132,6 @@ class Transform(cst.CSTTransformer, Resolver):
             return self._node(original_node, updated_node)
         if kind in GRAPHS:
             return _expression(f"ig.Graph(*ig.freia.sides({dotted(updated_node.args[0].value)}))")
-        if name.removesuffix(".append") in self.found.chains and name.endswith(".append"):
-            return self._append(name.removesuffix(".append"), updated_node)
         return updated_node
 
     def _node(self, original: cst.Call, node: cst.Call) -> Any:
@@ -173,7 +175,7 @@ class Transform(cst.CSTTransformer, Resolver):
 
     def leave_Expr(self, original_node: cst.Expr, updated_node: cst.Expr) -> Any:
         call = original_node.value
-        if self.native and isinstance(call, cst.Call) and dotted(call.func).endswith(".append"):
+        if self.chains and isinstance(call, cst.Call) and dotted(call.func).endswith(".append"):
             name = dotted(call.func).removesuffix(".append")
             if name in self.found.chains:
                 return _small(f"{_local(name)}_h = {dotted(updated_node.value)}")

@@ -366,6 +366,27 @@ MUTANTS = (
         (REWRITE, "-k", "awkward and outputs"),
     ),
     Mutant(
+        "conditions in branches are counted",
+        "freia/rewrite/survey.py",
+        "count + 1 if plain and count >= 0 else -1",
+        "count + 1",
+        (REWRITE, "-k", "number_is_not_known"),
+    ),
+    Mutant(
+        "generators of the script's own count as draws from the global one",
+        "freia/rewrite/survey.py",
+        '"seed", "default_rng", ',
+        "",
+        (REWRITE, "-k", "draws"),
+    ),
+    Mutant(
+        "what keeps chains keeps graphs as well",
+        "freia/rewrite/survey.py",
+        "frozenset(kinds) or ALL",
+        "ALL",
+        (REWRITE, "-k", "by_itself or alone"),
+    ),
+    Mutant(
         "networks of objects are not followed",
         "freia/rewrite/survey.py",
         'f"{target}.{member}": f"self.{member}"',
