@@ -68,12 +68,13 @@ def run(seconds: float, chosen: Sequence[str] = ()) -> list[dict[str, Any]]:
                 jobs = {name: field._job(model, work, x, c) for name, model in contestants.items()}
                 found.append(_row(f"{family.title}: {field._title(work)}", jobs, seconds, work == "train"))
     for name, (shape, condition, batch, permutation) in blocks.WORK.items():
-        works = {kind: f"all-in-one chain, {name}: {kind}" for kind in ("density", "train step")}
-        # Recorded feature maps would fill the memory.
-        if len(shape) > 1 or not any(field.is_chosen(work, chosen) for work in works.values()):
+        # Eight blocks' feature maps, recorded, would fill the memory; a block of each kernel has the same ratios.
+        size, batch = (8, batch) if len(shape) == 1 else (2, 2)
+        works = {kind: f"{size} all-in-one blocks, {name}: {kind}" for kind in ("density", "train step")}
+        if not any(field.is_chosen(work, chosen) for work in works.values()):
             continue
         x, c = torch.randn(batch, *shape), torch.randn(batch, condition) if condition else None
-        ours, other = (make(shape, condition, 8, permutation) for make in (blocks.chain, blocks.peer))
+        ours, other = (make(shape, condition, size, permutation) for make in (blocks.chain, blocks.peer))
         calls = {field.OURS: (ours, blocks._call(ours, x, c))}
         if other is not None:
             calls["FrEIA"] = other, blocks._call(other, x, None if c is None else [c])
