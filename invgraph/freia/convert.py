@@ -23,7 +23,9 @@ from invgraph.graph.graph import Graph
 _WHERE = "convert"
 
 
-def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | None = None) -> None:
+def convert(
+    state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | None = None, *, prefix: str | None = None
+) -> None:
     """Load FrEIA's weights into a native graph of the same structure, so that it gives FrEIA's numbers.
 
     Arguments:
@@ -31,6 +33,7 @@ def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | 
         graph: Native graph with a node for each of FrEIA's.
         order: Names of all nodes that hold a layer, in the order of the numbers in the checkpoint; needed where
             branches fit in two ways.
+        prefix: Start of the network's keys, such as ``"inn."``; needed where the state dict holds several networks.
 
     Raises:
         CheckpointError: The checkpoint does not fit, fits in two ways, or a layer computes something else than any of
@@ -39,10 +42,10 @@ def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | 
     """
     layers = list(graph.layers.items())
     pairs = [counterpart(name, layer) for name, layer in layers]
-    prefix = _prefix(state_dict)
-    saved = group(state_dict, prefix, len(layers))
+    start = _start(state_dict, prefix)
+    saved = group(state_dict, start, len(layers))
     if saved is None:
-        numbers = {int(key.removeprefix(prefix).split(".")[0]) for key in state_dict if key.startswith(prefix)}
+        numbers = {int(key.removeprefix(start).split(".")[0]) for key in state_dict if key.startswith(start)}
         given = f"module {max(numbers)} in the checkpoint, and {len(layers)} layers in the graph"
         raise CheckpointError(
             _WHERE, given, "the graph needs a node for each node of the FrEIA model, including those without weights"
@@ -59,14 +62,14 @@ def convert(state_dict: Mapping[str, Any], graph: Graph, order: Sequence[str] | 
     graph.load_state_dict(converted)
 
 
-def _prefix(state: Mapping[str, Any]) -> str:
-    """Return the start of the keys of the only network, up to the number of the module."""
-    found = prefixes(state)
+def _start(state: Mapping[str, Any], prefix: str | None) -> str:
+    """Return the start of the keys of a network, up to the number of the module."""
+    found = [each for each in prefixes(state) if prefix is None or each.startswith(prefix)]
     if len(found) != 1:
-        given = ", ".join(sorted(found)) or f"keys such as {next(iter(state), None)!r}"
-        raise CheckpointError(
-            _WHERE, given, "expected the weights of one network: pick it by --prefix, its key by --key"
-        )
+        given = "networks at " + ", ".join(map(repr, found)) if found else _listed(state)
+        given += "" if prefix is None else f", for prefix={prefix!r}"
+        advice = "expected the weights of one network: pick it by prefix= or --prefix, the key in a file by --key"
+        raise CheckpointError(_WHERE, given, advice)
     return found[0] + PREFIX
 
 
@@ -109,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         graph = _graph(options.graph)
-        state = _read(options.weights, options.key, options.prefix)
-        convert(state, graph, options.order and options.order.split(","))
+        state = _read(options.weights, options.key)
+        convert(state, graph, options.order and options.order.split(","), prefix=options.prefix)
         save(options.native, graph, metadata={"converted from": Path(options.weights).name})
     except InvgraphError as error:
         print(error, file=sys.stderr)
@@ -155,7 +158,7 @@ def _graph(target: str) -> Graph:
     return graph
 
 
-def _read(path: str, key: str | None, prefix: str | None) -> dict[str, Any]:
+def _read(path: str, key: str | None) -> Mapping[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(_WHERE, path, "no such file")
     try:
@@ -170,9 +173,7 @@ def _read(path: str, key: str | None, prefix: str | None) -> dict[str, Any]:
         state = state[key]
     if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(_WHERE, _listed(state), "expected a state dict: name the key that holds it, --key KEY")
-    if prefix is not None and not any(name.startswith(prefix) for name in state):
-        raise CheckpointError(_WHERE, f"--prefix {prefix}", f"the file holds {_listed(state)}")
-    return {name: value for name, value in state.items() if prefix is None or name.startswith(prefix)}
+    return state
 
 
 def _listed(state: Any) -> str:

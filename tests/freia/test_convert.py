@@ -96,6 +96,19 @@ def test_a_converted_graph_gives_freias_numbers(dtype: torch.dtype) -> None:
     torch.testing.assert_close((got, log_det), (expected, log_jac), rtol=10 * tolerance, atol=10 * tolerance)
 
 
+def test_one_network_of_several_is_picked_by_its_prefix() -> None:
+    nets = [trained(), trained()]
+    state = {f"{name}.{key}": value for name, net in zip("ab", nets, strict=True)
+             for key, value in net.state_dict().items()}  # fmt: skip
+    for name, net in zip("ab", nets, strict=True):
+        graph = native()
+        convert(state, graph, prefix=f"{name}.")
+        torch.testing.assert_close(graph(X, C)[1], net(X, c=C)[1], rtol=1e-5, atol=1e-5)
+    for prefix, message in ((None, "networks at 'a.', 'b.'"), ("c.", r"a\.module_list[\s\S]*for prefix='c.'")):
+        with pytest.raises(ig.CheckpointError, match=message):
+            convert(state, native(), prefix=prefix)
+
+
 def build() -> ig.Graph:
     return native()
 
