@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_COUPLING, LAYERS, Mutant
+from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AUTOREGRESSIVE, LAYERS, Mutant
 
 MUTANTS = (
     Mutant("the gradient through the clamp forgets its bound", "fused/affine_gradient.py",
-           "value=least * (factor / alpha) ** 2", "value=least * factor**2", (FUSED_COUPLING,)),
+           "value=least * (factor / alpha) ** 2", "value=least * factor**2", (FUSED_AUTOREGRESSIVE,)),
     Mutant("the clamp is dropped", "numerics/soft_clamp.py",
            "clamped = function(s if inner == 1 else s * inner)", "clamped = s + 0", (LAYERS,)),
     Mutant("the clamp's bound is alpha times pi / 2", "numerics/soft_clamp.py",
