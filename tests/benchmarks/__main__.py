@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="for each section; the larger ones take 2 or 3 times it"
     )
-    parser.add_argument("--threads", type=int, default=1, help="of all sections but field, which takes 1 and 2")
+    parser.add_argument("--threads", type=int, default=1, help="of all sections but field, and of --profile")
     parser.add_argument("--profile", action="store_true", help="what bounds the rows of the section field, and no more")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the section field")
     parser.add_argument(
