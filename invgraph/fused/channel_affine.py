@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.fused.autograd import needs_grad
+from invgraph.fused.autograd import is_first_order, needs_grad
 
 
 def scale_and_shift(x: Tensor, log_scale: Tensor, shift: Tensor) -> Tensor:
@@ -37,10 +37,14 @@ class _ScaleAndShift(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """Return the gradients; in operations that autograd differentiates, because the result is its own function."""
         y, log_scale, shift = ctx.saved_tensors
         axes = (0, *range(2, y.ndim))
         shift_grad = grad.sum(axes).view_as(shift)
-        scale_grad = (grad * y).sum(axes).view_as(shift) - shift * shift_grad
-        return grad * log_scale.exp(), scale_grad, shift_grad
+        product = grad * y
+        scale_grad = product.sum(axes).view_as(shift) - shift * shift_grad
+        if not ctx.needs_input_grad[0]:
+            return None, scale_grad, shift_grad
+        room = product if is_first_order(grad) else None
+        return torch.mul(grad, log_scale.exp(), out=room), scale_grad, shift_grad
