@@ -137,19 +137,21 @@ class MaskedLayers:
         self._masks = [layer.mask for layer in every]
         self._stamps = list(map(_stamp, self._masks))
         self._first = weights[0]
-        with torch.inference_mode(False):  # a gradient keeps them
-            masks = tuple([mask.to(weight) for mask, weight in zip(self._masks, weights, strict=True)])
-        self.kernel = MaskedKernel(masks, stairs)
         self.tensors: Tensors = (*weights, *[layer.bias for layer in every])
-        self.is_plain = all(type(tensor) in PLAIN for tensor in (*self.tensors, *masks))
+        self.is_plain = all(type(tensor) in PLAIN for tensor in (*self.tensors, *self._masks))
+        masks: list[Tensor] = []
+        if self.is_plain:  # distributed tensors, for one, can't be asked to convert a mask
+            with torch.inference_mode(False):  # a gradient keeps them
+                masks = [mask.to(weight) for mask, weight in zip(self._masks, weights, strict=True)]
+        self.kernel = MaskedKernel(tuple(masks), stairs)
 
     def is_current(self, root: nn.Module) -> bool:
         """True if this is still the module that the kernel was made of, without hooks or patches, as precise."""
         if root is not self._snapshot.root or not self._snapshot.holds():
             return False
-        mask = self.kernel.masks[0]
-        if mask.dtype != self._first.dtype or mask.device != self._first.device:
-            return False
+        for mask in self.kernel.masks[:1]:
+            if mask.dtype != self._first.dtype or mask.device != self._first.device:
+                return False
         return list(map(_stamp, self._masks)) == self._stamps
 
 

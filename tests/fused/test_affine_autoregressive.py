@@ -131,6 +131,28 @@ def test_what_a_kernel_keeps_is_of_its_layer_alone_and_in_its_precision() -> Non
     torch.testing.assert_close(y.double(), layer((x,), cs)[0][0], rtol=1e-4, atol=1e-4)
 
 
+class Foreign(Tensor):
+    """A tensor that knows few operations, as distributed and quantized ones do."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.addmm, Tensor.addmm_)
+        assert func is not Tensor.to or isinstance(args[0], cls)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+@pytest.mark.parametrize("transform", [ig.Affine(), ig.RationalQuadraticSpline(bins=3)], ids=["affine", "spline"])
+def test_foreign_tensors_are_left_to_the_layers(transform: Any) -> None:
+    shape, conditions, args = KINDS[0]
+    layer, x, cs = build(shape, conditions, {**args, "transform": transform})
+    (expected,), _ = layer((x,), cs)
+    masked = layer.subnet.layers[1]
+    masked.weight = torch.nn.Parameter(masked.weight.detach().as_subclass(Foreign))
+    for _ in range(2):
+        (y,), _ = layer((x,), cs)
+        torch.testing.assert_close(y.as_subclass(Tensor), expected, rtol=1e-11, atol=1e-11)
+
+
 def test_a_kernel_made_in_inference_mode_has_gradients_outside_of_it() -> None:
     layer, x, cs = build(*KINDS[0])
     with torch.inference_mode():
