@@ -75,11 +75,14 @@ def test_conv1x1_is_plu_with_a_free_determinant(size: int) -> None:
     assert torch.allclose(x @ w.t(), normal(3, size), rtol=0, atol=1e-10)
 
 
-def test_conv1x1_starts_at_the_matrix_it_is_given() -> None:
-    w = normal(6, 6)
+@pytest.mark.parametrize("kernels", [True, False])
+def test_conv1x1_starts_at_the_matrix_it_is_given(kernels: bool) -> None:
+    w = normal(6, 6).roll(1, 0)
     layer = ig.Conv1x1((6, 2, 2), matrix=w).double()
+    assert not torch.equal(layer.order, layer.order.argsort())
     x = normal(3, 6, 2, 2)
-    (y,), log_det = layer((x,))
+    with ig.fused(kernels):
+        (y,), log_det = layer((x,))
     assert torch.allclose(y, torch.einsum("ij,bjhw->bihw", w, x), rtol=0, atol=1e-6)  # held in float32
     assert torch.allclose(log_det, 4 * torch.linalg.slogdet(w).logabsdet.expand(3), rtol=0, atol=1e-5)
     start = matrix_of(ig.Conv1x1((6,), seed=4).double(), 6)
