@@ -45,6 +45,6 @@ MUTANTS = (
            '(("missing", missing), ("unexpected", unexpected))', '(("unexpected", unexpected),)',
            (TORCH_INTERNALS, "-k", "load_state")),
     Mutant("another graph has the old one's sizes", "flow.py",
-           "            self.dims = numel(graph.in_shapes)\n", "            self.dims = vars(self).get(\"dims\", 4)\n",
-           (FLOW, "-k", "own_sizes")),
+           "            self.dims = numel(graph.in_shapes)\n",
+           "            vars(self).setdefault(\"dims\", numel(graph.in_shapes))\n", (FLOW, "-k", "own_sizes")),
 )  # fmt: skip

@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant("the slopes of a cubic spline may be too steep for its pieces", "transforms/cubic_spline.py",
            "torch.minimum(2 * torch.minimum(before, after), parabola)", "parabola", (SPLINES,)),
     Mutant("the sum of a log-det includes the batch", "numerics/reductions.py",
-           "terms.flatten(1).sum(1)", "terms.sum().expand(terms.shape[0])", (CONTRACT, "-k", "Coupling-Affine")),
+           "terms.flatten(1).sum(1)", "terms.sum().expand(terms.shape[0])", (CONTRACT, "-k", "QuadraticSpline")),
     Mutant("a log-det is summed over the channels only", "numerics/reductions.py",
            "terms.flatten(1).sum(1)", "terms.sum(1).flatten(1)[:, 0] if terms.ndim > 2 else terms.sum(1)",
            (CONTRACT, "-k", "Coupling-Affine")),
