@@ -2,16 +2,18 @@
 
 ``python -m tests.support.mutants`` runs all of them; with the arguments ``haar graph``, those whose file's path holds
 one of the words; ``-j 4`` runs four at a time. The tests run without any mistake first, and must pass. A mutant is
-caught if the tests named with it then fail. Any other outcome is printed and makes the exit status 1: a mutant that
-survived, one that no longer fits the source, one whose tests don't pass without it, and tests that pytest does not
-even collect.
+caught if the tests named with it then fail, or don't end. Any other outcome is printed and makes the exit status 1: a
+mutant that survived, one that no longer fits the source, one whose tests don't pass without it, and tests that pytest
+does not even collect.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -28,6 +30,9 @@ from . import MUTANTS
 from .mutant import ROOT, Mutant
 
 Work = tuple[Mutant | None, tuple[str, ...]]
+
+SECONDS = 300
+"""Processor time after which tests are taken not to end; without a mistake they take a minute at most."""
 
 
 def start(work: Work, folder: Path) -> int:
@@ -54,6 +59,7 @@ def start(work: Work, folder: Path) -> int:
 
 def tested(tests: tuple[str, ...], folder: Path) -> int:
     """Run the tests on the copy, in this process; return pytest's exit code."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 10))
     log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -114,7 +120,7 @@ def main() -> int:
             outcomes[tell("UNTRIED", mutant, "its tests don't pass without it")] += 1
     for (found, _), code, output in run(options.jobs, [(m, m.tests) for m in live if m.tests not in failing]):
         assert found is not None
-        if code in (0, 1):  # all passed, or some failed
+        if code in (0, 1, -signal.SIGXCPU):  # all passed, some failed, or they did not end
             outcomes[tell("caught" if code else "SURVIVED", found)] += 1
         else:  # for example 2, not even collected: this says nothing of the mistake
             outcomes[tell("BROKEN", found, f"pytest ended with {code}", output)] += 1
