@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -67,11 +68,11 @@ def trial(path: Path, within_save: bool, seconds: float, chance: random.Random) 
     return (saving, step) if os.WIFSIGNALED(status) else None
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)  # before any fork: a child has no threads to inherit
     chance = random.Random(arguments.seed)
     figures = {"kills": 0, "while saving": 0, "loadable": 0, "resumed bit for bit": 0, "temporary files left": 0}
