@@ -1,4 +1,7 @@
-"""Affine coupling of one side, scale and shift per channel, and a permutation, in few passes over memory."""
+"""Affine coupling of one side, scale and shift per channel, and a permutation, in few passes over memory.
+
+A rotation stays outside: its product with the scales would add large terms that cancel where data have a mean.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,22 @@ from torch import Tensor
 
 from invgraph.fused.affine_gradient import soft_clamp_backward
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
-from invgraph.numerics.channels import mix
 from invgraph.numerics.soft_clamp import Activation, soft_clamp_scaled
+from invgraph.shapes import Tensors
 
 Formula = Callable[..., tuple[Tensor, Tensor]]
 
 
 class AffineBlockKernel(NamedTuple):
-    """``y = R (gain * (x_1 exp(s) + t, x_2) + shift)``, with s and t from parameters times the damping.
+    """``y = P (gain * (x_1 exp(s) + t, x_2) + shift)``, with s and t from parameters times the damping.
 
     Attributes:
-        formula: The same as :meth:`run`, in operations that autograd differentiates to any order.
+        formula: The same as :meth:`run` but for P, in operations that autograd differentiates to any order.
         clamp: Bound of s.
         activation: Kind of the clamp.
         damping: Factor on the parameters.
         sizes: Channels of x_1 and of x_2.
-        orders: If R is a permutation, the channels that R and its inverse pick; else None.
-        rotation: R, if it is any other matrix without a gradient; else None. With neither, R is 1.
+        orders: The channels that the permutation P and its inverse pick; empty if P is 1.
     """
 
     formula: Formula
@@ -34,8 +36,7 @@ class AffineBlockKernel(NamedTuple):
     activation: Activation
     damping: float
     sizes: list[int]
-    orders: tuple[Tensor, Tensor] | None
-    rotation: Tensor | None
+    orders: Tensors
 
     def run(self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and the log-determinant of the coupling.
@@ -65,14 +66,11 @@ class AffineBlockKernel(NamedTuple):
         else:
             torch.mul(first, s.exp(), out=here).add_(t, alpha=self.damping)
         log_det = s.flatten(1).sum(1)
-        if self.rotation is not None:
-            there.copy_(second)
-            return self._rotate(u, gain, shift), log_det, s
         gains = torch.split_with_sizes(gain, self.sizes)
         here.mul_(gains[0])
         torch.mul(second, gains[1], out=there)
         u.add_(shift)
-        return u if self.orders is None else u.index_select(1, self.orders[0]), log_det, s
+        return u.index_select(1, self.orders[0]) if self.orders else u, log_det, s
 
     def backward(
         self,
@@ -91,7 +89,9 @@ class AffineBlockKernel(NamedTuple):
             gain_wanted: True if the gradient of ``gain`` is needed.
         """
         first, second, params, gain, _ = values
-        u_grad, shift_grad = self._through_gain(grad_outputs[0], gain)
+        y_grad = grad_outputs[0].index_select(1, self.orders[1]) if self.orders else grad_outputs[0]
+        shift_grad = y_grad.sum((0, *range(2, y_grad.ndim))).view_as(gain)
+        u_grad = y_grad.mul_(gain) if self.orders else y_grad * gain
         first_part, second_part = torch.split_with_sizes(u_grad, self.sizes, dim=1)
         raw, t = params.unbind(1)
         params_grad = torch.empty_like(params)
@@ -110,23 +110,10 @@ class AffineBlockKernel(NamedTuple):
         soft_clamp_backward(raw_grad, raw, s, self.clamp, self.activation, factor=self.damping, out=raw_grad)
         return first_grad, second_part, params_grad, gain_grad, shift_grad
 
-    def _rotate(self, u: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-        """Return ``R (gain * u + shift)`` by one product."""
-        assert self.rotation is not None
-        added = (self.rotation @ shift.flatten()).view_as(shift)
-        return mix(u, self.rotation * gain.flatten()).add_(added)  # addmm takes longer, as it starts with a copy
-
-    def _through_gain(self, y_grad: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients of the coupling's result and of the shift."""
-        axes = (0, *range(2, y_grad.ndim))
-        if self.rotation is not None:
-            shift_grad = (y_grad.sum(axes) @ self.rotation).view_as(gain)
-            return mix(y_grad, (self.rotation * gain.flatten()).t()), shift_grad
-        if self.orders is None:
-            return y_grad * gain, y_grad.sum(axes).view_as(gain)
-        grad = y_grad.index_select(1, self.orders[1])
-        shift_grad = grad.sum(axes).view_as(gain)
-        return grad.mul_(gain), shift_grad
+    def permuted_formula(self, *values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same as :meth:`run`, in operations that autograd differentiates to any order."""
+        y, log_det = self.formula(*values)
+        return y.index_select(1, self.orders[0]) if self.orders else y, log_det
 
 
 class _AffineBlock(torch.autograd.Function):
@@ -136,12 +123,12 @@ class _AffineBlock(torch.autograd.Function):
     def forward(ctx: Any, kernel: AffineBlockKernel, *values: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det, s = kernel.evaluate(*values)
         ctx.kernel = kernel
-        ctx.save_for_backward(*values, s)
+        ctx.save_for_backward(*values, s, *kernel.orders)  # which notices if they are overwritten meanwhile
         return y, log_det
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        *values, s = ctx.saved_tensors
+        *values, s = ctx.saved_tensors[:6]
         if is_first_order(*grad_outputs):
             return None, *ctx.kernel.backward(values, s, grad_outputs, gain_wanted=ctx.needs_input_grad[4])
-        return None, *differentiate(ctx.kernel.formula, values, grad_outputs)
+        return None, *differentiate(ctx.kernel.permuted_formula, values, grad_outputs)

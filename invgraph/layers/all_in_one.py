@@ -206,13 +206,12 @@ class AllInOne(Invertible):
         if not has_kernel(transform) or not self.sizes[1] or not (is_plain(first) and fused.enabled):
             return self._formula(*values)
         assert isinstance(transform, Affine) and not callable(transform.clamp)  # noqa: PT018
-        orders = (self.order, self.inverse_order) if self.is_indexed else None
-        fixed = None if self.is_indexed or self.reflections is not None else self.rotation
-        rotation = None if fixed is None or fixed.requires_grad else fixed
-        is_apart = orders is None and rotation is None
-        given = transform.clamp, transform.activation, self.damping, self.sizes, orders, rotation
-        y, log_det = AffineBlockKernel(self._unmixed if is_apart else self._formula, *given).run(*values)
-        return self._mixed(y) if is_apart else y, log_det
+        orders = (self.order, self.inverse_order) if self.is_indexed else ()
+        kernel = AffineBlockKernel(
+            self._unmixed, transform.clamp, transform.activation, self.damping, self.sizes, orders
+        )
+        y, log_det = kernel.run(*values)
+        return y if self.is_indexed else self._mixed(y), log_det
 
     def _formula(self, *values: Tensor) -> tuple[Tensor, Tensor]:
         y, log_det = self._unmixed(*values)

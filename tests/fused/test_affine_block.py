@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from measures import assert_as_without_kernels
-from torch import Tensor, nn
+from torch import Tensor
 
 import invgraph as ig
 from invgraph.fused.affine_block import AffineBlockKernel
@@ -84,9 +85,10 @@ def test_little_is_kept_for_the_backward_pass(permutation: Any) -> None:
     """x, the subnet's output and the scales; with the gain and shift, and for a soft permutation no more either."""
     block, x = build((8, 4, 4), {"subnet": CONV, "permutation": permutation})
     kept: dict[int, int] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in block.state_dict().values()}
 
     def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter):
+        if tensor.untyped_storage().data_ptr() not in own:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -94,6 +96,44 @@ def test_little_is_kept_for_the_backward_pass(permutation: Any) -> None:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         block._transform(*x.split(block.sizes, dim=1), params, torch.ones_like(block.shift))
     assert sum(kept.values()) <= 8 * 3 * 16 * (8 + 8 + 4) + 3 * 64
+
+
+@pytest.mark.parametrize("permutation", ["soft", "hard"])
+def test_second_derivatives_are_those_of_the_buffers_of_the_call(permutation: Any) -> None:
+    """As in an ensemble: the block is called with another's parameters and buffers, and differentiated later."""
+    (one, x), (other, _) = (build((5,), {"subnet": MLP, "permutation": permutation, "seed": k}) for k in (1, 2))
+    x.requires_grad_()
+    found = []
+    for y in (torch.func.functional_call(one, dict(other.state_dict()), ((x,),))[0][0], other((x,))[0][0]):
+        (grad,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(grad.square().sum(), x)[0])
+    torch.testing.assert_close(*found)
+
+
+def test_an_order_that_is_overwritten_between_the_passes_is_noticed() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
+    loss = block((x,))[0][0].square().sum()
+    block.load_state_dict(build((5,), {"subnet": MLP, "permutation": "hard", "seed": 9})[0].state_dict())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("permutation", ["soft", "hard"])
+def test_a_result_may_be_changed_in_place(permutation: Any) -> None:
+    block, x = build((4, 3, 3), {"subnet": CONV, "permutation": permutation})
+    (y,), _ = block((x,))
+    y.mul_(2)
+    y.sum().backward()
+    assert block.shift.grad is not None
+
+
+def test_data_with_a_mean_lose_no_digits() -> None:
+    """Scales folded into the rotation would add large terms that cancel."""
+    block = ig.AllInOne((64,), subnet=MLP, seed=0)
+    x = torch.randn(400, 64) + 100
+    block.initialize((x,))
+    exact = copy.deepcopy(block).double()((x.double(),))[0][0]
+    assert (block((x,))[0][0] - exact).abs().max() < 3e-5
 
 
 def test_derived_transforms_and_single_channels_have_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
