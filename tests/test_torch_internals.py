@@ -217,16 +217,37 @@ def test_as_function(how: str | None) -> None:
 
 
 @UNTOUCHED
-def test_untouched_parameters(how: str) -> None:
+def test_own_weights(how: str) -> None:
     net = two_linears()
-    own = internals.untouched_parameters(net[2], nn.Linear.forward)
+    own = internals.own_weights(net[2], nn.Linear.forward)
     assert own is not None
-    assert own["weight"] is net[2].weight
-    assert own["bias"] is net[2].bias
+    assert own[0] is net[2].weight
+    assert own[1] is net[2].bias
     handle = changed(how, net)
-    assert internals.untouched_parameters(net[2], nn.Linear.forward) is None
+    assert internals.own_weights(net[2], nn.Linear.forward) is None
     if handle:
         handle.remove()
+
+
+def test_own_weights_that_are_no_parameters() -> None:
+    """As in the replicas of data parallel, in FSDP and in hypernetworks."""
+    for name in ("weight", "bias"):
+        layer = nn.Linear(2, 3)
+        value = getattr(layer, name).detach()
+        delattr(layer, name)
+        setattr(layer, name, value)
+        assert internals.own_weights(layer, nn.Linear.forward) is None
+    assert internals.own_weights(nn.Linear(2, 3, bias=False), nn.Linear.forward) is not None
+
+
+def test_has_own_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3)
+    assert internals.has_own_convolution(one)
+    one._conv_forward = lambda *arguments: None  # type: ignore[method-assign]
+    assert not internals.has_own_convolution(one)
+    assert internals.has_own_convolution(other)
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", lambda *arguments: None)
+    assert not internals.has_own_convolution(other)
 
 
 @pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class", "parameter", "part"])

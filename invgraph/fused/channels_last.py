@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.fused.switch import fused
-from invgraph.torch_internals import PLAIN, has_hooks, is_jit_tracing, is_transformed
+from invgraph.torch_internals import PLAIN, has_global_hooks, has_hooks, is_jit_tracing, is_transformed
 
 _ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
 
@@ -30,13 +30,13 @@ def prefers_channels_last(network: nn.Module, x: Tensor) -> bool:
             return False
         if type(layer) is nn.Conv2d:
             sizes += (layer.in_channels, layer.out_channels)
-        elif type(layer) not in _ELEMENTWISE:
-            return False
+        elif type(layer) not in _ELEMENTWISE or (not sizes and getattr(layer, "inplace", False)):
+            return False  # one that overwrites what it is given would overwrite the copy
     return len(sizes) > 2 and sizes[0] + sizes[-1] <= max(sizes)
 
 
 def _may_rearrange() -> bool:
     """True unless a program is recorded for elsewhere; ``torch.func`` can't map what chooses a layout."""
-    if not fused.enabled or is_transformed():
+    if not fused.enabled or is_transformed() or has_global_hooks():
         return False
     return not (torch.compiler.is_exporting() or is_jit_tracing())

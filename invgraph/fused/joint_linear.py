@@ -42,14 +42,16 @@ class _JointLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *cs: Tensor) -> Tensor:
         joined = torch.cat((x, *cs), dim=1)
-        ctx.save_for_backward(joined, x, weight, bias, *cs)
+        ctx.sizes = [part.shape[1] for part in (x, *cs)]
+        ctx.save_for_backward(joined, x, weight, bias)  # conditions may be overwritten meanwhile
         return functional.linear(joined, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        joined, x, weight, *others = ctx.saved_tensors
+        joined, x, weight, bias = ctx.saved_tensors
         if not is_first_order(*grad_outputs):
-            return differentiate(_formula, (x, weight, *others), grad_outputs)
+            cs = joined.split(ctx.sizes, dim=1)[1:]
+            return differentiate(_formula, (x, weight, bias, *cs), grad_outputs)
         (grad,) = grad_outputs
         x_wanted, weight_wanted, bias_wanted, *conditions_wanted = ctx.needs_input_grad
         x_grad = grad @ weight[:, : x.shape[1]] if x_wanted else None

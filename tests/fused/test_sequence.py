@@ -29,6 +29,7 @@ SEQUENCES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "reflected": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3, padding=1, padding_mode="reflect"), nn.ReLU()), (2, 3, 5)),
     "signals": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv1d(4, 2, 1)), (2, 3, 5)),
     "volumes": (lambda: nn.Sequential(nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv3d(4, 2, 1)), (2, 3, 4, 4, 4)),
+    "two ReLU": (lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.ReLU(), nn.Linear(4, 2)), (5, 3)),
     "empty": (nn.Sequential, (5, 3)),
 }
 
@@ -104,3 +105,72 @@ def test_other_parameters_for_a_call_are_used() -> None:
     swapped = torch.func.functional_call(Calls(), {f"net.{name}": value for name, value in other.items()}, x)
     assert torch.equal(swapped, torch.func.functional_call(net, other, x))
     torch.testing.assert_close(torch.vmap(lambda x: run(net, x))(x[:, None]), net(x)[:, None])
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_that_are_no_parameters(name: str) -> None:
+    """As in the replicas of data parallel, in FSDP and in hypernetworks."""
+    net, x = dense(), torch.randn(4, 3)
+    for layer in (net[0], net[4]):
+        value = getattr(layer, name).detach() * 2
+        delattr(layer, name)
+        setattr(layer, name, value)
+    assert torch.equal(run(net, x), net(x))
+
+
+def test_a_patched_convolution_is_called() -> None:
+    net, x = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.ReLU()), torch.randn(1, 2, 4, 4)
+    usual = run(net, x)
+
+    def circular(given: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.conv2d(functional.pad(given, (1, 1, 1, 1), mode="circular"), weight, bias)
+
+    net[0]._conv_forward = circular
+    assert torch.equal(run(net, x), net(x))
+    assert not torch.equal(run(net, x), usual)
+
+
+def test_results_that_a_dispatch_mode_keeps_are_not_overwritten() -> None:
+    """As selective activation checkpointing does."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Keeps(TorchDispatchMode):
+        kept: Tensor
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.addmm.default:
+                self.kept = result
+            return result
+
+    with torch.no_grad(), Keeps() as mode:
+        run(nn.Sequential(nn.Linear(3, 30), nn.ReLU()), torch.randn(5, 3))
+    assert mode.kept.min() < 0
+
+
+def test_a_function_that_is_replaced_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by counters of operations."""
+    calls = list[str]()
+    original = functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", lambda *args: calls.append("conv2d") or original(*args))
+    run(nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU()), torch.randn(1, 2, 4, 4))
+    assert calls == ["conv2d"]
+
+
+def test_a_condition_may_be_overwritten_before_the_backward_pass() -> None:
+    net = nn.Sequential(nn.Linear(1024, 2048), nn.ReLU())
+    x, c = torch.randn(4, 512, requires_grad=True), torch.randn(4, 512)
+    (expected,) = torch.autograd.grad(net(torch.cat((x, c), dim=1)).square().sum(), x)
+    y = run(net, x, (c,))
+    assert "JointLinear" in str(y.grad_fn.next_functions)  # type: ignore[union-attr]
+    c.zero_()
+    torch.testing.assert_close(torch.autograd.grad(y.square().sum(), x)[0], expected)
+
+
+def test_a_relu_in_place_that_comes_first_overwrites_what_it_is_given() -> None:
+    make = lambda: nn.Sequential(nn.ReLU(True), nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 1))  # noqa: E731
+    net, x = make(), torch.randn(2, 2, 4, 4)
+    other = x.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(run(net, x), net(other))
+    assert torch.equal(x, other)
