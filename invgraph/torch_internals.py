@@ -155,8 +155,9 @@ def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
 
 def as_function(module: nn.Module) -> Callable[..., Any]:
     """Return a module's ``forward`` where a call does nothing else, or the module: a call of it costs microseconds."""
-    is_plain_call = module._compiled_call_impl is None and not has_hooks(module) and not has_global_hooks()
-    return module.forward if is_plain_call else module
+    if type(module).__call__ is not nn.Module.__call__ or module._compiled_call_impl is not None:
+        return module
+    return module if has_hooks(module) or has_global_hooks() else module.forward
 
 
 def own_weights(layer: nn.Module, forward: Callable[..., Any]) -> tuple[Tensor, Tensor | None] | None:
@@ -190,13 +191,11 @@ class Snapshot:
         self._sizes = list(map(len, self._stores))
         self._filled = [store for store in self._stores if store]
         self._tensors = list(chain.from_iterable(map(_values, self._filled)))
-        forward, backward = hook_stores(root)
-        self._hooks = forward + backward
 
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""
         # Asked at every call of a coupling: whole lists are compared without a loop in Python.
-        if any(self._hooks) or has_global_hooks():
+        if any(map(has_hooks, self._parts)) or has_global_hooks():
             return False
         if list(map(type, self._parts)) != self._kinds or list(map(len, self._stores)) != self._sizes:
             return False

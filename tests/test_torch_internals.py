@@ -216,6 +216,15 @@ def test_as_function(how: str | None) -> None:
         handle.remove()
 
 
+def test_as_function_of_a_class_with_calls_of_its_own() -> None:
+    class Own(nn.Linear):
+        def __call__(self, *args: Any) -> Any:
+            return super().__call__(*args) + 1
+
+    net = Own(2, 2)
+    assert internals.as_function(net) is net
+
+
 @UNTOUCHED
 def test_own_weights(how: str) -> None:
     net = two_linears()

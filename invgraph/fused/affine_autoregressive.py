@@ -29,7 +29,7 @@ class AffineAutoregressive:
     def __init__(self, layers: MaskedLayers, transform: AffineMap, condition_weight: Tensor | None = None) -> None:
         self._layers, self._kernel = layers, _Kernel(layers.kernel, transform)
         self._condition_weight = () if condition_weight is None else (condition_weight,)
-        self._is_plain = layers.is_plain and all(type(weight) in PLAIN for weight in self._condition_weight)
+        self._is_plain = layers.is_plain and all(type(weight) is nn.Parameter for weight in self._condition_weight)
 
     def is_current(self, subnet: nn.Module) -> bool:
         """True if this is still the network that the kernel was made of, without hooks or patches, as precise."""

@@ -36,7 +36,7 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ratio = torch.empty_like(x) if transform.activation == "atan" else None
+        ratio = torch.empty_like(params.select(1, 0)) if transform.activation == "atan" else None
         y, log_det, (scale, s) = evaluate_affine(transform, x, params, ratio=ratio)
         logs = s if ratio is None else ratio
         assert logs is not None

@@ -138,7 +138,9 @@ class MaskedLayers:
         self._stamps = list(map(_stamp, self._masks))
         self._first = weights[0]
         self.tensors: Tensors = (*weights, *[layer.bias for layer in every])
-        self.is_plain = all(type(tensor) in PLAIN for tensor in (*self.tensors, *self._masks))
+        # What is no parameter, as in FSDP or a functional call, may be another tensor at the next call.
+        are_own = all(type(tensor) is nn.Parameter for tensor in self.tensors)
+        self.is_plain = are_own and all(type(mask) in PLAIN for mask in self._masks)
         masks: list[Tensor] = []
         if self.is_plain:  # distributed tensors, for one, can't be asked to convert a mask
             with torch.inference_mode(False):  # a gradient keeps them

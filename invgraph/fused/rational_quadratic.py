@@ -207,4 +207,4 @@ class _RationalQuadratic(torch.autograd.Function):
         count = ctx.kernel.bins
         # The slopes at both ends of the interval are no parameters.
         found = torch.cat((rows[: 2 * count], rows[2 * count + 1 : -1]))
-        return None, x_grad.view(x.shape), found.view(-1, *x.shape).transpose(0, 1)
+        return None, x_grad.view(x.shape), found.view(len(found), *x.shape).transpose(0, 1)

@@ -41,6 +41,8 @@ def as_mlp(network: nn.Module) -> MLPParameters | None:
     stores = [dict(layer.named_parameters()) for layer in layers]  # empty in data-parallel replicas
     weights, biases = tuple([own.get("weight") for own in stores]), tuple([own.get("bias") for own in stores])
     condition_weights = tuple([dict(layer.named_parameters()).get("weight") for layer in readers])
+    if any(layer.bias is not None for layer in readers):
+        return None
     if any(type(tensor) not in PLAIN for tensor in (*weights, *biases, *condition_weights)):  # None is a missing bias
         return None
     return MLPParameters(weights, biases, condition_weights)  # type: ignore[arg-type]

@@ -128,9 +128,10 @@ class _Masked(WithConstants, Subnet):
             return None
         if self.condition is None:
             return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform)
-        if not is_overwritable(self.condition):
+        condition: Any = self.condition  # another layer may have taken its place, with a bias
+        if not is_overwritable(condition) or condition.bias is not None:
             return None
-        return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform, self.condition.weight)
+        return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform, condition.weight)
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""

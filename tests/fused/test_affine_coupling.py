@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -271,3 +272,33 @@ def test_a_one_sided_coupling_keeps_neither_its_result_nor_its_shifts() -> None:
     assert (
         kept_bytes(layer, torch.randn(64, 16, requires_grad=True)) == 4 * 64 * data_hidden_and_scales_around_the_clamp
     )
+
+
+def _coupling() -> tuple[ig.Coupling, Tensor, Tensor]:
+    layer = randomize(ig.Coupling((4,), ((3,),), transform=ig.Affine(), subnet=ig.nets.MLP(hidden=8)), seed=3)
+    return layer, torch.randn(5, 4), torch.randn(5, 3)
+
+
+def test_a_condition_layer_with_a_bias_keeps_it() -> None:
+    layer, x, c = _coupling()
+    (before,), _ = layer((x,), (c,))
+    for net in layer.modules():
+        if isinstance(getattr(net, "conditions", None), nn.ModuleList):
+            net.conditions[0] = nn.Linear(3, 8)
+    (y,), _ = layer((x,), (c,))
+    with ig.fused(False):
+        torch.testing.assert_close(y, layer((x,), (c,))[0][0])
+    assert not torch.allclose(y, before)
+
+
+def test_hooks_put_on_after_all_were_removed_are_called() -> None:
+    """By a new dictionary, as a common recipe does."""
+    layer, x, c = _coupling()
+    layer((x,), (c,))
+    calls = list[str]()
+    for part in layer.modules():
+        part._forward_hooks = OrderedDict()
+        if isinstance(part, nn.Linear):
+            part.register_forward_hook(lambda *args: calls.append("hook"))
+    layer((x,), (c,))
+    assert len(calls) == sum(isinstance(part, nn.Linear) for part in layer.modules())

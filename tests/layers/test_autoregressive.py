@@ -347,3 +347,29 @@ def test_the_kinks_of_hidden_units_start_in_different_places_and_the_layer_at_th
     (y,), log_det = layer((x,), (torch.randn(5, 3),))
     torch.testing.assert_close(y, x)
     torch.testing.assert_close(log_det, torch.zeros(5), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("transform", [ig.Affine(), ig.RationalQuadraticSpline(bins=3)])
+def test_weights_that_are_no_parameters_are_read_at_every_call(transform: Any) -> None:
+    """As in FSDP and in hypernetworks."""
+    module = layer(4, ((3,),), hidden=8, layers=2, transform=transform)
+    x, c = normal(5, 4), normal(5, 3)
+    first = module.subnet.layers[0]
+    weight = first.weight.detach()
+    del first.weight
+    for factor in (1.0, 2.0):
+        first.weight = weight * factor
+        (y,), log_det = module((x,), (c,))
+        with ig.fused(False):
+            (expected,), expected_log_det = module((x,), (c,))
+        torch.testing.assert_close((y, log_det), (expected, expected_log_det))
+
+
+def test_a_condition_layer_with_a_bias_keeps_it() -> None:
+    module = layer(4, ((3,),), hidden=8)
+    x, c = normal(5, 4), normal(5, 3)
+    width = module.subnet.condition.out_features
+    module.subnet.condition = torch.nn.Linear(3, width).double()
+    (y,), _ = module((x,), (c,))
+    with ig.fused(False):
+        torch.testing.assert_close(y, module((x,), (c,))[0][0])

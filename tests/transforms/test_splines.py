@@ -288,3 +288,11 @@ def test_what_is_compiled_has_the_results_and_gradients_of_the_formula(spline: A
         found.append([y, log_det, *torch.autograd.grad(y.sin().sum() + log_det.sum(), leaves)])
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_an_empty_batch_has_gradients() -> None:
+    spline = ig.RationalQuadraticSpline(bins=4)
+    x, params = torch.zeros(0, 3, requires_grad=True), torch.zeros(0, spline.params_per_element, 3, requires_grad=True)
+    y, log_det = spline.forward(x, params)
+    grads = torch.autograd.grad(y.sum() + log_det.sum(), (x, params))
+    assert [grad.shape for grad in grads] == [x.shape, params.shape]
