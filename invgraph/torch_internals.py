@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from itertools import chain, repeat
-from operator import contains, is_, methodcaller
+from operator import attrgetter, contains, is_, methodcaller
 from typing import Any, TypeVar
 
 import torch
@@ -176,6 +176,7 @@ def has_own_convolution(layer: Any) -> bool:
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _values = methodcaller("values")
+_hooks = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Snapshot:
@@ -195,7 +196,7 @@ class Snapshot:
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""
         # Asked at every call of a coupling: whole lists are compared without a loop in Python.
-        if any(map(has_hooks, self._parts)) or has_global_hooks():
+        if any(chain.from_iterable(map(_hooks, self._parts))) or has_global_hooks():
             return False
         if list(map(type, self._parts)) != self._kinds or list(map(len, self._stores)) != self._sizes:
             return False

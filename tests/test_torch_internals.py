@@ -239,7 +239,7 @@ def test_own_weights(how: str) -> None:
 
 
 def test_own_weights_that_are_no_parameters() -> None:
-    """As in the replicas of data parallel, in FSDP and in hypernetworks."""
+    """Replicas of data parallel, FSDP and hypernetworks have such."""
     for name in ("weight", "bias"):
         layer = nn.Linear(2, 3)
         value = getattr(layer, name).detach()

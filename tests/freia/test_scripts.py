@@ -49,8 +49,8 @@ def test_every_submodule_of_freia_is_found() -> None:
 
 
 def test_installing_twice_is_fine_and_beside_freia_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with imports(ours=True):
+    with imports(ours=True), monkeypatch.context() as patch:
         ig.freia.install()
-        monkeypatch.setitem(sys.modules, "FrEIA", sys)
+        patch.setitem(sys.modules, "FrEIA", sys)
         with pytest.raises(ig.DependencyError, match="before anything imports FrEIA"):
             ig.freia.install()

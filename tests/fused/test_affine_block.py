@@ -100,7 +100,7 @@ def test_little_is_kept_for_the_backward_pass(permutation: Any) -> None:
 
 @pytest.mark.parametrize("permutation", ["soft", "hard"])
 def test_second_derivatives_are_those_of_the_buffers_of_the_call(permutation: Any) -> None:
-    """As in an ensemble: the block is called with another's parameters and buffers, and differentiated later."""
+    """In an ensemble, the block is called with another's parameters and buffers, and differentiated later."""
     (one, x), (other, _) = (build((5,), {"subnet": MLP, "permutation": permutation, "seed": k}) for k in (1, 2))
     x.requires_grad_()
     found = []

@@ -109,7 +109,7 @@ def test_other_parameters_for_a_call_are_used() -> None:
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
 def test_weights_that_are_no_parameters(name: str) -> None:
-    """As in the replicas of data parallel, in FSDP and in hypernetworks."""
+    """Replicas of data parallel, FSDP and hypernetworks have such."""
     net, x = dense(), torch.randn(4, 3)
     for layer in (net[0], net[4]):
         value = getattr(layer, name).detach() * 2
@@ -131,7 +131,7 @@ def test_a_patched_convolution_is_called() -> None:
 
 
 def test_results_that_a_dispatch_mode_keeps_are_not_overwritten() -> None:
-    """As selective activation checkpointing does."""
+    """Selective activation checkpointing keeps them."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Keeps(TorchDispatchMode):
@@ -149,7 +149,7 @@ def test_results_that_a_dispatch_mode_keeps_are_not_overwritten() -> None:
 
 
 def test_a_function_that_is_replaced_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by counters of operations."""
+    """Counters of operations replace it."""
     calls = list[str]()
     original = functional.conv2d
     monkeypatch.setattr(functional, "conv2d", lambda *args: calls.append("conv2d") or original(*args))

@@ -351,7 +351,7 @@ def test_the_kinks_of_hidden_units_start_in_different_places_and_the_layer_at_th
 
 @pytest.mark.parametrize("transform", [ig.Affine(), ig.RationalQuadraticSpline(bins=3)])
 def test_weights_that_are_no_parameters_are_read_at_every_call(transform: Any) -> None:
-    """As in FSDP and in hypernetworks."""
+    """FSDP and hypernetworks have such."""
     module = layer(4, ((3,),), hidden=8, layers=2, transform=transform)
     x, c = normal(5, 4), normal(5, 3)
     first = module.subnet.layers[0]
