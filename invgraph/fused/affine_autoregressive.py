@@ -29,7 +29,6 @@ class AffineAutoregressive:
     def __init__(self, layers: MaskedLayers, transform: AffineMap, condition_weight: Tensor | None = None) -> None:
         self._layers, self._kernel = layers, _Kernel(layers.kernel, transform)
         self._condition_weight = () if condition_weight is None else (condition_weight,)
-        self._is_plain = layers.is_plain and all(type(weight) is nn.Parameter for weight in self._condition_weight)
 
     def is_current(self, subnet: nn.Module) -> bool:
         """True if this is still the network that the kernel was made of, without hooks or patches, as precise."""
@@ -37,7 +36,7 @@ class AffineAutoregressive:
 
     def takes(self, x: Tensor, cs: Tensors) -> bool:
         """True if the layer's result for these data and conditions would be that of the kernel."""
-        if not self._is_plain or len(cs) != len(self._condition_weight):
+        if len(cs) != len(self._condition_weight):
             return False
         return not cs or (type(cs[0]) in PLAIN and cs[0].ndim == 2 and cs[0].dtype == x.dtype)
 

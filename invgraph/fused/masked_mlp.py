@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import PLAIN, Snapshot, version
+from invgraph.torch_internals import Snapshot, version
 
 _LEAST = 256
 """Units of a layer, before and after, from which on a product in steps is quicker than a whole one."""
@@ -126,7 +126,7 @@ class MaskedLayers:
 
     Arguments:
         root: The module whose parts must stay the same, and be called without hooks or patches: the layers, or more.
-        layers: The layers; each has a buffer ``mask``.
+        layers: The layers; their weights and biases are parameters, and each has a buffer ``mask``.
         stairs: The products of each layer.
     """
 
@@ -138,13 +138,8 @@ class MaskedLayers:
         self._stamps = list(map(_stamp, self._masks))
         self._first = weights[0]
         self.tensors: Tensors = (*weights, *[layer.bias for layer in every])
-        # What is no parameter, as in FSDP or a functional call, may be another tensor at the next call.
-        are_own = all(type(tensor) is nn.Parameter for tensor in self.tensors)
-        self.is_plain = are_own and all(type(mask) in PLAIN for mask in self._masks)
-        masks: list[Tensor] = []
-        if self.is_plain:  # distributed tensors, for one, can't be asked to convert a mask
-            with torch.inference_mode(False):  # a gradient keeps them
-                masks = [mask.to(weight) for mask, weight in zip(self._masks, weights, strict=True)]
+        with torch.inference_mode(False):  # a gradient keeps them
+            masks = [mask.to(weight) for mask, weight in zip(self._masks, weights, strict=True)]
         self.kernel = MaskedKernel(tuple(masks), stairs)
 
     def is_current(self, root: nn.Module) -> bool:

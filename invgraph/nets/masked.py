@@ -108,9 +108,8 @@ class _Masked(WithConstants, Subnet):
             return None
         found = self._fused
         if found is None or not found.is_current(self.layers):
-            whole = self._plain_layers() is not None
-            found = self._fused = MaskedLayers(self.layers, self.layers, self.stairs) if whole else None
-        if found is None or not found.is_plain:
+            found = self._fused = self._kept_layers(self.layers)
+        if found is None:
             return None
         for other in others:
             if type(other) not in PLAIN:
@@ -124,14 +123,26 @@ class _Masked(WithConstants, Subnet):
 
     def affine_kernel(self, transform: AffineMap) -> AffineAutoregressive | None:
         """Return a whole affine layer as one kernel; None where it would not give what the modules do."""
-        if self._plain_layers() is None or not is_untouched(self, _network_forward):
-            return None
-        if self.condition is None:
-            return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform)
+        layers = self._kept_layers(self) if is_untouched(self, _network_forward) else None
+        if layers is None or self.condition is None:
+            return None if layers is None else AffineAutoregressive(layers, transform)
         condition: Any = self.condition  # another layer may have taken its place, with a bias
-        if not is_overwritable(condition) or condition.bias is not None:
+        if not is_overwritable(condition) or condition.bias is not None or type(condition.weight) is not nn.Parameter:
             return None
-        return AffineAutoregressive(MaskedLayers(self, self.layers, self.stairs), transform, condition.weight)
+        return AffineAutoregressive(layers, transform, condition.weight)
+
+    def _kept_layers(self, root: nn.Module) -> MaskedLayers | None:
+        """Return the layers as a kernel to keep while ``root`` stays as it is; None if it can't be kept.
+
+        What is no parameter, as in FSDP or a functional call, may be another tensor at the next call. Distributed
+        tensors, for one, can't be asked to convert a mask.
+        """
+        layers = self._plain_layers()
+        if layers is None or any(type(layer.mask) not in PLAIN for layer in layers):
+            return None
+        if any(type(tensor) is not nn.Parameter for layer in layers for tensor in (layer.weight, layer.bias)):
+            return None
+        return MaskedLayers(root, self.layers, self.stairs)
 
     def part(self, x: Tensor, given: Tensors, places: slice) -> Tensor:
         """Return the outputs of :meth:`combine` for some elements, ``(B, params_per_element * len(places))``."""

@@ -58,6 +58,16 @@ def test_whatever_could_see_the_layout_gets_the_usual_one(change: Any) -> None:
     assert torch.equal(run(net, x), net(x))
 
 
+def test_hooks_on_every_module_see_the_usual_layout() -> None:
+    seen = list[bool]()
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: seen.append(args[2].is_contiguous()))
+    try:
+        run(network(), torch.randn(2, 3, 5, 5))
+    finally:
+        handle.remove()
+    assert seen == [True] * 6
+
+
 def test_networks_that_are_narrower_inside_and_other_data_are_left_alone() -> None:
     assert prefers_channels_last(network(ends=(2, 6)), torch.randn(2, 2, 5, 5))
     assert not prefers_channels_last(network(ends=(3, 6)), torch.randn(2, 3, 5, 5))

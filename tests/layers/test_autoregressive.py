@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -373,3 +375,13 @@ def test_a_condition_layer_with_a_bias_keeps_it() -> None:
     (y,), _ = module((x,), (c,))
     with ig.fused(False):
         torch.testing.assert_close(y, module((x,), (c,))[0][0])
+
+
+def test_weights_put_in_for_one_call_are_not_kept() -> None:
+    module = layer(4, (), hidden=8)
+    fast = {name: (2 * value).requires_grad_() for name, value in module.named_parameters()}
+    alive = [weakref.ref(value) for value in fast.values()]
+    torch.func.functional_call(module, fast, ((normal(5, 4),),))
+    del fast
+    gc.collect()
+    assert not any(reference() is not None for reference in alive)

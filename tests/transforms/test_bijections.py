@@ -280,3 +280,15 @@ def test_far_out_the_slope_of_a_mixture_is_that_of_its_scale(size: float) -> Non
     y, log_det = mixture.forward(torch.tensor([[size], [-size]], dtype=torch.float64), params)
     assert float(log_det.abs().max()) <= (1e-3 if size == 10.0 else 1e-12)
     assert float((y.abs() / size - 1).abs().max()) <= 30 / size
+
+
+@pytest.mark.parametrize("activation", ["atan", "tanh"])
+def test_parameters_of_another_precision_are_not_rounded_to_that_of_the_data(activation: Any) -> None:
+    transform = ig.Affine(activation=activation)
+    x, params = torch.randn(3, 4, requires_grad=True), torch.randn(3, 2, 4, dtype=torch.float64)
+    log_dets = []
+    for enabled in (True, False):
+        with ig.fused(enabled):
+            log_dets.append(transform.forward(x, params)[1])
+    assert log_dets[0].dtype == torch.float64
+    torch.testing.assert_close(*log_dets, rtol=0, atol=1e-14)
