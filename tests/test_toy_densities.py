@@ -103,7 +103,8 @@ def test_every_kind_of_layer_integrates_to_one(name: str) -> None:
     x = ig.InputNode(2, name="x")
     flow = ig.Flow(ig.Graph(x, ig.chain(x, STACKS[name], (ig.Conv1x1, {"seed": 1}), STACKS[name])))
     train(flow, flow.log_prob, moons, steps=40)
-    assert integral(flow.double(), cells=400, edge=10.0) == pytest.approx(1, abs=1e-3)
+    cells, error = (400, 1e-3) if name == "coupling-linear" else (200, 1e-4)  # its density has jumps
+    assert integral(flow.double(), cells=cells, edge=10.0) == pytest.approx(1, abs=error)
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,13 @@ def train(graph: ig.Graph, batch: int, width: int = 8, inverse: bool = False) ->
     return [z.detach(), log_det.detach(), *found]
 
 
-@pytest.mark.parametrize("inverse", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_five_batch_sizes_compile_twice_at_most(inverse: bool) -> None:
+@pytest.mark.parametrize(
+    ("backend", "inverse"),
+    [("eager", False), *(pytest.param("aot_eager", side, marks=pytest.mark.slow) for side in (False, True))],
+)
+def test_five_batch_sizes_compile_twice_at_most(backend: str, inverse: bool) -> None:
     graph = build(lambda: deep_graph(2, width=4), torch.float32)
-    compiled = copy.deepcopy(graph).compile(backend="aot_eager")
+    compiled = copy.deepcopy(graph).compile(backend=backend)
     seen = []
     for batch in (16, 8, 5, 33, 64):
         for ours, theirs in zip(train(compiled, batch, 4, inverse), train(graph, batch, 4, inverse), strict=True):
@@ -78,14 +81,14 @@ def test_equal_couplings_are_one_region_at_any_depth(
 
     def keep(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
         graphs.append(graph)
-        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+        raise NotImplementedError("this backend only looks at graphs")
 
     monkeypatch.setattr(invgraph.graph.compiled, "_SAFE_BACKENDS", (keep,))
     for depth in (2, 3):
         torch._dynamo.reset()
         compiled = build(lambda depth=depth: deep_graph(depth), torch.float32).compile(backend=keep)  # type: ignore[misc]
-        z, log_det = compiled(torch.randn(4, 8, requires_grad=input_needs_gradient), torch.randn(4, 3))
-        (z.sum() + log_det.sum()).backward()
+        with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="only looks at graphs"):
+            compiled(torch.randn(4, 8, requires_grad=input_needs_gradient), torch.randn(4, 3))
     # A first coupling whose input needs no gradient is a region of its own.
     assert [len([n for n, _ in graph.named_children() if "subgraph" in n]) for graph in graphs] == [regions] * 2
 
@@ -179,7 +182,7 @@ BAD_CALLS = {
 def test_compiled_graphs_refuse_bad_input(fullgraph: bool) -> None:
     """With ``fullgraph`` the compiler would turn each error of this library into its own."""
     graph = build(lambda: deep_graph(1), torch.float32).compile(backend="eager", fullgraph=fullgraph)
-    for call in (graph, graph.inverse):
+    for call in (graph, graph.inverse)[: 2 if fullgraph else 1]:
         for args, words in list(BAD_CALLS.values())[:: 1 if fullgraph else 3]:
             with pytest.raises(ig.errors.InvgraphError, match=words):
                 call(*args)

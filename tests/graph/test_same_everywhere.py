@@ -107,7 +107,7 @@ def test_one_graph_serves_eight_threads() -> None:
     found: list[set[str]] = [set() for _ in data]
 
     def work(index: int) -> None:
-        for _ in range(15):
+        for _ in range(8):
             found[index].add(_digest(flow, *data[index]))
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
