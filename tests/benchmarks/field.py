@@ -67,6 +67,7 @@ def families() -> list[Family]:
     deep = {name: (lambda make=make: make(16, 1000, 16)) for name, make in coupling.items()}
     large = {name: (lambda make=make: make(4096, 8, 512)) for name, make in coupling.items()}
     glow = {OURS: models.glow_own, "normflows": models.glow_normflows, "FrEIA": models.glow_freia}
+    equal = {OURS: models.glow_blocks_own, "FrEIA": models.glow_freia}
     return [
         _family("spline", "spline coupling, 5 | 10", (5, 10, 5, narrow), ("train", "log_prob", 10_000), 256),
         _family("spline", "spline coupling, 10 | 20", (10, 20, 8, narrow), ("train", "log_prob", 10_000), 256),
@@ -76,6 +77,7 @@ def families() -> list[Family]:
         _family("maf", "MAF, 21", (21, 0, 5, wide), ("train", 1000), 512, (1000,)),
         _family("maf", "MAF, 64", (64, 0, 5, widest), (1000,), 512, (1000,)),
         Family("Glow, 3 x 32 x 32", glow, ("train", 16, "memory"), (3, 32, 32), 0, 16, ("train", 16)),
+        Family("Glow of all-in-one blocks", equal, ("train", 16, "memory"), (3, 32, 32), 0, 16, ("train", 16)),
         Family("1,000 couplings, 16", deep, ("train", "memory"), (16,), batch=64),
         Family("couplings, 4,096", large, ("train", "memory"), (4096,), batch=64),
     ]

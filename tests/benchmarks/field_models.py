@@ -156,14 +156,23 @@ LEVELS, STEPS = 3, 4
 
 
 def glow_own() -> Model:
+    """Glow's steps: a scaling, a learned 1 x 1 convolution, and a coupling."""
+    return _glow(ig.ActNorm, ig.Conv1x1, (ig.Coupling, {"transform": ig.Affine(), "subnet": subnet, "sides": 1}))
+
+
+def glow_blocks_own() -> Model:
+    """All-in-one blocks, as in :func:`glow_freia`."""
+    return _glow((ig.AllInOne, {"subnet": subnet}))
+
+
+def _glow(*step: Any) -> Model:
     x = ig.InputNode(3, 32, 32, name="x")
     h: Any = x
     outputs = []
-    args = {"transform": ig.Affine(), "subnet": subnet, "sides": 1}
     for level in range(LEVELS):
         h = ig.Node(h, ig.Squeeze, name=f"squeeze_{level}")
-        for step in range(STEPS):
-            h = ig.chain(h, ig.ActNorm, ig.Conv1x1, (ig.Coupling, args), name=f"step_{level}_{step}")
+        for k in range(STEPS):
+            h = ig.chain(h, *step, name=f"step_{level}_{k}")
         if level < LEVELS - 1:
             half = h.shape[0] // 2
             split = ig.Node(h, ig.Split, {"sizes": (half, half)}, name=f"split_{level}")
