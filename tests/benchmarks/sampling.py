@@ -81,7 +81,7 @@ CHUNKS = (10_000, 100_000)
 
 
 def stated_bytes(flow: ig.Flow, samples: int, observations: int, chunk: int) -> int:
-    """The bound that docs/density.rst states for affine and spline transforms, for a chunk of at least the observations."""
+    """The bound in docs/density.rst for affine and spline transforms, for a chunk of at least the observations."""
     width = max(value for layer in flow.modules() if isinstance(layer, nn.Linear) for value in layer.weight.shape)
     return 4 * samples * observations * (2 * flow.dims + 3) + 20 * chunk * width
 
