@@ -26,7 +26,7 @@ _GROUPS = {
         "learned_scaling",
     ))),
     "shapes": ("Changes of shape", tuple(f"layers.{name}" for name in (
-        "haar", "squeeze", "dct", "split", "concat", "reshape",
+        "haar", "squeeze", "orthogonal_squeeze", "dct", "split", "concat", "reshape",
     ))),
     "layers": ("Other layers", ("layers",)),
     "nets": ("Subnets", ("nets", "core.subnet")),

@@ -180,9 +180,9 @@ class Flow(GraphHolder[Graph | Reversible]):
             generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
                 torch, which a base given by the user always uses.
             chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents,
-                samples and three numbers per row they need up to four times the widest layer, ``16 * chunk * width``
-                bytes in float32; with more conditions, also latents and samples of ``chunk`` of them. Default: all with
-                gradients, noise or batch statistics; else 65,536 elements on a CPU (its caches), 4,194,304 elsewhere.
+                samples and three numbers per row, affine and spline layers need up to ``20 * chunk * width`` bytes in
+                float32, for the widest layer; with more conditions, also latents and samples of ``chunk`` of them.
+                Default: all with gradients, noise or batch statistics; else 65,536 elements on CPUs, 4,194,304 on GPUs.
 
         Returns:
             Samples ``(n, B, ...)``, or ``(n, ...)`` without conditions, in the structure of the graph's inputs.
