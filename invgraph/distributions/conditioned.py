@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, Protocol
 
 import torch
@@ -12,12 +13,18 @@ from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import hook_stores, is_transformed, version
+from invgraph.torch_internals import hook_stores, is_transformed, tensor_stores, version
 
 Result = tuple[Tensors, Tensor]
 
 _LARGEST = 1 << 24
 """Number of elements of a model and its conditions up to which they are copied, to see whether they have changed."""
+
+_KEPT_BY_TORCH = frozenset(vars(nn.Module())) - {"training"}
+"""Attributes of every module: tensors, modules and hooks, which are looked at by themselves."""
+
+_PLAIN = {bool, int, float, complex, str, bytes, NoneType, torch.dtype, FunctionType, MethodType, BuiltinFunctionType}
+_OTHER = object()
 
 
 class Bound(Protocol):
@@ -116,7 +123,7 @@ class Conditioned:
             return self.graph.bind(ports.pack(self.rows), gradients=True)
         if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or is_transformed():
             return self.graph.bind(ports.pack(self.rows))
-        tensors = self._tensors()
+        tensors = self._tensors(self._parts())
         if sum(tensor.numel() for tensor in tensors) > _LARGEST:
             return self.graph.bind(ports.pack(self.rows))
         # Values are compared as well: a change through .data, or through an array that shares memory, is not counted.
@@ -125,29 +132,51 @@ class Conditioned:
             self._kept = state, values, self.graph.bind(ports.pack(self.rows))
         return self._kept[2]
 
-    def _tensors(self) -> Tensors:
+    def _tensors(self, parts: list[nn.Module]) -> Tensors:
+        held = [tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None]
+        # A weight that another network computes, or that is to be kept from optimizers, is a plain attribute.
+        others = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
+        return (*held, *others, *self.rows)
+
+    def _parts(self) -> list[nn.Module]:
         module = self.graph
         assert isinstance(module, nn.Module)
-        return (*module.parameters(), *module.buffers(), *self.rows)
+        return list(module.modules())
 
     def state(self) -> tuple[object, ...]:
-        """Return what results depend on, to be compared later: tensors, conditions, modes, hooks and patches.
+        """Return what results depend on, to be compared later: tensors, modules, their settings, hooks and patches.
 
         A change in place is seen by its count. Inside a ``torch.func`` transform nothing tells one tensor from another
         later on: no two states are equal.
         """
         if is_transformed():
             return (object(),)
-        module = self.graph
-        assert isinstance(module, nn.Module)
-        parts = tuple([(p.training, type(p).forward, p.__dict__.get("forward")) for p in module.modules()])
-        hooks = tuple([tuple(hooks) for stores in hook_stores(module) for hooks in stores if hooks])
-        mixed = torch.is_autocast_enabled(self.rows[0].device.type if self.rows else "cpu")
-        counts = [(id(t), t.data_ptr(), _version(t)) for t in self._tensors()]
-        return (torch.is_grad_enabled(), mixed, parts, hooks, *counts)
+        parts = self._parts()
+        calls = [(part, type(part).forward, _settings(part)) for part in parts]
+        hooks = [tuple(hooks) for stores in hook_stores(parts[0]) for hooks in stores if hooks]
+        device = self.rows[0].device.type if self.rows else "cpu"
+        mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        counts = [(id(t), t.data_ptr(), _version(t)) for t in self._tensors(parts)]
+        return (torch.is_grad_enabled(), mixed, calls, hooks, *counts)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
+
+
+def _settings(module: nn.Module) -> list[object]:
+    """Return the attributes of a module that are numbers, text, flags or functions, or made of these."""
+    found = [(name, _plain(value)) for name, value in vars(module).items() if name not in _KEPT_BY_TORCH]
+    return [pair for pair in found if pair[1] is not _OTHER]
+
+
+def _plain(value: object) -> object:
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, dict):
+        value = list(value.items())
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return [_plain(part) for part in value]
+    return _OTHER
 
 
 def _flat(tensors: Tensors) -> Tensors:

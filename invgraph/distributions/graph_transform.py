@@ -27,7 +27,8 @@ class GraphTransform(Transform):
     ``t.log_abs_det_jacobian(x, y)`` of the last pair costs nothing.
 
     A pair of values is used again only if neither they, nor the conditions, nor anything in the graph has changed in
-    between, and gradients are recorded now if and only if they were then.
+    between, and gradients are recorded now if and only if they were then. Changes that torch does not count, such as
+    those through ``.data``, are not seen here: call the transform again after them.
 
     Arguments:
         graph: A graph with one input and one output.

@@ -36,6 +36,8 @@ def differentiate(
         # One value may have been made of another: only the function's own dependence on each counts.
         own = [value.view_as(value) for value in values]
         wanted = [value for value in own if value.requires_grad]
-        outputs = function(*own)
-        grads = iter(torch.autograd.grad(outputs, wanted, grad_outputs, create_graph=create_graph, allow_unused=True))
+        # Nor does each output depend on one that is wanted: the log-determinant of a shift is a constant.
+        pairs = [pair for pair in zip(function(*own), grad_outputs, strict=True) if pair[0].requires_grad]
+        outputs, given = [output for output, _ in pairs], [grad for _, grad in pairs]
+        grads = iter(torch.autograd.grad(outputs, wanted, given, create_graph=create_graph, allow_unused=True))
     return tuple(next(grads) if value.requires_grad else None for value in own)

@@ -7,6 +7,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,18 @@ def flow_of(base: Any = None, conditions: int = 1) -> ig.Flow:
     graph = ig.Graph(x, h, cs[0] if conditions == 1 else cs)
     randomize(graph)
     return ig.Flow(graph, base)
+
+
+class Shifted(nn.Module):
+    """A module with a weight that is no parameter, and a setting that nobody can see."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.shift, self.settings = torch.ones(4), SimpleNamespace(factor=factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted: Tensor = self.settings.factor * x + self.shift
+        return shifted
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (4, 5), (1,)])
@@ -103,7 +116,7 @@ def test_gradients_reach_parameters_conditions_and_values_as_in_the_flow() -> No
 def test_what_was_computed_from_the_conditions_is_used_until_something_changes() -> None:
     x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
     calls: list[int] = []
-    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.LeakyReLU(0.1), nn.Identity())
     net.register_forward_hook(lambda *_: calls.append(1))
     feature = ig.FeatureNode(c, net, name="summary")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
@@ -125,6 +138,11 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
         lambda: net[0].weight.data.mul_(0.9),  # neither this nor the next one is counted as a change
         lambda: given.numpy().__imul__(2),
         lambda: torch.nn.utils.vector_to_parameters(torch.randn(16), net.parameters()),
+        lambda: setattr(net[2], "negative_slope", 0.5),
+        lambda: setattr(net, "3", Shifted(2.0)),
+        lambda: setattr(net, "3", Shifted(3.0)),
+        lambda: setattr(net[3], "shift", torch.zeros(4)),
+        lambda: net[3].shift.data.add_(1.0),
         lambda: net[0].register_forward_hook(lambda _, args, output: 2 * output),
         lambda: setattr(net[0], "forward", lambda x: x @ torch.ones(3, 4)),
     ]

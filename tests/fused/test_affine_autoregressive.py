@@ -42,6 +42,18 @@ def gradients(layer: Any, x: Tensor, cs: tuple[Tensor, ...]) -> list[Tensor]:
     return [y, log_det, *torch.autograd.grad(loss, [x, *cs, *layer.parameters()])]
 
 
+def test_a_constant_log_determinant_is_differentiated_twice() -> None:
+    layer, y, cs = build((5,), 2, {"hidden": 8, "transform": ig.Additive()})
+
+    def results() -> list[Tensor]:
+        (x,), log_det = layer.inverse((y,), cs)
+        (slope,) = torch.autograd.grad(x.square().sum() + log_det.sum(), y, create_graph=True)
+        curvature = torch.autograd.grad(slope.square().sum(), [y, *cs, *layer.parameters()], allow_unused=True)
+        return [x, log_det, slope, *(part for part in curvature if part is not None)]
+
+    assert_as_without_kernels(results, lambda: layer.inverse((y,), cs)[0][0], 1e-11)
+
+
 @pytest.mark.parametrize(("shape", "conditions", "args"), KINDS)
 def test_it_is_what_plain_operations_give(shape: tuple[int, ...], conditions: int, args: dict[str, Any]) -> None:
     layer, x, cs = build(shape, conditions, args)

@@ -57,6 +57,18 @@ def test_second_derivatives_go_through_plain_operations() -> None:
     assert torch.autograd.gradgradcheck(lambda x: block((x,))[0][0].square().sum(), (x,))
 
 
+def test_second_derivatives_of_the_shift_alone() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
+    shift = block.requires_grad_(False).shift.requires_grad_()
+
+    def results() -> list[Tensor]:
+        (y,), log_det = block((x.detach(),))  # which does not depend on the shift
+        (slope,) = torch.autograd.grad(y.pow(3).sum() + log_det.sum(), shift, create_graph=True)
+        return [y, slope, *torch.autograd.grad(slope.sum(), shift)]
+
+    assert_as_without_kernels(results, lambda: block((x,))[0][0], 1e-11)
+
+
 def test_a_gain_that_is_rounded_to_zero_has_a_gradient() -> None:
     block, x = build((5,), {"subnet": MLP})
     with torch.no_grad():
