@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_count
-from invgraph.errors import GraphError, ShapeError
+from invgraph.arguments import as_number, require_count
+from invgraph.errors import GraphError, NumericsError, ShapeError
 
 
 class Conditional(Protocol):
@@ -40,17 +40,23 @@ class Calibration:
     def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return probabilities of highest-density regions, and how often these regions contain the true value.
 
-        Coverage above the probability means that the density is too wide, below that it is too narrow.
+        Coverage above the probability means that the density is too wide, below that it is too narrow. Of
+        ``draws + 1`` equally likely ranks, each stands for the middle of its share, so that few draws add no bias.
 
         Arguments:
             levels: Probabilities of the regions. Default: 0, 0.05, ..., 1.
         """
         levels = torch.linspace(0, 1, 21) if levels is None else levels
-        inside = self.levels.unsqueeze(0) <= levels.unsqueeze(1).to(self.levels)
+        middles = (self.levels.double() * self.draws + 0.5) / (self.draws + 1)
+        inside = middles.unsqueeze(0) <= levels.unsqueeze(1).to(middles)
         return levels, inside.to(torch.get_default_dtype()).mean(1)
 
     def histogram(self, bins: int = 20) -> Tensor:
-        """Return how many ranks of each element fall into equal bins, ``(D, bins)``."""
+        """Return how many ranks of each element fall into bins, ``(D, bins)``.
+
+        Bins are equal if ``draws + 1`` is a multiple of their number, as 1,000 is of 20; otherwise some of them stand
+        for one rank more than others.
+        """
         require_count("Calibration.histogram", "bins", bins, most=self.draws + 1)
         places = (self.ranks * bins).div(self.draws + 1, rounding_mode="floor").long()
         return torch.nn.functional.one_hot(places, bins).sum(0)
@@ -58,17 +64,25 @@ class Calibration:
     def band(self, bins: int = 20, probability: float = 0.99) -> tuple[int, int]:
         """Return the counts between which a bin of a calibrated density lies with a given probability.
 
-        The number of ranks in one bin is binomial, with N trials of probability ``1 / bins``.
+        The number of ranks in one bin is binomial, with N trials of probability ``1 / bins``; where bins differ, the
+        band is that of the smallest and of the largest.
         """
-        if not 0 < probability < 1:
+        bins = require_count("Calibration.band", "bins", bins, most=self.draws + 1)
+        if not 0 < as_number("Calibration.band", "probability", probability) < 1:
             raise GraphError("Calibration.band", f"probability={probability}", "probability must be in (0, 1)")
-        count, p = len(self.ranks), 1 / bins
-        k = torch.arange(count + 1, dtype=torch.float64)
-        log_mass = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
-        mass = (log_mass + k * math.log(p) + (count - k) * math.log1p(-p)).exp().cumsum(0)
-        tail = (1 - probability) / 2
-        low, high = (int(torch.searchsorted(mass, torch.tensor(q, dtype=mass.dtype))) for q in (tail, 1 - tail))
-        return low, high
+        tail, classes = (1 - probability) / 2, self.draws + 1
+        smallest, largest = classes // bins / classes, -(-classes // bins) / classes
+        return _quantile(len(self.ranks), smallest, tail), _quantile(len(self.ranks), largest, 1 - tail)
+
+
+def _quantile(count: int, p: float, probability: float) -> int:
+    """Return the least number of successes in ``count`` trials that is not exceeded with a given probability."""
+    if p == 1:
+        return count
+    k = torch.arange(count + 1, dtype=torch.float64)
+    log_mass = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
+    mass = (log_mass + k * math.log(p) + (count - k) * math.log1p(-p)).exp().cumsum(0)
+    return int(torch.searchsorted(mass, torch.tensor(probability, dtype=mass.dtype)).clamp(max=count))
 
 
 @torch.no_grad()
@@ -88,7 +102,8 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
         at_once: Number of samples that are drawn at once. Default: 262,144.
 
     Raises:
-        ShapeError: If x is not a matrix, or x and c differ in their number of rows.
+        ShapeError: If x is not a matrix of the elements of a sample, or x and c differ in their number of rows.
+        NumericsError: If a log-density is NaN.
 
     References:
         S. Talts et al., "Validating Bayesian Inference Algorithms with Simulation-Based Calibration", 2018,
@@ -111,8 +126,15 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
     ranks, levels = [], []
     for part, given_c in zip(x.split(max(1, at_once // draws)), c.split(max(1, at_once // draws)), strict=True):
         samples = flow.sample(draws, given_c)
+        if samples.shape != (draws, *part.shape):
+            given = f"samples of shape {tuple(samples.shape)} for x of shape {tuple(part.shape)}"
+            raise ShapeError("calibrate", given, f"expected {(draws, *part.shape)}: x has the elements of a sample")
         ranks.append((samples < part).sum(0))
         spread = given_c.expand(draws, *given_c.shape).flatten(0, 1)
         log_prob = flow.log_prob(samples.flatten(0, 1), spread).view(draws, len(part))
-        levels.append((log_prob > flow.log_prob(part, given_c)).to(x.dtype).mean(0))
+        of_truth = flow.log_prob(part, given_c)
+        if bool(log_prob.isnan().any()) or bool(of_truth.isnan().any()):  # NaN would pass for the most probable value
+            advice = "look where they come from with ig.diagnose(graph, x, c), and for NaN in x and c"
+            raise NumericsError("calibrate", "log-densities that are NaN", advice)
+        levels.append((log_prob > of_truth).to(x.dtype).mean(0))
     return Calibration(torch.cat(ranks), torch.cat(levels), draws)

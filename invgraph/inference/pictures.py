@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count
 from invgraph.draw.fonts import set_fonts
-from invgraph.errors import DependencyError, ShapeError
+from invgraph.errors import DependencyError, NumericsError, ShapeError
 from invgraph.inference.calibration import Calibration
 
 
@@ -39,6 +39,7 @@ def corner(
     Raises:
         DependencyError: If matplotlib is not installed.
         ShapeError: If the samples are not a matrix, or names, truth or limits do not match it.
+        NumericsError: If a sample is NaN or infinite.
 
     Example:
         >>> import torch, invgraph as ig
@@ -47,10 +48,15 @@ def corner(
         6
     """
     bins = require_count("corner", "bins", bins, least=2)
-    if samples.ndim != 2 or len(samples) < 2:
-        raise ShapeError("corner", f"samples of shape {tuple(samples.shape)}", "expected (N, D), N at least 2")
+    if samples.ndim != 2 or len(samples) < 2 or not samples.shape[1]:
+        raise ShapeError(
+            "corner", f"samples of shape {tuple(samples.shape)}", "expected (N, D), N at least 2, D at least 1"
+        )
     points = samples.detach().to("cpu", torch.float64)
     size = points.shape[1]
+    if not bool(points.isfinite().all()):
+        given = f"{int((~points.isfinite()).any(1).sum())} of {len(points)} samples with NaN or infinity"
+        raise NumericsError("corner", given, "leave them out: samples[samples.isfinite().all(1)]")
     names = _names(names, size, "corner")
     for name, values in (("truth", truth), ("limits", limits)):
         if values is not None and len(values) != size:

@@ -71,6 +71,40 @@ def test_the_band_is_that_of_the_binomial_distribution() -> None:
     assert 0.945 < inside < 0.965
 
 
+@pytest.mark.parametrize("draws", [9, 20, 100])
+def test_no_number_of_draws_makes_a_calibrated_density_look_otherwise(draws: int) -> None:
+    ranks = torch.arange(draws + 1).repeat(200)  # each as often as it should be
+    result = ig.inference.Calibration(ranks[:, None], ranks / draws, draws)
+    bins = min(20, draws + 1)
+    low, high = result.band(bins)
+    counts = result.histogram(bins)
+    assert low <= counts.min()
+    assert counts.max() <= high
+    levels, coverage = result.coverage()
+    assert (coverage[0], coverage[-1]) == (0, 1)
+    torch.testing.assert_close(coverage, levels, atol=0.5 / (draws + 1) + 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("draws", "bins", "band"), [(99, 20, (13, 38)), (99, 1, (500, 500)), (99, 100, (0, 12)), (100, 7, (50, 95))]
+)
+def test_the_band_is_that_of_scipy(draws: int, bins: int, band: tuple[int, int]) -> None:
+    # scipy.stats.binom.ppf(0.005, 500, smallest / (draws + 1)), and with 0.995 and the largest bin
+    assert ig.inference.Calibration(torch.zeros(500, 1), torch.zeros(500), draws).band(bins) == band
+
+
+def test_nan_is_not_the_most_probable_value() -> None:
+    class Unchecked(Normal):
+        def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
+            return -(((x - c) / self.deviation) ** 2).sum(1)
+
+    truth, c = pairs(5)
+    calibrate(Unchecked(1.0), truth, c, draws=9)
+    for deviation, x in ((torch.nan, truth), (1.0, torch.where(truth == truth[3], torch.nan, truth))):
+        with pytest.raises(ig.NumericsError, match="log-densities that are NaN"):
+            calibrate(Unchecked(deviation), x, c, draws=9)
+
+
 def test_bad_input() -> None:
     x, c = pairs(5)
     with pytest.raises(ig.ShapeError, match="a condition for each row"):
@@ -78,4 +112,8 @@ def test_bad_input() -> None:
     with pytest.raises(ig.GraphError, match="draws must be at least 1"):
         calibrate(Normal(1.0), x, c, draws=0)
     with pytest.raises(ig.GraphError, match=r"probability must be in \(0, 1\)"):
-        calibrate(Normal(1.0), x, c, draws=9).band(probability=1.0)
+        calibrate(Normal(1.0), x, c, draws=9).band(probability=1.0, bins=10)
+    with pytest.raises(ig.GraphError, match="bins must be at least 1"):
+        calibrate(Normal(1.0), x, c, draws=9).band(0)
+    with pytest.raises(ig.ShapeError, match="x has the elements of a sample"):
+        calibrate(Normal(1.0), x[:, :1], c, draws=9)

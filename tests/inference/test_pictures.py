@@ -47,6 +47,13 @@ def test_bad_input(args: Any, words: str) -> None:
         corner(*args)
 
 
+def test_nan_among_the_samples() -> None:
+    samples = torch.randn(10, 2)
+    samples[3, 1], samples[4, 0] = torch.nan, torch.inf
+    with pytest.raises(ig.NumericsError, match="2 of 10 samples with NaN or infinity"):
+        corner(samples)
+
+
 def test_ranks_with_their_band_and_the_coverage(tmp_path: Path) -> None:
     result = Calibration(torch.randint(200, (400, 3)), torch.rand(400), draws=199)
     figure = draw_calibration(result, bins=10)
