@@ -121,14 +121,17 @@ def as_matrix(where: str, matrix: object) -> Tensor:
 
 
 def as_filled(where: str, name: str, values: object, shape: tuple[int, ...]) -> Tensor:
-    """Return finite numbers as a float64 tensor of a shape, to which they are broadcast."""
+    """Return finite numbers as a float64 tensor of a shape, to which they are broadcast.
+
+    They are finite in the default dtype as well, in which modules hold them.
+    """
     exact = as_numbers(where, name, values, "nested lists of numbers")
     ones = (1,) * (len(shape) - exact.ndim) + tuple(exact.shape)
     if len(ones) != len(shape) or any(size not in (1, own) for size, own in zip(ones, shape, strict=True)):
         given = f"{name} of shape {tuple(exact.shape)}"
         raise GraphError(where, given, f"expected {shape}, the shape of the input, or one that broadcasts to it")
-    if not math.isfinite(exact.sum().item()):
-        raise GraphError(where, f"{name} with NaN or infinity", f"{name} must be finite")
+    if not bool(exact.to(torch.get_default_dtype()).isfinite().all()):
+        raise GraphError(where, f"{name} with NaN or infinity", f"{name} must be finite, in the default dtype")
     return exact.expand(shape).clone()
 
 

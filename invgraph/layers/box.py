@@ -70,12 +70,18 @@ class Box(Invertible):
         self.check_domain = require_flag("Box", "check_domain", check_domain)
         shape = self.in_shapes[0]
         a, b = as_filled("Box", "low", low, shape), as_filled("Box", "high", high, shape)
-        if not bool((a < b).all()):
-            index = int((a < b).flatten().to(torch.int).argmin())
-            given = f"low={a.flatten()[index].item():g}, high={b.flatten()[index].item():g} at element {index}"
-            raise GraphError("Box", given, "low must be below high")
         self.register_buffer("low", to_defaults(a))
         self.register_buffer("high", to_defaults(b))
+        dtype = self.low.dtype
+        width = b.to(dtype) - a.to(dtype)  # of the ends as they are held; the buffers may have no data
+        right = (width > 0) & width.isfinite()
+        if not bool(right.all()):
+            index = int(right.flatten().to(torch.int).argmin())
+            given = f"low={a.flatten()[index].item()!r}, high={b.flatten()[index].item()!r} at element {index}"
+            advice = "low must be below high"
+            if bool((a < b).all()):
+                advice += f", and their difference a number above zero in {dtype}: shift or scale the data"
+            raise GraphError("Box", given, advice)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         if not inverse:

@@ -153,6 +153,10 @@ def _require_regular(matrix: Tensor | Sequence[Sequence[float]], channels: int) 
         given = f"matrix of shape {tuple(exact.shape)}"
         raise GraphError("Conv1x1", given, f"expected ({channels}, {channels}) for {channels} channels")
     condition = torch.linalg.cond(exact).item() if bool(exact.isfinite().all()) else math.inf
+    largest = exact.abs().amax().to(torch.get_default_dtype())  # tiny and huge numbers become zero and infinity
+    if condition < _WORST_CONDITION and not 0 < largest < math.inf:
+        given = f"a matrix of numbers up to {exact.abs().amax().item():.3g}"
+        raise GraphError("Conv1x1", given, f"out of the range of {largest.dtype}: scale the data")
     if not condition < _WORST_CONDITION:
         number = f"{condition:.0e}".replace("e+", "e")
         raise GraphError("Conv1x1", f"a matrix of condition number {number}", f"not invertible (cond {number})")

@@ -91,7 +91,8 @@ class FixedLinear(_Mixing):
         if exact.shape != (channels, channels):
             given = f"matrix of shape {tuple(exact.shape)}"
             raise GraphError("FixedLinear", given, f"expected ({channels}, {channels}) for {channels} channels")
-        condition = torch.linalg.cond(exact).item() if bool(exact.isfinite().all()) else math.inf
+        held = exact.to(torch.get_default_dtype()).to(exact)  # tiny and huge numbers become zero and infinity
+        condition = torch.linalg.cond(held).item() if bool(held.isfinite().all()) else math.inf
         if not condition < _WORST_CONDITION:
             given = f"a matrix of condition number {condition:.0e}"
             raise GraphError("FixedLinear", given, f"not invertible (cond {condition:.0e}) within rounding")
@@ -104,7 +105,7 @@ class FixedLinear(_Mixing):
     def _require_shift(self, shift: object) -> Tensor:
         channels, *sizes = self.in_shapes[0]
         exact = as_numbers("FixedLinear", "shift", shift)
-        if exact.shape != (channels,) or not bool(exact.isfinite().all()):
+        if exact.shape != (channels,) or not bool(exact.to(torch.get_default_dtype()).isfinite().all()):
             given = f"shift of shape {tuple(exact.shape)}"
             raise GraphError("FixedLinear", given, f"expected {channels} finite numbers for {channels} channels")
         return exact.view(channels, *(1 for _ in sizes))

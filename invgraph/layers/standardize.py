@@ -66,7 +66,7 @@ class Standardize(Invertible):
         super().__init__(in_shapes, cond_shapes)
         self.learned = require_flag("Standardize", "learned", learned)
         start, deviation = self._as_given("mean", mean), self._as_given("std", std)
-        if not bool((deviation > 0).all()):
+        if not bool((deviation.to(torch.get_default_dtype()) > 0).all()):
             advice = "std must be positive: leave out elements that are constant in the training set"
             raise GraphError("Standardize", f"std with minimum {deviation.min().item():g}", advice)
         if self.learned:

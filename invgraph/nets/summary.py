@@ -23,7 +23,7 @@ class Standardizer(nn.Module):
         std: Standard deviation, likewise, positive.
 
     Raises:
-        GraphError: If ``std`` is not positive.
+        GraphError: If ``std`` is not positive, or either is not finite.
 
     Example:
         >>> import torch, invgraph as ig
@@ -44,6 +44,8 @@ class Standardizer(nn.Module):
         if not bool((self.std > 0).all()):
             advice = "std must be positive: leave out elements that are constant in the training set"
             raise GraphError("Standardizer", f"std with minimum {self.std.min().item():g}", advice)
+        if not bool(self.mean.isfinite().all() & self.std.isfinite().all()):
+            raise GraphError("Standardizer", "mean or std with NaN or infinity", "both must be finite")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardized condition, of the same shape."""

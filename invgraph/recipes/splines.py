@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from invgraph.arguments import require_flag
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.arguments import as_numbers, is_int, require_flag
+from invgraph.errors import ArgumentError, GraphError, ShapeError
 from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
 from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node
@@ -20,7 +20,7 @@ from invgraph.layers.permute import Permute
 from invgraph.layers.standardize import Standardize
 from invgraph.nets.residual import ResidualMLP
 from invgraph.nets.summary import Standardizer
-from invgraph.shapes import as_shape
+from invgraph.shapes import Shape, as_shape
 from invgraph.transforms.rational_quadratic_spline import RationalQuadraticSpline
 
 
@@ -45,8 +45,8 @@ def spline_flow(
         features: Number of elements of a vector.
         context: Number of elements of the condition, or its shape, such as ``(2, 100)`` for a series that ``summary``
             reads. Default: no condition.
-        data: Training data ``(N, features)``, whose mean and standard deviation the flow standardizes by. Default: the
-            data are standardized already.
+        data: Training data ``(N, features)``, whose mean and standard deviation the flow standardizes by; within the
+            bounds, if there are any. Default: the data are standardized already.
         conditions: Training conditions ``(N, *context)``, likewise.
         summary: Network that reads the standardized condition and returns a vector. Default: the condition itself, a
             vector.
@@ -60,7 +60,9 @@ def spline_flow(
 
     Raises:
         GraphError: If a size is out of range, or the condition is not a vector and there is no summary.
-        ArgumentError: If statistics or a summary are given without a condition.
+        ShapeError: If data or conditions have another shape.
+        ArgumentError: If statistics or a summary are given without a condition, or an argument has the wrong type.
+        NumericsError: If data lie outside the bounds.
 
     References:
         C. Durkan, A. Bekasov, I. Murray, G. Papamakarios, "Neural Spline Flows", 2019,
@@ -78,18 +80,23 @@ def spline_flow(
     features, blocks = as_shape((features, blocks), "spline_flow (features, blocks)")
     x = InputNode(features, name="x")
     h: Any = x
+    data = None if data is None else _rows("data", data, (features,))
     if bounds is not None:
-        box = Box((features,), low=bounds[0], high=bounds[1])
-        h, data = Node(h, box, name="box"), None if data is None else box((data,))[0][0]
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+            raise ArgumentError("spline_flow", f"bounds={bounds!r}", "bounds must be two: lower and upper ends")
+        box = Box((features,), low=bounds[0], high=bounds[1], check_domain=True)
+        data = None if data is None else box((data.to(box.low),))[0][0]
+        h = Node(h, Box, {"low": bounds[0], "high": bounds[1]}, name="box")
     if data is not None:
         h = Node(h, Standardize, {"mean": data.mean(0), "std": data.std(0)}, name="scaled")
     c: Any = ()
     read: Any = ()
-    if context != () and context != 0:
-        shape = (context,) if isinstance(context, int) else tuple(context)
+    shape = ((int(context),) if context else ()) if is_int(context) else tuple(context)  # type: ignore[arg-type]
+    if shape:
         c = read = ConditionNode(*shape, name="c")
         if conditions is not None:
-            read = FeatureNode(read, Standardizer(conditions.mean(0), conditions.std(0)), name="standardized")
+            known = _rows("conditions", conditions, shape)
+            read = FeatureNode(read, Standardizer(known.mean(0), known.std(0)), name="standardized")
         if summary is not None:
             read = FeatureNode(read, summary, name="summary")
         if len(read.shape) != 1:
@@ -112,3 +119,12 @@ def spline_flow(
             h = Node(h, Coupling, {"transform": spline, "subnet": subnet}, conditions=read, name=f"spline_{k}")
             h = Node(h, Conv1x1, name=f"mix_{k}")
     return Flow(Graph(x, h, c))
+
+
+def _rows(name: str, values: Any, shape: Shape) -> Tensor:
+    """Return training data in float64; refuse other shapes, and a single row, which has no deviation."""
+    exact = as_numbers("spline_flow", name, values)
+    if exact.shape[1:] != shape or len(exact) < 2:
+        given = f"{name} of shape {tuple(exact.shape)}"
+        raise ShapeError("spline_flow", given, f"expected (N, {', '.join(map(str, shape))}), N at least 2")
+    return exact

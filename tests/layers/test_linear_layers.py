@@ -94,6 +94,8 @@ def test_conv1x1_starts_at_the_matrix_it_is_given(kernels: bool) -> None:
     [
         (torch.tensor([[1.0, 2.0], [2.0, 4.0]]), "not invertible (cond "),
         (torch.tensor([[1.0, 1.0], [1.0, 1.0 + 1e-13]], dtype=torch.float64), "not invertible (cond 4e13)"),
+        (1e-50 * torch.eye(2, dtype=torch.float64), "out of the range of torch.float32"),
+        (1e300 * torch.eye(2, dtype=torch.float64), "out of the range of torch.float32"),
         (torch.zeros(2, 2), "not invertible (cond "),
         (torch.full((2, 2), math.nan), "not invertible (cond inf)"),
         (torch.eye(3), "expected (2, 2) for 2 channels"),
@@ -104,6 +106,12 @@ def test_conv1x1_refuses_matrices_without_an_inverse(matrix: Any, words: str) ->
     with pytest.raises(ig.GraphError) as caught:
         ig.Conv1x1((2,), matrix=matrix)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("matrix", [1e-50 * torch.eye(2).double(), 1 + 1e-10 * torch.eye(2).double()])
+def test_a_fixed_matrix_is_judged_as_it_is_held(matrix: Tensor) -> None:
+    with pytest.raises(ig.GraphError, match="not invertible"):  # in float32: zeros, and ones
+        ig.FixedLinear((2,), matrix=matrix)
 
 
 def test_householder_is_the_product_of_its_reflections() -> None:

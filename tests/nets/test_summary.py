@@ -38,5 +38,7 @@ def test_bad_arguments() -> None:
         ig.nets.SeriesSummary(1, 7, 3)
     with pytest.raises(ig.GraphError, match="std must be positive"):
         ig.nets.Standardizer(torch.zeros(2), torch.tensor([1.0, 0.0]))
+    with pytest.raises(ig.GraphError, match="both must be finite"):
+        ig.nets.Standardizer([0.0, torch.nan], 1.0)
     with pytest.raises(ig.GraphError, match="positive"):
         ig.nets.SetSummary(2, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,11 +51,28 @@ def test_the_checkpoint_holds_the_statistics() -> None:
         ({"features": 2, "context": (2, 9)}, ig.GraphError, "give a summary"),
         ({"features": 2, "summary": nn.Identity()}, ig.ArgumentError, "give context"),
         ({"features": 2, "autoregressive": 1}, ig.ArgumentError, "autoregressive must be True or False"),
+        ({"features": 3, "data": torch.randn(9, 1)}, ig.ShapeError, r"expected \(N, 3\)"),
+        ({"features": 2, "data": torch.randn(1, 2)}, ig.ShapeError, "N at least 2"),
+        ({"features": 2, "data": "x"}, ig.ArgumentError, "data must be a tensor"),
+        ({"features": 2, "context": 3, "conditions": torch.randn(9, 1)}, ig.ShapeError, r"expected \(N, 3\)"),
+        ({"features": 2, "bounds": (0.0, 1.0, 2.0)}, ig.ArgumentError, "bounds must be two"),
+        (
+            {"features": 2, "bounds": (0.0, 1.0), "data": torch.ones(9, 2).cumsum(0)},
+            ig.NumericsError,
+            "outside the box",
+        ),
     ],
 )
 def test_bad_arguments(args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.recipes.spline_flow(**args)
+
+
+def test_statistics_of_integers_and_sizes_of_numpy() -> None:
+    data = torch.tensor([[1, 10], [3, 30]])
+    flow = ig.recipes.spline_flow(2, np.int64(3), data=data, conditions=torch.arange(9).view(3, 3), **SMALL)
+    torch.testing.assert_close(flow.graph["scaled"].mean, torch.tensor([2.0, 20.0]))
+    assert flow.graph.cond_shapes == ((3,),)
 
 
 @pytest.mark.parametrize("autoregressive", [False, True])

@@ -71,5 +71,5 @@ MUTANTS = (
            "data is not None:\n        h = Node(h, Standardize", "data is None:\n        h = Node(h, Standardize",
            (RECIPE,)),
     Mutant("the recipe standardizes bounded data by moments of the box", "recipes/splines.py",
-           "None if data is None else box((data,))[0][0]", "data", (RECIPE,)),
+           "None if data is None else box((data.to(box.low),))[0][0]", "data", (RECIPE,)),
 )  # fmt: skip
