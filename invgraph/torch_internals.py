@@ -170,8 +170,9 @@ def own_weights(layer: nn.Module, forward: Callable[..., Any]) -> tuple[Tensor, 
 
 
 def has_own_convolution(layer: Any) -> bool:
-    """True if nobody has patched the method that pads and convolves."""
-    return "_conv_forward" not in layer.__dict__ and type(layer)._conv_forward is _convolve[type(layer)]
+    """True if nobody has patched the method that pads and convolves; a class other than torch's may have its own."""
+    own = type(layer)._conv_forward
+    return "_conv_forward" not in layer.__dict__ and own is _convolve.get(type(layer), own)
 
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}

@@ -333,6 +333,16 @@ else:
     raise SystemExit("no error")
 for place in (ig, ig.testing):
     assert not hasattr(place, "nothing")
+
+
+def plain(channels_in, channels_out):
+    return torch.nn.Sequential(torch.nn.Linear(channels_in, 8), torch.nn.ReLU(), torch.nn.Linear(8, channels_out))
+
+
+x, c = ig.InputNode(4), ig.ConditionNode(3)
+blocks = [(ig.Coupling, {"transform": ig.Affine(), "subnet": subnet}) for subnet in (ig.nets.MLP(8), plain)]
+ig.Graph(x, ig.chain(x, *blocks, conditions=c), c)(torch.zeros(2, 4), torch.zeros(2, 3))
+assert "torch._dynamo" not in sys.modules, "importing torch's compiler takes a second"
 """
 
 

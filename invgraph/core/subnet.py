@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, final
 from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
+from invgraph.core.known_shape import known_shape
 from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused import sequence
@@ -60,6 +61,15 @@ class Subnet(nn.Module, ABC):
         """Compute the part that depends on the conditions only, to be passed to a call in place of them."""
         return Precomputed(self.precompute(cs))
 
+    def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
+        """Return the shape of the output, without the batch; None if it takes a trial to know. Default: None.
+
+        Arguments:
+            x_shape: Shape of the data, without the batch.
+            cond_shapes: Shapes of the conditions, without the batch.
+        """
+        return None
+
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of the output layer: the child ``last``, or the last of ``layers``."""
         children = dict(self.named_children())
@@ -105,6 +115,10 @@ class Concatenated(Subnet):
     def precompute(self, cs: Tensors) -> Tensors:
         return cs
 
+    def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
+        channels = x_shape[0] + sum(shape[0] for shape in cond_shapes)
+        return known_shape(self.module, (channels, *x_shape[1:]))
+
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of the last submodule that has any itself."""
         direct = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
@@ -148,7 +162,7 @@ _ENCODE = "a condition of vectors is a vector (C,) too: encode this one as a vec
 def make_subnet(
     where: str, factory: object, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape
 ) -> Subnet:
-    """Build a subnet, and check its output shape by a trial run on meta tensors.
+    """Build a subnet, and check its output shape.
 
     Arguments:
         where: Name of the layer, for errors.
@@ -202,13 +216,15 @@ def _make_subnet(
 
 
 def check_subnet(where: str, net: Subnet, x_shape: Shape, cond_shapes: tuple[Shape, ...], out_shape: Shape) -> None:
-    """Check the conditions and output shape of a subnet by a trial run on meta tensors.
+    """Check the conditions and output shape of a subnet, if need be by a trial run on meta tensors.
 
     Raises:
         ArgumentError: It returns something other than a tensor.
         GraphError: It fails on these shapes, or its output has another shape.
     """
     check_conditions(where, x_shape, cond_shapes)
+    if net.known_shape(x_shape, cond_shapes) == out_shape:
+        return
     shapes = ", ".join(batched(shape) for shape in (x_shape, *cond_shapes))
     kind = type(net.module if isinstance(net, Concatenated) else net).__name__
     x, *cs = trial_inputs(net, (x_shape, *cond_shapes))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from invgraph.fused.switch import fused
 from invgraph.torch_internals import PLAIN, has_global_hooks, has_hooks, is_jit_tracing, is_transformed
 
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Identity)
 
 
 def prefers_channels_last(network: nn.Module, x: Tensor) -> bool:
@@ -30,7 +30,7 @@ def prefers_channels_last(network: nn.Module, x: Tensor) -> bool:
             return False
         if type(layer) is nn.Conv2d:
             sizes += (layer.in_channels, layer.out_channels)
-        elif type(layer) not in _ELEMENTWISE or (not sizes and getattr(layer, "inplace", False)):
+        elif type(layer) not in ELEMENTWISE or (not sizes and getattr(layer, "inplace", False)):
             return False  # one that overwrites what it is given would overwrite the copy
     return len(sizes) > 2 and sizes[0] + sizes[-1] <= max(sizes)
 

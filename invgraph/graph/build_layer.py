@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
+from invgraph.core.known_shape import known_shape
 from invgraph.core.trial import trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape
@@ -142,9 +143,11 @@ def _takes_seed(module: type) -> bool:
 
 
 def feature_shapes(where: str, net: nn.Module, shapes: Shapes) -> Shapes:
-    """Return the shapes of what a feature network returns, from a trial without data."""
+    """Return the shapes of what a feature network returns, if need be from a trial without data."""
     if not shapes:
         raise GraphError(where, "no conditions", "a feature reads at least one condition")
+    if len(shapes) == 1 and (shape := known_shape(net, shapes[0])) is not None:
+        return (shape,)
     read = trial_inputs(net, shapes)
     try:
         result = trial(where, net, *read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from invgraph.core.known_shape import shapes_of_base
 from invgraph.fused.convolution import prefers_shifted_sum, shifted_sum
 from invgraph.fused.in_place import returns_fresh
 
@@ -17,16 +18,19 @@ class _SameSize(nn.Module):
         return super()._conv_forward(x, weight, bias)  # type: ignore[misc, no-any-return]
 
 
+@shapes_of_base
 @returns_fresh
 class Conv1d(_SameSize, nn.Conv1d):
     """Convolution of signals."""
 
 
+@shapes_of_base
 @returns_fresh
 class Conv2d(_SameSize, nn.Conv2d):
     """Convolution of images."""
 
 
+@shapes_of_base
 @returns_fresh
 class Conv3d(_SameSize, nn.Conv3d):
     """Convolution of volumes."""

@@ -8,6 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from invgraph.core.known_shape import known_shape, shape_after
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.fused.in_place import relu_after
@@ -16,12 +17,29 @@ from invgraph.nets.convolution import CONVOLUTIONS
 from invgraph.nets.entry import add_conditions, check_sizes, sum_of_conditions
 from invgraph.nets.initial_weights import initialize
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import is_untouched
 
 
-class _Dense(Subnet):
-    """Fully connected layers with ReLU between them."""
+class _Layers(Subnet):
+    """Layers with ReLU between them, and a layer for each condition, which is added to the first one's output."""
 
     broadcasts = True
+    layers: nn.ModuleList
+    conditions: nn.ModuleList
+
+    def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
+        first = known_shape(self.layers[0], x_shape)
+        if first is None or len(self.conditions) != len(cond_shapes) or not is_untouched(self, Subnet.forward):
+            return None
+        added = [known_shape(layer, shape) for layer, shape in zip(self.conditions, cond_shapes, strict=True)]
+        return shape_after(self.layers, x_shape) if all(shape in (first, first[:1]) for shape in added) else None
+
+    def combine(self, x: Tensor, given: Tensors) -> Tensor:
+        return run_layers(self.layers, x, given)
+
+
+class _Dense(_Layers):
+    """Fully connected layers with ReLU between them."""
 
     def __init__(self, channels_in: int, cond_shapes: tuple[Shape, ...], hidden: tuple[int, ...], out: int) -> None:
         super().__init__()
@@ -33,9 +51,6 @@ class _Dense(Subnet):
 
     def precompute(self, cs: Tensors) -> Tensors:
         return sum_of_conditions(self.conditions, cs, 2)
-
-    def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        return run_layers(self.layers, x, given)
 
 
 def _linears(network: nn.Module) -> Linears:
@@ -56,10 +71,8 @@ def run_layers(layers: nn.ModuleList, x: Tensor, given: Tensors) -> Tensor:
     return h
 
 
-class _Convolutional(Subnet):
+class _Convolutional(_Layers):
     """Convolutions of one kernel size, zero-padded to keep the spatial size, with ReLU between them."""
-
-    broadcasts = True
 
     def __init__(
         self, x_shape: Shape, cond_shapes: tuple[Shape, ...], hidden: tuple[int, ...], out: int, kernel: int
@@ -81,9 +94,6 @@ class _Convolutional(Subnet):
 
     def precompute(self, cs: Tensors) -> Tensors:
         return sum_of_conditions(self.conditions, cs, self.rank + 1)
-
-    def combine(self, x: Tensor, given: Tensors) -> Tensor:
-        return run_layers(self.layers, x, given)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from .mutant import CONTRACT, FINGERPRINT, LAYERS, NETS, PATCHES, Mutant
+from .mutant import CONTRACT, FINGERPRINT, KNOWN_SHAPE, LAYERS, NETS, PATCHES, Mutant
 
 MUTANTS = (
     Mutant("a subnet forgets all conditions but the last", "nets/entry.py",
            "total = part if total is None else total + part", "total = part", (LAYERS,)),
     Mutant("a convolution forgets its conditions", "nets/feedforward.py",
-           "self.rank + 1)\n\n    def combine(self, x: Tensor, given: Tensors) -> Tensor:\n"
-           "        return run_layers(self.layers, x, given)",
-           "self.rank + 1)\n\n    def combine(self, x: Tensor, given: Tensors) -> Tensor:\n"
-           "        return run_layers(self.layers, x, ())", (LAYERS,)),
+           "        return sum_of_conditions(self.conditions, cs, self.rank + 1)",
+           "        return ()", (LAYERS,)),
+    Mutant("a condition of another size is taken for one that fits", "nets/feedforward.py",
+           "if all(shape in (first, first[:1]) for shape in added) else None", "if True else None", (KNOWN_SHAPE,)),
+    Mutant("a network with a hook is not tried", "nets/feedforward.py",
+           " or not is_untouched(self, Subnet.forward)", "", (KNOWN_SHAPE,)),
     Mutant("a subnet's activation overwrites what it was given", "nets/feedforward.py",
            "    h = add_conditions(before, before(x), given)",
            "    x.relu_()\n    h = add_conditions(before, before(x), given)",
