@@ -85,7 +85,7 @@ def save(
         ...     ig.load(f"{folder}/model.safetensors", graph).metadata
         {'seed': 1}
     """
-    where = f"save({str(path)!r})"
+    where = _call("save", path)
     target = as_path(where, path)
     _require_module(where, graph)
     tensors: dict[str, Tensor] = {}
@@ -117,7 +117,7 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
             lists the differences. The graph is unchanged.
         ArgumentError: If an argument has the wrong type.
     """
-    where = f"load({str(path)!r})"
+    where = _call("load", path)
     source = as_path(where, path)
     strict = require_flag(where, "strict", strict)
     if graph is not None:
@@ -152,6 +152,14 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
         state, extra, skipped = fitting_part(where, state, extra, target)
     load_state(where, target, {**state, **extra}, strict=not skipped)
     return replace(checkpoint, skipped=tuple(skipped))
+
+
+def _call(name: str, path: object) -> str:
+    """Return a call as errors show it, with its path, which must be one."""
+    if not isinstance(path, (str, PathLike)):
+        advice = f"a path must be a str or a pathlib.Path, and comes first: {name}(path, graph)"
+        raise ArgumentError(name, f"path: {type(path).__name__}", advice)
+    return f"{name}({str(path)!r})"
 
 
 def _require_module(where: str, graph: object) -> None:

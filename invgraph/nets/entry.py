@@ -6,11 +6,13 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_count
 from invgraph.core.given import add_rows
+from invgraph.core.known_shape import known_shape
 from invgraph.core.subnet import Subnet, SubnetFactory, spread_vector
 from invgraph.errors import GraphError
 from invgraph.fused.in_place import is_overwritable
 from invgraph.nets.initial_weights import affine
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import is_untouched
 
 
 def check_sizes(factory: SubnetFactory, *names: str) -> None:
@@ -46,6 +48,22 @@ class Entry(Subnet):
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
         return add_conditions(self.data, self.data(x), given)
+
+    def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
+        if not is_untouched(self, Subnet.forward):
+            return None
+        return sum_shape(self.data, self.conditions, x_shape, cond_shapes)
+
+
+def sum_shape(
+    layer: nn.Module, conditions: nn.ModuleList, x_shape: Shape, cond_shapes: tuple[Shape, ...]
+) -> Shape | None:
+    """Return the shape of ``W_x x + sum of W_c c``; None if it takes a trial to know."""
+    shape = known_shape(layer, x_shape)
+    if shape is None or len(conditions) != len(cond_shapes):
+        return None
+    added = [known_shape(part, given) for part, given in zip(conditions, cond_shapes, strict=True)]
+    return shape if all(one in (shape, shape[:1]) for one in added) else None
 
 
 def sum_of_conditions(layers: nn.ModuleList, cs: Tensors, ndim: int) -> Tensors:

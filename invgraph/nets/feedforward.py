@@ -8,13 +8,13 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from invgraph.core.known_shape import known_shape, shape_after
+from invgraph.core.known_shape import shape_after
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.fused.in_place import relu_after
 from invgraph.fused.replaceable import Linears, register
 from invgraph.nets.convolution import CONVOLUTIONS
-from invgraph.nets.entry import add_conditions, check_sizes, sum_of_conditions
+from invgraph.nets.entry import add_conditions, check_sizes, sum_of_conditions, sum_shape
 from invgraph.nets.initial_weights import initialize
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import is_untouched
@@ -28,11 +28,10 @@ class _Layers(Subnet):
     conditions: nn.ModuleList
 
     def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
-        first = known_shape(self.layers[0], x_shape)
-        if first is None or len(self.conditions) != len(cond_shapes) or not is_untouched(self, Subnet.forward):
+        if not is_untouched(self, Subnet.forward):
             return None
-        added = [known_shape(layer, shape) for layer, shape in zip(self.conditions, cond_shapes, strict=True)]
-        return shape_after(self.layers, x_shape) if all(shape in (first, first[:1]) for shape in added) else None
+        first = sum_shape(self.layers[0], self.conditions, x_shape, cond_shapes)
+        return None if first is None else shape_after(self.layers[1:], first)
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
         return run_layers(self.layers, x, given)

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from invgraph.core.given import Precomputed
+from invgraph.core.known_shape import known_shape, shape_after
 from invgraph.core.subnet import Subnet, SubnetFactory
 from invgraph.errors import GraphError
 from invgraph.nets.entry import Entry, check_sizes, require_spatial
 from invgraph.nets.initial_weights import affine, initialize
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import is_untouched
 
 
 class ResidualBlock(nn.Module):
@@ -48,6 +50,15 @@ class _Residual(Subnet):
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
         h = self.blocks(self.entry(x, Precomputed(given)))
         return cast(Tensor, self.last(silu(h)))
+
+    def known_shape(self, x_shape: Shape, cond_shapes: tuple[Shape, ...]) -> Shape | None:
+        h = self.entry.known_shape(x_shape, cond_shapes)
+        if h is None or not (is_untouched(self, Subnet.forward) and is_untouched(self.blocks, nn.Sequential.forward)):
+            return None
+        for block in cast("list[ResidualBlock]", list(self.blocks)):
+            if not is_untouched(block, ResidualBlock.forward) or shape_after((block.first, block.second), h) != h:
+                return None
+        return known_shape(self.last, h)
 
 
 @dataclass(frozen=True)

@@ -95,16 +95,29 @@ def test_other_paddings_are_tried(mode: str) -> None:
     assert known_shape(nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode), (3, 1, 1)) is None
 
 
-def test_own_networks_are_known() -> None:
-    net = ig.nets.MLP(hidden=6, layers=2).build((4,), ((3,), (2,)), 5)
+@pytest.mark.parametrize("factory", [ig.nets.MLP(hidden=6, layers=2), ig.nets.ResidualMLP(hidden=6)], ids=str)
+def test_own_networks_of_vectors_are_known(factory: Any) -> None:
+    net = factory.build((4,), ((3,), (2,)), 5)
     assert net.known_shape((4,), ((3,), (2,))) == (5,)
     assert net.known_shape((4,), ((3,), (7,))) is None
     assert net.known_shape((4,), ((3,),)) is None
-    image = ig.nets.ConvNet(hidden=6).build((4, 8, 9), ((3,), (2, 8, 9)), 5)
-    assert image.known_shape((4, 8, 9), ((3,), (2, 8, 9))) == (5, 8, 9)
-    assert image.known_shape((4, 8, 9), ((3,), (2, 8, 8))) is None
-    net.register_forward_hook(lambda *args: None)
-    assert net.known_shape((4,), ((3,), (2,))) is None
+
+
+@pytest.mark.parametrize("factory", [ig.nets.ConvNet(hidden=6), ig.nets.ResidualConvNet(hidden=6)], ids=str)
+def test_own_networks_of_images_are_known(factory: Any) -> None:
+    net = factory.build((4, 8, 9), ((3,), (2, 8, 9)), 5)
+    assert net.known_shape((4, 8, 9), ((3,), (2, 8, 9))) == (5, 8, 9)
+    assert net.known_shape((4, 8, 9), ((3,), (2, 8, 8))) is None
+    assert net.known_shape((4, 7, 7), ((3,), (2, 7, 7))) == (5, 7, 7)
+
+
+@pytest.mark.parametrize("factory", [ig.nets.MLP(hidden=6), ig.nets.ResidualMLP(hidden=6)], ids=str)
+def test_own_networks_with_a_hook_are_tried(factory: Any) -> None:
+    for place in range(sum(1 for _ in factory.build((4,), ((3,),), 5).modules())):
+        net = factory.build((4,), ((3,),), 5)
+        part = list(net.modules())[place]
+        part.register_forward_hook(lambda *args: None)
+        assert isinstance(part, nn.ModuleList) or net.known_shape((4,), ((3,),)) is None, part
 
 
 def test_a_feature_of_ordinary_layers_is_known() -> None:
