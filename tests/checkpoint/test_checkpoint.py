@@ -351,7 +351,7 @@ def test_arguments_of_the_wrong_type(path: Path) -> None:
             ig.save(wrong, PLAIN)  # type: ignore[arg-type]
         with pytest.raises(ig.ArgumentError, match="a path must be a str"):
             ig.load(wrong, PLAIN)  # type: ignore[arg-type]
-    with pytest.raises(ig.ArgumentError, match=r"path: Graph\n.*comes first: save\(path, graph\)"):
+    with pytest.raises(ig.ArgumentError, match=r"path: Linear\n.*comes first: save\(path, graph\)"):
         ig.save(PLAIN, path)  # type: ignore[arg-type]
     for name in ("", "nul\0"):
         with pytest.raises(ig.CheckpointError, match="not a valid file name"):
