@@ -161,7 +161,7 @@ def as_function(module: nn.Module) -> Callable[..., Any]:
 
 
 def own_weights(layer: nn.Module, forward: Callable[..., Any]) -> tuple[Tensor, Tensor | None] | None:
-    """Return weight and bias of a layer without hooks or patches; None if one is no parameter, or a subclass's."""
+    """Return weight and bias of a layer without hooks or patches; None if one is anything but a plain parameter."""
     own = layer._parameters
     if own.keys() != {"weight", "bias"} or not is_untouched(layer, forward):
         return None

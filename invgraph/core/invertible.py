@@ -129,9 +129,9 @@ class Invertible(Replayed, Ranged, ABC):
                 this. None (default): all of ``torch.distributed``, if it is in use. False: this process only.
 
         Raises:
-            GraphError: A layer is already initialized.
-            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
-            InputTypeError: Something else was given, or tensors of another dtype or device.
+            GraphError: If a layer is already initialized.
+            ShapeError: If a tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: If something else was given, or tensors of another dtype or device.
         """
         source, given = self._inputs(), self._conditions()
         given.require_given(self.label, conditions, f"{self.call_name}.initialize({{x}}, {{c}})", source)
@@ -171,7 +171,7 @@ class Invertible(Replayed, Ranged, ABC):
             before: The shapes of the inputs of the original.
 
         Raises:
-            GraphError: The layer can't follow.
+            GraphError: If the layer can't follow.
         """
         given = f"input of shape {describe_shapes(self.in_shapes)} instead of {describe_shapes(before)}"
         if self.fixed_size_reason is not None:

@@ -18,7 +18,7 @@ def resized(layer: L, in_shapes: tuple[Shape, ...], cond_shapes: tuple[Shape, ..
     is trained, loaded, cast or moved.
 
     Raises:
-        GraphError: The layer has a fixed size; the message says why.
+        GraphError: If the layer has a fixed size; the message says why.
     """
     if (in_shapes, cond_shapes) == (layer.in_shapes, layer.cond_shapes):
         return layer

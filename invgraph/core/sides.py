@@ -50,8 +50,8 @@ def choose_sides(where: str, transform: object, sizes: Sequence[int], sides: obj
         part: Part that is transformed first, or alone, 1 or 2.
 
     Raises:
-        ArgumentError: An argument has the wrong type.
-        GraphError: An argument is out of range, or there is no pair where one is needed.
+        ArgumentError: If an argument has the wrong type.
+        GraphError: If an argument is out of range, or there is no pair where one is needed.
     """
     count = require_choice(where, "sides", sides, (1, 2))
     first = require_choice(where, "part", part, (1, 2)) - 1

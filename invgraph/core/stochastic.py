@@ -128,8 +128,8 @@ def reseed(module: nn.Module, seed: int) -> None:
         seed: Seed from which those of the layers are derived, e.g. the number of the training step.
 
     Raises:
-        ArgumentError: An argument has the wrong type.
-        GraphError: The seed does not fit into an int64.
+        ArgumentError: If an argument has the wrong type.
+        GraphError: If the seed does not fit into an int64.
 
     Example:
         >>> import torch, invgraph as ig

@@ -172,8 +172,8 @@ def make_subnet(
         out_shape: Output shape that the layer needs, without the batch; its first size is ``channels_out``.
 
     Raises:
-        ArgumentError: The factory is not callable, or does not return a module.
-        GraphError: The subnet fails on these shapes, or its output has another shape.
+        ArgumentError: If the factory is not callable, or does not return a module.
+        GraphError: If the subnet fails on these shapes, or its output has another shape.
     """
     try:
         return _make_subnet(where, factory, x_shape, cond_shapes, out_shape)
@@ -219,8 +219,8 @@ def check_subnet(where: str, net: Subnet, x_shape: Shape, cond_shapes: tuple[Sha
     """Check the conditions and output shape of a subnet, if need be by a trial run on meta tensors.
 
     Raises:
-        ArgumentError: It returns something other than a tensor.
-        GraphError: It fails on these shapes, or its output has another shape.
+        ArgumentError: If it returns something other than a tensor.
+        GraphError: If it fails on these shapes, or its output has another shape.
     """
     check_conditions(where, x_shape, cond_shapes)
     if net.known_shape(x_shape, cond_shapes) == out_shape:

@@ -32,7 +32,7 @@ def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = Non
         kind: What errors call the network. Default: the name of its class.
 
     Raises:
-        GraphError: The module is lazy, or refuses the shapes.
+        GraphError: If the module is lazy, or refuses the shapes.
     """
     kind = type(module).__name__ if kind is None else kind
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):

@@ -42,8 +42,8 @@ class BoundFlow:
             A tensor of the leading axes, broadcast.
 
         Raises:
-            ShapeError: The leading axes don't fit to B rows.
-            NumericsError: An output lies outside the support of its base, and the base validates its arguments.
+            ShapeError: If the leading axes don't fit to B rows.
+            NumericsError: If an output lies outside the support of its base, and the base validates its arguments.
         """
         ports, rows = self.graph.schedules[0].source, self.graph.rows
         axes = leading_axes(ports, x)

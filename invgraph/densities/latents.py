@@ -33,7 +33,7 @@ class Latents:
         ranges: Interval of each output, if they are known.
 
     Raises:
-        GraphError: A base does not fit an output.
+        GraphError: If a base does not fit an output.
     """
 
     def __init__(self, ports: Ports, base: Base, ranges: Knowns = ()) -> None:

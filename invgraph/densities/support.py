@@ -56,7 +56,7 @@ def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: 
     """Refuse a base with mass that no data has, and one that refuses what the graph returns.
 
     Raises:
-        GraphError: The message says what to add.
+        GraphError: If a base does not fit; the message says what to add.
     """
     for index, own in enumerate(ranges):
         base = None if bases is None else bases[index]

@@ -212,7 +212,7 @@ def broadcast_value(where: str, value: object, event_shape: Shape, batch_shape: 
     """Return a value broadcast to ``sample_shape + batch_shape + event_shape``.
 
     Raises:
-        InputTypeError: If it is no tensor of floating-point numbers.
+        InputTypeError: If it is not a tensor of floating-point numbers.
         ShapeError: If its shape does not fit.
     """
     expected = f"expected sample_shape + {(*batch_shape, *event_shape)}: batch_shape {tuple(batch_shape)}"

@@ -67,7 +67,7 @@ def _entities(text: str) -> str:
 
 
 def flat_arrows(picture: Picture) -> list[tuple[str, str, str, str]]:
-    """Return all arrows between boxes that are no repeated blocks: identifiers, kind and label."""
+    """Return all arrows between boxes that are not repeated blocks: identifiers, kind and label."""
     found: list[tuple[str, str, str, str]] = []
     _collect(picture, "n", found)
     return found

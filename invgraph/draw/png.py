@@ -23,7 +23,7 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
     says so.
 
     Raises:
-        DependencyError: matplotlib is not installed.
+        DependencyError: If matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -52,7 +52,7 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
 
 
 def _text(axes: Any, x: float, y: float, text: str, size: float, color: str, **more: Any) -> Any:
-    """Add a text; a dollar sign is no formula, and matplotlib's DejaVu Sans is wide."""
+    """Add a text; a dollar sign starts no formula, and matplotlib's DejaVu Sans is wide."""
     settings = {"ha": "center", "va": "center", "fontsize": 0.92 * size * _SCALE, "color": color, **more}
     return axes.text(x, y, text.replace("$", r"\$"), **settings)
 

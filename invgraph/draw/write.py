@@ -20,8 +20,8 @@ def check_target(where: str, path: object) -> Path:
     """Return the path of a drawing, before anything is drawn.
 
     Raises:
-        ArgumentError: It is no path.
-        GraphError: Its suffix is unknown, its folder is missing, or something other than a file lies there.
+        ArgumentError: If it is not a path.
+        GraphError: If its suffix is unknown, its folder is missing, or something other than a file lies there.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise ArgumentError(where, f"path: {type(path).__name__}", "path must be a str or a Path")

@@ -73,7 +73,7 @@ class Contract(Invertible):
             data: A tensor of the call. Default: the first output.
 
         Raises:
-            ContractError: The module returned something else than outputs and a log-determinant.
+            ContractError: If the module returned something else than outputs and a log-determinant.
         """
         if isinstance(result, Tensor) or not isinstance(result, Sequence) or len(result) != 2:
             raise ContractError(self.label, _describe(result), "a layer returns two things: return (y,), log_jac")
@@ -105,7 +105,7 @@ def as_log_det(log_det: object, data: Tensor, where: str) -> Tensor:
         where: Layer named in errors.
 
     Raises:
-        ShapeError: A tensor of another shape.
+        ShapeError: If a tensor has another shape.
     """
     batch = data.shape[0]
     if log_det is None:
@@ -132,7 +132,7 @@ def wrap(module: nn.Module, dims_in: object = None, dims_c: object = None) -> Co
         dims_c: Shapes of the conditions. Default: ``module.dims_c``, or none.
 
     Raises:
-        ArgumentError: Something else was given, or a module without shapes.
+        ArgumentError: If something else was given, or a module without shapes.
 
     Example:
         >>> import invgraph as ig
@@ -156,7 +156,7 @@ def output_dims(module: Any, dims_in: list[Shape]) -> list[Shape]:
     """Return the shapes of a module's outputs as a list of tuples, whatever iterables it makes.
 
     Raises:
-        ArgumentError: The module has no ``output_dims``.
+        ArgumentError: If the module has no ``output_dims``.
     """
     method = getattr(module, "output_dims", None)
     if method is None:
@@ -177,7 +177,7 @@ def as_ints(sizes: Any) -> Any:
 class _Loose(Sequence[int]):
     """A declared shape of which only the number of axes and the channels are checked.
 
-    It is no tuple, because a tuple's own comparison would come first.
+    It is not a tuple, because a tuple's own comparison would come first.
     """
 
     def __init__(self, shape: Shape) -> None:

@@ -36,9 +36,9 @@ def convert(
         prefix: Start of the network's keys, such as ``"inn."``; needed where the state dict holds several networks.
 
     Raises:
-        CheckpointError: The checkpoint does not fit, fits in two ways, or a layer computes something else than any of
-            FrEIA's.
-        ArgumentError: The order does not name each node once.
+        CheckpointError: If the checkpoint does not fit, fits in two ways, or a layer computes something else than any
+            of FrEIA's.
+        ArgumentError: If the order does not name each node once.
     """
     layers = list(graph.layers.items())
     pairs = [counterpart(name, layer) for name, layer in layers]

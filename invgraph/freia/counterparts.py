@@ -59,7 +59,7 @@ def counterpart(name: str, layer: nn.Module) -> Counterpart:
         layer: Native layer, or a conditioning network.
 
     Raises:
-        CheckpointError: No layer of FrEIA's computes exactly that.
+        CheckpointError: If no layer of FrEIA's computes exactly that.
     """
     if not isinstance(layer, Invertible):
         return Counterpart({key: key for key in layer.state_dict()})

@@ -17,7 +17,7 @@ def install(*, seeds_like_freia: bool = False) -> None:
         seeds_like_freia: Also call :func:`invgraph.freia.seeds_like_freia`.
 
     Raises:
-        DependencyError: FrEIA itself is imported already.
+        DependencyError: If FrEIA itself is imported already.
 
     Example:
         >>> import invgraph.freia

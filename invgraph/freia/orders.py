@@ -84,7 +84,7 @@ def fitting_orders(
         partly: True if a part of a module's tensors is enough.
 
     Raises:
-        CheckpointError: The graph has more orders than can be tried.
+        CheckpointError: If the graph has more orders than can be tried.
     """
     found = False
     for whole in (True, False) if partly else (True,):

@@ -20,7 +20,7 @@ class Runner:
     """The graph of a network, run over the modules of its ``module_list``.
 
     The modules are handed over at each call, because ``nn.DataParallel`` replaces them by copies and programs exchange
-    them. The graph is no submodule of the network, so that keys of checkpoints are FrEIA's.
+    them. The graph is not a submodule of the network, so that keys of checkpoints are FrEIA's.
 
     Arguments:
         graph: Native graph, whose layers are those of ``module_list``, in its order.

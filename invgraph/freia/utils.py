@@ -37,7 +37,7 @@ def f_except(f: Callable[..., Any], x: Tensor, *dim: int, **kwargs: Any) -> Any:
         kwargs: Further arguments of the function.
 
     Raises:
-        ArgumentError: No axis is left.
+        ArgumentError: If no axis is left.
 
     Example:
         >>> import torch, invgraph.freia as FrEIA

@@ -205,6 +205,6 @@ class _RationalQuadratic(torch.autograd.Function):
         flat = Piece(*piece), theta, grad_outputs[0].reshape(-1), log_grad
         x_grad, rows = ctx.kernel.backward(*flat)
         count = ctx.kernel.bins
-        # The slopes at both ends of the interval are no parameters.
+        # The slopes at both ends of the interval are not parameters.
         found = torch.cat((rows[: 2 * count], rows[2 * count + 1 : -1]))
         return None, x_grad.view(x.shape), found.view(len(found), *x.shape).transpose(0, 1)

@@ -153,7 +153,7 @@ class BoundGraph:
                 no more, and 4,194,304 elsewhere.
 
         Raises:
-            GraphError: A chunk is given where noise or batch statistics depend on what goes through together.
+            GraphError: If a chunk is given where noise or batch statistics depend on what goes through together.
         """
         return self._run(False, inputs, chunk)
 
@@ -187,7 +187,7 @@ class BoundGraph:
         flat: list[Tensor] = []
         for value in values:
             if not isinstance(value, Tensor) or value.ndim < 2:
-                source.unpack(self.label, given)  # raises, if the value is no tensor at all
+                source.unpack(self.label, given)  # raises if the value is not a tensor
             samples = value.shape[0] if samples < 0 else samples
             if value.ndim < 2 or value.shape[1] != self.rows or value.shape[0] != samples:
                 wrong = f"a value of shape {tuple(value.shape)}"

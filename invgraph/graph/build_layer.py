@@ -34,8 +34,8 @@ def build_layer(
         seed: The seed for a class that takes one, unless the arguments hold one.
 
     Raises:
-        GraphError: The layer does not fit the shapes.
-        ArgumentError: Not a layer; or an argument is unknown, missing or of the wrong type.
+        GraphError: If the layer does not fit the shapes.
+        ArgumentError: If it is not a layer, or an argument is unknown, missing or of the wrong type.
     """
     in_shapes, cond_shapes = shapes
     kind = module if isinstance(module, type) else type(module)
@@ -76,7 +76,7 @@ def build_network(where: str, module: object, args: object) -> nn.Module:
     """Return the feed-forward network of a feature node, built if a class is given.
 
     Raises:
-        ArgumentError: Not a network; or an argument is unknown, missing or of the wrong type.
+        ArgumentError: If it is not a network, or an argument is unknown, missing or of the wrong type.
     """
     kind = module if isinstance(module, type) else type(module)
     if issubclass(kind, Invertible):

@@ -47,7 +47,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     forward_hooks, backward_hooks = hook_stores(module)
     layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
-    # Without any layer of that kind there is nothing to look up in every call; one that comes later is no region.
+    # Without any layer of that kind there is nothing to look up in every call; one that is added later is not a region.
     has_equal_layers: Callable[[], bool] = EqualLayers(module) if has_regions else lambda: False
     in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 

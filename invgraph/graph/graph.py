@@ -54,7 +54,7 @@ class Graph(Resizable):
         The sum over the nodes, nats per sample, of the direction taken.
 
     Raises:
-        GraphError: The nodes do not make an invertible graph; the message says where and why.
+        GraphError: If the nodes do not make an invertible graph; the message says where and why.
 
     Example:
         >>> import torch, invgraph as ig
@@ -149,7 +149,7 @@ class Graph(Resizable):
                 and the weights of subnets that read the conditions. Default: False.
 
         Raises:
-            GraphError: The graph has no conditions.
+            GraphError: If the graph has no conditions.
 
         Example:
             >>> import torch, invgraph as ig
@@ -196,7 +196,7 @@ class Graph(Resizable):
             The graph itself.
 
         Raises:
-            GraphError: A call found full backward hooks on modules, which ``fullgraph=True`` can't compile.
+            GraphError: If a call found full backward hooks on modules, which ``fullgraph=True`` can't compile.
 
         Example:
             >>> import torch, invgraph as ig

@@ -93,7 +93,7 @@ class Declaration(CopiedNode):
         """Shape of the value that the node makes.
 
         Raises:
-            GraphError: The node makes several values; each has a shape, ``node[0].shape``.
+            GraphError: If the node makes several values; each has a shape, ``node[0].shape``.
         """
         if len(self.shapes) != 1:
             raise GraphError(self.label, f"shape of {len(self.shapes)} outputs", "each has its own: use node[0].shape")
@@ -195,8 +195,8 @@ class Node(Declaration):
         name: Key of its parameters in the graph's ``state_dict``. Default: the class's name with a number.
 
     Raises:
-        GraphError: The layer does not fit the shapes of the values that it reads.
-        ArgumentError: An argument is unknown, missing or of the wrong type.
+        GraphError: If the layer does not fit the shapes of the values that it reads.
+        ArgumentError: If an argument is unknown, missing or of the wrong type.
 
     Example:
         >>> import invgraph as ig

@@ -41,7 +41,7 @@ class Resizable(Shown, ABC):
             The graph of these shapes, not compiled; the graph itself if nothing changes.
 
         Raises:
-            GraphError: A layer has a fixed size, such as a permutation of all elements of an image (the message says
+            GraphError: If a layer has a fixed size, such as a permutation of all elements of an image (the message says
                 why), or there is no input or condition of a name.
 
         Example:
@@ -76,7 +76,7 @@ def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[st
         given: New shapes, by the name of the input or condition.
 
     Raises:
-        GraphError: There is no such input or condition, or nothing is given.
+        GraphError: If there is no such input or condition, or nothing is given.
     """
     names = (*inputs.names, *conditions.names)
     for name in given:
@@ -98,7 +98,7 @@ def resize_graph(
     """Return the layers of a graph and its two schedules for other shapes of inputs and conditions.
 
     Raises:
-        GraphError: A layer can't follow; the message names its node.
+        GraphError: If a layer can't follow; the message names its node.
     """
     forward, inverse = schedules
     shapes: dict[int, Shape] = dict(enumerate(cond_shapes))

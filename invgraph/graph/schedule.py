@@ -75,7 +75,7 @@ def schedules(wiring: Wiring) -> tuple[Schedule, Schedule]:
     """Return the forward and the inverse schedule of a graph.
 
     Raises:
-        GraphError: The graph has no inverse, because conditions form a cycle.
+        GraphError: If the graph has no inverse, because conditions form a cycle.
     """
     values = (*wiring.conditions, *wiring.inputs, *(value for node in wiring.nodes for value in node.outputs))
     slots = {value: slot for slot, value in enumerate(dict.fromkeys(values))}

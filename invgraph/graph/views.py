@@ -72,8 +72,8 @@ class Shown(Invertible, ABC):
                 reader's system and in a PNG is light. Default: ``"auto"``.
 
         Raises:
-            GraphError: The name ends in anything else, the folder is missing, or the file can't be written.
-            DependencyError: A PNG was asked for, and matplotlib is not installed.
+            GraphError: If the name ends in anything else, the folder is missing, or the file can't be written.
+            DependencyError: If a PNG was asked for, and matplotlib is not installed.
 
         Example:
             >>> import pathlib, tempfile, invgraph as ig
@@ -120,7 +120,7 @@ class Shown(Invertible, ABC):
             c: Conditions, as in a call of the graph. Default: none.
 
         Raises:
-            ShapeError: The batch is empty, or a tensor does not fit.
+            ShapeError: If the batch is empty, or a tensor does not fit.
 
         Example:
             >>> import torch, invgraph as ig
@@ -150,8 +150,8 @@ class Shown(Invertible, ABC):
             inverse: True for the inverse. Default: False.
 
         Raises:
-            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
-            InputTypeError: Something else was given, or tensors of another dtype or device.
+            ShapeError: If a tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: If something else was given, or tensors of another dtype or device.
 
         Example:
             >>> import torch, invgraph as ig

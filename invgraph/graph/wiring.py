@@ -48,8 +48,8 @@ def wire(inputs: Sources, outputs: Sources, conditions: Sources) -> Wiring:
     """Collect and check the graph between these values.
 
     Raises:
-        GraphError: The values do not make an invertible graph.
-        ArgumentError: Something other than nodes and values was given.
+        GraphError: If the values do not make an invertible graph.
+        ArgumentError: If something other than nodes and values was given.
     """
     ins, single_in = _listed(inputs, "inputs")
     outs, single_out = _listed(outputs, "outputs")

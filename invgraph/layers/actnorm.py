@@ -31,8 +31,8 @@ class ActNorm(Invertible):
         in_shapes: Shape of the input.
 
     Raises:
-        GraphError: The layer is called before ``initialize(batch)`` or a checkpoint has set its parameters.
-        NumericsError: A channel of that batch has a single element or is constant, so that its scale is undefined.
+        GraphError: If the layer is called before ``initialize(batch)`` or a checkpoint has set its parameters.
+        NumericsError: If a channel of that batch has a single element or is constant, so that its scale is undefined.
 
     References:
         D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,

@@ -70,8 +70,8 @@ class AllInOne(Invertible):
             graph, which differs from block to block; 0 outside a graph.
 
     Raises:
-        GraphError: The channels can't be split in this way, or the subnet does not fit.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If the channels can't be split in this way, or the subnet does not fit.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,

@@ -57,9 +57,9 @@ class Autoregressive(Invertible):
             passes are spent on late elements while the early ones are still wrong.
 
     Raises:
-        GraphError: The transform takes no parameters or is not pointwise; the input has a single element; a size is
+        GraphError: If the transform takes no parameters or is not pointwise; the input has a single element; a size is
             below 1; or the width is so small that some elements would not be seen by any other.
-        ArgumentError: An argument has the wrong type.
+        ArgumentError: If an argument has the wrong type.
 
     Note:
         An adapter in the place of one of the network's layers (LoRA, quantized weights) is called with unit vectors,

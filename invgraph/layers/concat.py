@@ -26,7 +26,8 @@ class Concat(Invertible):
         dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: There are fewer than two inputs, their shapes differ along another axis, or there is no such axis.
+        GraphError: If there are fewer than two inputs, their shapes differ along another axis, or there is no such
+            axis.
 
     Example:
         >>> import torch, invgraph as ig

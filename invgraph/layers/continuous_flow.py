@@ -61,9 +61,9 @@ class ContinuousFlow(Stochastic):
         fixed_noise: True to use the vector of the seed in training mode as well. Default: False.
 
     Raises:
-        GraphError: An argument is out of range, or the subnet does not fit.
-        ArgumentError: An argument has the wrong type.
-        DependencyError: The solver needs torchdiffeq, which is not installed.
+        GraphError: If an argument is out of range, or the subnet does not fit.
+        ArgumentError: If an argument has the wrong type.
+        DependencyError: If the solver needs torchdiffeq, which is not installed.
 
     References:
         W. Grathwohl, R. T. Q. Chen, J. Bettencourt, I. Sutskever, D. Duvenaud, "FFJORD: Free-form Continuous Dynamics

@@ -46,8 +46,8 @@ class Conv1x1(Invertible):
         matrix: Initial value of W, of shape ``(C, C)``; replaces the random rotation.
 
     Raises:
-        GraphError: The matrix has the wrong shape or is not invertible.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If the matrix has the wrong shape or is not invertible.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018,

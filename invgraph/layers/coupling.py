@@ -49,8 +49,8 @@ class Coupling(Invertible):
         separate: True for one subnet per parameter of the transform (RealNVP) instead of one for all (GLOW).
 
     Raises:
-        GraphError: The channels can't be split in this way, or a subnet does not fit.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If the channels can't be split in this way, or a subnet does not fit.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,

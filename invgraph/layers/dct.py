@@ -34,7 +34,7 @@ class DCT(WithConstants, Invertible):
         block: Edge length of the blocks, at least 2; None to transform whole axes.
 
     Raises:
-        GraphError: A size is not divisible by the block, or blocks are given for a vector.
+        GraphError: If a size is not divisible by the block, or blocks are given for a vector.
 
     References:
         N. Ahmed, T. Natarajan, K. R. Rao, "Discrete Cosine Transform", 1974, https://doi.org/10.1109/T-C.1974.223784;

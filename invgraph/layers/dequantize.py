@@ -58,8 +58,8 @@ class Dequantize(Stochastic):
             only, and always raises the error.
 
     Raises:
-        GraphError: There are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If there are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Theis, A. van den Oord, M. Bethge, "A note on the evaluation of generative models", 2015,

@@ -36,8 +36,8 @@ class Elementwise(Invertible):
             one learned set of parameters per element, initialized to zero.
 
     Raises:
-        GraphError: A subnet is given without conditions, or conditions without a subnet.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If a subnet is given without conditions, or conditions without a subnet.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for

@@ -48,9 +48,9 @@ class GaussianMixture(WithConstants, Invertible):
         seed: Seed of the initial means.
 
     Raises:
-        GraphError: The input is not a vector, there is no condition that selects a component, or the subnet does not
+        GraphError: If the input is not a vector, there is no condition that selects a component, or the subnet does not
             fit the other conditions.
-        ArgumentError: An argument has the wrong type.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         P. Sorrenson, C. Rother, U. Koethe, "Disentanglement by Nonlinear ICA with General Incompressible-flow Networks
@@ -142,8 +142,8 @@ class GaussianMixture(WithConstants, Invertible):
             cs: Conditions except the first, which selects the component.
 
         Raises:
-            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
-            InputTypeError: Something else was given, or tensors of another dtype or device.
+            ShapeError: If a tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: If something else was given, or tensors of another dtype or device.
         """
         x, cs = self._require_call("log_prob", x, cs)
         log_prob: Tensor = torch.logsumexp(self._log_joint(x, cs), dim=1)
@@ -157,8 +157,8 @@ class GaussianMixture(WithConstants, Invertible):
             cs: Conditions except the first, which selects the component.
 
         Raises:
-            ShapeError: A tensor is missing, is one too many, or has the wrong shape.
-            InputTypeError: Something else was given, or tensors of another dtype or device.
+            ShapeError: If a tensor is missing, is one too many, or has the wrong shape.
+            InputTypeError: If something else was given, or tensors of another dtype or device.
         """
         x, cs = self._require_call("posterior", x, cs)
         return torch.softmax(self._log_joint(x, cs), dim=1)
@@ -180,8 +180,8 @@ class GaussianMixture(WithConstants, Invertible):
             count: Number of components to draw if there are no conditions. Default: 1.
 
         Raises:
-            GraphError: The seed or the count is out of range.
-            ArgumentError: An argument has the wrong type.
+            GraphError: If the seed or the count is out of range.
+            ArgumentError: If an argument has the wrong type.
         """
         seed = require_seed(self.label, seed, bits=63)
         count = require_count(self.label, "count", count)

@@ -40,9 +40,9 @@ class Haar(Invertible):
         axes: Spatial axes that are halved, not counting the batch: 1 is the first after the channels. Default: all.
 
     Raises:
-        GraphError: A size to be halved is odd, there is no such axis, the input is a vector, or ``rebalance`` is not
+        GraphError: If a size to be halved is odd, there is no such axis, the input is a vector, or ``rebalance`` is not
             positive.
-        ArgumentError: An argument has the wrong type.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         A. Haar, "Zur Theorie der orthogonalen Funktionensysteme", 1910, https://doi.org/10.1007/BF01456326;

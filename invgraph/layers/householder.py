@@ -40,7 +40,7 @@ class Householder(Invertible):
             block to block; 0 outside a graph.
 
     Raises:
-        GraphError: A subnet without conditions, or conditions without a subnet.
+        GraphError: If a subnet is given without conditions, or conditions without a subnet.
 
     References:
         A. S. Householder, "Unitary Triangularization of a Nonsymmetric Matrix", 1958,

@@ -44,7 +44,7 @@ class _Mixing(Invertible):
 
 
 class FixedLinear(_Mixing):
-    r"""Multiply the channels with a fixed matrix, and add fixed numbers.
+    r"""Multiply the channels by a fixed matrix, and add a fixed shift.
 
     .. math:: y = M x + b
 
@@ -60,7 +60,7 @@ class FixedLinear(_Mixing):
         shift: b, a number for each channel. Default: none.
 
     Raises:
-        GraphError: Matrix or shift have the wrong shape, the matrix can't be inverted, or the shift is not finite.
+        GraphError: If matrix or shift have the wrong shape, the matrix can't be inverted, or the shift is not finite.
 
     References:
         G. Papamakarios, E. Nalisnick, D. J. Rezende, S. Mohamed, B. Lakshminarayanan, "Normalizing Flows for

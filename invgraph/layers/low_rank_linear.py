@@ -43,9 +43,9 @@ class LowRankLinear(Invertible):
             which differs from block to block; 0 outside a graph.
 
     Raises:
-        GraphError: The rank exceeds the number of channels, a subnet is given without conditions, or conditions
+        GraphError: If the rank exceeds the number of channels, a subnet is given without conditions, or conditions
             without a subnet.
-        ArgumentError: An argument has the wrong type.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         R. van den Berg, L. Hasenclever, J. M. Tomczak, M. Welling, "Sylvester Normalizing Flows for Variational

@@ -46,8 +46,8 @@ class MaskedCoupling(WithConstants, Invertible):
         sides: Number of parts to transform: 2 for both, 1 for the elements outside the mask only. Default: 2.
 
     Raises:
-        GraphError: A part is empty, the mask has another shape, or a subnet does not fit.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If a part is empty, the mask has another shape, or a subnet does not fit.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,

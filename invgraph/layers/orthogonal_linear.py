@@ -36,7 +36,7 @@ class OrthogonalLinear(Invertible):
             block to block; 0 outside a graph.
 
     Raises:
-        GraphError: There is no such chart.
+        GraphError: If there is no such chart.
 
     References:
         M. Lezcano-Casado, D. Martinez-Rubio, "Cheap Orthogonal Constraints in Neural Networks", 2019,

@@ -39,8 +39,8 @@ class OrthogonalSqueeze(WithConstants, Invertible):
             :class:`~invgraph.OrthogonalLinear`. Default: ``"exp"``.
 
     Raises:
-        GraphError: A spatial size is not divisible by the factor, the factor is below 2, or the input is a vector.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If a spatial size is not divisible by the factor, the factor is below 2, or the input is a vector.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         C. Etmann, R. Ke, C.-B. Schoenlieb, "iUNets: Fully Invertible U-Nets with Learnable Up- and Downsampling",

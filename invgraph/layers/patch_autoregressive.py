@@ -49,8 +49,8 @@ class PatchAutoregressive(Invertible):
         reverse: True to process the patches from the last to the first.
 
     Raises:
-        GraphError: The transform takes no parameters or is not pointwise, or a size does not fit.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If the transform takes no parameters or is not pointwise, or a size does not fit.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         S. Zhai et al., "Normalizing Flows are Capable Generative Models" (TarFlow), 2024,

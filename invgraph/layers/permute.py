@@ -33,7 +33,7 @@ class Permute(Invertible):
         dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: ``order`` is not a permutation of the axis, or there is no such axis.
+        GraphError: If ``order`` is not a permutation of the axis, or there is no such axis.
 
     References:
         L. Ardizzone et al., "Analyzing Inverse Problems with Invertible Neural Networks", 2018,

@@ -67,7 +67,7 @@ class Reshape(Invertible):
         shape: New shape, without the batch, with the same number of elements.
 
     Raises:
-        GraphError: The new shape has a different number of elements.
+        GraphError: If the new shape has a different number of elements.
 
     Example:
         >>> import torch, invgraph as ig

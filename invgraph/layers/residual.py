@@ -59,8 +59,8 @@ class Residual(Stochastic):
         fixed_noise: True to use the numbers of the seed in training mode as well. Default: False.
 
     Raises:
-        GraphError: An argument is out of range, or the conditions do not fit.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If an argument is out of range, or the conditions do not fit.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         J. Behrmann, W. Grathwohl, R. T. Q. Chen, D. Duvenaud, J.-H. Jacobsen, "Invertible Residual Networks", 2018,

@@ -29,8 +29,8 @@ class Split(Invertible):
         dim: Axis, not counting the batch: 0 is the channel axis. Default: 0.
 
     Raises:
-        GraphError: The sizes do not add up, or there is no such axis.
-        ArgumentError: An argument has the wrong type.
+        GraphError: If the sizes do not add up, or there is no such axis.
+        ArgumentError: If an argument has the wrong type.
 
     Example:
         >>> import torch, invgraph as ig

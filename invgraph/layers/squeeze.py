@@ -28,8 +28,8 @@ class Squeeze(Invertible):
         factor: Edge length of the patches, at least 2. Default: 2.
 
     Raises:
-        GraphError: A spatial size is not divisible by the factor, the factor is below 2, or the input is a vector.
-        ArgumentError: The factor is not an int.
+        GraphError: If a spatial size is not divisible by the factor, the factor is below 2, or the input is a vector.
+        ArgumentError: If the factor is not an int.
 
     References:
         L. Dinh, J. Sohl-Dickstein, S. Bengio, "Density estimation using Real NVP", 2016,

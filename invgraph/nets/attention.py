@@ -80,8 +80,8 @@ class GatedAttention(SubnetFactory):
         kernel: Kernel size, odd. Default: 3.
 
     Raises:
-        GraphError: An argument is out of range, or the data are vectors.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or the data are vectors.
+        ArgumentError: If an argument is not an int.
 
     References:
         J. Ho, X. Chen, A. Srinivas, Y. Duan, P. Abbeel, "Flow++: Improving Flow-Based Generative Models with

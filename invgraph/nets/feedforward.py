@@ -107,8 +107,8 @@ class MLP(SubnetFactory):
         layers: Number of hidden layers. Default: 1.
 
     Raises:
-        GraphError: An argument is out of range, or data or conditions are not vectors.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or data or conditions are not vectors.
+        ArgumentError: If an argument is not an int.
 
     Example:
         >>> import torch, invgraph as ig
@@ -147,8 +147,8 @@ class ConvNet(SubnetFactory):
         layers: Number of hidden layers. Default: 1.
 
     Raises:
-        GraphError: An argument is out of range, or the data are vectors.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or the data are vectors.
+        ArgumentError: If an argument is not an int.
 
     Example:
         >>> import torch, invgraph as ig

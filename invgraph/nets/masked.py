@@ -134,8 +134,8 @@ class _Masked(WithConstants, Subnet):
     def _kept_layers(self, root: nn.Module) -> MaskedLayers | None:
         """Return the layers as a kernel to keep while ``root`` stays as it is; None if it can't be kept.
 
-        What is no parameter, as in FSDP or a functional call, may be another tensor at the next call. Distributed
-        tensors, for one, can't be asked to convert a mask.
+        A tensor that is not a parameter, as in FSDP or a functional call, may be another one at the next call. Besides,
+        distributed tensors can't be asked to convert a mask.
         """
         layers = self._plain_layers()
         if layers is None or any(type(layer.mask) not in PLAIN for layer in layers):

@@ -72,8 +72,8 @@ class ResidualMLP(SubnetFactory):
         blocks: Number of residual blocks, each of two layers. Default: 2.
 
     Raises:
-        GraphError: An argument is out of range, or data or conditions are not vectors.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or data or conditions are not vectors.
+        ArgumentError: If an argument is not an int.
 
     References:
         K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,
@@ -116,8 +116,8 @@ class ResidualConvNet(SubnetFactory):
         kernel: Kernel size, odd. Default: 3.
 
     Raises:
-        GraphError: An argument is out of range, or the data are vectors.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or the data are vectors.
+        ArgumentError: If an argument is not an int.
 
     References:
         K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", 2016,

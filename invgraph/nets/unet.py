@@ -73,8 +73,8 @@ class UNet(SubnetFactory):
         kernel: Kernel size, odd. Default: 3.
 
     Raises:
-        GraphError: An argument is out of range, or the data are vectors or of sizes that are not divisible.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or the data are vectors or of sizes that are not divisible.
+        ArgumentError: If an argument is not an int.
 
     References:
         O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 2015,

@@ -66,8 +66,8 @@ class ViT(SubnetFactory):
         patch: Edge length of the patches, which must divide the spatial sizes. Default: 2.
 
     Raises:
-        GraphError: An argument is out of range, or the data are vectors or of sizes that are not divisible.
-        ArgumentError: An argument is not an int.
+        GraphError: If an argument is out of range, or the data are vectors or of sizes that are not divisible.
+        ArgumentError: If an argument is not an int.
 
     References:
         A. Kolesnikov, A. S. Pinto, M. Tschannen, "Jet: A Modern Transformer-Based Normalizing Flow", 2024,

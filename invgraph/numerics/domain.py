@@ -48,7 +48,7 @@ def require_integers(name: str, x: Tensor, levels: int) -> None:
     if bool(wrong.any()):
         values = x.detach()[wrong]
         shown = ", ".join(f"{value:g}" for value in values[:_SHOWN].tolist())
-        given = f"{len(values)} of {x.numel()} values are no integers from 0 to {levels - 1}: {shown}"
+        given = f"{len(values)} of {x.numel()} values are not integers from 0 to {levels - 1}: {shown}"
         given += ", ..." if len(values) > _SHOWN else ""
         advice = f"give integers in a floating-point dtype; pixels in [0, 1] as (x * {levels - 1}).round()"
         raise NumericsError(name, given, advice)

@@ -146,8 +146,8 @@ def require_repeatable(
             # Other results of operations, such as the last activations, may be kept; a hook makes a weight anew.
             if value.is_leaf or (name in ("weight", "bias") and not has_hooks(part)):
                 path = _name_of(part, layers)
-                advice = "its gradient would be lost: give it by torch.func.functional_call, or call the plain graph"
-                raise GraphError("reversible", f"the tensor {path}.{name}, which is no parameter", advice)
+                advice = "its gradient would be lost: pass it by torch.func.functional_call, or call the plain graph"
+                raise GraphError("reversible", f"the tensor {path}.{name}, which is not a parameter", advice)
 
 
 Place = tuple[dict[str, Any], str, int]

@@ -121,11 +121,11 @@ def reversible(graph: Graph, anchors: int | None = None, tolerance: float | None
             the inputs. None disables the check, which reads the data. Default: 1e-2.
 
     Raises:
-        ArgumentError: An argument has the wrong type.
-        GraphError: ``anchors`` or ``tolerance`` is out of range; in a call, random values were drawn (dropout in
-            training mode), or a module other than a batch norm changed its buffers (spectral_norm in training mode); in
-            the backward pass, second derivatives were requested.
-        NumericsError: An output or condition was modified in place before the backward pass, or the tolerance is
+        ArgumentError: If an argument has the wrong type.
+        GraphError: If ``anchors`` or ``tolerance`` is out of range; in a call, if random values were drawn (dropout
+            in training mode), or a module other than a batch norm changed its buffers (spectral_norm in training mode);
+            in the backward pass, if second derivatives were requested.
+        NumericsError: If an output or condition was modified in place before the backward pass, or the tolerance is
             exceeded; the message names the node that loses most precision.
 
     References:

@@ -100,7 +100,7 @@ def posterior(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Build
     Arguments:
         flow: Function ``flow(features, context, data=..., conditions=..., **options)`` that returns a flow for vectors
             of ``features`` parameters, standardized by training data. ``context`` is the number of values of an
-            observation, or its shape if it is no vector. Default: :func:`invgraph.recipes.spline_flow`.
+            observation, or its shape if it is not a vector. Default: :func:`invgraph.recipes.spline_flow`.
         options: Other arguments of this function, such as ``summary`` or ``hidden``.
 
     Example:

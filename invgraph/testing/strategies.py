@@ -110,7 +110,7 @@ def graphs(
         dtype: Dtype of the parameters. Default: float64.
 
     Raises:
-        GraphError: An additional layer accepts none of the shapes that are tried.
+        GraphError: If an additional layer accepts none of the shapes that are tried.
 
     Example:
         >>> import hypothesis, invgraph as ig

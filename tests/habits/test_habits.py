@@ -204,7 +204,7 @@ def test_a_tensor_that_a_subnet_keeps_is_let_be() -> None:
     graph(data)
     runner(data)[1].sum().backward()
     graph["keeping"].subnets[0][0].module.extra = torch.ones(2, requires_grad=True)  # type: ignore[index, union-attr]
-    with pytest.raises(ig.GraphError, match=r"keeping.subnets.0.0.module.extra, which is no parameter"):
+    with pytest.raises(ig.GraphError, match=r"keeping.subnets.0.0.module.extra, which is not a parameter"):
         runner(data)
 
 

@@ -132,10 +132,10 @@ def test_wrong_arguments_are_refused(shapes: Any, args: dict[str, Any], error: t
 
 
 WRONG: tuple[tuple[list[float], int, str], ...] = (
-    ([0.0, 0.5, 1.0, 0.25], 256, "2 of 4 values are no integers from 0 to 255: 0.5, 0.25"),
+    ([0.0, 0.5, 1.0, 0.25], 256, "2 of 4 values are not integers from 0 to 255: 0.5, 0.25"),
     ([3.3, 1.0, 2.0, 300.0], 256, "3.3, 300"),
     ([-1.0, 0.0, 7.0, 8.0], 8, "-1, 8"),
-    ([0.0, 0.0, math.inf, 0.0], 8, "1 of 4 values are no integers from 0 to 7: inf"),
+    ([0.0, 0.0, math.inf, 0.0], 8, "1 of 4 values are not integers from 0 to 7: inf"),
 )
 
 
@@ -170,7 +170,7 @@ def test_a_reversible_graph_takes_integers_alone_and_no_inverse(training: bool) 
     graph = ig.Graph(node, ig.Node(node, layer, conditions=c, name="noise"), c).train(training)
     runner, given = ig.reversible(graph), torch.zeros(2, 2, dtype=torch.float64)
     wrong = torch.tensor([[3.3, 0.0, 255.0], [1.0, 2.0, 3.0]], dtype=torch.float64)
-    with pytest.raises(ig.NumericsError, match=r"node 'noise'(?s:.*)1 of 6 values are no integers .*: 3.3"):
+    with pytest.raises(ig.NumericsError, match=r"node 'noise'(?s:.*)1 of 6 values are not integers .*: 3.3"):
         runner(wrong, given)
     assert graph(wrong, given)[0].shape == (2, 3)
     with torch.no_grad():

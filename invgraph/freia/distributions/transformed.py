@@ -71,7 +71,7 @@ class PushForwardDistribution(Distribution):
             conditions: The transform's conditions, each with one row per value, or one row for all.
 
         Raises:
-            ShapeError: The values have another shape.
+            ShapeError: If the values have another shape.
         """
         event = tuple(self.event_shape)
         if tuple(value.shape[value.ndim - len(event) :]) != event:

@@ -29,8 +29,8 @@ def candidate_orders(model: nn.Module, state_dict: Mapping[str, Any], *, prefix:
         prefix: Start of the network's keys in the state dict, such as ``"inn."``. Default: found by itself.
 
     Raises:
-        ArgumentError: The model holds no GraphINN, or several and no prefix picks one.
-        CheckpointError: The checkpoint has other modules than the network, or several networks fit.
+        ArgumentError: If the model holds no GraphINN, or several and no prefix picks one.
+        CheckpointError: If the checkpoint has other modules than the network, or several networks fit.
     """
     inn, start = _locate("candidate_orders", model, state_dict, prefix)
     nodes = nodes_of(inn)
@@ -64,8 +64,8 @@ def load_in_order(
             :func:`optimizer_in_order`.
 
     Raises:
-        ArgumentError: The order does not name each node that has a module once, or no network is found.
-        CheckpointError: The checkpoint has other modules than the network.
+        ArgumentError: If the order does not name each node that has a module once, or no network is found.
+        CheckpointError: If the checkpoint has other modules than the network.
     """
     inn, start = _locate("load_in_order", model, state_dict, prefix)
     places = _places("load_in_order", inn, order)
@@ -107,9 +107,9 @@ def optimizer_in_order(
             holds several.
 
     Raises:
-        ArgumentError: The weights were not loaded and there is no order, the model holds no GraphINN, or the optimizer
-            has the parameters in another order than the network, or keeps state of all parameters together.
-        CheckpointError: The state does not fit the parameters.
+        ArgumentError: If the weights were not loaded and there is no order, the model holds no GraphINN, or the
+            optimizer has the parameters in another order than the network, or keeps state of all parameters together.
+        CheckpointError: If the state does not fit the parameters.
 
     Example:
         >>> import torch, invgraph as ig

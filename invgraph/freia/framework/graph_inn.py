@@ -41,7 +41,7 @@ class GraphINN(InvertibleModule):
         verbose: Print the network.
 
     Raises:
-        GraphError: The nodes do not make an invertible network.
+        GraphError: If the nodes do not make an invertible network.
 
     Example:
         >>> import torch, invgraph as ig

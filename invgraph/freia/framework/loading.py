@@ -27,7 +27,7 @@ def renumber(inn: Any, state: MutableMapping[str, Any], prefix: str) -> Order | 
         The place in the network of each number in the state dict; None if the state dict is of another network.
 
     Raises:
-        CheckpointError: Two orders fit.
+        CheckpointError: If two orders fit.
     """
     start = prefix + PREFIX
     modules = list(inn.module_list)

@@ -16,9 +16,9 @@ def plot(graph: Graph, path: str | os.PathLike[str], filename: str) -> None:
     """Draw a graph into two files of a folder: ``filename`` in graphviz's language, and ``filename.pdf``.
 
     Raises:
-        CheckpointError: Something other than a file has this name.
-        GraphError: The folder is missing, or the file can't be written.
-        DependencyError: The program ``dot`` of graphviz, which makes the PDF, is not installed, or fails.
+        CheckpointError: If something other than a file has this name.
+        GraphError: If the folder is missing, or the file can't be written.
+        DependencyError: If the program ``dot`` of graphviz, which makes the PDF, is not installed, or fails.
     """
     source = as_path("plot", Path(path, filename))
     require_regular("plot", source, "nothing was written")

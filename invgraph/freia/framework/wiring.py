@@ -27,7 +27,7 @@ def in_order(nodes: Sequence[Node], outputs: Sequence[OutputNode]) -> list[Node]
     The order is one that FrEIA gives, and the same in each process. It numbers the modules in checkpoints.
 
     Raises:
-        GraphError: A node reads another that is not in the list.
+        GraphError: If a node reads another that is not in the list.
     """
     listed = set(nodes)
     for node in nodes:

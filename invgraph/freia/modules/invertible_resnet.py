@@ -34,7 +34,7 @@ class ActNorm(InvertibleModule):
         init_data: A batch that sets scale and shift at once.
 
     Raises:
-        NumericsError: A channel of the first batch has a single element, or is constant, so that it has no scale.
+        NumericsError: If a channel of the first batch has a single element, or is constant, so that it has no scale.
     """
 
     def __init__(self, dims_in: Any, dims_c: Any = None, init_data: Tensor | None = None) -> None:

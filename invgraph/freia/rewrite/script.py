@@ -47,7 +47,7 @@ def rewrite(source: str) -> Rewritten:
         source: Source of the script.
 
     Raises:
-        ArgumentError: It is not valid Python.
+        ArgumentError: If it is not valid Python.
     """
     try:
         wrapper = cst.metadata.MetadataWrapper(cst.parse_module(source).visit(OneStatementEach()))

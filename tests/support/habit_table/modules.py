@@ -132,7 +132,7 @@ def compiled_in_part(cell: Cell) -> None:
 
 @habit("weights from a hypernetwork", "del layer.weight; layer.weight = network(c)",
        "a reversible graph finds gradients of parameters only: call it through ``torch.func.functional_call``",
-       runners=RUNNERS, refused={"reversible": "which is no parameter"})  # fmt: skip
+       runners=RUNNERS, refused={"reversible": "which is not a parameter"})  # fmt: skip
 def computed(cell: Cell) -> None:
     leaves = []
     for name, parameter in list(cell.graph.named_parameters()):

@@ -57,7 +57,7 @@ MUTANTS = (
            (REVERSIBLE, "-k", "modes")),
     Mutant("a backward pass freezes the statistics of another thread's forward pass", "reversible/call_state.py",
            "if norms else nullcontext()", "if False else nullcontext()", (REVERSIBLE, "-k", "threads")),
-    Mutant("the gradient of a tensor that is no parameter is lost in silence", "reversible/call_state.py",
+    Mutant("the gradient of a tensor that is not a parameter is lost in silence", "reversible/call_state.py",
            "if value.is_leaf or (", "if False and (", (HABITS, "-k", "no_parameters or let_be")),
     Mutant("what a subnet keeps of its last call is taken for a weight", "reversible/call_state.py",
            'name in ("weight", "bias") and not has_hooks(part)', "True", (HABITS, "-k", "let_be")),
