@@ -32,7 +32,8 @@ class Resizable(Shown, ABC):
         """Return the graph for data of other spatial sizes, with the same parameters; all shapes are inferred again.
 
         Parameters, subnets and conditioning networks are shared, not copied: training, loading, casting or moving one
-        graph changes the other. A checkpoint of either loads into the other.
+        graph changes the other. A checkpoint of either loads into the other. ``train()`` and ``eval()`` reach the
+        layers of the one that they are called on, and the subnets of both: call them on the graph that is used.
 
         Arguments:
             shapes: The new shapes, without the batch, by the names of inputs and conditions; all others stay.

@@ -139,6 +139,10 @@ def _names(sides: Iterable[Value], nodes: Sequence[Declaration]) -> dict[Declara
             names[node] = next(name for name in _numbered(kind, counters) if name not in taken)
         else:
             names[node] = node.name
+    for node, name in names.items():
+        own = [f"{name}[{k}]" for k in range(len(node.outputs))] if len(node.outputs) > 1 else []
+        for value in set(own).intersection(names.values()):
+            raise GraphError("Graph", f"name {value!r}", f"an output of node {name!r} is called this: choose another")
     return names
 
 

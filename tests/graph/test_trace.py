@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,3 +100,42 @@ def test_a_wrong_call_is_refused_as_in_a_call(graph: ig.Graph) -> None:
         graph.log_dets(x)
     with pytest.raises(ig.ArgumentError, match="inverse must be True or False"):
         graph.trace(x, c, inverse=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["s[0]", "s[1]"])
+def test_no_two_values_have_one_name(name: str) -> None:
+    x = ig.InputNode(4, name="x")
+    first, second = ig.Node(x, ig.Split, {"sizes": (1, 3)}, name="s")
+    with pytest.raises(ig.GraphError, match=r"an output of node 's' is called this"):
+        ig.Graph(x, (ig.Node(second, ig.LearnedScaling, name=name), first))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_nested_graph_is_recorded_as_it_ran(training: bool) -> None:
+    y = ig.InputNode(4, name="y")
+    net: list[nn.Module] = []
+
+    def subnet(channels: int, channels_out: int) -> nn.Module:
+        norm, last = nn.BatchNorm1d(8), nn.Linear(8, channels_out)
+        net.append(nn.Sequential(nn.Linear(channels, 8), norm, nn.Dropout(0.5), last))
+        return net[-1]
+
+    args = {"transform": ig.Affine(), "subnet": subnet, "sides": 1}
+    inner = ig.Graph(y, ig.Node(ig.Node(y, ig.Dequantize, {"levels": 4}, name="noise"), ig.Coupling, args, name="mix"))
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, inner, name="net"))
+    other = copy.deepcopy(graph)
+    data = torch.randint(4, (9, 4), generator=torch.Generator().manual_seed(0)).float()
+    results = []
+    for one in (graph, other):
+        torch.manual_seed(0)
+        one.train(training)
+        results.append(one.trace(data) if one is graph else one(data))
+    trace, (z, log_det) = results
+    assert torch.equal(trace.values["net.mix"], trace.values["net"])
+    assert torch.equal(trace.values["net"], z)
+    assert torch.equal(trace.log_det, log_det)
+    torch.testing.assert_close(trace.log_dets["net.noise"] + trace.log_dets["net.mix"], log_det)
+    for name, value in graph.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    trace.values["net.mix"].sum().backward()
