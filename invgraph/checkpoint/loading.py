@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
 
 from invgraph.checkpoint.fingerprint import (
     Fingerprint,
+    describe_path,
     differences,
     fingerprint,
     format_lines,
@@ -17,6 +19,7 @@ from invgraph.checkpoint.fingerprint import (
     tensor_lines,
 )
 from invgraph.errors import CheckpointError
+from invgraph.graph.tied import hold_the_same
 from invgraph.torch_internals import load_state as load_into
 
 
@@ -59,8 +62,23 @@ def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tens
         raise CheckpointError(where, "a checkpoint of another graph", f"{advice}:{format_lines(layers or tensors)}")
 
 
+def _require_tied(where: str, graph: nn.Module, state: Mapping[str, Any]) -> None:
+    """Refuse a state with different values for one tensor of several names, as all but one of them would be lost."""
+    first: dict[int, str] = {}
+    every = (graph.named_parameters(remove_duplicate=False), graph.named_buffers(remove_duplicate=False))
+    for name, tensor in chain(*every):
+        value = state.get(name)
+        if not isinstance(value, Tensor):
+            continue
+        other = first.setdefault(id(tensor), name)
+        if other != name and not hold_the_same(value, state[other]):
+            given = f"different values of {describe_path(other)} and {describe_path(name)}"
+            raise CheckpointError(where, given, "here these two are one tensor: build the graph like the saved one")
+
+
 def load_state(where: str, graph: nn.Module, state: dict[str, Any], *, strict: bool) -> None:
     """Load the state, all of it if ``strict``, or restore the previous one if a layer refuses it."""
+    _require_tied(where, graph, state)
     before = graph.state_dict()
     assign = any(isinstance(value, Tensor) and value.is_meta for value in before.values())  # nothing to copy into
     before = {

@@ -113,6 +113,6 @@ def decode(value: Json, tensors: Mapping[str, Tensor]) -> Any:
 def _from_numpy(array: np.ndarray[Any, Any], place: str) -> Tensor:
     try:
         return torch.from_numpy(np.array(array, order="C"))
-    except TypeError as error:
-        given = f"{place}: a numpy array of {array.dtype}"
+    except (TypeError, ValueError) as error:  # ValueError: in another order of bytes
+        given = f"{place}: a numpy array of {array.dtype.str}"
         raise CheckpointError("save", given, "can't be stored: convert it to a dtype that torch supports") from error

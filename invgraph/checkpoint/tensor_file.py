@@ -64,7 +64,11 @@ class TensorFile:
         yield self.header
         for name, tensor in self.tensors.items():
             try:
-                piece = tensor.detach().to("cpu").contiguous().resolve_neg().reshape(-1).view(torch.uint8).numpy().data
+                flat = tensor.detach().to("cpu").contiguous().resolve_neg().reshape(-1)
+                flat = (
+                    flat.clone(memory_format=torch.contiguous_format) if flat.stride() != (1,) else flat
+                )  # a single number of a wider tensor
+                piece = flat.view(torch.uint8).numpy().data
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 advice = "only dense, real tensors with data can be stored"

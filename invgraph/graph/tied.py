@@ -42,7 +42,7 @@ def require_tied_state(where: str, layers: nn.ModuleDict, state: Mapping[str, An
         for other in others:
             for name, value in state.items():
                 twin = state.get(other + name.removeprefix(first)) if name.startswith(first) else None
-                if isinstance(value, Tensor) and isinstance(twin, Tensor) and not _equal(value, twin):
+                if isinstance(value, Tensor) and isinstance(twin, Tensor) and not hold_the_same(value, twin):
                     given = f"different tensors {name!r} and {other + name.removeprefix(first)!r}"
                     advice = (
                         f"nodes {', '.join(map(repr, names))} share one layer, but their weights in this state differ"
@@ -50,7 +50,9 @@ def require_tied_state(where: str, layers: nn.ModuleDict, state: Mapping[str, An
                     raise GraphError(where, given, advice)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.is_meta or other.is_meta:
+def hold_the_same(one: Tensor, other: Tensor) -> bool:
+    """True if two tensors have the same shape and values, of which NaN is one."""
+    if one.is_meta or other.is_meta or one.shape != other.shape:
         return one.shape == other.shape
-    return one.shape == other.shape and torch.equal(one.to(other), other)
+    one = one.to(other)
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

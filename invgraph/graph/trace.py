@@ -74,7 +74,7 @@ def record(
 
 
 class _Start:
-    """What a call in training starts from: random numbers, and buffers that the call changes.
+    """Start of a call in training: the random numbers, and the buffers that the call changes.
 
     Run again from there, a graph returns the same and leaves the same behind.
     """

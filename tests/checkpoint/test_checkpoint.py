@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,26 @@ class Extra(nn.Module):
         if state == "refuse":
             raise ValueError("no such state\nand more")
         self.extra = state
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_that_differ_do_not_load_into_one_that_is_shared(path: Path, strict: bool) -> None:
+    def build(*readers: nn.Linear) -> nn.ModuleList:
+        return nn.ModuleList(nn.Sequential(reader, nn.Linear(4, 2)) for reader in readers)
+
+    shared, own = nn.Linear(2, 4), build(nn.Linear(2, 4), nn.Linear(2, 4))
+    tied = build(shared, shared)
+    before = copy.deepcopy(tied.state_dict())
+    ig.save(path, own)
+    with pytest.raises(ig.CheckpointError, match=r"different values of 0.0.weight and 1.0.weight\n.*one tensor"):
+        ig.load(path, tied, strict=strict)
+    assert all(torch.equal(value, before[name]) for name, value in tied.state_dict().items())
+    with torch.no_grad():
+        shared.weight[0, 0] = torch.nan
+    ig.save(path, tied)
+    for other in (own, build(*[nn.Linear(2, 4)] * 2)):
+        ig.load(path, other, strict=strict)
+        torch.testing.assert_close(other.state_dict(), tied.state_dict(), equal_nan=True, rtol=0, atol=0)
 
 
 def test_extra_state_comes_back(path: Path) -> None:

@@ -110,6 +110,11 @@ def test_what_cannot_be_stored_is_refused_by_its_place(path: Path, value: Any) -
     assert not path.exists()
 
 
+def test_an_array_in_another_order_of_bytes_is_refused(path: Path) -> None:
+    with pytest.raises(ig.CheckpointError, match=r"a numpy array of >f4\n.*convert it"):
+        ig.save(path, PLAIN, training=np.ones(2, dtype=">f4"))
+
+
 def test_numbers_that_python_does_not_print_are_refused(path: Path) -> None:
     with pytest.raises(ig.CheckpointError, match="training: Exceeds the limit"):
         ig.save(path, nn.Linear(2, 2), training={"step": 10**5000})

@@ -23,6 +23,11 @@ def test_the_bytes_are_those_of_the_formats_own_library() -> None:
     assert file.digest.digest() == hashlib.sha256(content).digest()
 
 
+@pytest.mark.parametrize("tensor", [torch.arange(4.0)[::2][:1], torch.tensor([1 + 2j]).imag, torch.arange(8.0)[::2]])
+def test_parts_of_wider_tensors_are_stored(tensor: torch.Tensor) -> None:
+    assert b"".join(TensorFile("save", {"a": tensor}, "").pieces()).endswith(tensor.numpy().tobytes())
+
+
 def test_no_copy_is_made_of_what_lies_in_order() -> None:
     tensor, turned = torch.randn(100, 2), torch.randn(2, 50).t()
     _, piece, other = TensorFile("save", {"a": tensor, "b": turned}, "").pieces()
