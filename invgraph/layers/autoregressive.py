@@ -15,7 +15,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.errors import GraphError
 from invgraph.fused.affine_autoregressive import AffineAutoregressive
-from invgraph.fused.sequential import SequentialKernel
+from invgraph.fused.autoregressive_inverse import AutoregressiveInverse
 from invgraph.fused.switch import fused
 from invgraph.nets.masked import Stepwise, _Masked
 from invgraph.shapes import Tensors, as_shape, numel
@@ -166,7 +166,7 @@ class Autoregressive(Invertible):
         plain = is_plain(y) and fused.enabled and all(type(tensor) in PLAIN for tensor in tensors)
         if plain and y.shape[1] == self.size:
             net = self.subnet
-            kernel = SequentialKernel(self.transform.inverse, self._solve, net.edges, net.params_per_element)
+            kernel = AutoregressiveInverse(self.transform.inverse, self._solve, net.edges, net.params_per_element)
             return kernel.run(y, tensors)
         return self._solve(y, *tensors, before=before)
 

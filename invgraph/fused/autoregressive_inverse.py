@@ -21,7 +21,7 @@ _BLOCK = 8
 _relu_backward = torch.ops.aten.threshold_backward.default
 
 
-class SequentialKernel(NamedTuple):
+class AutoregressiveInverse(NamedTuple):
     """Solves ``y_i = T(x_i; theta_i(x_1, ..., x_{i-1}))`` for x, where a masked network with ReLU computes theta.
 
     Attributes:
@@ -45,7 +45,7 @@ class SequentialKernel(NamedTuple):
                 layer, if there is one; each of its rows may serve several samples.
         """
         if needs_grad(y, *tensors):
-            return _Sequential.apply(self, y, *tensors)  # type: ignore[no-untyped-call, no-any-return]
+            return _AutoregressiveInverse.apply(self, y, *tensors)  # type: ignore[no-untyped-call, no-any-return]
         return self.evaluate(y, tensors)[:2]
 
     def evaluate(self, y: Tensor, tensors: Tensors) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
@@ -167,9 +167,9 @@ def _blocks(size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + _BLOCK, size)
 
 
-class _Sequential(torch.autograd.Function):
+class _AutoregressiveInverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, kernel: SequentialKernel, y: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, kernel: AutoregressiveInverse, y: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         x, log_det, units, params = kernel.evaluate(y, tensors)
         ctx.kernel, ctx.count = kernel, len(tensors)
         ctx.save_for_backward(y, *tensors, *units, params)
