@@ -81,14 +81,21 @@ class Conditioned:
             self.batch_shape, self.rows = torch.Size(), ports.unpack(where, c)
         self._kept: tuple[tuple[object, ...], Tensors, Bound] | None = None
 
+    def of(self, graph: Bijection) -> Conditioned:
+        """Return a graph, this one or another, under the same conditions."""
+        return self if graph is self.graph else Conditioned(self.where, graph, self._packed(self.batch_shape))
+
     def expand(self, batch_shape: torch.Size) -> Conditioned:
         """Return the same graph with conditions that are repeated to fill a batch shape."""
+        return Conditioned(self.where, self.graph, self._packed(batch_shape))
+
+    def _packed(self, batch_shape: torch.Size) -> Structured:
         ports = self.graph._conditions()
         wide = tuple(
             row.reshape(*self.batch_shape, *shape).expand(*batch_shape, *shape)
             for row, shape in zip(self.rows, ports.shapes, strict=True)
         )
-        return Conditioned(self.where, self.graph, ports.pack(wide))
+        return ports.pack(wide)
 
     def forward(self, values: Tensors) -> Result:
         """Return outputs and log-determinants for inputs of ``samples + batch_shape + event_shape``."""

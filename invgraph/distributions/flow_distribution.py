@@ -94,8 +94,14 @@ class FlowDistribution(Distribution):
         super().__init__(conditioned.batch_shape, torch.Size(shapes[0]), validate_args=validate_args)
 
     def _hold(self, flow: Density, conditioned: Conditioned, extra: torch.Size) -> None:
-        self.flow, self._conditioned = flow, conditioned
+        self.flow, self._under = flow, conditioned
         self._extra = extra  # leading axes of the batch that the conditions don't have: they fold into the samples
+
+    @property
+    def _conditioned(self) -> Conditioned:
+        """The flow's graph, which may have been exchanged, under the conditions."""
+        self._under = self._under.of(self.flow.graph)
+        return self._under
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]

@@ -123,6 +123,9 @@ def fit(
             raise GraphError("fit", f"{name}={value}", f"{name} must lie in [0, 1)")
     if progress is not None:
         require_flag("fit", "progress", progress)
+    if not torch.is_grad_enabled() or not any(parameter.requires_grad for parameter in model.parameters()):
+        given = "a model of frozen parameters" if torch.is_grad_enabled() else "a call under torch.no_grad"
+        raise GraphError("fit", given, "there is nothing to train: it needs parameters with gradients")
     data = _Rows(x, c)
     held = max(1, round(data.count * require_positive("fit", "validation", validation)))
     if held >= data.count:
@@ -238,10 +241,11 @@ def _tensors(name: str, values: Structured) -> Tensors:
 
 def _log_prob(model: nn.Module, data: _Rows, rows: Tensor) -> Tensor:
     x, c = data.take(rows)
-    log_prob: Tensor = model(x, c) if data.c else model(x)
-    if log_prob.shape != rows.shape:
+    log_prob: object = model(x, c) if data.c else model(x)
+    if not isinstance(log_prob, Tensor) or log_prob.shape != rows.shape:
+        kind = f"of shape {tuple(log_prob.shape)}" if isinstance(log_prob, Tensor) else type(log_prob).__name__
         advice = "the model must return one log-density per row: pass a Flow, not its graph"
-        raise ShapeError("fit", f"a result of shape {tuple(log_prob.shape)}", advice)
+        raise ShapeError("fit", f"a result {kind}", advice)
     return log_prob
 
 

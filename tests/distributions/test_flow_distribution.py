@@ -154,6 +154,18 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
     torch.testing.assert_close(density.log_prob(points), flow.log_prob(points, given.expand(4, 3)))
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_density_follows_a_flow_whose_graph_is_exchanged(recorded: bool) -> None:
+    flow, c, x = flow_of(), torch.randn(5, 3), torch.randn(5, 2)
+    with torch.set_grad_enabled(recorded):
+        wide = flow.given(c).expand((4, 5))
+        wide.log_prob(x)
+        flow.model = randomize(flow_of().graph, seed=7)
+        torch.testing.assert_close(wide.log_prob(x), flow.log_prob(x, c).expand(4, 5))
+        drawn, log_prob = wide.sample_and_log_prob()
+        torch.testing.assert_close(log_prob, flow.log_prob(drawn, c))
+
+
 def test_a_density_follows_the_flow_that_is_trained() -> None:
     flow, c = flow_of(), torch.randn(64, 3)
     density, x = flow.given(c), torch.randn(64, 2)

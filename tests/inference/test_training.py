@@ -84,6 +84,9 @@ def test_the_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda x: fit(Gaussian(), x, epochs=0), ig.GraphError, "epochs must be at least 1"),
         (lambda x: fit(Gaussian(), x * math.inf, epochs=1), ig.NumericsError, "in epoch 0"),
         (lambda x: fit(nn.Linear(2, 2), x), ig.ShapeError, "not its graph"),
+        (lambda x: fit(ig.recipes.spline_flow(2, blocks=1, hidden=8).graph, x), ig.ShapeError, "a result tuple"),
+        (lambda x: fit(Gaussian().requires_grad_(False), x), ig.GraphError, "frozen.*\n.*nothing to train"),
+        (lambda x: torch.no_grad()(fit)(Gaussian(), x), ig.GraphError, "under torch.no_grad"),
     ],
 )
 def test_bad_input(call: Any, error: type[Exception], words: str) -> None:
