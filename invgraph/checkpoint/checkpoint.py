@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_flag
 from invgraph.checkpoint.atomic_file import as_path, read, write
-from invgraph.checkpoint.fingerprint import (
-    Fingerprint,
-    drop_module,
-    fingerprint,
-    upgrade_holders,
-    upgrade_nested,
-)
+from invgraph.checkpoint.fingerprint import Fingerprint, fingerprint, upgrade
 from invgraph.checkpoint.loading import align, fitting_part, load_state, require_same
 from invgraph.checkpoint.state import decode, encode
 from invgraph.checkpoint.tensor_file import TensorFile
@@ -127,12 +121,7 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
         state = {name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)}
         extra = dict(decode(header["extra"], tensors))
         architecture = {str(name): str(line) for name, line in dict(header["architecture"]).items()}
-        architecture, prefixes = upgrade_nested(architecture)
-        state, extra = ({drop_module(name, prefixes): value for name, value in part.items()} for part in (state, extra))
-        state, extra = (
-            {upgrade_holders(name, architecture): value for name, value in part.items()} for part in (state, extra)
-        )
-        architecture = {upgrade_holders(name, architecture): line for name, line in architecture.items()}
+        architecture, state, extra = upgrade(architecture, state, extra)
         checkpoint = Checkpoint(
             dict(header["metadata"]),
             decode(header["training"], tensors),

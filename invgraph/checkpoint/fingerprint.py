@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -34,7 +34,26 @@ def fingerprint(module: nn.Module) -> Fingerprint:
     return lines
 
 
-def upgrade_nested(architecture: Fingerprint) -> tuple[Fingerprint, list[str]]:
+def upgrade(
+    architecture: Fingerprint, state: Mapping[str, Tensor], extra: Mapping[str, Any]
+) -> tuple[Fingerprint, dict[str, Tensor], dict[str, Any]]:
+    """Return the content of a checkpoint with the names of today; those of an early one differ.
+
+    Arguments:
+        architecture: Fingerprint in the file.
+        state: Tensors in the file, by name.
+        extra: Further state in the file, by name.
+    """
+    flat, prefixes = _upgrade_nested(architecture)
+
+    def rename(name: str) -> str:
+        return upgrade_holders(_drop_module(name, prefixes), flat)
+
+    tensors, others = ({rename(name): value for name, value in part.items()} for part in (state, extra))
+    return {upgrade_holders(name, flat): line for name, line in flat.items()}, tensors, others
+
+
+def _upgrade_nested(architecture: Fingerprint) -> tuple[Fingerprint, list[str]]:
     """Return the architecture of an early checkpoint as it is called today, and the prefixes that lost ``module.``.
 
     Early versions held a nested graph in a wrapper of its own.
@@ -46,9 +65,9 @@ def upgrade_nested(architecture: Fingerprint) -> tuple[Fingerprint, list[str]]:
         if path in wrapped:
             reads = line.partition(") of ")[2]
             graph = architecture[f"{path}.module"]
-            upgraded[drop_module(path, prefixes)] = f"{graph} of {reads}" if reads else graph
+            upgraded[_drop_module(path, prefixes)] = f"{graph} of {reads}" if reads else graph
         elif path.removesuffix(".module") not in wrapped:
-            upgraded[drop_module(path, prefixes)] = line
+            upgraded[_drop_module(path, prefixes)] = line
     return upgraded, prefixes
 
 
@@ -85,7 +104,7 @@ def inside(lines: Mapping[str, T], path: str) -> dict[str, T]:
             if name == path or name.startswith(f"{path}.")}  # fmt: skip
 
 
-def drop_module(name: str, prefixes: Sequence[str]) -> str:
+def _drop_module(name: str, prefixes: Sequence[str]) -> str:
     """Return the name of a tensor or module without the ``module.`` after each of these prefixes."""
     for prefix in sorted(prefixes, key=len, reverse=True):
         if name.startswith(f"{prefix}module."):

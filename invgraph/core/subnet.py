@@ -156,6 +156,13 @@ def check_conditions(where: str, x_shape: Shape, cond_shapes: tuple[Shape, ...])
             raise GraphError(where, given, advice if sizes else _ENCODE)
 
 
+def require_subnet_for_conditions(where: str, subnet: object, cond_shapes: tuple[Shape, ...]) -> None:
+    """Refuse conditions without a subnet that reads them, and a subnet without conditions."""
+    if (subnet is None) != (not cond_shapes):
+        given = f"subnet={subnet!r}, {len(cond_shapes)} conditions"
+        raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet needs conditions")
+
+
 _ENCODE = "a condition of vectors is a vector (C,) too: encode this one as a vector by a network in a FeatureNode"
 
 

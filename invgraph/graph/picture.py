@@ -12,6 +12,7 @@ from invgraph.core.wrappers import Inverse
 from invgraph.draw.boxes import Arrow, ArrowKind, Box, BoxKind, Picture
 from invgraph.graph.fold import Item, Maker, Run, runs
 from invgraph.graph.schedule import Schedule
+from invgraph.graph.summary import count_parameters
 from invgraph.shapes import Shape
 from invgraph.transforms.transform import Transform
 
@@ -35,11 +36,6 @@ def kind_of(layer: nn.Module) -> str:
 
 def _is_graph(layer: Any) -> bool:
     return isinstance(getattr(layer, "forward_schedule", None), Schedule)
-
-
-def parameters(module: nn.Module) -> int:
-    """Return the number of parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class Sketch:
@@ -126,7 +122,7 @@ class Sketch:
         step = self.schedule.steps[steps[0]]
         layer = self.layers[step.layer]
         names = [self.schedule.names[self.schedule.steps[one].layer] for one in steps]
-        count = sum(parameters(self.layers[self.schedule.steps[one].layer]) for one in steps)
+        count = sum(count_parameters(self.layers[self.schedule.steps[one].layer]) for one in steps)
         kind: BoxKind = "feature" if step.feature else "layer" if count else "fixed"
         if _is_graph(layer):
             kind = "graph"

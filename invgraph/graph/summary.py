@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible
 from invgraph.draw.table import lines_of
 from invgraph.errors import GraphError
-from invgraph.graph.run import Observer, Slots, fill, run
+from invgraph.graph.run import Slots, fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 
@@ -26,18 +26,16 @@ def table(layers: nn.ModuleDict, schedule: Schedule) -> str:
 
 
 def _total(layers: nn.ModuleDict, schedule: Schedule) -> str:
-    return f"Graph of {len(schedule.steps)} nodes, {_count(layers):,} parameters"
+    return f"Graph of {len(schedule.steps)} nodes, {count_parameters(layers):,} parameters"
 
 
 def _rows(layers: nn.ModuleDict, schedule: Schedule) -> Rows:
-    rows: Rows = []
-    names: dict[int, str] = {}
-    starts = (*schedule.starts, *range(len(schedule.conditions.names)))
-    sides = [(ports, *pair) for ports in (schedule.source, schedule.conditions)
-             for pair in zip(ports.names, ports.shapes, strict=True)]  # fmt: skip
-    for slot, (ports, name, shape) in zip(starts, sides, strict=True):
-        names[slot] = name
-        rows.append((name, ports.kind, "", "", str(shape), ""))
+    names = schedule.value_names()
+    rows: Rows = [
+        (name, ports.kind, "", "", str(shape), "")
+        for ports in (schedule.source, schedule.conditions)
+        for name, shape in zip(ports.names, ports.shapes, strict=True)
+    ]
     named = list(layers.items())
     for step in schedule.steps:
         name, layer = named[step.layer]
@@ -45,9 +43,8 @@ def _rows(layers: nn.ModuleDict, schedule: Schedule) -> Rows:
         if isinstance(layer, Invertible):
             shapes = " -> ".join(", ".join(map(str, side)) for side in (layer.in_shapes, layer.out_shapes))
         read, given = (", ".join(names[slot] for slot in side) for side in (step.inputs, step.conditions))
-        rows.append((name, type(layer).__name__, read, given, shapes, f"{_count(layer):,}" if _count(layer) else ""))
-        for number, slot in enumerate(step.outputs):
-            names[slot] = f"{name}[{number}]" if len(step.outputs) > 1 else name
+        count = count_parameters(layer)
+        rows.append((name, type(layer).__name__, read, given, shapes, f"{count:,}" if count else ""))
     for name, shape in zip(schedule.target.names, schedule.target.shapes, strict=True):
         rows.append((name, "output", "", "", str(shape), ""))
     return rows
@@ -60,7 +57,8 @@ def _format(rows: Rows, numbers: Sequence[int]) -> str:
     return "\n".join(lines_of(shown, {place for place, column in enumerate(keep) if column in numbers}))
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of elements of all parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -116,11 +114,13 @@ def summarize(layers: nn.ModuleDict, schedule: Schedule, xs: Tensors, cs: Tensor
     total = sum(map(abs, log_dets))
     batch = xs[0].shape[0]
     nodes = tuple(
-        NodeSummary(schedule.names[step.layer], _count(parts[step.layer]), operations[k] / batch, kept[k],
+        NodeSummary(schedule.names[step.layer], count_parameters(parts[step.layer]), operations[k] / batch, kept[k],
                     log_dets[k], log_dets[k] / total if total else 0.0)
         for k, step in enumerate(schedule.steps)
     )  # fmt: skip
-    whole = NodeSummary("(all)", _count(layers), sum(operations) / batch, sum(kept), sum(log_dets), float(total > 0))
+    whole = NodeSummary(
+        "(all)", count_parameters(layers), sum(operations) / batch, sum(kept), sum(log_dets), float(total > 0)
+    )
     rows = _rows(layers, schedule)
     first = len(schedule.source.names) + len(schedule.conditions.names)
     cells = [("", "", "", "")] * first + [_cells(node) for node in nodes]
@@ -183,7 +183,6 @@ def _kept(schedule: Schedule, layers: tuple[nn.Module, ...], xs: Tensors, cs: Te
     def before(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
         kept.append(0)
 
-    watch: Observer = before
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run(schedule, layers, fill(schedule, xs, cs), before=watch)
+        run(schedule, layers, fill(schedule, xs, cs), before=before)
     return kept

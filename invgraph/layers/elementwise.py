@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
-from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
+from invgraph.core.subnet import (
+    check_subnet,
+    lead_first,
+    leading,
+    make_subnet,
+    require_subnet_for_conditions,
+    spread_vector,
+)
 from invgraph.errors import GraphError
 from invgraph.shapes import Shape, Tensors, repeat_rows
 from invgraph.transforms.transform import Transform, require_transform
@@ -60,11 +67,7 @@ class Elementwise(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         require_transform("Elementwise", transform)
-        if (subnet is None) != (not self.cond_shapes):
-            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError(
-                "Elementwise", given, "conditions need a subnet that reads them, and a subnet needs conditions"
-            )
+        require_subnet_for_conditions("Elementwise", subnet, self.cond_shapes)
         self.transform = transform
         shape = self.in_shapes[0]
         if subnet is None:

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
-from invgraph.errors import GraphError
+from invgraph.core.subnet import (
+    check_subnet,
+    lead_first,
+    leading,
+    make_subnet,
+    require_subnet_for_conditions,
+    spread_vector,
+)
 from invgraph.numerics.seeding import normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 
@@ -70,11 +76,7 @@ class Householder(Invertible):
         seed: int | None = None,
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
-        if (subnet is None) != (not self.cond_shapes):
-            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError(
-                "Householder", given, "conditions need a subnet that reads them, and a subnet needs conditions"
-            )
+        require_subnet_for_conditions("Householder", subnet, self.cond_shapes)
         seed = start_seed("Householder", seed)
         (self.reflections,) = as_shape((reflections,), "Householder (reflections)")
         shape = self.in_shapes[0]

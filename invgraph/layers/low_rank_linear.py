@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.subnet import check_subnet, make_subnet
+from invgraph.core.subnet import check_subnet, make_subnet, require_subnet_for_conditions
 from invgraph.errors import GraphError
 from invgraph.numerics.linalg import own_precision, widen
 from invgraph.numerics.seeding import normal, start_seed, to_defaults
@@ -75,9 +75,7 @@ class LowRankLinear(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         where = "LowRankLinear"
-        if (subnet is None) != (not self.cond_shapes):
-            given = f"subnet={subnet!r}, {len(self.cond_shapes)} conditions"
-            raise GraphError(where, given, "conditions need a subnet that reads them, and a subnet needs conditions")
+        require_subnet_for_conditions(where, subnet, self.cond_shapes)
         if any(len(shape) > 1 for shape in self.cond_shapes):
             raise GraphError(
                 where,

@@ -82,7 +82,7 @@ class PatchAutoregressive(Invertible):
     ) -> None:
         super().__init__(in_shapes, cond_shapes)
         reverse = require_flag("PatchAutoregressive", "reverse", reverse)
-        _require_transform(transform)
+        require_pointwise("PatchAutoregressive", transform)
         sizes = {"patch": patch, "width": width, "depth": depth, "heads": heads}
         patch, width, depth, heads = (require_count("PatchAutoregressive", *size) for size in sizes.items())
         if width % heads:
@@ -167,8 +167,3 @@ class PatchAutoregressive(Invertible):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, patch={self.patch}, reverse={self.reverse}"
-
-
-def _require_transform(transform: object) -> None:
-    where = "PatchAutoregressive"
-    require_pointwise(where, transform)
