@@ -16,11 +16,11 @@ _Lines = list[str]
 _GROUPS = {
     "declare": ("Declare a graph", ("graph", "core.invertible", "core.wrappers")),
     "densities": ("Densities", ("flow", "distributions", "bases", "densities", "layers.gaussian_mixture")),
-    "structures": ("Structures: who is transformed given whom", tuple(f"layers.{name}" for name in (
+    "structures": ("Structures", tuple(f"layers.{name}" for name in (
         "coupling", "masked_coupling", "elementwise", "autoregressive", "patch_autoregressive", "all_in_one",
         "residual", "continuous_flow",
     ))),
-    "transforms": ("Transforms: what is done to each number", ("transforms",)),
+    "transforms": ("Transforms", ("transforms",)),
     "mixing": ("Linear layers", tuple(f"layers.{name}" for name in (
         "permute", "linear", "conv1x1", "householder", "orthogonal_linear", "low_rank_linear", "actnorm",
         "learned_scaling",
@@ -31,13 +31,13 @@ _GROUPS = {
     "layers": ("Other layers", ("layers",)),
     "nets": ("Subnets", ("nets", "core.subnet")),
     "inference": ("Recipes, training and calibration", ("recipes", "inference", "sbi")),
-    "runners": ("Run it in other ways", ("reversible", "export", "fused")),
-    "keep": ("Checkpoints and random numbers", ("checkpoint", "core.stochastic", "init")),
+    "runners": ("Runners and export", ("reversible", "export", "fused")),
+    "keep": ("Checkpoints, random numbers, initial weights", ("checkpoint", "core.stochastic", "init")),
     "testing": ("Testing your own layers", ("testing",)),
     "errors": ("Errors", ("errors",)),
 }  # fmt: skip
 _LAZY = {"invgraph.testing": ("graphs", "layers", "shapes")}
-_OTHERS = ("tools", "Look inside")
+_OTHERS = ("tools", "Diagnosis")
 
 
 def write(folder: Path) -> None:

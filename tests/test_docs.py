@@ -9,6 +9,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,30 @@ SHOWN_ONLY = {
 def test_nearly_all_python_code_is_run() -> None:
     shown = {str(page.relative_to(ROOT)) for page in PAGES if ".. code-block:: python" in page.read_text("utf-8")}
     assert shown - {"README.rst"} <= set(SHOWN_ONLY)
+
+
+def public() -> dict[str, Any]:
+    """Public classes and functions, and the methods of the classes, by name."""
+    rooms = {"": ig, **{f"{name}.": getattr(ig, name) for name in ("nets", "init", "testing", "inference", "recipes")}}
+    values = {prefix + name: value for prefix, room in rooms.items() for name, value in vars(room).items()}
+    own = {name: value for name, value in values.items() if getattr(value, "__module__", "").startswith("invgraph.")}
+    methods = {f"{name}.{method}": value for name, owner in own.items() if inspect.isclass(owner)
+               for method, value in vars(owner).items() if inspect.isfunction(value)}  # fmt: skip
+    everything = {name: value for name, value in {**own, **methods}.items() if "._" not in name and name[0] != "_"}
+    return {name: value for name, value in everything.items() if callable(value)}
+
+
+def test_docstrings_state_the_defaults_of_arguments() -> None:
+    wrong = []
+    for name, value in public().items():
+        section = re.search(r"^Arguments:\n((?: +.*\n|\n)*)", f"{inspect.getdoc(value)}\n", re.M)
+        arguments = re.findall(r"^    (\w+): (.*\n(?:     .*\n)*)", section[1], re.M) if section else []
+        for argument, about in arguments:
+            default = inspect.signature(value).parameters[argument].default
+            said = re.search(r"Default:\s+(?:``)?\"?([\w.,+-]*\w)", about)
+            if default in (None, (), inspect.Parameter.empty) or "(default)" in about:
+                continue
+            is_number = isinstance(default, (bool, int, float))
+            if said is None or (is_number and ast.literal_eval(said[1].replace(",", "_")) != default):
+                wrong.append((name, argument, default))
+    assert wrong == []

@@ -48,6 +48,7 @@ class Graph(Resizable):
         conditions: The :class:`ConditionNode`, or a list of them.
         check_finite: True to raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an
             infinity, or at the input or condition that brings one (for debugging: it reads the data after every node).
+            Default: False.
         name: Name of the graph in the errors of a call; within another graph it is named by its node.
 
     Log-det:

@@ -56,7 +56,7 @@ class AllInOne(Invertible):
             ``Affine()``.
         subnet: Factory ``f(channels_in, channels_out) -> nn.Module``.
         split: Channels of the part that is transformed: a fraction (rounded down) or a number. Default: 0.5.
-        permutation: ``"soft"`` or ``"hard"``.
+        permutation: ``"soft"``, a random rotation (default), or ``"hard"``, a random permutation.
         householder: Number of learned reflections that R is multiplied with. Default: 0.
         reverse: True to undo R before the coupling. Default: False.
         scale: True to learn g; False keeps it at 0, so that a volume-preserving block preserves volumes. Default: True.

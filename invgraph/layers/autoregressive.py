@@ -47,14 +47,14 @@ class Autoregressive(Invertible):
         hidden: Width of the network's hidden layers, at least 2. With as many units as elements (one fewer suffices
             without conditions), each element can depend on every element before it. With fewer units, every element is
             still seen, but only by some of the later ones.
-        layers: Number of hidden layers.
-        tolerance: Error at which an iterative inverse stops; None for the exact inverse. Where gradients are disabled
-            (sampling), the inverse updates all elements at once until ``|forward(x) - y| <= tolerance * max(1, |y|)``
-            everywhere; if half as many passes as there are elements do not suffice, it falls back to the exact one.
-            The stopping test reads the data, so the inverse then can't be compiled as one graph or mapped by vmap.
+        layers: Number of hidden layers. Default: 1.
+        tolerance: Error at which an iterative inverse stops; None (default) for the exact inverse. Where gradients are
+            disabled (sampling), the inverse updates all elements at once until ``|forward(x) - y| <= tolerance * max(1,
+            |y|)`` everywhere; if half as many passes as there are elements do not suffice, it falls back to the exact
+            one. The stopping test reads the data, so the inverse then can't be compiled as one graph or mapped by vmap.
         blocks: Number of blocks in which the iterative inverse processes the elements (requires a tolerance). Each
             block is solved, iteratively or else exactly, before the next one starts (Gauss-Seidel; 1 is Jacobi), so no
-            passes are spent on late elements while the early ones are still wrong.
+            passes are spent on late elements while the early ones are still wrong. Default: 1.
 
     Raises:
         GraphError: If the transform takes no parameters or is not pointwise; the input has a single element; a size is

@@ -52,9 +52,9 @@ class ContinuousFlow(Stochastic):
             as an additional condition of shape ``(B, 1)``.
         time: Length T of the time interval. Default: 1.
         steps: Number of steps of the built-in solver. Default: 16.
-        trace: ``"exact"`` or ``"estimate"``.
-        solver: ``"rk4"``, which is built in, or one of torchdiffeq's adaptive solvers ``"dopri5"``, ``"dopri8"``,
-            ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
+        trace: ``"exact"`` (default) or ``"estimate"``.
+        solver: ``"rk4"`` (default), which is built in, or one of torchdiffeq's adaptive solvers ``"dopri5"``,
+            ``"dopri8"``, ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
             (``pip install 'invgraph[ode]'``).
         tolerance: Relative and absolute tolerance of torchdiffeq's solvers. Default: 1e-6.
         seed: Seed of the trace estimate in evaluation mode. Default: 0.

@@ -40,13 +40,13 @@ class Conv1x1(Invertible):
 
     Arguments:
         in_shapes: Shape of the input.
-        orthogonal: True for a learned rotation instead of a general matrix.
+        orthogonal: True for a learned rotation instead of a general matrix. Default: False.
         seed: Seed of the random rotation that W is initialized to. None: a seed from the layer's place in the graph,
             which differs from block to block; 0 outside a graph.
         matrix: Initial value of W, of shape ``(C, C)``; replaces the random rotation.
 
     Raises:
-        GraphError: If the matrix has the wrong shape or is not invertible.
+        GraphError: If the matrix has the wrong shape, is not invertible, or is given together with ``orthogonal=True``.
         ArgumentError: If an argument has the wrong type.
 
     References:

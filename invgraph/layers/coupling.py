@@ -46,7 +46,7 @@ class Coupling(Invertible):
         sides: Number of parts to transform: 2 for both, 1 for one of them. Default: 2.
         split: Number of channels of :math:`u_1`, or their fraction (rounded down). Default: 0.5.
         part: Part that is transformed first, or alone: 1 for :math:`u_1`, 2 for :math:`u_2`. Default: 1.
-        separate: True for one subnet per parameter of the transform (RealNVP) instead of one for all (GLOW).
+        separate: True for one subnet per parameter of the transform (RealNVP), not one for all (GLOW). Default: False.
 
     Raises:
         GraphError: If the channels can't be split in this way, or a subnet does not fit.

@@ -45,7 +45,7 @@ class GaussianMixture(WithConstants, Invertible):
         clamp: Bound of the absolute value of the log diagonal. Default: 10.
         spread: Standard deviation of the initial means, which are learned; the network's output is added to them.
             Default: 1.
-        seed: Seed of the initial means.
+        seed: Seed of the initial means. Default: 0.
 
     Raises:
         GraphError: If the input is not a vector, there is no condition that selects a component, or the subnet does not

@@ -36,7 +36,7 @@ class Haar(Invertible):
         in_shapes: Shape of the input, with even spatial sizes.
         rebalance: Factor on the derivative channels (the paper's colorization models use 0.5). Default: 1.
         order_by_wavelet: True to order the output by wavelet, then by channel, which puts all averages first; False to
-            order it by channel, then by wavelet.
+            order it by channel, then by wavelet. Default: False.
         axes: Spatial axes that are halved, not counting the batch: 1 is the first after the channels. Default: all.
 
     Raises:

@@ -27,7 +27,7 @@ class LearnedScaling(Invertible):
 
     Arguments:
         in_shapes: Shape of the input.
-        per_channel: True for one factor per channel instead of one per element.
+        per_channel: True for one factor per channel instead of one per element. Default: False.
 
     References:
         L. Dinh, D. Krueger, Y. Bengio, "NICE: Non-linear Independent Components Estimation", 2014,

@@ -41,8 +41,9 @@ class MaskedCoupling(WithConstants, Invertible):
         cond_shapes: Shapes of the conditions.
         transform: Elementwise transform, e.g. ``Affine()``.
         subnet: Factory ``f(channels_in, channels_out) -> nn.Module``, called once per side.
-        mask: Elements m that stay unchanged on the first side: ``"checkerboard"`` over the positions (over the elements
-            of a vector), ``"channel"`` for every other channel, or a boolean tensor of the shape of the input.
+        mask: Elements m that stay unchanged on the first side: ``"checkerboard"`` (default) over the positions (over
+            the elements of a vector), ``"channel"`` for every other channel, or a boolean tensor of the shape of the
+            input.
         sides: Number of parts to transform: 2 for both, 1 for the elements outside the mask only. Default: 2.
 
     Raises:

@@ -30,8 +30,8 @@ class OrthogonalLinear(Invertible):
 
     Arguments:
         in_shapes: Shape of the input.
-        chart: ``"exp"``, the matrix exponential, which reaches every rotation, or ``"cayley"``, which reaches all but
-            those by half a turn and is cheaper.
+        chart: ``"exp"`` (default), the matrix exponential, which reaches every rotation, or ``"cayley"``, which reaches
+            all but those by half a turn and is cheaper.
         seed: Seed of the rotation at the start. None: a seed from the layer's place in the graph, which differs from
             block to block; 0 outside a graph.
 

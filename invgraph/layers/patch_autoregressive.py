@@ -46,7 +46,7 @@ class PatchAutoregressive(Invertible):
         width: Width of the tokens, a multiple of ``heads``. Default: 64.
         depth: Number of transformer blocks. Default: 2.
         heads: Number of attention heads. Default: 4.
-        reverse: True to process the patches from the last to the first.
+        reverse: True to process the patches from the last to the first. Default: False.
 
     Raises:
         GraphError: If the transform takes no parameters or is not pointwise, or a size does not fit.

@@ -34,6 +34,7 @@ class Permute(Invertible):
 
     Raises:
         GraphError: If ``order`` is not a permutation of the axis, or there is no such axis.
+        ArgumentError: If an argument has the wrong type.
 
     References:
         L. Ardizzone et al., "Analyzing Inverse Problems with Invertible Neural Networks", 2018,

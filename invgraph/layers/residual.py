@@ -51,7 +51,7 @@ class Residual(Stochastic):
         layers: Number of hidden layers. Default: 2.
         kernel: Kernel size of the convolutions, odd; not used for vectors. Default: 3.
         lipschitz: Bound of the network's Lipschitz constant, below 1. Default: 0.9.
-        log_det: ``"exact"`` or ``"estimate"``.
+        log_det: ``"exact"`` (default) or ``"estimate"``.
         terms: Number of terms of the series that are always evaluated; each further term is added with probability
             1/2. Default: 5.
         iterations: Number of fixed-point iterations of the inverse. Default: 100.
