@@ -64,7 +64,8 @@ def convert(
 
 def _start(state: Mapping[str, Any], prefix: str | None) -> str:
     """Return the start of the keys of a network, up to the number of the module."""
-    found = [each for each in prefixes(state) if prefix is None or each.startswith(prefix)]
+    every = prefixes(state)
+    found = [prefix] if prefix in every else [each for each in every if prefix is None or each.startswith(prefix)]
     if len(found) != 1:
         given = "networks at " + ", ".join(map(repr, found)) if found else _listed(state)
         given += "" if prefix is None else f", for prefix={prefix!r}"

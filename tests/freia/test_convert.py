@@ -109,6 +109,16 @@ def test_one_network_of_several_is_picked_by_its_prefix() -> None:
             convert(state, native(), prefix=prefix)
 
 
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_a_network_is_picked_though_the_prefix_of_another_begins_like_its_own(prefix: str) -> None:
+    net, other = trained(), trained()
+    state = {f"{prefix}{key}": value for key, value in net.state_dict().items()}
+    state.update((f"{prefix}cond.{key}", value) for key, value in other.state_dict().items())
+    graph = native()
+    convert(state, graph, prefix=prefix)
+    torch.testing.assert_close(graph(X, C)[1], net(X, c=C)[1], rtol=1e-5, atol=1e-5)
+
+
 def build() -> ig.Graph:
     return native()
 
