@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError, GraphError, InputTypeError
 
 Choice = TypeVar("Choice", str, int)
 
@@ -133,6 +133,14 @@ def as_filled(where: str, name: str, values: object, shape: tuple[int, ...]) -> 
     if not bool(exact.to(torch.get_default_dtype()).isfinite().all()):
         raise GraphError(where, f"{name} with NaN or infinity", f"{name} must be finite, in the default dtype")
     return exact.expand(shape).clone()
+
+
+def require_precise(log_prob: Tensor) -> Tensor:
+    """Return log-densities; refuse them in half precision, which rounds sums over all elements to a few digits."""
+    if log_prob.dtype in (torch.float16, torch.bfloat16):
+        advice = "log-densities would have only two or three digits: keep the flow in float32 and use torch.autocast"
+        raise InputTypeError("Flow.log_prob", f"a flow in {log_prob.dtype}", advice)
+    return log_prob
 
 
 def _describe(name: str, value: int) -> str:

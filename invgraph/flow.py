@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from invgraph.arguments import require_amount
+from invgraph.arguments import require_amount, require_precise
 from invgraph.core.modes import without_inference
 from invgraph.densities.bases import Base
 from invgraph.densities.bound_flow import BoundFlow, is_broadcast
 from invgraph.densities.chunks import draw_samples, in_chunks
-from invgraph.densities.latents import Latents, require_precise
+from invgraph.densities.latents import Latents
 from invgraph.distributions.flow_distribution import FlowDistribution
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph

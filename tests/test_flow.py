@@ -406,6 +406,16 @@ def test_mistakes_are_refused(mistake: Any, error: type[ig.InvgraphError], words
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_no_log_densities_under_given_conditions(dtype: torch.dtype) -> None:
+    density = linear().to(dtype).given()
+    assert density.sample((5,)).dtype == dtype
+    values = torch.zeros(5, 2, dtype=dtype)
+    for call in (density.sample_and_log_prob, density.rsample_and_log_prob, lambda: density.log_prob(values)):
+        with pytest.raises(ig.InputTypeError, match=f"a flow in {dtype}"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_has_no_log_densities(dtype: torch.dtype) -> None:
     """Sums over thousands of elements would come in steps of 32 nats."""
     flow = linear().to(dtype)

@@ -340,6 +340,25 @@ def test_a_batch_without_a_scale_is_refused_with_the_node() -> None:
         graph.initialize(noise(1, 8))
     with pytest.raises(ig.NumericsError, match="channel 0 is constant"):
         graph.initialize(torch.zeros(16, 8))
+    for value in (torch.nan, torch.inf):
+        batch = noise(16, 8)
+        batch[3, 2] = value
+        with pytest.raises(ig.NumericsError, match=r"deviation of channel \d is NaN or infinite"):
+            graph.initialize(batch)
+
+
+@pytest.mark.parametrize("layer", ["norm", "block"])
+@pytest.mark.parametrize(
+    ("dtype", "unit", "rows"),
+    [(torch.float32, 1e30, 64), (torch.float32, 1e-30, 64), (torch.float16, 300.0, 64), (torch.bfloat16, 1.0, 70_000)],
+)
+def test_a_batch_is_measured_whatever_its_unit(layer: str, dtype: torch.dtype, unit: float, rows: int) -> None:
+    made = ig.ActNorm((2,)) if layer == "norm" else ig.AllInOne((2,), subnet=ig.nets.MLP(2), permutation="hard")
+    made = made.to(dtype)
+    batch = (unit * noise(rows, 2)).to(dtype)
+    made.initialize((batch,))
+    (y,), _ = made((batch,))
+    torch.testing.assert_close(y.float().std(0), torch.ones(2), atol=0.1, rtol=0)
 
 
 def test_a_loaded_graph_needs_no_second_initialization() -> None:

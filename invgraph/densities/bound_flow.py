@@ -8,9 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_amount, require_count
+from invgraph.arguments import require_amount, require_count, require_precise
 from invgraph.core.call import Ports
-from invgraph.densities.latents import Latents, require_precise
+from invgraph.densities.latents import Latents
 from invgraph.errors import ArgumentError, ShapeError
 from invgraph.graph.bound import BoundGraph, rows_at_once, run_in_chunks
 from invgraph.graph.graph import Graph

@@ -120,11 +120,3 @@ class Latents:
             if own is not None and (own.dtype, own.device) != (z.dtype, z.device):
                 advice = f"expected {z.dtype} on {z.device}: a base does not move with the flow, so build it there"
                 raise InputTypeError("Flow", f"base {index}: {own.dtype} on {own.device}", advice)
-
-
-def require_precise(log_prob: Tensor) -> Tensor:
-    """Return log-densities; refuse them in half precision, which rounds sums over all elements to a few digits."""
-    if log_prob.dtype in (torch.float16, torch.bfloat16):
-        advice = "log-densities would have only two or three digits: keep the flow in float32 and use torch.autocast"
-        raise InputTypeError("Flow.log_prob", f"a flow in {log_prob.dtype}", advice)
-    return log_prob

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from invgraph.arguments import is_int
+from invgraph.arguments import is_int, require_precise
 from invgraph.core.ranges import Ends
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
 from invgraph.distributions.support import as_constraint
@@ -176,7 +176,7 @@ class FlowDistribution(Distribution):
         ports = self.flow.graph._outputs()
         flat = tuple(z.reshape(log_det.numel(), *shape) for z, shape in zip(zs, ports.shapes, strict=True))
         latents: LatentDensity = self.flow.latents
-        return latents.log_prob(flat).reshape(log_det.shape) + log_det
+        return require_precise(latents.log_prob(flat).reshape(log_det.shape) + log_det)
 
     def _draw(self, sample_shape: _size) -> tuple[Tensor, Tensors, Tensor]:
         """Return samples, their latents, and the log-determinants of the inverse."""

@@ -56,12 +56,13 @@ def mix(x: Tensor, matrix: Tensor) -> Tensor:
 def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of a batch, for data-dependent initialization.
 
-    Within :func:`~invgraph.numerics.processes.summed_over`, the batch is that of all processes.
+    Within :func:`~invgraph.numerics.processes.summed_over`, the batch is that of all processes. Sums and squares may be
+    out of the range of the data's dtype, and are taken in float64, where the device has it.
 
     Raises:
-        NumericsError: If a channel has a single element or is constant, so that it has no scale.
+        NumericsError: If a channel has a single element or is constant, so that it has no scale, or is not finite.
     """
-    per_channel = x.transpose(0, 1).flatten(1)
+    per_channel = x.transpose(0, 1).flatten(1).to(torch.float32 if x.device.type == "mps" else torch.float64)
     given = f"batch of shape {tuple(x.shape)}"
     count = sum_over_processes(per_channel.new_tensor(per_channel.shape[1]))
     if count < 2:
@@ -70,6 +71,12 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     # A second pass takes the rounding of the first away, by which equal numbers would deviate from their mean.
     mean = mean + sum_over_processes((per_channel - mean[:, None]).sum(1)) / count
     std = (sum_over_processes((per_channel - mean[:, None]).square().sum(1)) / count).sqrt()
+    mean, std = mean.to(x.dtype), std.to(x.dtype)
+    finite = mean.isfinite() & std.isfinite()
+    if not bool(finite.all()):
+        channel = int(finite.logical_not().nonzero()[0])
+        advice = f"mean or deviation of channel {channel} is NaN or infinite: look for such numbers in the batch"
+        raise NumericsError(where, given, advice)
     if not bool((std > 0).all()):
         channel = int((std > 0).logical_not().nonzero()[0])
         raise NumericsError(where, given, f"channel {channel} is constant: add noise, or use a larger batch")

@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant("samples of several conditions are mixed up", "densities/bound_flow.py",
            "tuple([torch.unflatten(part, 0, (n, rows)) for part in z])",
            "tuple([torch.unflatten(part, 0, (rows, n)).transpose(0, 1) for part in z])", (FLOW_SAMPLES, FLOW)),
-    Mutant("a flow in half precision gives log-densities", "densities/latents.py",
+    Mutant("a flow in half precision gives log-densities", "arguments.py",
            "if log_prob.dtype in (torch.float16, torch.bfloat16):", "if False:", (FLOW_SAMPLES, FLOW)),
     Mutant("some conditions at a time get the latents of others", "densities/chunks.py",
            "torch.unflatten(value, 0, (n, rows))[:, part].flatten(0, 1)",
