@@ -53,7 +53,7 @@ def packs_saved_tensors() -> bool:
 
 
 def forward_mode() -> AbstractContextManager[object]:
-    """A context in which forward-mode derivatives are found, which an ``autograd.Function`` turns off in silence."""
+    """Return a context with forward-mode derivatives turned on; an ``autograd.Function`` silently turns them off."""
     return forward_ad._set_fwd_grad_enabled(True)
 
 
@@ -236,12 +236,12 @@ def compile_calls(module: Any, wrap: Callable[[Callable[..., Any]], Callable[...
 
 
 def constant_floats() -> AbstractContextManager[Any]:
-    """Compile Python floats, such as a clamp, as the constants that they are."""
+    """Return a context in which Python floats, such as a clamp, are compiled as constants."""
     return torch._dynamo.config.patch(specialize_float=True)  # type: ignore[no-any-return]
 
 
 def hook_guards() -> AbstractContextManager[Any]:
-    """Compile a module's call anew when another module with other hooks runs the same code."""
+    """Return a context in which the same code is compiled again for modules with other hooks."""
     return torch._dynamo.config.patch(skip_nnmodule_hook_guards=False)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Random values of stochastic layers, as functions of a seed: drawn anew in training, fixed in evaluation."""
+"""Random values of stochastic layers, as functions of a seed: new at each call in training, fixed in evaluation."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Inverse(Invertible):
         replace_children(self, {"module": module})
 
     def _scaled(self, shape: Shape, before: tuple[Shape, ...]) -> Shape:
-        """Return a shape whose sizes change as those of the first output of as many axes do."""
+        """Return a shape, scaled like the first output that has the same number of axes."""
         for old, new in zip(before, self.in_shapes, strict=True):
             if len(old) == len(new) == len(shape):
                 pairs = zip(shape[1:], new[1:], old[1:], strict=True)

@@ -137,7 +137,7 @@ class BoundFlow:
 
 
 def log_prob_in_chunks(latents: Latents, z: Tensors, rows: int) -> Tensor:
-    """Return the log-densities of latents, of so many rows at a time: all their squares would take as much memory."""
+    """Return the log-densities of latents, ``rows`` rows at a time: the squares of all would take as much memory."""
     return run_in_chunks(lambda *parts: ((), latents.log_prob(parts)), z, rows)[1]
 
 
@@ -168,7 +168,7 @@ def leading_axes(ports: Ports, x: object) -> Shape | None:
 
 
 def _broadcast(axes: Shape, rows: int) -> Shape | None:
-    """Return the axes, broadcast against an axis of so many rows at their end; None if they don't fit."""
+    """Return the axes, the last of which is broadcast against the number of rows; None if they don't fit."""
     last = axes[-1] if axes else 1
     if last not in (1, rows) and rows != 1:
         return None

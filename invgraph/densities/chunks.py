@@ -85,7 +85,7 @@ def in_chunks(
     c: Structured,
     chunk: int,
 ) -> Tensor:
-    """Return the log-densities of data under as many conditions, from so many rows at a time.
+    """Return the log-densities of data, each row under its own row of the conditions, ``chunk`` rows at a time.
 
     Arguments:
         log_prob: The density of data under conditions.

@@ -60,7 +60,7 @@ def halves(params: Tensor, channels: int, where: str) -> tuple[Tensor, Tensor]:
     """Return scale and shift from what a subnet returned.
 
     Raises:
-        ShapeError: If the subnet returned another number of channels; FrEIA would broadcast one in silence.
+        ShapeError: If the subnet returned another number of channels; FrEIA would silently broadcast one.
     """
     require_channels(params, 2 * channels, where)
     scale, shift = torch.split_with_sizes(params, (channels, channels), dim=1)

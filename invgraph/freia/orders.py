@@ -53,7 +53,7 @@ def renumber_keys(entries: MutableMapping[str, Any], start: str, order: Sequence
 
 
 def group(state: Mapping[str, Any], prefix: str, count: int) -> list[dict[str, Any]] | None:
-    """Return the entries of each of ``count`` numbered modules; None if the numbers are others."""
+    """Return the entries of each of ``count`` numbered modules; None if the numbers differ."""
     found: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, value in state.items():
         if key.startswith(prefix):

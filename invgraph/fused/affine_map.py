@@ -27,7 +27,7 @@ def map_affinely(transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tenso
 
 
 class _Affine(torch.autograd.Function):
-    """Five passes over memory on the way back, where autograd takes fifteen.
+    """Five passes over memory in the backward pass, where autograd takes fifteen.
 
     No gradient reads the shifts, so the parameters are not kept. What stands for the log scales instead, before an atan
     and after any other clamp, is a third result, because autograd differentiates the gradients only with respect to

@@ -12,7 +12,7 @@ from invgraph.fused.switch import fused
 from invgraph.torch_internals import is_eager
 
 _FEW = 8
-"""Up to so many channels out, a CPU's convolution leaves most of its vectors empty: a matrix product is quicker."""
+"""Number of output channels up to which a matrix product is faster: a CPU's convolution wastes most vector lanes."""
 
 
 def prefers_shifted_sum(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

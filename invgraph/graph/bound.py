@@ -233,7 +233,7 @@ def _is_mixing(layers: nn.Module) -> bool:
 
 
 def run_in_chunks(run: Callable[..., Result], values: Tensors, rows: int) -> Result:
-    """Run a function of some values on so many rows at a time; without gradients each result is written once."""
+    """Run a function on ``rows`` rows of some values at a time; without gradients each result is written once."""
     count = values[0].shape[0]
     if rows >= count:
         return run(*values)

@@ -54,7 +54,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
             return function(*args, **kwargs)
-        if _lies_apart(layers, args):
+        if _differs_from_data(layers, args):
             _explain(function, args, kwargs, None)
         if inner is not None and packs_saved_tensors():
             advice = "torch can't compile derivatives inside a layer there: checkpoint a graph that is not compiled"
@@ -103,8 +103,8 @@ def _explain(
         return
 
 
-def _lies_apart(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:
-    """True if a layer was cast or moved away from the data, with which compiled code might compute all the same."""
+def _differs_from_data(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:
+    """True if a layer was cast or moved away from the data; compiled code might run on them anyway."""
     values = (value for arg in args for value in (arg if isinstance(arg, (tuple, list)) else (arg,)))
     data = next((value for value in values if isinstance(value, Tensor)), None)
     if data is None:
@@ -114,7 +114,7 @@ def _lies_apart(layers: Sequence[nn.Module], args: Sequence[Any]) -> bool:
 
 
 class EqualLayers:
-    """True if the equal layers of a module may share compiled code; found out anew when its structure has changed.
+    """True if the equal layers of a module may share compiled code; checked again when its structure has changed.
 
     Arguments:
         module: The module.
@@ -189,7 +189,7 @@ def _with_own_code(method: Callable[..., Any]) -> Callable[..., Any]:
     assert isinstance(method, MethodType)
     name = method.__name__
 
-    # A method, because the compiler guards whatever it reads by the way to it: the shorter, the quicker to compile.
+    # A method, because the compiler guards everything by its access path, and short paths compile faster.
     def entry(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return getattr(self, name)(*args, **kwargs)
 

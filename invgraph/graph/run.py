@@ -118,8 +118,8 @@ class Regions(threading.local):
         hooks: The numbers of the hooks on the graph's modules. The compiler itself does not look for new ones; reading
             this makes it trace again when they change.
 
-    A region keeps views of its arguments for the backward pass, and inductor (torch 2.13) reuses that memory unless it
-    is told not to. Only ``Graph.compile`` tells it, so a graph that is compiled from outside is traced without regions.
+    A region keeps views of its arguments for the backward pass, and inductor (torch 2.13) reuses that memory by
+    default. Only ``Graph.compile`` turns that off, so a graph that is compiled from outside is traced without regions.
     """
 
     wanted = False

@@ -67,7 +67,7 @@ class Schedule:
         return labels
 
     def keep_everything(self) -> Schedule:
-        """Return the schedule with no slot emptied on the way."""
+        """Return the same schedule, which empties no slot."""
         return replace(self, steps=tuple(step._replace(idle=()) for step in self.steps))
 
 

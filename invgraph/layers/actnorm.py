@@ -56,7 +56,7 @@ class ActNorm(Invertible):
         channels, *sizes = self.in_shapes[0]
         self.log_scale = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
         self.shift = nn.Parameter(torch.zeros(channels, *(1 for _ in sizes)))
-        # The buffer is the state; the flag notes that it was seen to be True, which spares calls the look at its data.
+        # The buffer is the state; the flag notes that it was seen to be True, so that calls need not read it.
         # Not boolean: AveragedModel(use_buffers=True) subtracts buffers.
         self.register_buffer("initialized", torch.zeros((), dtype=torch.uint8))
         self.ready = False

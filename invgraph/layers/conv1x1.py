@@ -82,7 +82,7 @@ class Conv1x1(Invertible):
         self.orthogonal = require_flag("Conv1x1", "orthogonal", orthogonal)
         if self.orthogonal:
             if matrix is not None:
-                advice = "a rotation is initialized from its seed: give the one or the other"
+                advice = "a rotation is initialized from its seed: give one or the other"
                 raise GraphError("Conv1x1", "orthogonal=True and a matrix", advice)
             self.square = nn.Parameter(random_square(channels, seed))
             return

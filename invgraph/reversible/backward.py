@@ -287,7 +287,7 @@ def _least_precise(direction: Direction, layers: Sequence[nn.Module], values: Te
 
 
 def _all_slots(schedule: Schedule, layers: Sequence[nn.Module], values: Tensors, cs: Tensors) -> Slots:
-    """Return the values of every slot on the way through the graph."""
+    """Return the values of all slots after a run of the graph."""
     slots = fill(schedule, values, cs)
     run(schedule.keep_everything(), layers, slots)
     return slots

@@ -200,7 +200,7 @@ def test_optimizers_that_do_not_fit_are_refused() -> None:
                                                               *names(model)[5:]])  # fmt: skip
     for other, message in (
         (adam(model, parameters[::-1]), "in another order than"),
-        (torch.optim.LBFGS(parameters), "start it anew"),
+        (torch.optim.LBFGS(parameters), "start with a new optimizer"),
         (adam(model, parameters[1:]), "build the optimizer as it was"),
     ):
         with pytest.raises(ig.InvgraphError, match=message):

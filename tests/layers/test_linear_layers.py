@@ -271,7 +271,7 @@ def test_data_keeps_its_precision_under_autocast(name: str) -> None:
 @pytest.mark.parametrize(
     ("build", "error", "words"),
     [
-        (lambda: ig.Conv1x1((2,), orthogonal=True, matrix=torch.eye(2)), ig.GraphError, "give the one or the other"),
+        (lambda: ig.Conv1x1((2,), orthogonal=True, matrix=torch.eye(2)), ig.GraphError, "give one or the other"),
         (lambda: ig.Conv1x1((2,), seed=1.5), ig.ArgumentError, "seed must be an int"),
         (lambda: ig.OrthogonalLinear((2,), chart="euler"), ig.GraphError, "'exp' or 'cayley'"),
         (lambda: ig.OrthogonalLinear((2,), seed="one"), ig.ArgumentError, "seed must be an int"),

@@ -26,7 +26,7 @@ def candidate_orders(model: nn.Module, state_dict: Mapping[str, Any], *, prefix:
     Arguments:
         model: GraphINN, or a module that holds one.
         state_dict: State dict that FrEIA saved, of the network or of a larger model.
-        prefix: Start of the network's keys in the state dict, such as ``"inn."``. Default: found by itself.
+        prefix: Start of the network's keys in the state dict, such as ``"inn."``. Default: found automatically.
 
     Raises:
         ArgumentError: If the model holds no GraphINN, or several and no prefix picks one.
@@ -57,7 +57,7 @@ def load_in_order(
         order: All nodes that have a module, or their names, in the order of the numbers in the checkpoint. In the
             process that saves, FrEIA gives it as ``[node.name for node in inn.node_list if node.module]``.
         strict: Refuse missing and surplus keys, as in ``load_state_dict``.
-        prefix: Start of the network's keys in the state dict, such as ``"inn."``. Default: found by itself.
+        prefix: Start of the network's keys in the state dict, such as ``"inn."``. Default: found automatically.
 
     Warns:
         OrderWarning: The order is not that of the network, so the state of an optimizer needs
@@ -130,7 +130,9 @@ def optimizer_in_order(
         chosen = _pick(where, networks, prefix)
         given = _places(where, chosen, order)
     if isinstance(optimizer, optim.LBFGS):
-        raise ArgumentError(where, "an LBFGS optimizer", "its state is one vector of all parameters: start it anew")
+        raise ArgumentError(
+            where, "an LBFGS optimizer", "its state is one vector of all parameters: start with a new optimizer"
+        )
     sizes = [len(each["params"]) for each in optimizer.param_groups]
     saved_sizes = [len(each["params"]) for each in state_dict["param_groups"]]
     if sizes != saved_sizes:
@@ -168,7 +170,7 @@ def _permute(numbers: list[int], parameters: list[Tensor], ours: Any, theirs: An
         raise ArgumentError("optimizer_in_order", given, "load its weights first, or pass the order of its nodes")
     if mine != sorted(mine, key=lambda place: ours[id(parameters[place])]):
         given = "an optimizer with the network's parameters in another order than network.parameters()"
-        raise ArgumentError("optimizer_in_order", given, "what FrEIA's order was can't be told: start it anew")
+        raise ArgumentError("optimizer_in_order", given, "FrEIA's order can't be found out: start with a new optimizer")
     before = list(numbers)
     for place, wanted in zip(mine, sorted(mine, key=lambda place: theirs[id(parameters[place])]), strict=True):
         numbers[wanted] = before[place]

@@ -117,7 +117,7 @@ class GraphINN(InvertibleModule):
             x_or_z: Tensor, tuple or list: the inputs, or with ``rev`` the outputs.
             c: Tensor, tuple or list: the conditions, in the order of the nodes.
             rev: Run the inverse.
-            jac: False spares layers the log-determinants that take time; the sum then holds those that take none.
+            jac: False to skip log-determinants that take time to compute; the sum then contains only the others.
             intermediate_outputs: Return two dicts instead: values by ``(node, index)``, log-determinants by node.
             x: Old name of ``x_or_z``.
         """

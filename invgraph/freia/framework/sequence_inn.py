@@ -154,7 +154,7 @@ class SequenceINN(InvertibleModule):
             x_or_z: Tensor, or a list or tuple of one: the input, or with ``rev`` the output.
             c: List of the conditions; entries that no layer reads may be None.
             rev: Run the inverse.
-            jac: False spares layers the log-determinants that take time; the sum then holds those that take none.
+            jac: False to skip log-determinants that take time to compute; the sum then contains only the others.
         """
         cs, modules = as_conditions(c), self.module_list
         runner = self._runner_of(modules)

@@ -146,7 +146,7 @@ MUTANTS = (
            'if settings.get("fullgraph") and any(backward_hooks):', "if False:", (ADAPTERS, "-k",
            "refused_when_compiling")),
     Mutant("compiled code computes with a layer that was cast on its own", "graph/compiled.py",
-           "if _lies_apart(layers, args):", "if False:", (HABITS, "-k", "compiled_code")),
+           "if _differs_from_data(layers, args):", "if False:", (HABITS, "-k", "compiled_code")),
     Mutant("checkpointing a compiled continuous flow ends in torch.func", "graph/compiled.py",
            "if inner is not None and packs_saved_tensors():", "if False:", (HABITS, "-k", "refuses_checkpointing")),
     Mutant("errors of this library end in the compiler", "graph/compiled.py",

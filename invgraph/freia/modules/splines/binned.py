@@ -131,7 +131,7 @@ class BinnedSplineBase(InvertibleModule):
         own = knots["bottom" if rev else "left"]
         first, last = own[..., 0], own[..., -1]
         inside = (x > first) & (x <= last)
-        # Elements outside take part with a number inside, so that no gradient becomes NaN.
+        # For elements outside, the spline is evaluated at a point inside, so that no gradient becomes NaN.
         within = torch.where(inside, x, (first + last) / 2)
         lower = (torch.searchsorted(own[..., 1:-1].contiguous(), within.unsqueeze(-1).contiguous())).clamp(min=0)
         bin_parameters: Parameters = {}
