@@ -57,8 +57,9 @@ class Conditioned:
     """A graph under conditions with any number of leading axes, of which there may be none.
 
     What depends on the conditions alone is computed once as long as no gradients are recorded and nothing that it
-    depends on changes, for which a model of up to 16 million elements is copied. Where gradients are recorded, and of
-    larger models, it is computed at each call, so that each result can be differentiated on its own.
+    depends on changes, for which a model of up to 16 million elements is copied. Where gradients are recorded, of
+    larger models, and of networks that draw random numbers, it is computed at each call, so that each result can be
+    differentiated on its own, and has its own dropout.
 
     Arguments:
         where: Name of the caller in errors.
@@ -136,7 +137,11 @@ class Conditioned:
         # Values are compared as well: a change through .data, or through an array that shares memory, is not counted.
         state, values = self.state(), _flat(tensors)
         if self._kept is None or self._kept[0] != state or not all(map(torch.equal, self._kept[1], values)):
-            self._kept = state, values, self.graph.bind(ports.pack(self.rows))
+            before = _random_state(self.rows)
+            bound = self.graph.bind(ports.pack(self.rows))
+            is_fixed = all(map(torch.equal, before, _random_state(self.rows)))
+            self._kept = (state, values, bound) if is_fixed else None  # dropout is drawn anew at each call
+            return bound
         return self._kept[2]
 
     def _tensors(self, parts: list[nn.Module]) -> Tensors:
@@ -168,6 +173,12 @@ class Conditioned:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
+
+
+def _random_state(like: Tensors) -> Tensors:
+    """Return the states of the global generators that a network on the device of these tensors may draw from."""
+    devices = {tensor.device for tensor in like if tensor.is_cuda}
+    return (torch.get_rng_state(), *[torch.cuda.get_rng_state(device) for device in devices])
 
 
 def _settings(module: nn.Module) -> list[object]:

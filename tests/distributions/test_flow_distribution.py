@@ -154,6 +154,18 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
     torch.testing.assert_close(density.log_prob(points), flow.log_prob(points, given.expand(4, 3)))
 
 
+@torch.no_grad()
+def test_dropout_in_training_is_drawn_anew_at_each_call() -> None:
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+    feature = ig.FeatureNode(c, nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.5)), name="summary")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    flow = ig.Flow(randomize(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=feature), c)))
+    density, points = flow.given(torch.randn(4, 3)), torch.randn(4, 2)
+    assert not torch.equal(density.log_prob(points), density.log_prob(points))
+    flow.eval()
+    assert torch.equal(density.log_prob(points), density.log_prob(points))
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_density_follows_a_flow_whose_graph_is_exchanged(recorded: bool) -> None:
     flow, c, x = flow_of(), torch.randn(5, 3), torch.randn(5, 2)

@@ -29,6 +29,8 @@ MUTANTS = (
     Mutant("a weight that is no parameter is not looked at under conditions", "distributions/conditioned.py",
            "return (*held, *others, *self.rows)", "return (*held, *self.rows)",
            (DISTRIBUTION, "-k", "until_something")),
+    Mutant("dropout is drawn once for all calls under conditions", "distributions/conditioned.py",
+           "(state, values, bound) if is_fixed else None", "state, values, bound", (DISTRIBUTION, "-k", "drawn_anew")),
     Mutant("gradients do not reach what is computed from the conditions", "distributions/conditioned.py",
            "self.graph.bind(ports.pack(self.rows), gradients=True)", "self.graph.bind(ports.pack(self.rows))",
            (DISTRIBUTION,)),
