@@ -59,11 +59,11 @@ def rows(timings: Mapping[str, Timing], reference: str, **told: object) -> list[
 
 
 def saved_bytes(call: Job) -> int:
-    """Bytes that autograd keeps of a call for its backward pass, parameters left out."""
+    """Bytes that autograd keeps of a call for its backward pass, without parameters and views of them."""
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
