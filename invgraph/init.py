@@ -9,15 +9,17 @@ Start values that layers take from a batch are set by ``graph.initialize``, in `
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from invgraph.arguments import require_amount, require_flag, require_seed
 from invgraph.core.subnet import Subnet
-from invgraph.errors import ArgumentError
+from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import generator, normal
 
 
@@ -25,10 +27,15 @@ from invgraph.numerics.seeding import generator, normal
 def identity(module: nn.Module) -> None:
     """Set the last layer of every subnet to zero, so that couplings start as the identity (paper, 3.4).
 
-    If a subnet is not a built-in one, its last layer is the last submodule that has parameters.
+    If a subnet is not a built-in one, its last layer is the last submodule that has parameters. Of a weight under
+    ``weight_norm``, the magnitude is set to zero.
 
     Arguments:
         module: Layer or graph; changed in place.
+
+    Raises:
+        GraphError: If the weight of a last layer is parametrized in a way that can't give zeros, as by
+            ``spectral_norm``; nothing has changed.
 
     References:
         L. Ardizzone et al., "Guided Image Generation with Conditional Invertible Neural Networks", 2019,
@@ -45,9 +52,8 @@ def identity(module: nn.Module) -> None:
         >>> layer((x,))[0][0].equal(x)
         True
     """
-    for net in _subnets("init.identity", module):
-        for parameter in net.last_parameters():
-            parameter.zero_()
+    for parameter in _to_be_zero("init.identity", module):
+        parameter.zero_()
 
 
 @torch.no_grad()
@@ -76,11 +82,12 @@ def scaled_normal(module: nn.Module, std: float = 0.03, *, seed: int = 0, zero_l
     where = "init.scaled_normal"
     factor = require_amount(where, "std", std)
     source = generator(require_seed(where, seed))
-    zero_last = require_flag(where, "zero_last", zero_last)
+    last = _to_be_zero(where, module) if require_flag(where, "zero_last", zero_last) else []
     for parameter in _parameters(where, module):
         parameter.copy_(normal(parameter.shape, source).to(parameter) * factor)
-    if zero_last:
-        identity(module)
+    _set_magnitudes(module)
+    for parameter in last:
+        parameter.zero_()
 
 
 @torch.no_grad()
@@ -111,7 +118,7 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
     where = "init.xavier"
     factor = require_amount(where, "gain", gain)
     source = generator(require_seed(where, seed))
-    zero_last = require_flag(where, "zero_last", zero_last)
+    last = _to_be_zero(where, module) if require_flag(where, "zero_last", zero_last) else []
     for parameter in _parameters(where, module):
         if parameter.ndim < 2:
             parameter.zero_()
@@ -119,8 +126,18 @@ def xavier(module: nn.Module, gain: float = 1.0, *, seed: int = 0, zero_last: bo
         taps = math.prod(parameter.shape[2:])
         fans = (parameter.shape[0] + parameter.shape[1]) * taps
         parameter.copy_(normal(parameter.shape, source).to(parameter) * (factor * math.sqrt(2 / fans)))
-    if zero_last:
-        identity(module)
+    _set_magnitudes(module)
+    for parameter in last:
+        parameter.zero_()
+
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
 
 
 def _subnets(where: str, module: object) -> Iterator[Subnet]:
@@ -134,8 +151,59 @@ def _parameters(where: str, module: object) -> Iterator[nn.Parameter]:
     seen: set[int] = set()
     for net in _subnets(where, module):
         for child in net.modules():
-            norm = isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm))
-            for parameter in () if norm else child.parameters(recurse=False):
+            for parameter in () if isinstance(child, _NORMS) else child.parameters(recurse=False):
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield parameter
+
+
+def _to_be_zero(where: str, module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are zero where every subnet's last layer is; refuse layers that never are."""
+    last = [parameter for net in _subnets(where, module) for parameter in net.last_parameters()]
+    never, directions = _never_zero(module), {id(direction) for _, direction in _weight_norms(module)}
+    if any(id(parameter) in never for parameter in last):
+        advice = "it can't be zero: use weight_norm, or no parametrization in the last layer"
+        raise GraphError(where, "a last layer whose weight is normalized or parametrized", advice)
+    return [parameter for parameter in last if id(parameter) not in directions]
+
+
+def _weight_norms(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """Iterate over magnitude and direction of the weights under ``weight_norm``, of either kind that torch has."""
+    for part in module.modules():
+        own = dict(part.named_parameters(recurse=False))
+        if isinstance(part, ParametrizationList) and _is_weight_norm(part):
+            yield own["original0"], own["original1"]
+        for name, direction in own.items():
+            if name.endswith("_v") and f"{name[:-2]}_g" in own:
+                yield own[f"{name[:-2]}_g"], direction
+
+
+def _is_weight_norm(part: ParametrizationList) -> bool:
+    return len(part) == 1 and type(part[0]).__name__ == "_WeightNorm"
+
+
+def _never_zero(module: nn.Module) -> set[int]:
+    """Return the ids of parameters whose weights are not zero if they are, such as those divided by their norm."""
+    found: set[int] = set()
+    for part in module.modules():
+        own, buffers = (dict(each(recurse=False)) for each in (part.named_parameters, part.named_buffers))
+        if isinstance(part, ParametrizationList) and not _is_weight_norm(part) and not _can_be_zero(part):
+            found.update(map(id, part.parameters()))
+        found.update(id(value) for name, value in own.items() if f"{name.removesuffix('_orig')}_u" in buffers)
+    return found
+
+
+def _can_be_zero(part: ParametrizationList) -> bool:
+    trial = copy.deepcopy(part).eval()
+    for parameter in trial.parameters():
+        parameter.zero_()
+    return not bool(trial().any())  # NaN counts as true
+
+
+def _set_magnitudes(module: nn.Module) -> None:
+    """Let weights under ``weight_norm`` equal their directions, which have been drawn as weights."""
+    for magnitude, direction in _weight_norms(module):
+        axes = [axis for axis in range(magnitude.ndim) if magnitude.shape[axis] == 1]
+        every = list(range(direction.ndim))
+        norm = torch.linalg.vector_norm(direction, dim=axes if magnitude.ndim else every, keepdim=magnitude.ndim > 0)
+        magnitude.copy_(norm)

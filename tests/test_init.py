@@ -98,6 +98,72 @@ def test_identity_makes_every_coupling_the_identity(shape: tuple[int, ...], subn
     assert not log_det.any()
 
 
+WEIGHT_NORMS = [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm]
+
+
+def normed(wrap: Any, outside: bool) -> ig.Coupling:
+    def subnet(channels: int, channels_out: int) -> nn.Module:
+        layers = nn.Linear(channels, 8), nn.Linear(8, channels_out)
+        first, last = layers if outside else map(wrap, layers)
+        return nn.Sequential(first, nn.ReLU(), last)
+
+    layer = ig.Coupling((4,), transform=ig.Affine(), subnet=subnet)
+    for linear in [part for part in layer.modules() if isinstance(part, nn.Linear)] if outside else []:
+        wrap(linear)
+    return layer
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("outside", [True, False])
+@pytest.mark.parametrize("wrap", WEIGHT_NORMS)
+@pytest.mark.parametrize("start", [ig.init.identity, ig.init.xavier, ig.init.scaled_normal])
+def test_subnets_under_weight_norm_start_as_the_identity_and_learn(start: Any, wrap: Any, outside: bool) -> None:
+    layer, x = normed(wrap, outside), noise(5, 4)
+    start(layer)
+    (y,), log_det = layer((x,))
+    assert torch.equal(y, x)
+    (y.square().sum() - log_det.sum()).backward()
+    assert sum(int(p.grad.abs().sum() > 0) for p in layer.parameters() if p.grad is not None) >= 4
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", WEIGHT_NORMS)
+def test_weights_under_weight_norm_are_those_that_are_drawn(wrap: Any) -> None:
+    layer, x = normed(wrap, False), noise(5, 4)
+    ig.init.scaled_normal(layer, seed=3, zero_last=False)
+    for part in layer.modules():
+        if isinstance(part, nn.Linear):
+            part(torch.zeros(1, part.in_features))  # the older kind computes its weight then
+            assert part.weight.std() < 0.1
+    deviation = layer((x,))[0][0] - x
+    assert 0 < deviation.abs().max() < 1
+    assert bool(deviation.isfinite().all())
+
+
+@pytest.mark.filterwarnings("ignore:.*spectral_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_weight_that_cannot_be_zero_is_refused_and_nothing_changes(wrap: Any) -> None:
+    layer = normed(wrap, False)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for start in (ig.init.identity, ig.init.xavier, ig.init.scaled_normal):
+        with pytest.raises(ig.GraphError, match="it can't be zero"):
+            start(layer)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_normalization_layers_of_any_kind_keep_their_scales() -> None:
+    def subnet(channels: int, channels_out: int) -> nn.Module:
+        kinds = nn.InstanceNorm2d(8, affine=True), nn.RMSNorm(4), nn.LayerNorm(4), nn.BatchNorm2d(8)
+        return nn.Sequential(nn.Conv2d(channels, 8, 1), *kinds, nn.Conv2d(8, channels_out, 1))
+
+    layer = ig.Coupling((4, 4, 4), transform=ig.Affine(), subnet=subnet)
+    for start in (ig.init.xavier, ig.init.scaled_normal):
+        start(layer)
+        norms = [part for part in layer.modules() if "Norm" in type(part).__name__]
+        assert len(norms) == 8
+        assert all(bool((part.weight == 1).all()) for part in norms)  # type: ignore[operator]
+
+
 def test_identity_covers_autoregressive_and_residual_layers() -> None:
     x = noise(2, 4)
     for layer in (ig.Autoregressive((4,), transform=ig.Affine(), hidden=8), ig.Residual((4,), hidden=8)):

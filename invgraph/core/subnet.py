@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from invgraph.core.given import Precomputed
 from invgraph.core.known_shape import known_shape
@@ -120,9 +121,18 @@ class Concatenated(Subnet):
         return known_shape(self.module, (channels, *x_shape[1:]))
 
     def last_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return the parameters of the last submodule that has any itself."""
-        direct = (tuple(m.parameters(recurse=False)) for m in self.module.modules())
-        return ([(), *(parameters for parameters in direct if parameters)])[-1]
+        """Return the parameters of the last submodule that has any itself, or as parametrizations of its tensors."""
+        found: dict[nn.Module, tuple[nn.Parameter, ...]] = {}
+        inside: set[nn.Module] = set()
+        for module in self.module.modules():
+            own = tuple(module.parameters(recurse=False))
+            if is_parametrized(module):
+                made: Any = module.parametrizations
+                inside.update(made.modules())
+                own += tuple(made.parameters())
+            if own and module not in inside:
+                found[module] = own
+        return [(), *found.values()][-1]
 
     def combine(self, x: Tensor, given: Tensors) -> Tensor:
         if self.copies_input and not given:
