@@ -2,8 +2,8 @@
 
     python examples/ablations.py mnist                        # all variants, two learning rates, three seeds
     python examples/ablations.py bedrooms --seeds 1 --steps 150
-    python examples/ablations.py mnist --minutes 5            # starts no run after that; the same command goes on
-    python examples/ablations.py draw                         # the figure of what there is
+    python examples/ablations.py mnist --minutes 5            # starts no run after that; run it again to continue
+    python examples/ablations.py draw                         # the figure of all runs so far
 
 Every finished run is written to ``runs/ablations/<task>.json`` at once, and is not repeated. A run counts as diverged
 if its loss becomes infinite, not a number, or larger than at the start by ten nats per dimension. Curves are training
@@ -240,7 +240,7 @@ def train_missing(args: argparse.Namespace) -> int:
         for number, (name, rate, seed) in enumerate(left):
             spent = time.monotonic() - began
             if spent > 60 * args.minutes:
-                print(f"{len(left) - number} of {len(wanted)} runs are left: the same command goes on with them")
+                print(f"{len(left) - number} of {len(wanted)} runs are left: run the same command to continue")
                 return 130
             finished = run(args.task, name, rate, seed, args.steps, SIZES[args.task])
             record.add(finished)
@@ -249,7 +249,7 @@ def train_missing(args: argparse.Namespace) -> int:
             print(f"{name}, rate {rate:g}, seed {seed}: {ended} after {finished['steps']} steps; "
                   f"about {clock(remaining)} left", flush=True)  # fmt: skip
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; run the same command to continue", file=sys.stderr)
         return 130
     return 0
 
@@ -258,10 +258,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Train what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=(*TASKS, "draw"))
-    parser.add_argument("--steps", type=positive, default=300, help="of each run")
+    parser.add_argument("--steps", type=positive, default=300, help="number of training steps of each run")
     parser.add_argument("--seeds", type=positive, default=3, help="number of runs of each variant")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further run is started")
-    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder of the JSON and the figure")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="time after which no further run is started")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"), help="folder for the JSON and the figure")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

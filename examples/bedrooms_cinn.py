@@ -2,7 +2,7 @@
 
 python examples/bedrooms_cinn.py                          # train on the included photographs, then table and pictures
 python examples/bedrooms_cinn.py train --data DIR         # on your own folder
-python examples/bedrooms_cinn.py colorize photo.jpg -n 8   # with your run, or else the trained model that comes along
+python examples/bedrooms_cinn.py colorize photo.jpg -n 8   # with your run, or else the included model
 python examples/bedrooms_cinn.py table                    # metrics, with those of the baselines
 python examples/bedrooms_cinn.py pictures                 # galleries
 """

@@ -49,9 +49,11 @@ def start(digits: Path, colorizer: Path, port: int) -> Server:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--digits", type=Path, help="checkpoint of mnist_cinn.py; default: yours, or the trained one")
-    parser.add_argument("--colorizer", type=Path, help="checkpoint of bedrooms_cinn.py; default: the same")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one")
+    parser.add_argument(
+        "--digits", type=Path, help="checkpoint of mnist_cinn.py; default: your run, or else the included model"
+    )
+    parser.add_argument("--colorizer", type=Path, help="checkpoint of bedrooms_cinn.py; default: likewise")
+    parser.add_argument("--port", type=int, default=8000, help="port of the page; 0 for any free one")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 65536:

@@ -1,10 +1,10 @@
 """The paper's conditional model of MNIST: train it, measure it, draw its digits.
 
     python examples/mnist_cinn.py                                  # train the quick preset, then all below
-    python examples/mnist_cinn.py --preset short                   # a model of the paper's size, trained shortly
-    python examples/mnist_cinn.py --preset paper --device cuda     # the model as in the paper, trained as long
-    python examples/mnist_cinn.py --resume                         # go on with a run that was stopped
-    python examples/mnist_cinn.py draw                             # of your run, or the trained model that comes along
+    python examples/mnist_cinn.py --preset short                   # a model of the paper's size, trained briefly
+    python examples/mnist_cinn.py --preset paper --device cuda     # the paper's model, trained for as long
+    python examples/mnist_cinn.py --resume                         # resume a run that was stopped
+    python examples/mnist_cinn.py draw                             # of your run, or else the included model
     python examples/mnist_cinn.py evaluate --checkpoint runs/mnist/model.safetensors
     torchrun --nproc-per-node 4 examples/mnist_cinn.py             # in several processes
 
@@ -126,7 +126,7 @@ def train_command(args: argparse.Namespace) -> None:
     if not history.finished:
         given = [word for word in sys.argv[1:] if word != "--resume"]
         command = " ".join(["python", sys.argv[0], *given, "--resume"])
-        print(f"stopped; everything so far is in {checkpoint}; go on with\n    {command}")
+        print(f"stopped; everything so far is in {checkpoint}; continue with\n    {command}")
         raise SystemExit(130)
     finish(flow, preset.noise, history, args.out, {"preset": args.preset, "seed": args.seed, **asdict(preset)})
 
@@ -214,27 +214,33 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    common.add_argument("--seed", type=int, default=0, help="of everything random")
-    trains = commands.add_parser("train", parents=[common], help="the default")
+    common.add_argument("--device", help="device, such as cpu or cuda; default: a GPU if there is one")
+    common.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    trains = commands.add_parser(
+        "train", parents=[common], help="train a model, then evaluate it and draw its pictures (default)"
+    )
     trains.add_argument("--preset", choices=list(PRESETS), default="quick")
-    trains.add_argument("--steps", type=positive, help="instead of the preset's")
-    trains.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
-    trains.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    trains.add_argument("--threads", type=count, default=0, help="of torch on the CPU; default: the fastest")
-    trains.add_argument("--autocast", action="store_true", help="subnets in bfloat16")
+    trains.add_argument("--steps", type=positive, help="number of training steps; default: that of the preset")
+    trains.add_argument("--out", type=Path, default=RUN, help="folder for all files that are written")
+    trains.add_argument("--resume", action="store_true", help="resume from the checkpoint in --out")
+    trains.add_argument("--threads", type=count, default=0, help="number of CPU threads; default: the fastest")
+    trains.add_argument("--autocast", action="store_true", help="run the subnets in bfloat16")
     trains.set_defaults(run=train_command)
     for name, run, summary in (
         ("evaluate", evaluate_command, "measure a trained model again"),
         ("draw", draw_command, "draw the pictures again"),
     ):
         other = commands.add_parser(name, parents=[common], help=summary)
-        other.add_argument("--checkpoint", type=Path, help="default: that of your run, or else the trained model")
         other.add_argument(
-            "--out", type=Path, help="folder of what is written; default: the checkpoint's, or runs/mnist"
+            "--checkpoint", type=Path, help="checkpoint; default: that of your run, or else the included model"
+        )
+        other.add_argument(
+            "--out", type=Path, help="folder for the results; default: that of the checkpoint, or runs/mnist"
         )
         other.set_defaults(run=run)
-    judges = commands.add_parser("judge", parents=[common], help="train the judge of generated digits again")
+    judges = commands.add_parser(
+        "judge", parents=[common], help="train the classifier that judges generated digits again"
+    )
     judges.set_defaults(run=judge_command)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["train", *arguments]

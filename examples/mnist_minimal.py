@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=512, help="width of the subnets' hidden layer")
     parser.add_argument("--steps", type=int, default=28_000, help="number of training steps; default: 60 epochs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path("runs/mnist_minimal.png"), help="file of the picture")
+    parser.add_argument("--out", type=Path, default=Path("runs/mnist_minimal.png"), help="file for the picture")
     args = parser.parse_args(argv)
 
     args.out.parent.mkdir(parents=True, exist_ok=True)  # before the training, which is the time to fail

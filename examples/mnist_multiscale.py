@@ -1,13 +1,13 @@
-"""A better model of MNIST than the paper's, and the two of them after equal processor time.
+"""A better model of MNIST than the paper's, and a comparison of both after equal processor time.
 
     python examples/mnist_multiscale.py draw                         # digits of your run, or of the trained model
     python examples/mnist_multiscale.py train                        # 20 minutes of one core
-    python examples/mnist_multiscale.py train --model paper          # the paper's architecture, as long
+    python examples/mnist_multiscale.py train --model paper          # the paper's architecture, for as long
     python examples/mnist_multiscale.py compare                      # measure both, draw figure and digits
 
 The model maps the bytes themselves, made continuous by uniform noise, and generates a picture from coarse to fine:
 ``digits/multiscale.py``. The paper's couplings see the same bytes with the same noise. Runs stop at Ctrl-C, or when
-they are killed, and the same command goes on from the last checkpoint; with other ``--cpu-minutes``, too.
+they are killed, and the same command continues from the last checkpoint, also with other ``--cpu-minutes``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def train_command(args: argparse.Namespace) -> None:
     finished = run.train(digits, few, lambda line: print(line, flush=True))
     print(f"written to {checkpoint}")
     if not finished:
-        print("stopped; the same command goes on")
+        print("stopped; run the same command to continue")
         raise SystemExit(130)
 
 
@@ -124,18 +124,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--out", type=Path, default=RUN, help="folder of everything written")
-    trains = commands.add_parser("train", parents=[common], help="train a model, or go on")
+    common.add_argument("--out", type=Path, default=RUN, help="folder for all files that are written")
+    trains = commands.add_parser("train", parents=[common], help="train a model, or resume its training")
     trains.add_argument("--model", choices=list(MODELS), default="multiscale")
     trains.add_argument("--cpu-minutes", type=minutes, default=20, help="processor time of the training steps")
-    trains.add_argument("--seed", type=int, default=0, help="of everything random")
+    trains.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     trains.set_defaults(run=train_command)
-    compares = commands.add_parser("compare", parents=[common], help="measure and draw what there is")
+    compares = commands.add_parser("compare", parents=[common], help="measure and draw the models trained so far")
     compares.add_argument("--count", type=positive, default=10_000, help="number of test digits")
-    compares.add_argument("--each", type=positive, default=200, help="generated digits of each class and temperature")
+    compares.add_argument(
+        "--each", type=positive, default=200, help="number of generated digits per class and temperature"
+    )
     compares.set_defaults(run=compare_command)
     draws = commands.add_parser("draw", parents=[common], help="draw digits of the multi-scale model, in seconds")
-    draws.add_argument("--seed", type=int, default=0, help="of the latent codes")
+    draws.add_argument("--seed", type=int, default=0, help="seed of the latent codes")
     draws.set_defaults(run=draw_command)
     return parser.parse_args(arguments)
 

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=10_000, help="number of training pairs")
     parser.add_argument("--epochs", type=int, default=25, help="maximum number of epochs")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the pictures")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -105,9 +105,11 @@ MODELS = {
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*MODELS, []], help="default: all that have a run")
+    parser.add_argument(
+        "names", nargs="*", choices=[*MODELS, []], help="models to publish; default: all that have a run"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the published files")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the published files")
     args = parser.parse_args(arguments)
     names = args.names or [name for name, (_, run) in MODELS.items() if (args.runs / run).exists()]
     if not names:

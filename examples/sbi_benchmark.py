@@ -342,18 +342,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--simulations", nargs="+", type=int, default=[1000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="seeds of the data and of training")
     parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
-    parser.add_argument("--samples", type=int, default=10_000, help="samples per observation that C2ST compares")
+    parser.add_argument("--samples", type=int, default=10_000, help="number of samples per observation for C2ST")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
     parser.add_argument(
-        "--patience", type=int, default=20, help="epochs without improvement that end a part of training"
+        "--patience", type=int, default=20, help="number of epochs without improvement that end a part of training"
     )
     parser.add_argument(
         "--late-decay", type=float, default=0.05, help="weight decay per epoch of training's second part"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no new step after this time")
-    parser.add_argument("--train", action="store_true", help="leave the classifiers to a later run")
-    parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder of results and data")
-    parser.add_argument("--table", action="store_true", help="print the results that are there, and stop")
+    parser.add_argument("--train", action="store_true", help="only train; a later run measures C2ST")
+    parser.add_argument("--out", type=Path, default=Path("runs/sbi_benchmark"), help="folder for results and data")
+    parser.add_argument("--table", action="store_true", help="print the results so far, and stop")
     parser.add_argument("--page", type=Path, help="file to write the table to, as reStructuredText")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")  # the peers' deprecations

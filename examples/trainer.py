@@ -171,7 +171,7 @@ def together(where: Place, checkpoint: Path) -> Iterator[None]:
         if where.world == 1:
             raise
         cause = str(error).strip().split("\n")[0]
-        print(f"\nprocess {where.rank} of {where.world} can't go on: {cause}\n{_rescued(checkpoint)}",
+        print(f"\nprocess {where.rank} of {where.world} can't continue: {cause}\n{_rescued(checkpoint)}",
               file=sys.stderr, flush=True)  # fmt: skip
         # Exit immediately: torchrun is about to kill this process as well.
         if isinstance(error, distributed.DistError) or "gloo" in str(error) or "peer" in str(error):
@@ -183,7 +183,7 @@ def _rescued(checkpoint: Path) -> str:
     if not checkpoint.exists():
         return "nothing was saved yet"
     age = time.time() - checkpoint.stat().st_mtime
-    return f"{checkpoint} holds the run as of {age:.0f} s ago: the same command with --resume goes on from it"
+    return f"{checkpoint} holds the run as of {age:.0f} s ago: run the same command with --resume to continue from it"
 
 
 def train(

@@ -47,7 +47,7 @@ def build() -> ig.Flow:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train a flow on two moons and draw it.")
     parser.add_argument("--steps", type=int, default=600, help="number of training steps")
-    parser.add_argument("--out", type=Path, default=Path("runs/two_moons.png"), help="file of the picture")
+    parser.add_argument("--out", type=Path, default=Path("runs/two_moons.png"), help="file for the picture")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     flow = build()

@@ -32,7 +32,7 @@ KINDS = ("cinn", "unconditional", "raw", "cnn", "cvae", "cgan", "colorgan")
 BASELINE_KINDS = ("cvae", "cgan", "colorgan", "cnn")  # in the order of the picture that compares them
 ADVERSARIAL = ("cgan", "colorgan")  # their averaged weights would be those of no player
 PHASE_SEED = 1000  # between the seeds of the two phases
-STOPPED = "stopped; the same command with --resume goes on"
+STOPPED = "stopped; run the same command with --resume to continue"
 ERRORS = (ig.CheckpointError, DivergedError, OSError, SafetensorError, ValueError, pickle.UnpicklingError)
 """Errors in files, folders and options, which are printed without a traceback."""
 
@@ -82,33 +82,34 @@ def main(example: Example, arguments: Sequence[str] | None = None) -> int:
 
 def _parser(example: Example) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--device", help="such as cpu or cuda; default: a GPU where there is one")
-    common.add_argument("--threads", type=count, default=0, help="of torch on the CPU; default: the fastest")
-    common.add_argument("--seed", type=int, default=0, help="of everything random")
+    common.add_argument("--device", help="device, such as cpu or cuda; default: a GPU if there is one")
+    common.add_argument("--threads", type=count, default=0, help="number of CPU threads; default: the fastest")
+    common.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     runs = argparse.ArgumentParser(add_help=False)
-    runs.add_argument(
-        "--data", type=Path, default=EMBEDDED, help="folder of photographs; default: those that come along"
-    )
-    runs.add_argument("--edge", type=positive, default=256, help="short side of photographs in the cache")
+    runs.add_argument("--data", type=Path, default=EMBEDDED, help="folder of photographs; default: the included ones")
+    runs.add_argument("--edge", type=positive, default=256, help="short side of the cached photographs, in pixels")
     runs.add_argument("--out", type=Path, default=Path("runs") / example.name, help="folder of the runs")
     training = argparse.ArgumentParser(add_help=False)
     training.add_argument("--preset", choices=example.presets, default="quick")
-    training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="what to train; default: the cINN")
-    training.add_argument("--steps", type=positive, help="of training; default: the preset's")
-    training.add_argument("--resume", action="store_true", help="go on with what was stopped, skip what is finished")
-    training.add_argument("--workers", type=count, default=0, help="processes that cut crops")
+    training.add_argument("--kinds", nargs="+", choices=KINDS, default=None, help="models to train; default: the cINN")
+    training.add_argument("--steps", type=positive, help="number of training steps; default: that of the preset")
+    training.add_argument("--resume", action="store_true", help="resume what was stopped, skip what is finished")
+    training.add_argument("--workers", type=count, default=0, help="number of processes that prepare crops")
     training.add_argument("--condition-net", type=Path, help="pretrained weights of the conditioning network, or 'none'"
-                          "; default: those that come along, if they fit preset and photographs")  # fmt: skip
+                          "; default: the included ones, if they fit the preset and the photographs")  # fmt: skip
     measuring = argparse.ArgumentParser(add_help=False)
     measuring.add_argument("--split", default="test", choices=("val", "test"), help="photographs to measure and show")
     measuring.add_argument(
-        "--temperature", type=float, default=1.0, help="of the pictures, and of one more row for the cINN"
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="temperature of the pictures, and of an additional row for the cINN",
     )
     measuring.add_argument(
-        "--viewer", help="file of a network that gives features for the Frechet distance; default: EfficientNet-Lite0"
+        "--viewer", help="network whose features give the Frechet distance, a file; default: EfficientNet-Lite0"
     )
     measuring.add_argument(
-        "--classifier", help="file of a network that gives scores of classes for the accuracy; default: the same"
+        "--classifier", help="network whose class scores give the agreement, a file; default: the same"
     )
 
     parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
@@ -116,19 +117,19 @@ def _parser(example: Example) -> argparse.ArgumentParser:
     everything = [common, runs, training, measuring]
     added = commands.add_parser("all", parents=everything, help="train all models, then table and pictures (default)")
     added.set_defaults(command=run_all)
-    added = commands.add_parser("train", parents=[common, runs, training], help="train")
+    added = commands.add_parser("train", parents=[common, runs, training], help="train models")
     added.set_defaults(command=run_train)
-    added = commands.add_parser("table", parents=[common, runs, measuring], help="metrics of all runs that there are")
+    added = commands.add_parser("table", parents=[common, runs, measuring], help="print the metrics of all runs so far")
     added.set_defaults(command=run_table)
-    added = commands.add_parser("pictures", parents=[common, runs, measuring], help="galleries of the cINN")
+    added = commands.add_parser("pictures", parents=[common, runs, measuring], help="draw the pictures of the cINN")
     added.set_defaults(command=run_pictures)
     added = commands.add_parser("colorize", parents=[common], help="colorize images")
     added.add_argument("images", type=Path, nargs="+", help="after a checkpoint, FILE.safetensors; default: that of "
-                       "your run, or else the trained model that comes along")  # fmt: skip
-    added.add_argument("-n", type=int, default=4, help="colorizations of each image")
+                       "your run, or else the included model")  # fmt: skip
+    added.add_argument("-n", type=int, default=4, help="number of colorizations of each image")
     added.add_argument("--temperature", type=float, default=1.0)
     added.add_argument("--upsampling", choices=("joint", "bicubic"), default="joint")
-    added.add_argument("--out", type=Path, default=Path("colorized"), help="folder of the PNG files")
+    added.add_argument("--out", type=Path, default=Path("colorized"), help="folder for the PNG files")
     added.set_defaults(command=run_colorize)
     return parser
 

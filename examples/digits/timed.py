@@ -55,7 +55,7 @@ def bits(flow: ig.Flow, digits: data.Digits, batch: int = 250) -> float:
 
 
 class Run:
-    """Training run of a model; everything it needs to go on is in its checkpoint.
+    """Training run of a model; everything it needs to continue is in its checkpoint.
 
     Arguments:
         flow: Model of bytes, which is trained in place.
@@ -140,7 +140,7 @@ class Run:
         self._set_weights(raw)
 
     def save(self) -> None:
-        """Write the checkpoint: the averaged weights, and all that is needed to go on."""
+        """Write the checkpoint: the averaged weights, and all that is needed to continue."""
         raw = [weight.detach().clone() for weight in self.weights]
         state = {"step": self.step, "spent": self.spent, "curve": asdict(self.curve), "weights": raw,
                  "optimizer": self.optimizer.state_dict()}  # fmt: skip

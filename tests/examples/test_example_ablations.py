@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(ablations, "run", run)
     assert ablations.main(["mnist", "--seeds", "1", "--out", str(tmp_path)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command to continue" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "mnist.json").read_text())["runs"]) == 2
 
 

@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch
 
     monkeypatch.setattr(fitting.Drawing, "__call__", interrupted)
     assert train(data, tmp_path / "parts") == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "with --resume to continue" in capsys.readouterr().err
     assert len(calls) == 5
     assert train(data, tmp_path / "parts", "--resume") == 0
     assert len(calls) == 8

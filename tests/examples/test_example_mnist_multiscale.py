@@ -137,7 +137,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit) as stopped:
         mnist_multiscale.main(command)
     assert stopped.value.code == 130
-    assert "stopped; the same command goes on" in capsys.readouterr().out
+    assert "stopped; run the same command to continue" in capsys.readouterr().out
     assert mnist_multiscale.open_checkpoint(tmp_path / "multiscale.safetensors")[1]["steps"] == 3
     monkeypatch.setattr(Run, "_update", update)
     mnist_multiscale.main(command)

@@ -110,7 +110,7 @@ def test_a_killed_process_ends_the_job_with_words_and_a_checkpoint_to_go_on_from
     os.kill(int(ranks[lost]), signal.SIGKILL)
     _, complaints = run.communicate(timeout=60)
     assert run.returncode != 0
-    assert f"process {1 - lost} of 2 can't go on" in complaints
+    assert f"process {1 - lost} of 2 can't continue" in complaints
     assert f"{checkpoint} holds the run as of" in complaints
     assert "--resume" in complaints
     assert 0 < ig.load(checkpoint).training["step"] < 1500
