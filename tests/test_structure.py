@@ -118,7 +118,7 @@ def test_layers_do_not_import_each_other() -> None:
 
 
 PRIVATE = re.compile(
-    r"torch\._(?!_version__)|\b_C\.|_hooks\b|\._(parameters|buffers|modules|version|base|grad_fn)\b|_call_impl|_NormBase"
+    r"torch\._(?!_version__)|\b_C\.|_hooks\b|nn\.modules\.\w+\._|\._(parameters|buffers|modules|version|base|grad_fn)\b|_call_impl|_NormBase"
     r"|_former_parameters|\._is_replica|_replicate_for_data_parallel|forward_ad\._|_conv_forward"
     r"|\b_apply\b|_load_from_state_dict|_save_to_state_dict|_version_counter"
 )
