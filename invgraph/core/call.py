@@ -237,16 +237,14 @@ def check_together(
         for index in range(len(values)):
             value = values[index]
             if first is None:
-                first, its = value, ports
-                if reference is None:
-                    reference = value
+                first, its, like = value, ports, value if reference is None else reference
             elif value.shape[0] != first.shape[0]:
                 raise _other_batch(where, (its, first), ports, index, value)
-            if value.dtype != reference.dtype:  # type: ignore[union-attr]
-                raise _wrong_dtype(where, ports.label(index), value, reference)  # type: ignore[arg-type]
-            if value.device != reference.device:  # type: ignore[union-attr]
+            if value.dtype != like.dtype:
+                raise _wrong_dtype(where, ports.label(index), value, like)
+            if value.device != like.device:
                 given = f"{ports.label(index)}: on {value.device}"
-                raise InputTypeError(where, given, f"expected {reference.device}: move one of them with .to(...)")  # type: ignore[union-attr]
+                raise InputTypeError(where, given, f"expected {like.device}: move one of them with .to(...)")
     if first is None:
         raise ShapeError(where, "no tensors", "a call needs at least one input")
     return first.shape[0], first.dtype

@@ -141,7 +141,8 @@ def affine_backward(
     raw_grad, t_grad = params_grad.unbind(1)
     log_det_grad = log_det_grad.view(-1, *(1,) * (raw.ndim - 1))
     if transform.inverse:
-        torch.addcmul(-log_det_grad, y_grad, y, value=-1, out=raw_grad)  # type: ignore[arg-type]
+        assert y is not None
+        torch.addcmul(-log_det_grad, y_grad, y, value=-1, out=raw_grad)
         x_grad = torch.div(y_grad, scales.scale, out=out)
         torch.neg(x_grad, out=t_grad)
     else:

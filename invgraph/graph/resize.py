@@ -67,7 +67,9 @@ class Resizable(Shown, ABC):
         self.forward_schedule, self.inverse_schedule = schedules
 
 
-def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[str, object]) -> tuple[Shapes, Shapes]:
+def named_shapes(
+    where: str, inputs: Ports, conditions: Ports, given: Mapping[str, Sequence[int]]
+) -> tuple[Shapes, Shapes]:
     """Return the shapes of inputs and conditions, where those given by name replace the others.
 
     Arguments:
@@ -85,7 +87,7 @@ def named_shapes(where: str, inputs: Ports, conditions: Ports, given: Mapping[st
             raise GraphError(where, f"name {name!r}", f"no such input or condition; the graph has {', '.join(names)}")
     if not given:
         raise GraphError(where, "no shapes", f"name the shapes that change: at({names[0]}=(3, 512, 768))")
-    chosen = {name: as_shape(shape, f"{where} ({name})") for name, shape in given.items()}  # type: ignore[arg-type]
+    chosen = {name: as_shape(shape, f"{where} ({name})") for name, shape in given.items()}
     first, second = (
         tuple(chosen.get(name, shape) for name, shape in zip(ports.names, ports.shapes, strict=True))
         for ports in (inputs, conditions)

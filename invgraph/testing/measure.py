@@ -33,8 +33,7 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
 
     def record(layer: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
         values, conditions = arguments
-        copies = (tuple(t.detach().clone() for t in side) for side in (values, result[0], conditions))
-        found[layer] = (*copies,)  # type: ignore[assignment]
+        found[layer] = _copied(values), _copied(result[0]), _copied(conditions)
 
     hooks = [layer.register_forward_hook(record) for layer in named]
     try:
@@ -44,6 +43,10 @@ def parts(subject: Subject) -> list[tuple[str, Subject]]:
         for hook in hooks:
             hook.remove()
     return [(named[layer], Subject(layer, *found[layer], subject.limits)) for layer in named]
+
+
+def _copied(values: Tensors) -> Tensors:
+    return tuple(value.detach().clone() for value in values)
 
 
 def _layers(graph: Graph, prefix: str) -> Iterator[tuple[str, Invertible]]:
