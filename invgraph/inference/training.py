@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,17 +137,8 @@ def fit(
     averaged, history, start = _Average(model, average), History(), time.perf_counter()
     best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
     for epoch in range(epochs):
-        model.train()
-        total = 0.0
-        for rows in train[torch.randperm(len(train), generator=generator)].split(batch):
-            loss = -_log_prob(model, data, rows).mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-            total += _finite(loss, norm, epoch) * len(rows)
-            optimizer.step()
-            averaged.update()
-        history.train.append(total / len(train))
+        shuffled = train[torch.randperm(len(train), generator=generator)]
+        history.train.append(_train(model, data, shuffled.split(batch), optimizer, averaged, clip, epoch))
         averaged.swap()
         history.validation.append(_evaluate(model, data, test, epoch))
         schedule.step(history.validation[-1])
@@ -247,6 +238,29 @@ def _log_prob(model: nn.Module, data: _Rows, rows: Tensor) -> Tensor:
         advice = "the model must return one log-density per row: pass a Flow, not its graph"
         raise ShapeError("fit", f"a result {kind}", advice)
     return log_prob
+
+
+def _train(
+    model: nn.Module,
+    data: _Rows,
+    batches: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    averaged: _Average,
+    clip: float,
+    epoch: int,
+) -> float:
+    """Make a step for each batch of rows, and return the mean loss."""
+    model.train()
+    total = 0.0
+    for rows in batches:
+        loss = -_log_prob(model, data, rows).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+        total += _finite(loss, norm, epoch) * len(rows)
+        optimizer.step()
+        averaged.update()
+    return total / sum(map(len, batches))
 
 
 @torch.no_grad()
