@@ -13,7 +13,8 @@ import invgraph.testing
 
 _Lines = list[str]
 
-_GROUPS = {
+_GROUPS = {  # the first that fits
+    "tools": ("Diagnosis", ("diagnose", "graph.summary", "graph.trace")),
     "declare": ("Declare a graph", ("graph", "core.invertible", "core.wrappers")),
     "densities": ("Densities", ("flow", "distributions", "bases", "densities", "layers.gaussian_mixture")),
     "structures": ("Structures", tuple(f"layers.{name}" for name in (
@@ -37,12 +38,11 @@ _GROUPS = {
     "errors": ("Errors", ("errors",)),
 }  # fmt: skip
 _LAZY = {"invgraph.testing": ("graphs", "layers", "shapes")}
-_OTHERS = ("tools", "Diagnosis")
 
 
 def write(folder: Path) -> None:
     """Write a page with a table for each group of names; autosummary makes a page for each name in it."""
-    groups: dict[str, list[str]] = {key: [] for key in (*_GROUPS, _OTHERS[0])}
+    groups: dict[str, list[str]] = {key: [] for key in _GROUPS}
     rooms = ("inference", "init", "nets", "recipes", "sbi", "testing")
     modules = {"": invgraph, **{f"{name}.": getattr(invgraph, name) for name in rooms}}
     for prefix, module in modules.items():
@@ -54,7 +54,7 @@ def write(folder: Path) -> None:
             if prefix and not home.startswith(module.__name__):
                 continue
             groups[_group(home)].append(prefix + name)
-    titles = {key: title for key, (title, _) in _GROUPS.items()} | dict([_OTHERS])
+    titles = {key: title for key, (title, _) in _GROUPS.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for key, names in groups.items():
         title = titles[key]
@@ -74,7 +74,7 @@ def _group(home: str) -> str:
     for key, (_, rooms) in _GROUPS.items():
         if any(f"{home}.".startswith(f"invgraph.{room}.") for room in rooms):
             return key
-    return _OTHERS[0]
+    raise ValueError(f"{home} belongs to no group of the reference")
 
 
 def _readable(app: object, what: str, name: str, obj: object, options: object, lines: _Lines) -> None:
