@@ -172,7 +172,10 @@ def _optimizer(
     others = [parameter for parameter in model.parameters() if id(parameter) not in known]
     groups: list[dict[str, Any]] = [{"params": others}, {"params": matrices, "weight_decay": weight_decay + late}]
     optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-    return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, patience // 2))
+    # What counts as better must not depend on the unit of the data, which shifts the loss.
+    return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=max(1, patience // 2), threshold=1e-4, threshold_mode="abs"
+    )
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:

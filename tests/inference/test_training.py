@@ -45,6 +45,27 @@ def test_the_best_parameters_are_those_of_the_best_epoch() -> None:
         assert -model(held).mean().item() == pytest.approx(history.validation[history.best], abs=1e-6)
 
 
+def test_the_unit_of_the_data_does_not_change_what_is_learned() -> None:
+    """Another unit adds a constant to every log-density."""
+
+    class Shifted(Gaussian):
+        shift = 0.0
+
+        def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+            return super().forward(x, c) + self.shift
+
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
+    found = []
+    for shift in (0.0, 3000.0, -3000.0):
+        model = Shifted().double()
+        model.shift = shift
+        history = fit(model, x, lr=0.3, epochs=80, patience=8, batch=30, average=0.0)
+        found.append((model.mean.detach(), len(history.train)))
+    for mean, epochs in found[1:]:
+        torch.testing.assert_close(mean, found[0][0], atol=1e-6, rtol=0)
+        assert epochs == found[0][1]
+
+
 def test_rows_of_conditions_stay_with_their_data() -> None:
     c = 10 * torch.randn(400, 2)
     model = Gaussian()
