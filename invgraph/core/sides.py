@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from invgraph.arguments import require_choice
 from invgraph.errors import GraphError
@@ -37,6 +37,40 @@ class Side(NamedTuple):
         channels, *sizes = shape
         written = self.channels * self.transform.params_per_element // copies
         return (channels - self.channels, *sizes), cond_shapes, (written, *sizes)
+
+
+class Sided:
+    """Second base class of a coupling: the sides are those of its transform, also after another one was assigned.
+
+    Attributes:
+        sizes: Number of channels of both parts.
+        sides: The sides, in the order in which they are transformed.
+    """
+
+    label: str
+    sizes: list[int]
+    sides: tuple[Side, ...]
+    _transform: Transform | tuple[Transform, ...]
+    _fused: Any = None
+
+    @property
+    def transform(self) -> Transform | tuple[Transform, ...]:
+        """The transform of both parts, or the pair; another one, such as one of a lower clamp, may be assigned.
+
+        Raises:
+            GraphError: If it takes another number of parameters than the subnets return.
+        """
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Transform | tuple[Transform, ...]) -> None:
+        sides = choose_sides(self.label, transform, self.sizes, len(self.sides), self.sides[0].part + 1)
+        counts, own = ([side.transform.params_per_element for side in every] for every in (sides, self.sides))
+        if counts != own:
+            given = f"a transform of {counts[0]} parameters per element, for subnets that return {own[0]}"
+            raise GraphError(self.label, given, "build a new layer: the subnets have another number of outputs")
+        self.sides, self._fused = sides, None
+        self._transform = tuple(transform) if isinstance(transform, (tuple, list)) else transform
 
 
 def choose_sides(where: str, transform: object, sizes: Sequence[int], sides: object, part: object) -> tuple[Side, ...]:

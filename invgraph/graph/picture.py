@@ -30,7 +30,7 @@ def kind_of(layer: nn.Module) -> str:
     if _is_graph(layer):
         count = len(layer.layers)  # type: ignore[arg-type]
         return f"Graph · {count} node{'' if count == 1 else 's'}"
-    transform = vars(layer).get("transform")
+    transform = getattr(layer, "transform", None)
     return f"{name} · {type(transform).__name__}" if isinstance(transform, Transform) else name
 
 

@@ -11,7 +11,7 @@ from invgraph.arguments import require_flag
 from invgraph.core.given import Precomputed, pick
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
-from invgraph.core.sides import choose_sides
+from invgraph.core.sides import Sided, choose_sides
 from invgraph.core.subnet import Subnet, check_subnet, make_subnet
 from invgraph.core.vjp import Grads, LayerGrads, ParameterGrads, vjp_of_coupling
 from invgraph.fused.affine import AffineCoupling, as_affine_coupling
@@ -23,7 +23,7 @@ from invgraph.transforms.affine import affine_maps
 from invgraph.transforms.transform import Transform, follow_part
 
 
-class Coupling(Invertible):
+class Coupling(Sided, Invertible):
     r"""Transform each part of the channels given the other part and the conditions (the paper's CC block).
 
     The channels are split into :math:`u = (u_1, u_2)`. With an affine transform (paper, Eqs. 1 and 2):
@@ -87,7 +87,7 @@ class Coupling(Invertible):
         require_flag("Coupling", "separate", separate)
         self.sizes = split_sizes("Coupling", self.in_shapes[0], split)
         self.sides = choose_sides("Coupling", transform, self.sizes, sides, part)
-        self.transform = tuple(transform) if isinstance(transform, list) else transform
+        self._transform = tuple(transform) if isinstance(transform, list) else transform
         self.subnets = nn.ModuleList()
         for side in self.sides:
             copies = side.transform.params_per_element if separate else 1

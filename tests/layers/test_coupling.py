@@ -95,6 +95,27 @@ def test_clamps_may_be_functions() -> None:
     assert torch.equal(block((x,))[0][0], x[:, block.order])
 
 
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("clamps", [(3.0, 3.0), (0.5, 3.0)])
+def test_another_transform_may_be_assigned(clamps: tuple[float, float], part: int) -> None:
+    old, new = ig.Affine(clamp=1.0), tuple(ig.Affine(clamp=clamp) for clamp in clamps)
+    layer = randomize(ig.Coupling((4,), transform=old, subnet=MLP, part=part), scale=2.0)
+    other = ig.Coupling((4,), transform=new, subnet=MLP, part=part)
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(5, 4)
+    before = layer((x,))[0][0]
+    layer.transform = new[0] if clamps[0] == clamps[1] else list(new)  # type: ignore[assignment]
+    for kernels in (True, False):
+        with ig.fused(kernels):
+            (y,), log_det = layer((x,))
+            assert not torch.allclose(y, before)
+            torch.testing.assert_close(((y,), log_det), other((x,)))
+            torch.testing.assert_close(layer.inverse((y,))[0][0], x, atol=1e-3, rtol=0)
+    with pytest.raises(ig.GraphError, match="a transform of 1 parameters per element, for subnets that return 2"):
+        layer.transform = ig.Additive()
+    assert repr(new[1]) in repr(layer)
+
+
 @pytest.mark.parametrize(
     ("args", "error", "words"),
     [
