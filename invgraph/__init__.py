@@ -76,6 +76,7 @@ from invgraph.reversible.runner import reversible as reversible
 from invgraph.transforms.additive import Additive as Additive
 from invgraph.transforms.affine import Affine as Affine
 from invgraph.transforms.bernstein import Bernstein as Bernstein
+from invgraph.transforms.circular_shift import CircularShift as CircularShift
 from invgraph.transforms.cubic_spline import CubicSpline as CubicSpline
 from invgraph.transforms.linear_spline import LinearSpline as LinearSpline
 from invgraph.transforms.mixture_cdf import MixtureCDF as MixtureCDF

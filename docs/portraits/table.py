@@ -100,6 +100,7 @@ PORTRAITS: dict[str, Portrait] = {
     "Split": order(lambda: ig.Split(((3, 2, 3),), sizes=(1, 2)), "value of y", "Channels of one value, as two values."),
     "Concat": order(lambda: ig.Concat(((1, 2, 3), (2, 2, 3))), "value of x", "Channels of two values, as one value."),
     "Additive": curve(ig.Additive()),
+    "CircularShift": curve(ig.CircularShift(bound=3.0), -3.0, 3.0),
     "Affine": curve(_AFFINE),
     "VolumePreserving": Portrait(2, "Two of four elements, given the other two: areas do not change.", scenes.areas),
     "LinearSpline": curve(ig.LinearSpline(bins=6), scale=1.0),

@@ -90,6 +90,7 @@ ROWS = (
 TRANSFORMS: tuple[tuple[Transform, Mapping[str, Any]], ...] = (
     (ig.Affine(), {"clamp": 1.0, "activation": "tanh"}),
     (ig.VolumePreserving(), {"clamp": 1.0, "activation": "tanh"}),
+    (ig.CircularShift(), {"bound": 2.0}),
     (ig.LinearSpline(), {"bins": 4, "bound": 2.0, "learned_bound": True, "circular": True, "min_width": 1e-2,
                          "min_height": 1e-2}),
     (ig.QuadraticSpline(), {"bins": 4, "bound": 2.0, "learned_bound": True, "circular": True, "min_width": 1e-2,

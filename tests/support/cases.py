@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import FunctionType
@@ -39,6 +40,7 @@ from invgraph.testing import randomize
 MLP, CONV = ig.nets.MLP(hidden=6), ig.nets.ConvNet(hidden=4)
 SMALL = {"patch": 2, "width": 4, "depth": 2, "heads": 2}
 SMOOTH, SMOOTH_CONV = ig.nets.ResidualMLP(4, blocks=1), ig.nets.ResidualConvNet(2, blocks=1)
+TURN, THREE = (-math.pi, math.pi), (-3.0, 3.0)
 AFFINE, GIN, SPLINE = ig.Affine(clamp=1.0), ig.VolumePreserving(), ig.RationalQuadraticSpline(bins=3)
 
 # Dequantize's inverse rounds down to integers; its forward draws the fractions from the seed and the row's index.
@@ -324,6 +326,8 @@ CASES: tuple[Case, ...] = (
     Case(ig.Coupling, {"transform": ig.RationalQuadraticSpline(bins=3), "subnet": CONV}, (2, 2, 2, 3), ((3,),)),
     Case(ig.Elementwise, {"transform": ig.RationalQuadraticSpline(bins=4, learned_bound=True)}, (5,)),
     Case(ig.Elementwise, {"transform": ig.RationalQuadraticSpline(circular=True), "subnet": MLP}, (2, 3), ((3,),)),
+    Case(ig.Elementwise, {"transform": ig.CircularShift()}, (5,), domain=TURN, codomain=TURN),
+    Case(ig.Elementwise, {"transform": ig.CircularShift(bound=3.0), "subnet": MLP}, (2, 3), ((3,),), THREE, THREE),
     # Blocks of several ideas, and scales.
     Case(ig.AllInOne, {"subnet": MLP}, (5,)),
     Case(ig.AllInOne, {"subnet": MLP, "permutation": "hard", "householder": 2, "reverse": True}, (5,), ((3,), (2,))),

@@ -19,6 +19,7 @@ FUSED_SEQUENCE, FUSED_SPLINE = "tests/fused/test_sequence.py", "tests/fused/test
 FUSED_CONVOLUTION, SWITCH = "tests/fused/test_convolution.py", "tests/fused/test_switch.py"
 ADAPTERS, TORCH_INTERNALS = "tests/habits/test_adapters.py", "tests/test_torch_internals.py"
 SPLINES, BIJECTIONS = "tests/transforms/test_splines.py", "tests/transforms/test_bijections.py"
+CIRCULAR_SHIFT = "tests/transforms/test_circular_shift.py"
 NETS, KNOWN_SHAPE = "tests/nets/test_nets.py", "tests/core/test_known_shape.py"
 LAYERS, LINEAR, ALL_IN_ONE = (f"tests/layers/test_{name}.py" for name in ("layers", "linear_layers", "all_in_one"))
 AUTOREGRESSIVE, PATCHES = "tests/layers/test_autoregressive.py", "tests/layers/test_patch_autoregressive.py"

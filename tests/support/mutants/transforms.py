@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import BIJECTIONS, CONTRACT, SPLINES, Mutant
+from .mutant import BIJECTIONS, CIRCULAR_SHIFT, CONTRACT, SPLINES, Mutant
 
 MUTANTS = (
     Mutant("the slopes of a cubic spline may be too steep for its pieces", "transforms/cubic_spline.py",
@@ -21,6 +21,12 @@ MUTANTS = (
            "dim=tuple(range(1, s.ndim))", "dim=tuple(range(s.ndim))", (CONTRACT, "-k", "VolumePreserving")),
     Mutant("the inverse of a shift is the shift", "transforms/additive.py",
            "y - params[:, 0]", "y + params[:, 0]", (CONTRACT, "-k", "Additive")),
+    Mutant("the inverse of a rotation is the rotation", "transforms/circular_shift.py",
+           "self._turn(y, -params[:, 0])", "self._turn(y, params[:, 0])", (CONTRACT, "-k", "CircularShift")),
+    Mutant("an angle leaves the circle", "transforms/circular_shift.py",
+           "torch.remainder(moved + self.bound, 2 * self.bound) - self.bound", "moved", (CIRCULAR_SHIFT,)),
+    Mutant("an infinite angle is no number", "transforms/circular_shift.py",
+           "torch.where(moved.isfinite(), y, moved)", "y", (CIRCULAR_SHIFT,)),
     Mutant("a knot belongs to the bin on its left", "transforms/spline.py",
            "(x.unsqueeze(1) >= knots[:, 1:-1])", "(x.unsqueeze(1) > knots[:, 1:-1])", (SPLINES,)),
     Mutant("the least size of a bin is not taken off the rest", "transforms/spline.py",
