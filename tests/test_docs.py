@@ -6,6 +6,7 @@ import ast
 import builtins
 import doctest
 import inspect
+import math
 import re
 import textwrap
 from pathlib import Path
@@ -168,6 +169,7 @@ def test_docstrings_state_the_defaults_of_arguments() -> None:
             if default in (None, (), inspect.Parameter.empty) or "(default)" in about:
                 continue
             is_number = isinstance(default, (bool, int, float))
-            if said is None or (is_number and ast.literal_eval(said[1].replace(",", "_")) != default):
+            text = "" if said is None else said[1].replace(",", "_").replace("pi", repr(math.pi))
+            if not text or (is_number and ast.literal_eval(text) != default):
                 wrong.append((name, argument, default))
     assert wrong == []
