@@ -77,7 +77,8 @@ def curve(transform: ig.Transform, low: float = -4.0, high: float = 4.0, *, scal
             params = scale * torch.randn(1, transform.params_per_element, 1, generator=generator).double()
             y, log_slope = transform.forward(x, params.expand(len(x), -1, -1))
             back, _ = transform.inverse(y, params.expand(len(x), -1, -1))
-            y[1:][(y[1:] - y[:-1]).abs() > 1] = torch.nan  # a jump is no part of the curve
+            for curved in (y, back):
+                curved[1:][(curved[1:] - curved[:-1]).abs() > 1] = torch.nan  # a jump is not part of the curve
             canvas.axes[0].plot(x[:, 0], y[:, 0], color=color, linewidth=1)
             canvas.axes[1].plot(y[:, 0], back[:, 0], color=color, linewidth=1)
             canvas.axes[2].plot(x[:, 0], log_slope.reshape(-1), color=color, linewidth=1)
