@@ -66,6 +66,7 @@ sphinx_gallery_conf = {
 }
 
 autosummary_generate = True
+autodoc_mock_imports = reference.MOCKED
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_origin
 
 import portraits
 import sphinx.application
+from sphinx.ext.autodoc.mock import mock
 
 import invgraph
 import invgraph.testing
@@ -37,7 +39,13 @@ _GROUPS = {  # the first that fits
     "testing": ("Testing your own layers", ("testing",)),
     "errors": ("Errors", ("errors",)),
 }  # fmt: skip
-_LAZY = {"invgraph.testing": ("graphs", "layers", "shapes")}
+_LAZY = {
+    "invgraph.testing": ("graphs", "layers", "shapes"),
+    "invgraph.sbi": ("SbiEstimator", "likelihood", "posterior"),
+}
+
+MOCKED = [package for package in ("sbi",) if find_spec(package) is None]
+"""Packages that the names of the reference need and that are not installed."""
 
 
 def write(folder: Path) -> None:
@@ -47,7 +55,8 @@ def write(folder: Path) -> None:
     modules = {"": invgraph, **{f"{name}.": getattr(invgraph, name) for name in rooms}}
     for prefix, module in modules.items():
         for name in sorted({*vars(module), *_LAZY.get(module.__name__, ())}):
-            value = getattr(module, name)
+            with mock(MOCKED):
+                value = getattr(module, name)
             home = getattr(value, "__module__", "")
             if name.startswith("_") or not home.startswith("invgraph") or not callable(value):
                 continue
@@ -82,13 +91,17 @@ def _readable(app: object, what: str, name: str, obj: object, options: object, l
 
     A class that has a portrait shows it under its first paragraph. The section ``Log-det:`` becomes a rubric, because
     headings of napoleon can't contain a hyphen, and the bars of a determinant are escaped, because they would start a
-    substitution.
+    substitution. Examples that need a package that is not installed are shown, not run.
     """
     picture = portraits.lines(name.removeprefix("invgraph.")) if what == "class" else []
     if picture:
         first = lines.index("")
         lines[first:first] = ["", *picture]
     lines[:] = [line.replace("|det J|", r"\|det J\|") for line in lines]
+    needs_package = name.removeprefix("invgraph.sbi.") in _LAZY["invgraph.sbi"]
+    if MOCKED and needs_package and "Example:" in lines:
+        start = lines.index("Example:") + 1
+        lines[start:] = ["    .. code-block:: pycon", "", *(f"    {line}" for line in lines[start:])]
     if "Log-det:" in lines:
         start = lines.index("Log-det:")
         lines[start : start + 1] = [".. rubric:: Log-det", ""]
