@@ -27,15 +27,15 @@ from invgraph.testing import randomize
 pytestmark = COMPILERS_WARN
 
 
-@pytest.mark.parametrize("case", each_part(one_in=7, slow_in=3))
+@pytest.mark.parametrize("case", each_part(one_in=8, slow_in=3))
 def test_every_layer_compiles_in_both_directions(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     compiled = copy.deepcopy(graph).compile(backend="eager")
     with torch.no_grad():
         xs, cs = case.data(graph, torch.float32)
-        assert worst(compiled(xs, cs), graph(xs, cs)) <= 2e-6
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 5e-6
         ys, cs = case.latents(graph, torch.float32)
-        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 2e-6
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 5e-6
     assert not counters["graph_break"]
 
 
@@ -283,9 +283,9 @@ def test_every_layer_under_inductor(case: Case) -> None:
     compiled = copy.deepcopy(graph).compile()
     with torch.no_grad():
         xs, cs = case.data(graph, torch.float32)
-        assert worst(compiled(xs, cs), graph(xs, cs)) <= 2e-6
+        assert worst(compiled(xs, cs), graph(xs, cs)) <= 5e-6
         ys, cs = case.latents(graph, torch.float32)
-        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 2e-6
+        assert worst(compiled.inverse(ys, cs), graph.inverse(ys, cs)) <= 5e-6
 
 
 @pytest.mark.slow
