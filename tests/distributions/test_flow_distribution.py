@@ -32,6 +32,17 @@ def flow_of(base: Any = None, conditions: int = 1) -> ig.Flow:
     return ig.Flow(graph, base)
 
 
+class Opaque(nn.Module):
+    """A shift that an object holds, into which nobody looks."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.held = SimpleNamespace(shift=shift)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.held.shift  # type: ignore[no-any-return]
+
+
 class Shifted(nn.Module):
     """A module with a weight that is no parameter, and a setting that nobody can see."""
 
@@ -140,6 +151,9 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
         lambda: torch.nn.utils.vector_to_parameters(torch.randn(16), net.parameters()),
         lambda: setattr(net[2], "negative_slope", 0.5),
         lambda: setattr(net, "3", Shifted(2.0)),
+        lambda: setattr(net, "3", Shifted(3.0)),
+        lambda: setattr(net, "3", Opaque(2.0)),
+        lambda: setattr(net, "3", Opaque(3.0)),  # the class and the settings of the module before
         lambda: setattr(net, "3", Shifted(3.0)),
         lambda: setattr(net[3], "shift", torch.zeros(4)),
         lambda: net[3].shift.data.add_(1.0),
