@@ -65,9 +65,8 @@ class TensorFile:
         for name, tensor in self.tensors.items():
             try:
                 flat = tensor.detach().to("cpu").contiguous().resolve_neg().reshape(-1)
-                flat = (
-                    flat.clone(memory_format=torch.contiguous_format) if flat.stride() != (1,) else flat
-                )  # a single number of a wider tensor
+                if flat.stride() != (1,):  # a single number of a wider tensor
+                    flat = flat.clone(memory_format=torch.contiguous_format)
                 piece = flat.view(torch.uint8).numpy().data
             except (RuntimeError, TypeError, NotImplementedError) as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
