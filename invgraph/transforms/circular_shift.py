@@ -19,8 +19,8 @@ class CircularShift(Transform):
 
     .. math:: y = ((x + t + b) \bmod 2 b) - b
 
-    Splines with ``circular=True`` keep the angle at both ends of the interval where it is; rotations between them let
-    all angles move. Angles outside of [-bound, bound] count as the angles inside to which they are equal.
+    A spline with ``circular=True`` fixes the angle at the ends of its interval; rotations between splines let every
+    angle move. An angle outside of [-bound, bound] is taken modulo a full turn.
 
     Log-det:
         0.
