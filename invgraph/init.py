@@ -21,6 +21,7 @@ from invgraph.arguments import require_amount, require_flag, require_seed
 from invgraph.core.subnet import Subnet
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import generator, normal
+from invgraph.torch_internals import WEIGHT_NORM
 
 
 @torch.no_grad()
@@ -184,7 +185,7 @@ def _weight_norms(module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _is_weight_norm(part: ParametrizationList) -> bool:
-    return len(part) == 1 and type(part[0]).__name__ == "_WeightNorm"
+    return len(part) == 1 and type(part[0]) is WEIGHT_NORM
 
 
 def _never_zero(module: nn.Module) -> set[int]:

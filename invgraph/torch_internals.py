@@ -19,6 +19,8 @@ M = TypeVar("M", bound=nn.Module)
 
 PLAIN = (Tensor, nn.Parameter)
 """The tensor types without overrides: subclasses, such as distributed or quantized ones, know fewer operations."""
+WEIGHT_NORM: type[nn.Module] = torch.nn.utils.parametrizations._WeightNorm
+"""The class of the parametrization by magnitude and direction."""
 
 is_jit_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
 
@@ -171,8 +173,7 @@ def own_weights(layer: nn.Module, forward: Callable[..., Any]) -> tuple[Tensor, 
 
 def has_own_convolution(layer: Any) -> bool:
     """True if nobody has patched the method that pads and convolves; a class other than torch's may have its own."""
-    own = type(layer)._conv_forward
-    return "_conv_forward" not in layer.__dict__ and own is _convolve.get(type(layer), own)
+    return "_conv_forward" not in vars(layer) and _convolve.get(type(layer)) in (None, type(layer)._conv_forward)
 
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}

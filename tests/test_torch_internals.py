@@ -259,6 +259,15 @@ def test_has_own_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not internals.has_own_convolution(other)
 
 
+def test_weight_norm_is_told_from_other_parametrizations() -> None:
+    by_weight, by_spectrum = (
+        norm(nn.Linear(2, 3)).parametrizations.weight[0]
+        for norm in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)
+    )
+    assert type(by_weight) is internals.WEIGHT_NORM
+    assert type(by_spectrum) is not internals.WEIGHT_NORM
+
+
 @pytest.mark.parametrize("how", ["hook", "global hook", "instance", "class", "parameter", "part"])
 def test_snapshot(how: str) -> None:
     net = two_linears()
