@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import graphlib
 import importlib
 import inspect
@@ -44,7 +45,7 @@ FLOORS = {
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "contract: invertible, resized, wrappers, ports, ranges, given, constants, subnet, sides, stochastic, vjp",
     "transforms": "one elementwise transform per file",
-    "fused": "kernels: switch, affine, affine_gradient, mlp, masked_mlp, rational_quadratic, sequential, in_place",
+    "fused": "kernels: switch, affine, affine_gradient, mlp, masked_mlp, rational_quadratic, sequence, in_place",
     "numerics": "linear algebra, root finding, soft clamp, splines, seeding, patches, interval, processes",
     "draw": "layered drawings: picture, ranks, columns, layout, svg, png, fonts, markup, write; tables of text",
     "torch_internals": "everything of torch that has no public name",
@@ -68,10 +69,17 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Return all nodes of a file's syntax tree, which several rules look at."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
 def imports(path: Path) -> list[str]:
     """Return the full names of what a file imports, also for types alone."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -205,7 +213,7 @@ def test_british_words_are_found(word: str) -> None:
 
 def test_functions_are_short() -> None:
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 first = node.body[0]
                 documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)

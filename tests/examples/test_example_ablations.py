@@ -34,7 +34,7 @@ def elsewhere(tmp_path, monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("task", TINY)
+@pytest.mark.parametrize("task", ["mnist", pytest.param("bedrooms", marks=pytest.mark.slow)])
 def test_each_variant_leaves_out_what_its_name_says(task):
     for name in ablations.variants_of(task):
         model, _, _ = built(task, name)

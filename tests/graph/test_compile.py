@@ -107,6 +107,7 @@ def test_a_graph_may_hold_many_kinds_of_couplings() -> None:
     assert torch.equal(graph.inverse(values)[0], eager.inverse(values)[0])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_many_graphs_compile_in_one_process() -> None:
     """The compiler stops after eight compilations of one code object, here two, which graphs must not share."""
@@ -244,6 +245,7 @@ def test_a_mode_is_kept() -> None:
             build(lambda: deep_graph(1)).compile(**given)
 
 
+@pytest.mark.slow
 def test_a_coupling_that_comes_into_a_graph_without_regions_is_none() -> None:
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     layers = [(ig.Autoregressive, {"transform": ig.Affine(), "hidden": 4})] * 2
@@ -349,6 +351,7 @@ class Counting(nn.Module):
         return self.layers(x)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_repeated_blocks_whose_subnets_change_buffers_train_compiled() -> None:
     """A region can't change a buffer, in evaluation mode either."""
     x = ig.InputNode(4, name="x")
