@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 from digits import data, measure
+from options import positive
 
 import invgraph as ig
 
@@ -79,9 +80,9 @@ def draw(flow: ig.Flow, path: Path, device: str, rows: int = 8, temperature: flo
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=24, help="number of coupling blocks")
-    parser.add_argument("--hidden", type=int, default=512, help="width of the subnets' hidden layer")
-    parser.add_argument("--steps", type=int, default=28_000, help="number of training steps; default: 60 epochs")
+    parser.add_argument("--blocks", type=positive, default=24, help="number of coupling blocks")
+    parser.add_argument("--hidden", type=positive, default=512, help="width of the subnets' hidden layer")
+    parser.add_argument("--steps", type=positive, default=28_000, help="number of training steps; default: 60 epochs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/mnist_minimal.png"), help="file for the picture")
     args = parser.parse_args(argv)

@@ -61,7 +61,7 @@ def test_programs_of_a_flow(what: What) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", each_part(one_in=8, slow_in=3))
+@pytest.mark.parametrize("case", each_part(one_in=16, slow_in=3))
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     xs, cs = case.data(graph, torch.float32, batch=3)
@@ -233,7 +233,9 @@ def test_what_cannot_be_exported_is_named() -> None:
         ig.export(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["flow", "held", "reversible"])
+@pytest.mark.parametrize(
+    "kind", ["flow", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("held", "reversible"))]
+)
 def test_torchs_own_exporters_take_a_flow(kind: str) -> None:
     """They have an attribute ``graph`` of their own on every module that they make."""
     flow = make_flow(blocks=1).eval()

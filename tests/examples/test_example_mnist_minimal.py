@@ -5,6 +5,7 @@ import re
 
 import mnist_cinn
 import mnist_minimal
+import pytest
 import torch
 from digits import data
 from PIL import Image
@@ -43,3 +44,10 @@ def test_it_learns_and_draws(tmp_path, capsys):
             image.load()
             assert image.size == (1120, 896)  # ten digits across, eight down, four times as large
     assert losses[40] < losses[1] - 0.1
+
+
+@pytest.mark.parametrize("option", ["--steps", "--blocks", "--hidden"])
+def test_an_option_of_zero_is_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        mnist_minimal.main([option, "0"])
+    assert f"argument {option}: '0' is not a whole number above zero" in capsys.readouterr().err

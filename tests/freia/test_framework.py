@@ -101,9 +101,8 @@ def test_a_replica_runs_its_own_modules() -> None:
     assert torch.equal(net(X, c=C)[0], z)
 
 
-@pytest.mark.parametrize(
-    "make", [conditional, pytest.param(sequence, marks=pytest.mark.slow)], ids=["graph", "sequence"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [conditional, sequence], ids=["graph", "sequence"])
 def test_both_directions_compile(make: Any) -> None:
     net = make()
     c = [C, C][: len(net.dims_c) or 2]

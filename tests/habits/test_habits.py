@@ -163,7 +163,8 @@ def test_a_compiled_continuous_flow_runs_in_inference_mode() -> None:
     HABITS["inference_mode, then training"].try_on(Cell("continuous", "compiled"))
 
 
-@pytest.mark.parametrize("inverse", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inverse", [False, True])
 def test_a_graph_compiles_under_a_default_device(inverse: bool) -> None:
     HABITS["another default device while building"].try_on(Cell("linear", "compiled", inverse))
 

@@ -220,14 +220,8 @@ def test_noise_is_fresh_in_training_in_every_runner(kind: str) -> None:
             assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in zip(base, found, strict=True))
 
 
-COMPILED = [
-    "residual",
-    pytest.param("dequantize", marks=pytest.mark.slow),
-    pytest.param("continuous", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize("kind", COMPILED)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["residual", "dequantize", "continuous"])
 def test_noise_is_fresh_in_training_when_compiled(kind: str) -> None:
     graph, x = noisy(kind), integers(4, 5, 3, dtype=torch.float64)
     compiled = torch.compile(graph, backend="eager", fullgraph=True)

@@ -264,10 +264,10 @@ def test_cubic_pieces_are_cubic_and_smooth() -> None:
 def test_steep_neighbors_do_not_bend_a_cubic_piece_back() -> None:
     spline = ig.CubicSpline(bins=6)
     generator = torch.Generator().manual_seed(0)
-    params = 8 * torch.randn(500, spline.params_per_element, 1, dtype=torch.float64, generator=generator)
+    params = 8 * torch.randn(200, spline.params_per_element, 1, dtype=torch.float64, generator=generator)
     x = torch.linspace(-3.2, 3.2, 2001, dtype=torch.float64)
-    y, log_det = spline.forward(x.repeat(500)[:, None], params.repeat_interleave(2001, 0))
-    assert (y.view(500, -1).diff(dim=1) > 0).all()
+    y, log_det = spline.forward(x.repeat(200)[:, None], params.repeat_interleave(2001, 0))
+    assert (y.view(200, -1).diff(dim=1) > 0).all()
     assert log_det.isfinite().all()
 
 
