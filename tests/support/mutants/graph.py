@@ -165,7 +165,7 @@ MUTANTS = (
     Mutant("a copied node keeps its layer", "graph/copying.py",
            "copy.deepcopy(fields[\"module\"], memo)", "fields[\"module\"]", (NODES, "-k", "copied")),
     Mutant("batch norm is compiled in regions", "graph/compiled.py",
-           " and not _changes_buffers(self.module)", "", (COMPILE, "-k", "change_buffers")),
+           " and not _changes_buffers(self.module)", "", (COMPILE, "-m", "", "-k", "change_buffers")),
     Mutant("a layer of another shape takes the place of one", "graph/layer_dict.py",
            "if had is not None and had != has:", "if False:", (NODES, "-k", "in_their_place")),
     Mutant("a module without an inverse takes the place of a layer", "graph/layer_dict.py",
