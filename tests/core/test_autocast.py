@@ -67,7 +67,9 @@ def test_learned_rotations_stay_orthogonal_under_autocast() -> None:
     data = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         back, _ = graph.inverse(graph(data)[0])
-    assert (back - data).abs().max() <= 1e-4
+    error = (back - data).abs()
+    assert error.median() <= 1e-5
+    assert error.max() <= 5e-3  # on the way back, a number that a subnet reads may round to its neighbor
 
 
 def test_subnets_run_in_half_precision_and_transforms_do_not() -> None:
