@@ -26,7 +26,7 @@ import torch
 import weights
 from digits import data, judge, measure
 from digits.idx import IDXError
-from options import count, positive, prepare_folder
+from options import above_zero, count, positive, prepare_folder
 from torch import Tensor, nn
 from trainer import DivergedError, History, Recipe, place, train
 
@@ -102,11 +102,15 @@ class Noisy:
 
 def train_command(args: argparse.Namespace) -> None:
     preset = PRESETS[args.preset]
+    preset = preset if args.noise is None else replace(preset, noise=args.noise)
     recipe = replace(preset.recipe, autocast=args.autocast, steps=args.steps or preset.recipe.steps)
     recipe = replace(recipe, warmup=min(recipe.warmup, recipe.steps // 4))
     checkpoint = args.out / "model.safetensors"
     if args.resume and not checkpoint.exists():
         raise SystemExit(f"{checkpoint}: there is nothing to resume; start without --resume")
+    if args.resume and (noise := ig.load(checkpoint).metadata.get("noise")) != preset.noise:
+        given = f"noise {noise} -> {preset.noise}"
+        raise SystemExit(f"{checkpoint} was trained otherwise ({given}): resume with the same settings")
     prepare_folder(args.out)
     with place(args.device, args.threads) as where:
         torch.manual_seed(args.seed)
@@ -221,6 +225,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     trains.add_argument("--preset", choices=list(PRESETS), default="quick")
     trains.add_argument("--steps", type=positive, help="number of training steps; default: that of the preset")
+    trains.add_argument(
+        "--noise", type=above_zero, help="noise on the pixels, which go from 0 to 1; the paper's text has 0.02"
+    )
     trains.add_argument("--out", type=Path, default=RUN, help="folder for all files that are written")
     trains.add_argument("--resume", action="store_true", help="resume from the checkpoint in --out")
     trains.add_argument("--threads", type=count, default=0, help="number of CPU threads; default: the fastest")

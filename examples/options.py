@@ -28,6 +28,21 @@ def count(text: str) -> int:
     return 0 if text == "0" else positive(text)
 
 
+def above_zero(text: str) -> float:
+    """Return a finite number above zero; ``type`` of an option.
+
+    Raises:
+        ArgumentTypeError: If the text is another one.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above zero")
+    return value
+
+
 def minutes(text: str) -> float:
     """Return minutes above zero; ``type`` of an option.
 

@@ -135,7 +135,7 @@ def few(monkeypatch):
 @pytest.mark.usefixtures("few")
 def test_train_evaluate_and_draw(tmp_path, capsys):
     out = tmp_path / "run"
-    mnist_cinn.main(["--preset", "tiny", "--steps", "4", "--device", "cpu", "--out", str(out)])
+    mnist_cinn.main(["--preset", "tiny", "--steps", "4", "--noise", "0.02", "--device", "cpu", "--out", str(out)])
     told = capsys.readouterr().out
     for word in ("nats per dimension", "bits per dimension", "Eq. 6", "denoised", "round trip"):
         assert word in told
@@ -144,7 +144,8 @@ def test_train_evaluate_and_draw(tmp_path, capsys):
     assert all(valid_png(out / name) for name in names)
     figures = json.loads((out / "metrics.json").read_text())
     assert figures["round_trip"]["float64"] < 1e-10
-    assert figures["noise"]["of_the_pixel_range"] == 0.15
+    assert figures["noise"]["of_the_pixel_range"] == 0.02
+    assert ig.load(out / "model.safetensors").metadata["noise"] == 0.02
     assert [row["temperature"] for row in figures["accuracy_on_generated_digits"]] == [1.0, 0.8, 0.7, 0.6]
     assert figures["nll_nats_per_dim"] - figures["loss_nats_per_dim"] == pytest.approx(0.5 * math.log(2 * math.pi))
     assert set(figures["conventions"]) == {"nll", "loss", "bits", "accuracy"}
@@ -186,6 +187,8 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path, capsys, monkeypatch):
     state = ig.load(tmp_path / "model.safetensors").training
     assert state["step"] == 3
     assert not state["history"]["finished"]
+    with pytest.raises(SystemExit, match=r"trained otherwise \(noise 0.15 -> 0.02\)"):
+        mnist_cinn.main(["--preset", "tiny", "--noise", "0.02", "--device", "cpu", "--out", str(tmp_path), "--resume"])
 
 
 def test_bad_files_end_with_words_not_a_traceback(tmp_path):

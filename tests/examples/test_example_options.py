@@ -52,6 +52,13 @@ def test_minutes_are_above_zero(text):
         options.minutes(text)
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "ten", ""])
+def test_a_number_above_zero_is_finite(text):
+    assert options.above_zero("0.02") == 0.02
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a finite number above zero"):
+        options.above_zero(text)
+
+
 def test_a_folder_is_created_and_left_empty(tmp_path):
     options.prepare_folder(tmp_path / "a" / "b")
     options.prepare_folder(tmp_path / "a" / "b")
