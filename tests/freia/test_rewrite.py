@@ -34,7 +34,7 @@ def test_a_rewritten_script_gives_the_same_numbers(path: Path, tmp_path: Path) -
     assert ("ig.Graph(" in result.code) == result.native
     expected, got = run(path, ours=True), run(rewritten, ours=False)
     for theirs, mine in zip(expected["results"], got["results"], strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)  # float32, in other kernels
 
 
 @pytest.mark.slow
