@@ -1,6 +1,6 @@
 # Everything runs in the active environment: pip install -c constraints.txt -e ".[dev]"
 
-.PHONY: test slow nightly lint format docs doctest mutants habits fake-cuda bench clean
+.PHONY: test slow nightly old-processors lint format docs doctest mutants habits fake-cuda bench clean
 
 test:  ## the fast suite, as in the README
 	pytest -n 2
@@ -10,6 +10,12 @@ slow:  ## what the fast suite leaves to bash .ci/run: minutes
 
 nightly:  ## every layer, habit and graph in the compilers, and long random batteries: hours
 	pytest -n 2 -m "nightly and not gpu"
+
+# Inductor's cache does not know of these settings, and would give code for wider registers.
+OLDER = TORCHINDUCTOR_CACHE_DIR=$$(mktemp -d) pytest -n 2
+old-processors:  ## the fast suite with the arithmetic of processors without AVX-512, and of those without AVX2
+	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(OLDER)
+	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(OLDER)
 
 lint:  ## style and types
 	ruff check .
