@@ -11,11 +11,10 @@ slow:  ## what the fast suite leaves to bash .ci/run: minutes
 nightly:  ## every layer, habit and graph in the compilers, and long random batteries: hours
 	pytest -n 2 -m "nightly and not gpu"
 
-# Inductor's cache does not know of these settings, and would give code for wider registers.
-OLDER = TORCHINDUCTOR_CACHE_DIR=$$(mktemp -d) pytest -n 2
+# Inductor's cache does not know of these settings, and would give code for wider registers: each has its own.
 old-processors:  ## the fast suite with the arithmetic of processors without AVX-512, and of those without AVX2
-	ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 $(OLDER)
-	ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 $(OLDER)
+	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.cache/avx2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 pytest -n 2
+	TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.cache/sse ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41 pytest -n 2
 
 lint:  ## style and types
 	ruff check .

@@ -46,7 +46,6 @@ os.remove, os.unlink = refuse_strangers_files(os.remove, 0), refuse_strangers_fi
 LONGEST = (
     "test_random_graphs_compile_in_both_directions",
     "test_random_arguments_raise_our_exceptions_or_succeed",
-    "test_inductor_gives_eagers_gradients",
     "test_random_graphs_keep_the_contract",
 )
 

@@ -203,6 +203,7 @@ def test_an_error_of_a_network_is_that_of_the_compiler() -> None:
 
 
 @pytest.mark.skipif(not COMPILER, reason="inductor needs a compiler")
+@pytest.mark.slow
 def test_inductor_gives_eagers_gradients() -> None:
     """Regions share views of memory that inductor would use again (torch 2.13), if it were not told not to."""
     graph = build(lambda: deep_graph(2, width=4), torch.float32)

@@ -31,6 +31,7 @@ def text(path: Path | str) -> str:
 def recipes() -> Iterator[str]:
     """Yield the commands of the Makefile, with its variables replaced."""
     for line in re.findall(r"^\t(.+)$", text("Makefile"), re.M):
+        line = re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line)  # variables of the environment
         yield line.replace("$(CUDA_PYTHON)", "python").replace(".venv-cuda/bin/", "")
 
 
