@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant("equal layers are regions under any backend", "graph/compiled.py",
            "backend in _SAFE_BACKENDS and differentiable", "differentiable", (COMPILE, "-k", "no_regions")),
     Mutant("inductor may reuse the memory of regions", "graph/compiled.py",
-           "    if has_regions:\n", "    if False:\n", (COMPILE, "-m", "", "-k", "gives_eagers_gradients or mode")),
+           "    if has_regions:\n", "    if False:\n", (COMPILE, "-m", "", "-k", "gives_eagers_gradients")),
     Mutant("hooks of a compiled graph's layers are in regions", "graph/run.py",
            "if not regions.hooks and regions.wanted and", "if regions.wanted and", (ADAPTERS, "-k", "compiled")),
     Mutant("the hooks of a compiled layer are passed by", "graph/run.py",
