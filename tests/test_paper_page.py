@@ -10,6 +10,7 @@ import imagenet_cinn
 import mnist_cinn
 import pytest
 from colorization.metrics import Measured
+from colorization.table import as_rst
 
 ROOT = Path(__file__).parent.parent
 PAGE = re.sub(r"\s+", " ", (ROOT / "docs" / "paper.rst").read_text(encoding="utf-8"))
@@ -44,6 +45,13 @@ def test_published_sizes():
         "bedrooms": pytest.approx(12, rel=0.05),
         "ImageNet": pytest.approx(15 * 30.4, rel=0.05),
     }
+
+
+@pytest.mark.parametrize("name", ["colorization_results", "imagenet_results"])
+def test_tables_of_the_colorizers_are_those_of_the_json(name):
+    rows = json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))["rows"]
+    measured = {kind: {key: Measured(**figure) for key, figure in row.items()} for kind, row in rows.items()}
+    assert as_rst(measured) in (ROOT / "docs" / "colorization_results.rst").read_text(encoding="utf-8")
 
 
 def row(title):
