@@ -118,6 +118,15 @@ def test_mnist_at_the_published_size():
     assert f"{figures['training']['seconds'] / 60:.0f} minutes on one core" in PAGE
 
 
+def test_mnist_with_the_noise_of_the_papers_text():
+    figures = read("docs/mnist_small_noise.json")
+    shares = {one["temperature"]: one["plain"] for one in figures["accuracy_on_generated_digits"]}
+    assert figures["noise"]["of_the_pixel_range"] == 0.02
+    assert f"is {figures['nll_nats_per_dim']:.4f} nats per dimension at that noise" in PAGE
+    assert f"{100 * shares[1.0]:.2f} % are recognized at temperature 1.0 and {100 * shares[0.7]:.2f} % at 0.7" in PAGE
+    assert f"--noise 0.02 --steps {figures['training']['steps']}" in PAGE
+
+
 ABLATED = ("all details", "no noise", "no clamp", "default initialization", "hard permutations", "no permutations")
 
 
