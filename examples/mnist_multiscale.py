@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from digits import data, judge, multiscale
 from digits.timed import Run, bits
-from options import minutes, positive, prepare_folder
+from options import above_zero, positive, prepare_folder
 from weights import load_weights, trained_or_own
 
 import invgraph as ig
@@ -127,7 +127,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     common.add_argument("--out", type=Path, default=RUN, help="folder for all files that are written")
     trains = commands.add_parser("train", parents=[common], help="train a model, or resume its training")
     trains.add_argument("--model", choices=list(MODELS), default="multiscale")
-    trains.add_argument("--cpu-minutes", type=minutes, default=20, help="processor time of the training steps")
+    trains.add_argument("--cpu-minutes", type=above_zero, default=20, help="processor time of the training steps")
     trains.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     trains.set_defaults(run=train_command)
     compares = commands.add_parser("compare", parents=[common], help="measure and draw the models trained so far")

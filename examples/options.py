@@ -43,21 +43,6 @@ def above_zero(text: str) -> float:
     return value
 
 
-def minutes(text: str) -> float:
-    """Return minutes above zero; ``type`` of an option.
-
-    Raises:
-        ArgumentTypeError: If the text is not a number above zero.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above zero")
-    return value
-
-
 def prepare_folder(path: Path) -> None:
     """Create the folder given as ``--out``, and check that files can be written to it, before hours of computation.
 

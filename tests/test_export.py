@@ -61,7 +61,7 @@ def test_programs_of_a_flow(what: What) -> None:
             assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", each_part(one_in=16, slow_in=3))
+@pytest.mark.parametrize("case", each_part(one_in=8, slow_in=3))
 def test_every_layer_exports_or_is_named(case: Case) -> None:
     graph = in_a_graph(case.shortened(), torch.float32)
     xs, cs = case.data(graph, torch.float32, batch=3)

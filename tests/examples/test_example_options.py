@@ -45,13 +45,6 @@ def test_an_image_or_a_model_that_is_not_there(tmp_path, monkeypatch, capsys):
     assert "train first, or name a checkpoint before the images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "ten", ""])
-def test_minutes_are_above_zero(text):
-    assert options.minutes("0.5") == 0.5
-    with pytest.raises(argparse.ArgumentTypeError, match="minutes above zero"):
-        options.minutes(text)
-
-
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "ten", ""])
 def test_a_number_above_zero_is_finite(text):
     assert options.above_zero("0.02") == 0.02

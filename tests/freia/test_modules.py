@@ -43,7 +43,7 @@ def build(case: Case, dtype: torch.dtype = torch.float64) -> nn.Module:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_the_numbers_are_freias(case: Case, dtype: torch.dtype) -> None:
     reference, ours = agreement.pair(case, theirs(), dtype)
-    allowed = TOLERANCE[dtype] if dtype == torch.float64 else 1e-4  # rounding differs from processor to processor
+    allowed = TOLERANCE[dtype] if dtype == torch.float64 else 5e-5  # rounding differs from processor to processor
     for what, difference in agreement.differences(case, reference, ours, dtype).items():
         if what not in case.wrong:
             assert difference <= allowed, what

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from cases import CASES, Case
+from defaults import default_dtype
 from torch import Tensor
 
 import invgraph as ig
@@ -41,21 +40,13 @@ def summarize(tensors: tuple[Tensor, ...]) -> list[float]:
             flat[-1].item()]  # fmt: skip
 
 
-@contextmanager
-def float64() -> Iterator[None]:
-    """Draw parameters in float64: the last digits of float32 depend on the processor, which would show in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 @functools.cache
 def build(name: str) -> ig.Invertible:
-    """Return the module of a case, which is only called."""
-    with float64():
+    """Return the module of a case, which is only called.
+
+    Parameters are drawn in float64: the last digits of float32 depend on the processor, which would show in float64.
+    """
+    with default_dtype(torch.float64):
         return keyed()[name].build_anew().eval()
 
 
