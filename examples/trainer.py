@@ -236,7 +236,8 @@ def train(
     threads = Threads(where.threads, progress.write, chosen=run.threads)
     model.train()
     announced = stop is None  # otherwise this is one of several calls, and the caller announced the first
-    with together(where, checkpoint), Stop(where.device) if stop is None else nullcontext(stop) as stop:
+    # In this order: torchrun sends SIGTERM when a process is lost, which must not cut off the words about it.
+    with Stop(where.device) if stop is None else nullcontext(stop) as stop, together(where, checkpoint):
         if where.world > 1 and not resume:
             run.save()
         if announced:
