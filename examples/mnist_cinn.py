@@ -108,9 +108,6 @@ def train_command(args: argparse.Namespace) -> None:
     checkpoint = args.out / "model.safetensors"
     if args.resume and not checkpoint.exists():
         raise SystemExit(f"{checkpoint}: there is nothing to resume; start without --resume")
-    if args.resume and (noise := ig.load(checkpoint).metadata.get("noise")) != preset.noise:
-        given = f"noise {noise} -> {preset.noise}"
-        raise SystemExit(f"{checkpoint} was trained otherwise ({given}): resume with the same settings")
     prepare_folder(args.out)
     with place(args.device, args.threads) as where:
         torch.manual_seed(args.seed)

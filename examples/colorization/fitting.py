@@ -65,7 +65,7 @@ def fit(
     check_batch(recipe, len(crops), where)
     every = max(MIN_STEPS, recipe.steps // EVALUATIONS)
     resume = resume and checkpoint.exists()
-    done = resumable(checkpoint, recipe, seed)["step"] if resume else 0
+    done = resumable(checkpoint, recipe, seed, config)["step"] if resume else 0
     validations = _Validations(run, stage, earlier, done)
     _synchronize(where)  # every process has read the files before the first one writes
 

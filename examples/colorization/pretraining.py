@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from trainer import Place, Recipe
 from colorization.condition_net import REDUCTION, ColorClassifier, ConditionNet, color_bins, rebalancing
 from colorization.fitting import fit, start_anew
 from colorization.metrics import Measured, mean_of, rmse_best
-from colorization.photos import Crops, Folder
+from colorization.photos import Crops, Folder, statistics
 from colorization.presets import Preset
 
 STEPS = {"paper": 400_000, "medium": 6000, "quick": 200, "tiny": 50}
@@ -48,9 +49,10 @@ def pretrain(
         print(f"{len(weights)} classes of color, weights {weights.min():.2f} to {weights.max():.2f}", flush=True)
         if not resume:
             start_anew(out, ["training"])
+    config = {"width": preset.width, "size": preset.size, "statistics": asdict(statistics(folder))}
     if not fit(
-        classifier, folder, preset.seen, recipe, out, where=where, config={"width": preset.width},
-        seed=seed, resume=resume, workers=workers,
+        classifier, folder, preset.seen, recipe, out, where=where, config=config, seed=seed, resume=resume,
+        workers=workers,
     ):  # fmt: skip
         return None
     path = out / "condition_net.safetensors"

@@ -228,6 +228,18 @@ def refused(capsys, example, *arguments):
     return captured
 
 
+def test_a_run_is_not_resumed_with_other_photographs(data, tmp_path, capsys):
+    """Their colors would be normalized in another way."""
+    tiny = ("--data", data, "--out", tmp_path / "run", "--preset", "tiny", "--steps", 2)
+    assert run(BEDROOMS, "train", *tiny) == 0
+    options = list(map(str, ("--data", data, "--out", tmp_path / "net", "--preset", "tiny", "--steps", 2)))
+    assert pretrain_condition_net.main(options) == 0
+    picture(40, 48, 20).save(data / "train" / "more.png")
+    assert "was trained otherwise (statistics." in refused(capsys, BEDROOMS, "train", *tiny, "--resume")
+    assert pretrain_condition_net.main([*options, "--resume"]) == 1
+    assert "was trained otherwise (statistics." in capsys.readouterr().err
+
+
 def test_mistakes_are_reported_in_words(data, tmp_path, capsys, monkeypatch):
     out, gray = tmp_path / "run", tmp_path / "gray.png"
     picture(30, 30, 0).convert("L").save(gray)

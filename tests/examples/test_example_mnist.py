@@ -188,7 +188,8 @@ def test_ctrl_c_saves_and_tells_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert state["step"] == 3
     assert not state["history"]["finished"]
     with pytest.raises(SystemExit, match=r"trained otherwise \(noise 0.15 -> 0.02\)"):
-        mnist_cinn.main(["--preset", "tiny", "--noise", "0.02", "--device", "cpu", "--out", str(tmp_path), "--resume"])
+        mnist_cinn.main(["--preset", "tiny", "--steps", "1000000", "--noise", "0.02", "--device", "cpu",
+                         "--out", str(tmp_path), "--resume"])  # fmt: skip
 
 
 def test_bad_files_end_with_words_not_a_traceback(tmp_path):

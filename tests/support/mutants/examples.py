@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant("a batch that comes later leaves another random state", LOOP,
            "        torch.set_rng_state(state)  # that after drawing this batch\n", "",
            (TRAINER, "-k", "given_later")),
-    Mutant("a run goes on with another recipe", LOOP, 'if state["recipe"].get(name) != value]', "if False]",
+    Mutant("a run goes on with another recipe", LOOP, "elif not is_same(old, value):", "elif False:",
            (TRAINER, "-k", "other_settings")),
     Mutant("a run trains in full precision whatever the recipe says", LOOP,
            "enabled=self.recipe.autocast", "enabled=False", (TRAINER, "-k", "autocast")),
