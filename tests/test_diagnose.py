@@ -90,6 +90,15 @@ def test_saturation_is_the_share_of_clamps_at_their_bound() -> None:
     assert not clamp.clamp_watchers
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_saturation_of_an_all_in_one_block(enabled: bool) -> None:
+    graph = chained((ig.AllInOne, {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(hidden=4)}))
+    with torch.no_grad():
+        list(graph["node_0"].subnet.parameters())[-1][:2] = torch.tensor([100.0, 0.1])
+    with ig.fused(enabled):
+        assert ig.diagnose(graph, torch.zeros(5, 4))["node_0"].saturated == 0.5
+
+
 def test_shares_add_up_and_nested_nodes_have_rows_of_their_own() -> None:
     flow = randomize(make_flow())
     outer = ig.InputNode(1, 4, 4, name="outer")

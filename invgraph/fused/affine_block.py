@@ -5,7 +5,8 @@ A rotation stays outside: its product with the scales would add large terms that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from invgraph.fused.affine_gradient import soft_clamp_backward
 from invgraph.fused.autograd import differentiate, is_first_order, needs_grad
-from invgraph.numerics.soft_clamp import Activation, soft_clamp_scaled
+from invgraph.numerics.soft_clamp import Activation, clamp_watchers, soft_clamp_scaled
 from invgraph.shapes import Tensors
 
 Formula = Callable[..., tuple[Tensor, Tensor]]
+_BLOCK_ELEMENTS = 1 << 17
+"""Elements of the data that a thread works on at a time."""
 
 
 class AffineBlockKernel(NamedTuple):
@@ -57,28 +60,29 @@ class AffineBlockKernel(NamedTuple):
         self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return y, the log-determinant, and s."""
-        raw, t = params.unbind(1)
-        s = soft_clamp_scaled(raw, self.damping, self.clamp, self.activation)
-        u = first.new_empty((first.shape[0], sum(self.sizes), *first.shape[2:]))
-        here, there = torch.split_with_sizes(u, self.sizes, dim=1)
-        if self.damping == 1:
-            torch.addcmul(t, first, s.exp(), out=here)
-        else:
-            torch.mul(first, s.exp(), out=here).add_(t, alpha=self.damping)
-        log_det = s.flatten(1).sum(1)
+        y = first.new_empty((first.shape[0], sum(self.sizes), *first.shape[2:]))
+        s = first.new_empty(first.shape)
         gains = torch.split_with_sizes(gain, self.sizes)
-        here.mul_(gains[0])
-        torch.mul(second, gains[1], out=there)
-        u.add_(shift)
-        return u.index_select(1, self.orders[0]) if self.orders else u, log_det, s
+        for rows in _blocks_of_rows(y):
+            raw, t = params[rows].unbind(1)
+            scale = soft_clamp_scaled(raw, self.damping, self.clamp, self.activation, out=s[rows]).exp()
+            u = torch.empty_like(y[rows]) if self.orders else y[rows]
+            here, there = torch.split_with_sizes(u, self.sizes, dim=1)
+            if self.damping == 1:
+                torch.addcmul(t, first[rows], scale, out=here)
+            else:
+                torch.mul(first[rows], scale, out=here).add_(t, alpha=self.damping)
+            here.mul_(gains[0])
+            torch.mul(second[rows], gains[1], out=there)
+            u.add_(shift)
+            if self.orders:
+                torch.index_select(u, 1, self.orders[0], out=y[rows])
+        for watch in clamp_watchers:
+            watch(s, self.clamp)
+        return y, s.flatten(1).sum(1), s
 
     def backward(
-        self,
-        values: Sequence[Tensor],
-        s: Tensor,
-        grad_outputs: tuple[Tensor, Tensor],
-        *,
-        gain_wanted: bool,
+        self, values: Sequence[Tensor], s: Tensor, grad_outputs: tuple[Tensor, Tensor], *, gain_wanted: bool
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of both parts, ``params``, ``gain`` and ``shift``.
 
@@ -89,31 +93,48 @@ class AffineBlockKernel(NamedTuple):
             gain_wanted: True if the gradient of ``gain`` is needed.
         """
         first, second, params, gain, _ = values
-        y_grad = grad_outputs[0].index_select(1, self.orders[1]) if self.orders else grad_outputs[0]
-        shift_grad = y_grad.sum((0, *range(2, y_grad.ndim))).view_as(gain)
-        u_grad = y_grad.mul_(gain) if self.orders else y_grad * gain
-        first_part, second_part = torch.split_with_sizes(u_grad, self.sizes, dim=1)
-        raw, t = params.unbind(1)
-        params_grad = torch.empty_like(params)
-        raw_grad, t_grad = params_grad.unbind(1)
-        scale = s.exp()
-        first_grad = first_part * scale
-        torch.mul(first_grad, first, out=raw_grad)
-        gain_grad = None
-        if gain_wanted:
-            axes = (0, *range(2, first.ndim))
-            own = raw_grad.sum(axes) + self.damping * torch.mul(first_part, t, out=scale).sum(axes)
-            sums = torch.cat((own, (second_part * second).sum(axes))).view_as(gain)
-            gain_grad = sums / gain.clamp_min(torch.finfo(gain.dtype).tiny)  # these sums have the gain as a factor
-        torch.mul(first_part, self.damping, out=t_grad)
-        raw_grad.add_(grad_outputs[1].view(-1, *(1,) * (first.ndim - 1)))
-        soft_clamp_backward(raw_grad, raw, s, self.clamp, self.activation, factor=self.damping, out=raw_grad)
-        return first_grad, second_part, params_grad, gain_grad, shift_grad
+        y_grad, log_det_grad = grad_outputs[0], grad_outputs[1].view(-1, *(1,) * (first.ndim - 1))
+        x_grad, params_grad = y_grad.new_empty(y_grad.shape), params.new_empty(params.shape)
+        axes = (0, *range(2, first.ndim))
+        sums: list[Tensor] = []
+        shift_sums: list[Tensor] = []
+        for rows in _blocks_of_rows(x_grad):
+            u_grad, block_grad = x_grad[rows], y_grad[rows]
+            if self.orders:
+                block_grad = torch.index_select(block_grad, 1, self.orders[1], out=u_grad)
+            shift_sums.append(block_grad.sum(axes))
+            torch.mul(block_grad, gain, out=u_grad)
+            first_grad, second_grad = torch.split_with_sizes(u_grad, self.sizes, dim=1)
+            raw, t = params[rows].unbind(1)
+            raw_grad, t_grad = params_grad[rows].unbind(1)
+            torch.mul(first_grad, self.damping, out=t_grad)
+            if gain_wanted:
+                shifted = (first_grad * t).sum(axes)
+            first_grad.mul_(s[rows].exp())
+            torch.mul(first_grad, first[rows], out=raw_grad)
+            if gain_wanted:
+                own = raw_grad.sum(axes).add_(shifted, alpha=self.damping)
+                sums.append(torch.cat((own, (second_grad * second[rows]).sum(axes))))
+            raw_grad.add_(log_det_grad[rows])
+            soft_clamp_backward(raw_grad, raw, s[rows], self.clamp, self.activation, factor=self.damping, out=raw_grad)
+        shift_grad, gain_grad = torch.stack(shift_sums).sum(0).view_as(gain), None
+        if gain_wanted:  # these sums have the gain as a factor
+            gain_grad = torch.stack(sums).sum(0).view_as(gain) / gain.clamp_min(torch.finfo(gain.dtype).tiny)
+        return *torch.split_with_sizes(x_grad, self.sizes, dim=1), params_grad, gain_grad, shift_grad
 
     def permuted_formula(self, *values: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same as :meth:`run`, in operations that autograd differentiates to any order."""
         y, log_det = self.formula(*values)
         return y.index_select(1, self.orders[0]) if self.orders else y, log_det
+
+
+def _blocks_of_rows(x: Tensor) -> Iterator[slice]:
+    """Yield slices of rows that are small enough for what is made of them to stay in the caches of a CPU's threads."""
+    step = max(1, torch.get_num_threads() * _BLOCK_ELEMENTS // max(1, math.prod(x.shape[1:])))
+    if x.device.type != "cpu":
+        step = max(1, x.shape[0])
+    for start in range(0, max(1, x.shape[0]), step):  # one even where there is no row
+        yield slice(start, start + step)
 
 
 class _AffineBlock(torch.autograd.Function):

@@ -17,7 +17,7 @@ from invgraph.fused.descriptions import AffineMap, CouplingLayout, Kept, MLPPara
 from invgraph.numerics.soft_clamp import Activation
 from invgraph.shapes import Tensors
 
-_relu_backward = torch.ops.aten.threshold_backward.default
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 KeptOf = Callable[[int, MLPParameters, Tensor], Kept]
 """Returns what a side has kept, from its place in the order, its network's parameters, and what the network reads."""
@@ -109,7 +109,8 @@ def mlp_backward(
         if wanted[layers + k]:
             grads[layers + k] = grad.sum(0)
         if k:
-            grad = _relu_backward(grad @ net.weights[k], read, 0)
+            grad = grad @ net.weights[k]
+            _relu_backward(grad, read, 0, grad_input=grad)
     for k, c in enumerate(cs, 2 * layers):
         if wanted[k]:
             grads[k] = transposed @ c

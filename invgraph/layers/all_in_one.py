@@ -173,9 +173,12 @@ class AllInOne(Invertible):
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         x = self._mixed(xs[0], back=True) if self.reverse else xs[0]
-        first, second = x.split(self.sizes, dim=1)
         gain = torch.ones_like(self.shift) if self.log_scale is None else self.gain.value(self.log_scale)
-        y, log_det = self._transform(first, second, self._params(second, given), gain)
+        kernel = self._kernel(x)
+        first, second = x.split(self.sizes, dim=1)
+        run = kernel.run if kernel else self._unmixed
+        y, log_det = run(first, second, self._params(second, given), gain, self.shift)
+        y = y if kernel and kernel.orders else self._mixed(y)
         return (y,), log_det + self._log_det()
 
     def _inverse(self, ys: Tensors, given: Any) -> Result:
@@ -199,23 +202,14 @@ class AllInOne(Invertible):
     def _damped(self, params: Tensor) -> Tensor:
         return params if self.damping == 1 else params * self.damping
 
-    def _transform(self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        """Return coupling, scale, shift and permutation of a value, and the log-determinant of the coupling."""
-        values = first, second, params, gain, self.shift
+    def _kernel(self, x: Tensor) -> AffineBlockKernel | None:
+        """Return the kernel of coupling, scale and shift, and of the permutation if it is hard, if there is one."""
         transform = self.transform
-        if not has_kernel(transform) or not self.sizes[1] or not (is_plain(first) and fused.enabled):
-            return self._formula(*values)
+        if not has_kernel(transform) or not self.sizes[1] or not (is_plain(x) and fused.enabled):
+            return None
         assert isinstance(transform, Affine) and not callable(transform.clamp)  # noqa: PT018
         orders = (self.order, self.inverse_order) if self.is_indexed else ()
-        kernel = AffineBlockKernel(
-            self._unmixed, transform.clamp, transform.activation, self.damping, self.sizes, orders
-        )
-        y, log_det = kernel.run(*values)
-        return y if self.is_indexed else self._mixed(y), log_det
-
-    def _formula(self, *values: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det = self._unmixed(*values)
-        return self._mixed(y), log_det
+        return AffineBlockKernel(self._unmixed, transform.clamp, transform.activation, self.damping, self.sizes, orders)
 
     def _unmixed(
         self, first: Tensor, second: Tensor, params: Tensor, gain: Tensor, shift: Tensor

@@ -51,14 +51,12 @@ def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     return clamped
 
 
-def soft_clamp_scaled(s: Tensor, factor: float, alpha: float, activation: Activation) -> Tensor:
-    """Return the soft clamp of ``factor * s`` in a single new tensor; not recorded by autograd."""
+def soft_clamp_scaled(s: Tensor, factor: float, alpha: float, activation: Activation, out: Tensor) -> Tensor:
+    """Write the soft clamp of ``factor * s`` to ``out``; not recorded by autograd, and not shown to watchers."""
     function, inner, outer = squash(alpha, activation)
-    clamped = torch.mul(s, factor * inner)
-    function(clamped, out=clamped).mul_(outer)
-    for watch in clamp_watchers:
-        watch(clamped, alpha)
-    return clamped
+    torch.mul(s, factor * inner, out=out)
+    clamped: Tensor = function(out, out=out)
+    return clamped.mul_(outer)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from measures import assert_as_without_kernels
 from torch import Tensor
 
 import invgraph as ig
+from invgraph.fused import affine_block
 from invgraph.fused.affine_block import AffineBlockKernel
 from invgraph.testing import randomize
 
@@ -46,10 +48,54 @@ def gradients(block: ig.AllInOne, x: Tensor) -> list[Tensor]:
     return [y, log_det, *torch.autograd.grad(loss, [x, *block.parameters()])]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 1000])
 @pytest.mark.parametrize(("shape", "args"), blocks())
-def test_it_is_what_plain_operations_give(shape: tuple[int, ...], args: dict[str, Any]) -> None:
+def test_it_is_what_plain_operations_give(
+    shape: tuple[int, ...], args: dict[str, Any], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all rows at once, or on a few at a time."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(affine_block, "_BLOCK_ELEMENTS", rows * math.prod(shape))
     block, x = build(shape, args)
     assert_as_without_kernels(lambda: gradients(block, x), lambda: block((x,))[0][0], 1e-11)
+
+
+def test_a_batch_without_rows() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
+    (y,), log_det = block((x[:0],))
+    (y.sum() + log_det.sum()).backward()
+    assert y.shape == (0, 5)
+    assert block.shift.grad is not None
+    assert not block.shift.grad.any()
+
+
+def test_gradients_of_a_value_that_others_read_as_well() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
+
+    def results() -> list[Tensor]:
+        h = x * 1
+        (y,), log_det = block((h,))
+        loss = (y * h).square().sum() + log_det.sum() + h.pow(3).sum()
+        grads = torch.autograd.grad(loss, [x, *block.parameters()], retain_graph=True)
+        again = torch.autograd.grad(loss, x, retain_graph=True)
+        several = torch.autograd.grad(y, x, torch.stack((y.detach(), x.detach())), True, is_grads_batched=True)
+        jacobian = torch.autograd.grad(log_det, x, torch.eye(3, dtype=x.dtype), is_grads_batched=True)
+        return [y, *grads, *again, *several, *jacobian]
+
+    assert_as_without_kernels(results, lambda: block((x,))[0][0], 1e-11)
+
+
+def test_a_hook_on_what_the_subnet_reads_sees_the_whole_gradient() -> None:
+    block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
+
+    def results() -> list[Tensor]:
+        read: list[Tensor] = []
+        handle = block.subnet.register_forward_pre_hook(lambda module, given: read.append(given[0]))
+        (y,), log_det = block((x,))
+        handle.remove()
+        return [y, *torch.autograd.grad(y.square().sum() + log_det.square().sum(), [*read, x])]
+
+    assert_as_without_kernels(results, lambda: block((x,))[0][0], 1e-11)
 
 
 def test_second_derivatives_go_through_plain_operations() -> None:
@@ -104,9 +150,12 @@ def test_little_is_kept_for_the_backward_pass(permutation: Any) -> None:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    params = block._params(x[:, 4:], ())
+    kernel = block._kernel(x)
+    assert kernel
+    first, second = x.split(block.sizes, dim=1)
+    params = block._params(second, ())
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        block._transform(*x.split(block.sizes, dim=1), params, torch.ones_like(block.shift))
+        kernel.run(first, second, params, torch.ones_like(block.shift), block.shift)
     assert sum(kept.values()) <= 8 * 3 * 16 * (8 + 8 + 4) + 3 * 64
 
 

@@ -27,6 +27,6 @@ def test_it_is_its_formula_and_has_its_gradient(activation: Activation, alpha: f
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
     (grad,), (wanted,) = (torch.autograd.grad(y.sum(), s) for y in (found, expected))
     torch.testing.assert_close(grad, wanted, rtol=1e-12, atol=1e-13)
-    scaled = soft_clamp_scaled(s.detach(), 0.3, alpha, activation)
+    scaled = soft_clamp_scaled(s.detach(), 0.3, alpha, activation, torch.empty_like(s))
     torch.testing.assert_close(scaled, formula(0.3 * s.detach(), alpha, activation), rtol=1e-13, atol=1e-13)
     assert s.detach().equal(torch.linspace(-20, 20, 101, dtype=torch.float64))
