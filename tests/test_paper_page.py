@@ -47,7 +47,7 @@ def test_published_sizes():
     }
 
 
-@pytest.mark.parametrize("name", ["colorization_results", "imagenet_results"])
+@pytest.mark.parametrize("name", ["colorization_results", "bedrooms_64_results", "imagenet_results"])
 def test_tables_of_the_colorizers_are_those_of_the_json(name):
     rows = json.loads((ROOT / "docs" / f"{name}.json").read_text(encoding="utf-8"))["rows"]
     measured = {kind: {key: Measured(**figure) for key, figure in row.items()} for kind, row in rows.items()}
@@ -78,8 +78,9 @@ def test_table_1(title):
         assert str(Measured(**figures[name])) in row(title)
 
 
-def test_the_order_of_the_methods_is_that_of_the_paper():
-    rows = read("docs/colorization_results.json")["rows"]
+@pytest.mark.parametrize("name", ["colorization_results", "bedrooms_64_results"])
+def test_the_order_of_the_methods_is_that_of_the_paper(name):
+    rows = read(f"docs/{name}.json")["rows"]
     best = [rows[kind]["rmse_8"]["value"] for kind in ("cinn", "cvae", "cnn", "cgan")]
     assert best == sorted(best)
     spread = [rows[kind]["variance"]["value"] for kind in ("cinn", "cvae", "cgan", "cnn")]
