@@ -203,7 +203,7 @@ class AllInOne(Invertible):
         return params if self.damping == 1 else params * self.damping
 
     def _kernel(self, x: Tensor) -> AffineBlockKernel | None:
-        """Return the kernel of coupling, scale and shift, and of the permutation if it is hard, if there is one."""
+        """Return the kernel for coupling, scale, shift and a hard permutation, or None if there is none for them."""
         transform = self.transform
         if not has_kernel(transform) or not self.sizes[1] or not (is_plain(x) and fused.enabled):
             return None

@@ -60,6 +60,14 @@ def test_it_is_what_plain_operations_give(
     assert_as_without_kernels(lambda: gradients(block, x), lambda: block((x,))[0][0], 1e-11)
 
 
+def test_a_gpu_gets_all_rows_at_once_and_each_thread_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine_block, "_BLOCK_ELEMENTS", 10)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    x = torch.empty(7, 10)
+    assert [x[rows].shape[0] for rows in affine_block._blocks_of_rows(x)] == [2, 2, 2, 1]
+    assert [x[rows].shape[0] for rows in affine_block._blocks_of_rows(x.to("meta"))] == [7]
+
+
 def test_a_batch_without_rows() -> None:
     block, x = build((5,), {"subnet": MLP, "permutation": "hard"})
     (y,), log_det = block((x[:0],))
