@@ -201,3 +201,28 @@ def test_the_second_part_shrinks_what_has_axes() -> None:
     before, first = model.seen[best], model.seen[history.late]  # two steps, of which both together shrink by 0.9
     assert first == pytest.approx(before * (1 - 0.45) ** 2, rel=0.15)
     assert fit(Gaussian(), x.expand(100, 2), patience=3).late is None  # nothing has two axes
+
+
+class Scripted(nn.Module):
+    """A model whose validation losses are given."""
+
+    def __init__(self, losses: list[float]) -> None:
+        super().__init__()
+        self.weight, self.losses = nn.Parameter(torch.ones(1, 1)), iter(losses)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sum(1) if self.training else torch.full((len(x),), -float(next(self.losses)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "best", "late"),
+    [
+        ([3, 2, 4, 4, 4, 9, 3, 1, 5, 5, 5], 11, 7, 5),
+        ([2.0] * 30, 8, 0, 4),  # equal is no improvement
+        ([3, 2, 4, 4, 4] + [30 - k for k in range(25)], 12, 1, 5),  # 22 above the best, 6 in the last 6 epochs
+        ([3, 2, 4, 4, 4] + [11 - k for k in range(15)] + [9] * 9, 23, 19, 5),  # 3 above the best, 6 in the last 6
+    ],
+)
+def test_the_second_part_ends_where_it_does_not_lead_on(losses: list[float], epochs: int, best: int, late: int) -> None:
+    history = fit(Scripted(losses), torch.randn(20, 2), patience=3)
+    assert (len(history.validation), history.best, history.late, history.stopped) == (epochs, best, late, True)
