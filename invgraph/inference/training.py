@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from invgraph.arguments import as_number, require_amount, require_count, require_flag, require_positive, require_seed
 from invgraph.errors import ArgumentError, GraphError, NumericsError, ShapeError
-from invgraph.shapes import Structured, Tensors
+from invgraph.inference.average import Average
+from invgraph.inference.rows import Rows
+from invgraph.shapes import Structured
 
 
 @dataclass
@@ -127,7 +129,7 @@ def fit(
     if not torch.is_grad_enabled() or not any(parameter.requires_grad for parameter in model.parameters()):
         given = "a model of frozen parameters" if torch.is_grad_enabled() else "a call under torch.no_grad"
         raise GraphError("fit", given, "there is nothing to train: it needs parameters with gradients")
-    data = _Rows(x, c)
+    data = Rows(x, c)
     held = max(1, round(data.count * require_positive("fit", "validation", validation)))
     if held >= data.count:
         raise GraphError("fit", f"validation={validation} of {data.count} rows", "no rows are left to train on")
@@ -135,7 +137,7 @@ def fit(
     order = torch.randperm(data.count, generator=generator)
     test, train = order[:held], order[held:]
     optimizer, schedule = _optimizer(model, lr, patience, weight_decay)
-    averaged, history, start = _Average(model, average), History(), time.perf_counter()
+    averaged, history, start = Average(model, average), History(), time.perf_counter()
     best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
     for epoch in range(epochs):
         shuffled = train[torch.randperm(len(train), generator=generator)]
@@ -157,7 +159,7 @@ def fit(
             model.load_state_dict(best)
             late = late_decay / (lr * math.ceil(len(train) / batch))  # an optimizer's decay is one of each step
             optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
-            averaged = _Average(model, average)
+            averaged = Average(model, average)
     model.load_state_dict(best)
     model.eval()
     return history
@@ -192,58 +194,7 @@ def _matrices(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.ndim > 1 and parameter.requires_grad]
 
 
-class _Average:
-    """Running average of the parameters that are trained, which can take their place."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.values = [parameter.detach().clone() for parameter in self.parameters] if decay else []
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take the parameters in; the first steps are forgotten sooner."""
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 10))
-        for value, parameter in zip(self.values, self.parameters, strict=False):
-            value.lerp_(parameter, 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the parameters and their average."""
-        for value, parameter in zip(self.values, self.parameters, strict=False):
-            current = parameter.clone()
-            parameter.copy_(value)
-            value.copy_(current)
-
-
-class _Rows:
-    """Data and conditions, of which batches of rows are taken."""
-
-    def __init__(self, x: Structured, c: Structured) -> None:
-        self.x, self.c = _tensors("x", x), _tensors("c", c)
-        self.bare = isinstance(x, Tensor), isinstance(c, Tensor)
-        self.count = len(self.x[0]) if self.x and self.x[0].ndim else 0
-        if any(value.ndim == 0 or len(value) != self.count for value in (*self.x, *self.c)):
-            sizes = ", ".join(str(tuple(value.shape)) for value in (*self.x, *self.c))
-            raise ShapeError("fit", f"tensors of shapes {sizes}", "data and conditions have the same number of rows")
-        if self.count < 2:
-            raise ShapeError("fit", f"{self.count} rows", "training needs at least two rows, one of them held out")
-
-    def take(self, rows: Tensor) -> Iterator[Structured]:
-        for values, bare in zip((self.x, self.c), self.bare, strict=True):
-            taken = tuple(value[rows.to(value.device)] for value in values)
-            yield taken[0] if bare else taken
-
-
-def _tensors(name: str, values: Structured) -> Tensors:
-    several = (values,) if isinstance(values, Tensor) else values
-    if not isinstance(several, (tuple, list)) or not all(isinstance(value, Tensor) for value in several):
-        raise ArgumentError("fit", f"{name}: {type(values).__name__}", f"{name} must be a tensor or a tuple of tensors")
-    return tuple(several)
-
-
-def _log_prob(model: nn.Module, data: _Rows, rows: Tensor) -> Tensor:
+def _log_prob(model: nn.Module, data: Rows, rows: Tensor) -> Tensor:
     x, c = data.take(rows)
     log_prob: object = model(x, c) if data.c else model(x)
     if not isinstance(log_prob, Tensor) or log_prob.shape != rows.shape:
@@ -255,10 +206,10 @@ def _log_prob(model: nn.Module, data: _Rows, rows: Tensor) -> Tensor:
 
 def _train(
     model: nn.Module,
-    data: _Rows,
+    data: Rows,
     batches: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
-    averaged: _Average,
+    averaged: Average,
     clip: float,
     epoch: int,
 ) -> float:
@@ -277,7 +228,7 @@ def _train(
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, data: _Rows, rows: Tensor, epoch: int) -> float:
+def _evaluate(model: nn.Module, data: Rows, rows: Tensor, epoch: int) -> float:
     model.eval()
     parts = [_log_prob(model, data, part) for part in rows.split(4096)]
     loss = -torch.cat(parts).mean()

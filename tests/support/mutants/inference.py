@@ -55,7 +55,7 @@ MUTANTS = (
            "if history.validation[-1] <= min(history.validation):", (TRAINING,)),
     Mutant("late decay is that of a step, not of an epoch", "inference/training.py",
            "late_decay / (lr * math.ceil(len(train) / batch))", "late_decay / lr", (TRAINING,)),
-    Mutant("conditions are shuffled apart from their data", "inference/training.py",
+    Mutant("conditions are shuffled apart from their data", "inference/rows.py",
            "taken = tuple(value[rows.to(value.device)] for value in values)\n            yield",
            "taken = tuple(value[rows.to(value.device)] for value in values)\n            rows = rows.flip(0)\n"
            "            yield",
