@@ -27,8 +27,10 @@ import weights
 from digits import data, judge, measure
 from digits.idx import IDXError
 from options import above_zero, count, positive, prepare_folder
+from process_group import DivergedError, place
+from recipe import Recipe
 from torch import Tensor, nn
-from trainer import DivergedError, History, Recipe, place, train
+from trainer import History, train
 
 import invgraph as ig
 

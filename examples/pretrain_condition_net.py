@@ -21,7 +21,7 @@ from colorization.photos import EMBEDDED, open_folder
 from colorization.pretraining import STEPS, pretrain
 from imagenet_cinn import PRESETS
 from options import count, positive, prepare_folder
-from trainer import place
+from process_group import place
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 from options import count, positive, prepare_folder
+from process_group import DivergedError, Place, place
+from recipe import Recipe
 from safetensors import SafetensorError
-from trainer import DivergedError, Place, Recipe, place
 from weights import FOLDER as INCLUDED_FOLDER
 from weights import trained_or_own
 

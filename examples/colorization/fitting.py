@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from process_group import Place, together
 from progress import Stop
+from recipe import Recipe
+from resumption import resumable
 from torch import Tensor, distributed, nn
-from trainer import ANNOUNCEMENT, Place, Recipe, check_batch, resumable, together, train
+from trainer import ANNOUNCEMENT, check_batch, train
 
 import invgraph as ig
 from colorization.photos import Crops, Drawing, Folder

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from process_group import Place
+from recipe import Recipe
 from safetensors.torch import save_file
 from torch import Tensor, distributed
 from torch.nn import functional
-from trainer import Place, Recipe
 
 from colorization.condition_net import REDUCTION, ColorClassifier, ConditionNet, color_bins, rebalancing
 from colorization.fitting import fit, start_anew

@@ -13,9 +13,9 @@ import bedrooms_cinn
 import imagenet_cinn
 import numpy as np
 import pretrain_condition_net
+import process_group
 import pytest
 import torch
-import trainer
 import weights as weights_file
 from colorization import commands, fitting
 from colorization.colorizer import load_colorizer
@@ -261,7 +261,7 @@ def test_mistakes_are_reported_in_words(data, tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "other").exists()
 
     def many(device, threads):
-        return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 0, 16))
+        return contextlib.nullcontext(process_group.Place(torch.device("cpu"), 0, 16))
 
     monkeypatch.setattr("colorization.commands.place", many)
     picture(40, 48, 99).save(data / "val" / "99.png")
@@ -283,7 +283,7 @@ def test_only_the_first_process_measures_and_draws(data, tmp_path, monkeypatch, 
     assert train(data, tmp_path / "run") == 0
 
     def second(device, threads):
-        return contextlib.nullcontext(trainer.Place(torch.device("cpu"), 1, 2))
+        return contextlib.nullcontext(process_group.Place(torch.device("cpu"), 1, 2))
 
     monkeypatch.setattr("colorization.commands.place", second)
     before = sorted(tmp_path.rglob("*"))
@@ -321,7 +321,7 @@ def test_the_included_condition_net_is_used_where_it_fits(tmp_path, monkeypatch,
     def chosen(example=IMAGENET, **given):
         options = {"preset": "tiny", "steps": None, "data": EMBEDDED, "out": tmp_path / "run", "condition_net": None}
         return commands._condition_net_file(
-            example, argparse.Namespace(**options | given), trainer.Place(torch.device("cpu"))
+            example, argparse.Namespace(**options | given), process_group.Place(torch.device("cpu"))
         )
 
     assert chosen() is None  # there is none

@@ -9,9 +9,9 @@ from pathlib import Path
 import mnist_cinn
 import pytest
 import torch
-import trainer
 from digits import data, judge, measure
 from PIL import Image
+from recipe import Recipe
 from test_example_trainer import toy
 
 import invgraph as ig
@@ -109,9 +109,9 @@ def test_the_recipes_of_the_presets():
     quick, paper = (mnist_cinn.PRESETS[name].recipe for name in ("quick", "paper"))
     # The paper's code: Adam at 5e-4 with weight decay 1e-5, gradients clipped at 10, a tenth of the rate after 20 and
     # after 40 of 60 epochs.
-    assert paper == trainer.Recipe(steps=14_040, batch=256, rate=5e-4, schedule="drops", weight_decay=1e-5, clip=10.0)
+    assert paper == Recipe(steps=14_040, batch=256, rate=5e-4, schedule="drops", weight_decay=1e-5, clip=10.0)
     # The one whose figures docs/examples.rst quotes: measure again when it changes.
-    assert quick == trainer.Recipe(
+    assert quick == Recipe(
         steps=1500, batch=128, rate=1.5e-3, warmup=100, schedule="cosine", beta2=0.99, weight_decay=1e-5, clip=10.0
     )
 

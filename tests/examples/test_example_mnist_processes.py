@@ -89,12 +89,12 @@ def test_two_processes_stopped_and_resumed_by_two_one_and_three(tmp_path):
 
 OFTEN_SAVED = """
 import sys, time
-import mnist_cinn, trainer
+import mnist_cinn, process_group, trainer
 
 trainer.SAVE_SECONDS = 0.5
-rescued = trainer._rescued
+rescued = process_group._rescued
 # Slow words: torchrun notices a lost process every tenth of a second, and sends SIGTERM to the others.
-trainer._rescued = lambda checkpoint: time.sleep(1) or rescued(checkpoint)
+process_group._rescued = lambda checkpoint: time.sleep(1) or rescued(checkpoint)
 mnist_cinn.main(sys.argv[1:])
 """
 

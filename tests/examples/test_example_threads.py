@@ -1,5 +1,6 @@
 """The number of threads that the training loop of the examples chooses, on a machine whose time the tests set."""
 
+import process_group
 import pytest
 import torch
 import trainer
@@ -114,7 +115,7 @@ def test_training_chooses_says_so_and_goes_on_with_it(tmp_path, monkeypatch, cap
 
     plain, _ = fit(tmp_path / "plain", RECIPE)
     capsys.readouterr()
-    monkeypatch.setattr("test_example_trainer.HERE", trainer.Place(torch.device("cpu"), threads=(1, 2)))
+    monkeypatch.setattr("test_example_trainer.HERE", process_group.Place(torch.device("cpu"), threads=(1, 2)))
     fit(tmp_path / "m", RECIPE, until=8)
     said = "timed a step: 1 thread 0.6 s, 2 threads 0.4 s; training with 2 threads"
     assert said in capsys.readouterr().err
@@ -141,11 +142,11 @@ def test_the_place_has_torch_s_numbers_unless_one_is_given(monkeypatch):
     given = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    with trainer.place("cpu") as where:
+    with process_group.place("cpu") as where:
         assert where.threads == (1, 2, 4)
     assert given == []
-    with trainer.place("cpu", 3) as where:
+    with process_group.place("cpu", 3) as where:
         assert where.threads == ()
     assert given == [3]
-    with trainer.place("meta") as where:  # as on a GPU
+    with process_group.place("meta") as where:  # as on a GPU
         assert where.threads == ()

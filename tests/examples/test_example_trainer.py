@@ -4,14 +4,17 @@ import math
 import os
 import signal
 
+import process_group
 import progress
 import pytest
 import torch
 import trainer
+from batches import Order, mix_seed
+from recipe import Recipe
 
 import invgraph as ig
 
-HERE = trainer.Place(torch.device("cpu"))
+HERE = process_group.Place(torch.device("cpu"))
 
 
 def toy(seed=0):
@@ -48,12 +51,12 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-RECIPE = trainer.Recipe(steps=10, batch=16, rate=1e-2, warmup=2, average=0.9)
+RECIPE = Recipe(steps=10, batch=16, rate=1e-2, warmup=2, average=0.9)
 
 
 class TestTraining:
     def test_twenty_steps_lower_the_loss(self, tmp_path):
-        _, history = fit(tmp_path / "m", trainer.Recipe(steps=20, batch=32, rate=2e-2))
+        _, history = fit(tmp_path / "m", Recipe(steps=20, batch=32, rate=2e-2))
         assert history.finished
         assert history.step == list(range(1, 21))
         assert history.loss[-1] < history.loss[0] - 0.5
@@ -61,7 +64,7 @@ class TestTraining:
     @pytest.mark.parametrize("average", [0.0, 0.9])
     @pytest.mark.parametrize("stop", [1, 5, 7, 9])
     def test_a_resumed_run_is_bit_for_bit_the_whole_one(self, tmp_path, average, stop):
-        recipe = trainer.Recipe(steps=10, batch=16, rate=1e-2, warmup=2, average=average)
+        recipe = Recipe(steps=10, batch=16, rate=1e-2, warmup=2, average=average)
         whole, history = fit(tmp_path / "whole", recipe)
         torch.manual_seed(99)
         _, first = fit(tmp_path / "parts", recipe, until=stop)
@@ -74,7 +77,7 @@ class TestTraining:
         assert ig.load(tmp_path / "whole").training["step"] == 10
 
     def test_losses_before_a_stop_are_in_the_next_record(self, tmp_path):
-        recipe = trainer.Recipe(steps=40, batch=16)  # a record every second step
+        recipe = Recipe(steps=40, batch=16)  # a record every second step
         _, whole = fit(tmp_path / "whole", recipe)
         fit(tmp_path / "parts", recipe, until=7)
         _, rest = fit(tmp_path / "parts", recipe, resume=True)
@@ -94,7 +97,7 @@ class TestTraining:
 
     def test_averaged_weights_are_not_the_last_ones(self, tmp_path):
         averaged, _ = fit(tmp_path / "a", RECIPE)
-        last, _ = fit(tmp_path / "b", trainer.Recipe(steps=10, batch=16, rate=1e-2, warmup=2))
+        last, _ = fit(tmp_path / "b", Recipe(steps=10, batch=16, rate=1e-2, warmup=2))
         assert not same(averaged, last)
 
     def test_another_seed_is_another_run(self, tmp_path):
@@ -104,7 +107,7 @@ class TestTraining:
 
     def test_resuming_with_other_settings_is_refused(self, tmp_path):
         fit(tmp_path / "m", RECIPE, until=5)
-        other = trainer.Recipe(steps=12, batch=16, rate=1e-2, warmup=2, average=0.9)
+        other = Recipe(steps=12, batch=16, rate=1e-2, warmup=2, average=0.9)
         with pytest.raises(ValueError, match="steps 10 -> 12, seed 0 -> 1"):
             fit(tmp_path / "m", other, resume=True, seed=1)
 
@@ -128,7 +131,9 @@ class TestTraining:
         def spoiled(model, x, c):  # the loss is finite, its gradient is not
             return toy_loss(model, x, c) + (0 * next(model.parameters()).sum()).sqrt()
 
-        with pytest.raises(trainer.DivergedError, match=r"weights became .* before step 6: .*m holds an earlier state"):
+        with pytest.raises(
+            process_group.DivergedError, match=r"weights became .* before step 6: .*m holds an earlier state"
+        ):
             trainer.train(toy(), spoiled, toy_draw, 100, RECIPE, where=HERE, checkpoint=tmp_path / "m",
                           resume=True, until=6)  # fmt: skip
         assert (tmp_path / "m").read_bytes() == before
@@ -162,24 +167,24 @@ class TestTraining:
 
     def test_a_batch_larger_than_the_data_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="batch of 101"):
-            fit(tmp_path / "m", trainer.Recipe(steps=1, batch=101))
+            fit(tmp_path / "m", Recipe(steps=1, batch=101))
 
     def test_each_epoch_shows_each_row_once(self):
-        order = trainer._Order(100, 20, seed=0)
+        order = Order(100, 20, seed=0)
         epochs = [torch.cat([order.of_step(5 * epoch + step) for step in range(5)]) for epoch in range(2)]
         assert all(sorted(epoch.tolist()) == list(range(100)) for epoch in epochs)
         assert epochs[0].tolist() != epochs[1].tolist()
-        assert trainer._Order(100, 20, seed=0).of_step(7).tolist() == order.of_step(7).tolist()
+        assert Order(100, 20, seed=0).of_step(7).tolist() == order.of_step(7).tolist()
 
     def test_rates(self):
-        cosine = trainer.Recipe(steps=110, batch=1, rate=1.0, warmup=10)
+        cosine = Recipe(steps=110, batch=1, rate=1.0, warmup=10)
         assert [cosine.rate_at(step) for step in (0, 9, 10, 60)] == pytest.approx([0.1, 1, 1, 0.5])
         assert cosine.rate_at(109) < 1e-3
-        drops = trainer.Recipe(steps=60, batch=1, rate=1.0, schedule="drops")
+        drops = Recipe(steps=60, batch=1, rate=1.0, schedule="drops")
         assert [drops.rate_at(step) for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
     def test_autocast_trains_in_half_precision(self, tmp_path):
-        flow, recipe, seen = toy(), trainer.Recipe(steps=5, batch=16, autocast=True), set()
+        flow, recipe, seen = toy(), Recipe(steps=5, batch=16, autocast=True), set()
 
         def loss(model, x, c):
             seen.add(torch.is_autocast_enabled("cpu"))
@@ -197,9 +202,9 @@ def adamw_by_hand(recipe):
     weights = list(flow.parameters())
     first, second, averages = ([torch.zeros_like(w) for w in weights] for _ in range(3))
     averages = [w.detach().clone() for w in weights]
-    order, norms = trainer._Order(100, recipe.batch, 0), []
+    order, norms = Order(100, recipe.batch, 0), []
     for step in range(recipe.steps):
-        torch.manual_seed(trainer._mix_seed(0, step, 0))
+        torch.manual_seed(mix_seed(0, step, 0))
         grads = torch.autograd.grad(double_loss(flow, *toy_draw(order.of_step(step))), weights)
         norms.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
         factor = min(1.0, recipe.clip / (norms[-1] + 1e-6))
@@ -222,9 +227,7 @@ def double_loss(model, x, c):
 @pytest.mark.parametrize("average", [0.0, 0.8])
 @pytest.mark.parametrize("clip", [0.5, 10.0])
 def test_a_run_is_adamw_with_the_recipe_s_numbers(tmp_path, clip, average):
-    recipe = trainer.Recipe(
-        steps=40, batch=16, rate=2e-2, warmup=5, beta2=0.95, weight_decay=0.3, clip=clip, average=average
-    )
+    recipe = Recipe(steps=40, batch=16, rate=2e-2, warmup=5, beta2=0.95, weight_decay=0.3, clip=clip, average=average)
     flow = toy().double()
     trainer.train(flow, double_loss, toy_draw, 100, recipe, where=HERE, checkpoint=tmp_path / "m")
     weights, averages, norms = adamw_by_hand(recipe)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import bedrooms_cinn
+import process_group
 import torch
-import trainer
 from colorization import fitting
 from colorization.photos import open_folder, statistics
+from recipe import Recipe
 
 import invgraph as ig
 
@@ -37,7 +38,7 @@ def train(data: Path, run: Path, losses: Mapping[str, float], resume: bool = Fal
     for number, stage in enumerate(("frozen", "training")):
         steps = max((int(look.split()[1]) for look in losses if look.startswith(stage)), default=0)
         if steps and not fitting.fit(
-            model, folder, preset.seen, trainer.Recipe(steps, 4, 1e-2), run, where=trainer.Place(torch.device("cpu")),
+            model, folder, preset.seen, Recipe(steps, 4, 1e-2), run, where=process_group.Place(torch.device("cpu")),
             config={"some": "config"}, seed=number, resume=resume, stage=stage, earlier=["frozen"][:number],
         ):  # fmt: skip
             return False

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import process_group
 import torch
 import trainer
+from recipe import Recipe
 from torch import Tensor, nn
 
 import invgraph as ig
@@ -42,8 +44,8 @@ def save_slowly(*args: Any, save: Any = ig.save, **options: Any) -> None:
 
 
 ig.save = save_slowly
-recipe = trainer.Recipe(steps=6, batch=12, rate=1e-2, average=0.9)
-with trainer.place("cpu") as where:
+recipe = Recipe(steps=6, batch=12, rate=1e-2, average=0.9)
+with process_group.place("cpu") as where:
     for until in (2, 4, 6):
         history = trainer.train(flow(), loss, draw, 60, recipe, where=where, checkpoint=Path(sys.argv[1]),
                                 resume=until > 2, until=until)  # fmt: skip

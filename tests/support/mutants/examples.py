@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .mutant import LAB, METRICS, TRAINER, UPSAMPLING, Mutant
 
-LOOP = "examples/trainer.py"
+LOOP, RECIPE, BATCHES = "examples/trainer.py", "examples/recipe.py", "examples/batches.py"
+RESUMPTION = "examples/resumption.py"
 
 MUTANTS = (
     Mutant("gradients are not clipped", LOOP,
@@ -13,14 +14,14 @@ MUTANTS = (
            (TRAINER, "-k", "adamw")),
     Mutant("the second moment decays as torch has it", LOOP, "(0.9, recipe.beta2)", "(0.9, 0.999)",
            (TRAINER, "-k", "adamw")),
-    Mutant("the warmup starts at zero", LOOP, "self.rate * (step + 1) / self.warmup",
+    Mutant("the warmup starts at zero", RECIPE, "self.rate * (step + 1) / self.warmup",
            "self.rate * step / self.warmup",
            (TRAINER, "-k", "rates or adamw")),
     Mutant("the rate of a run is the largest one throughout", LOOP, 'group["lr"] = rate', "pass",
            (TRAINER, "-k", "adamw")),
-    Mutant("the cosine ends in the middle", LOOP, "(1 + math.cos(math.pi * done))",
+    Mutant("the cosine ends in the middle", RECIPE, "(1 + math.cos(math.pi * done))",
            "(1 + math.cos(0.5 * math.pi * done))", (TRAINER, "-k", "rates")),
-    Mutant("the rate drops to a half", LOOP, "self.rate * 0.1 ** int(3 * done)", "self.rate * 0.5 ** int(3 * done)",
+    Mutant("the rate drops to a half", RECIPE, "self.rate * 0.1 ** int(3 * done)", "self.rate * 0.5 ** int(3 * done)",
            (TRAINER, "-k", "rates")),
     Mutant("the first weights stay in the average", LOOP, "max(1 - self.recipe.average, 10 / (10 + self.step))",
            "1 - self.recipe.average", (TRAINER, "-k", "adamw")),
@@ -36,14 +37,14 @@ MUTANTS = (
     Mutant("the checkpoint holds the last weights", LOOP,
            "        self.take_averages()\n        if self.where.rank == 0:", "        if self.where.rank == 0:",
            (TRAINER, "-k", "holds_the_weights or averaged")),
-    Mutant("every epoch has the order of the first", LOOP, "_mix_seed(self.seed, epoch, -1)",
-           "_mix_seed(self.seed, 0, -1)", (TRAINER, "-k", "each_epoch")),
-    Mutant("every step draws the same noise", LOOP, "_mix_seed(self.seed, step, self.where.rank)",
-           "_mix_seed(self.seed, 0, self.where.rank)", (TRAINER, "-k", "bit_for_bit or adamw or begun")),
-    Mutant("a batch that comes later leaves another random state", LOOP,
+    Mutant("every epoch has the order of the first", BATCHES, "mix_seed(self.seed, epoch, -1)",
+           "mix_seed(self.seed, 0, -1)", (TRAINER, "-k", "each_epoch")),
+    Mutant("every step draws the same noise", BATCHES, "mix_seed(self.seed, step, self.where.rank)",
+           "mix_seed(self.seed, 0, self.where.rank)", (TRAINER, "-k", "bit_for_bit or adamw or begun")),
+    Mutant("a batch that comes later leaves another random state", BATCHES,
            "        torch.set_rng_state(state)  # that after drawing this batch\n", "",
            (TRAINER, "-k", "given_later")),
-    Mutant("a run goes on with another recipe", LOOP, "elif not is_same(old, value):", "elif False:",
+    Mutant("a run goes on with another recipe", RESUMPTION, "elif not is_same(old, value):", "elif False:",
            (TRAINER, "-k", "other_settings")),
     Mutant("a run trains in full precision whatever the recipe says", LOOP,
            "enabled=self.recipe.autocast", "enabled=False", (TRAINER, "-k", "autocast")),
