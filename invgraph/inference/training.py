@@ -85,7 +85,8 @@ def fit(
             parameters themselves. Default: 0.99.
         weight_decay: Decoupled weight decay of all parameters, from the start. Default: 0.
         late_decay: Decoupled weight decay of the second part: the fraction by which parameters of two or more axes,
-            such as weights, shrink in an epoch, in [0, 1); 0 for one part alone. Default: 0.05.
+            such as weights, shrink in an epoch at the full learning rate, in [0, 1); it is halved with the rate. 0 for
+            one part alone. Default: 0.05.
         clip: Maximum norm of the gradient. Default: 5.
         validation: Fraction of the rows that is held out, in (0, 1); at least one row. Default: 0.1.
         patience: Number of epochs without improvement after which a part of training ends. Default: 20.
@@ -98,7 +99,7 @@ def fit(
     Raises:
         GraphError: If an argument is out of range.
         ShapeError: If ``x`` and ``c`` differ in their number of rows, or there are fewer than two.
-        NumericsError: If a loss is NaN or infinite; the message says what that usually means.
+        NumericsError: If a loss or a gradient is NaN or infinite; the message says what that usually means.
 
     References:
         I. Loshchilov, F. Hutter, "Decoupled Weight Decay Regularization", 2017, https://arxiv.org/abs/1711.05101;
@@ -141,7 +142,7 @@ def fit(
     best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
     for epoch in range(epochs):
         shuffled = train[torch.randperm(len(train), generator=generator)]
-        history.train.append(_train(model, data, shuffled.split(batch), optimizer, averaged, clip, epoch))
+        history.train.append(_train(model, data, _batches(shuffled, batch), optimizer, averaged, clip, epoch))
         averaged.swap()
         history.validation.append(_evaluate(model, data, test, epoch))
         schedule.step(history.validation[-1])
@@ -169,8 +170,8 @@ def _is_over(losses: list[float], first: int, patience: int) -> bool:
     """Return True if the part of training that began with epoch ``first`` does not lead on."""
     part = losses[first:]
     gap, window = min(part) - min(losses), 2 * patience
-    if len(part) > window and gap > 0:  # at the pace of the last epochs, it would take three times as many to catch up
-        return gap >= 3 * (min(part[:-window]) - min(part))
+    if len(part) > window and 0 < gap >= 3 * (min(part[:-window]) - min(part)):
+        return True  # at the pace of the last epochs, it would take three times as many to catch up
     return len(part) - 1 - part.index(min(part)) >= patience
 
 
@@ -182,12 +183,17 @@ def _optimizer(
     known = set(map(id, matrices))
     others = [parameter for parameter in model.parameters() if id(parameter) not in known]
     groups: list[dict[str, Any]] = [{"params": others}, {"params": matrices, "weight_decay": weight_decay + late}]
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters()) or None  # up to 8 times as fast
+    fused = all(map(_can_be_fused, model.parameters())) or None  # up to 8 times as fast
     optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
     # What counts as better must not depend on the unit of the data, which shifts the loss.
     return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=max(1, patience // 2), threshold=1e-4, threshold_mode="abs"
     )
+
+
+def _can_be_fused(parameter: nn.Parameter) -> bool:
+    # torch 2.13 does not look at strides: it writes over the memory beside a parameter that is a part of a tensor.
+    return parameter.device.type in ("cpu", "cuda") and parameter.is_floating_point() and parameter.is_contiguous()
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -202,6 +208,12 @@ def _log_prob(model: nn.Module, data: Rows, rows: Tensor) -> Tensor:
         advice = "the model must return one log-density per row: pass a Flow, not its graph"
         raise ShapeError("fit", f"a result {kind}", advice)
     return log_prob
+
+
+def _batches(rows: Tensor, size: int) -> Sequence[Tensor]:
+    """Return batches of rows; one that is left over joins the last batch, because BatchNorm can't train on one."""
+    batches = rows.split(size)
+    return (*batches[:-2], torch.cat(batches[-2:])) if len(rows) > size > 1 == len(batches[-1]) else batches
 
 
 def _train(
@@ -237,9 +249,13 @@ def _evaluate(model: nn.Module, data: Rows, rows: Tensor, epoch: int) -> float:
 
 def _finite(loss: Tensor, norm: Tensor, epoch: int) -> float:
     value = loss.item()
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
+    if not torch.isfinite(loss):
         advice = "rows outside the model's domain (a Box or Logit), NaN in the data, or too high a learning rate: "
         raise NumericsError("fit", f"loss {value} in epoch {epoch}", advice + "look with ig.diagnose(graph, x, c)")
+    if not torch.isfinite(norm):
+        given = f"a gradient of norm {norm.item()} at the finite loss {value:.6g} in epoch {epoch}"
+        advice = "a function without a derivative there, such as a root at 0, or an overflow: look with "
+        raise NumericsError("fit", given, advice + "torch.autograd.detect_anomaly()")
     return value
 
 

@@ -220,9 +220,69 @@ class Scripted(nn.Module):
         ([3, 2, 4, 4, 4, 9, 3, 1, 5, 5, 5], 11, 7, 5),
         ([2.0] * 30, 8, 0, 4),  # equal is no improvement
         ([3, 2, 4, 4, 4] + [30 - k for k in range(25)], 12, 1, 5),  # 22 above the best, 6 in the last 6 epochs
+        ([0, 1, 1, 1, 30, 20, 10, 5, 1, 1, 1, 1, 1, 1], 12, 0, 4),  # fell a lot, then stayed for three epochs
         ([3, 2, 4, 4, 4] + [11 - k for k in range(15)] + [9] * 9, 23, 19, 5),  # 3 above the best, 6 in the last 6
     ],
 )
 def test_the_second_part_ends_where_it_does_not_lead_on(losses: list[float], epochs: int, best: int, late: int) -> None:
     history = fit(Scripted(losses), torch.randn(20, 2), patience=3)
     assert (len(history.validation), history.best, history.late, history.stopped) == (epochs, best, late, True)
+
+
+class Parts(nn.Module):
+    """A normal density whose mean is a part of a larger tensor; the rest of it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table = torch.zeros(4, 6)
+        self.left, self.right = nn.Parameter(table[:, :3]), nn.Parameter(table[:, 3:], requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -0.5 * (x - self.left.flatten()).square().sum(1)
+
+
+def test_parameters_that_are_parts_of_tensors_are_trained_in_their_places() -> None:
+    model, mean = Parts(), torch.arange(12.0)
+    fit(model, mean + 0.1 * torch.randn(400, 12), epochs=200, lr=0.1, late_decay=0)
+    torch.testing.assert_close(model.left.flatten(), mean, rtol=0, atol=0.1)
+    assert not model.right.any()
+
+
+class Spectral(nn.Module):
+    """A summary with a complex parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(9, 3, dtype=torch.complex64) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.fft.rfft(x[:, 0]) @ self.weight).real
+
+
+def test_complex_parameters_are_trained() -> None:
+    net = Spectral()
+    flow = ig.recipes.spline_flow(2, (1, 16), summary=net, blocks=1, hidden=8)
+    before = net.weight.detach().clone()
+    fit(flow, torch.randn(100, 2), torch.randn(100, 1, 16), epochs=3, batch=20)
+    assert not torch.equal(net.weight, before)
+
+
+def test_a_row_that_is_left_over_joins_the_last_batch() -> None:
+    net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, 4))
+    flow = ig.recipes.spline_flow(2, 3, summary=net, blocks=1, hidden=8)
+    seen: list[int] = []
+    net.register_forward_pre_hook(lambda net, xs: seen.append(len(xs[0])) if net.training else None)
+    fit(flow, torch.randn(45, 2), torch.randn(45, 3), epochs=1, batch=20)  # 41 to train on
+    assert seen == [20, 21]
+    seen.clear()
+    fit(flow, torch.randn(47, 2), torch.randn(47, 3), epochs=1, batch=20)
+    assert seen == [20, 20, 2]
+
+
+def test_a_gradient_that_is_not_finite_is_named() -> None:
+    class Root(Gaussian):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) - self.mean.square().sum().sqrt()
+
+    with pytest.raises(ig.NumericsError, match=r"gradient of norm nan at the finite loss [\d.]+ in epoch 0"):
+        fit(Root(), torch.randn(100, 2), epochs=1)
