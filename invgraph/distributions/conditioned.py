@@ -76,11 +76,18 @@ class Conditioned:
         ports.require_given(where, c, f"{where}({{c}})")
         values: tuple[object, ...] = (c,) if ports.bare else tuple(c) if isinstance(c, (tuple, list)) else (c,)
         if len(values) == len(ports.shapes) and all(isinstance(value, Tensor) for value in values):
-            self.batch_shape, rows = _as_rows(ports, where, values)  # type: ignore[arg-type]
-            self.rows = ports.unpack(where, rows[0] if ports.bare else rows)
+            self.batch_shape, self._values = _broadcast(ports, where, values)  # type: ignore[arg-type]
+            ports.unpack(where, ports.pack(self.rows))
         else:
-            self.batch_shape, self.rows = torch.Size(), ports.unpack(where, c)
+            self.batch_shape, self._values = torch.Size(), ports.unpack(where, c)
         self._kept: tuple[tuple[object, ...], Tensors, Bound] | None = None
+
+    @property
+    def rows(self) -> Tensors:
+        """Conditions with the batch in one axis, as they are now: several axes that are broadcast have to be copied."""
+        shapes = self.graph._conditions().shapes
+        rows = math.prod(self.batch_shape)
+        return tuple(value.reshape(rows, *shape) for value, shape in zip(self._values, shapes, strict=True))
 
     def of(self, graph: Bijection) -> Conditioned:
         """Return a graph, this one or another, under the same conditions."""
@@ -92,11 +99,9 @@ class Conditioned:
 
     def _packed(self, batch_shape: torch.Size) -> Structured:
         ports = self.graph._conditions()
-        wide = tuple(
-            row.reshape(*self.batch_shape, *shape).expand(*batch_shape, *shape)
-            for row, shape in zip(self.rows, ports.shapes, strict=True)
+        return ports.pack(
+            tuple(v.expand(*batch_shape, *shape) for v, shape in zip(self._values, ports.shapes, strict=True))
         )
-        return ports.pack(wide)
 
     def forward(self, values: Tensors) -> Result:
         """Return outputs and log-determinants for inputs of ``samples + batch_shape + event_shape``."""
@@ -111,11 +116,10 @@ class Conditioned:
         own = ahead[len(ahead) - len(self.batch_shape) :]
         if own != self.batch_shape:  # an axis of size 1 among the conditions, and several values along it
             return self.expand(own)._run(values, source, target, inverse)
-        rows = self.rows[0].shape[0] if self.rows else 1
-        samples = math.prod(ahead[: len(ahead) - len(self.batch_shape)])
-        axes = (samples, rows) if self.rows else (math.prod(ahead),)
+        samples, rows = math.prod(ahead[: len(ahead) - len(self.batch_shape)]), math.prod(self.batch_shape)
+        axes = (samples, rows) if self._values else (math.prod(ahead),)
         flat = source.pack(tuple(v.reshape(*axes, *s) for v, s in zip(values, source.shapes, strict=True)))
-        if self.rows:
+        if self._values:
             bound = self._bound()
             result, log_det = bound.inverse(flat) if inverse else bound(flat)
         else:
@@ -137,9 +141,9 @@ class Conditioned:
         # Values are compared as well: a change through .data, or through an array that shares memory, is not counted.
         state, values = self.state(), _flat(tensors)
         if self._kept is None or self._kept[0] != state or not all(map(torch.equal, self._kept[1], values)):
-            before = _random_state(self.rows)
+            before = _random_state(self._values)
             bound = self.graph.bind(ports.pack(self.rows))
-            is_fixed = all(map(torch.equal, before, _random_state(self.rows)))
+            is_fixed = all(map(torch.equal, before, _random_state(self._values)))
             self._kept = (state, values, bound) if is_fixed else None  # dropout is drawn anew at each call
             return bound
         return self._kept[2]
@@ -148,7 +152,7 @@ class Conditioned:
         held = [tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None]
         # A weight that another network computes, or that is to be kept from optimizers, is a plain attribute.
         others = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
-        return (*held, *others, *self.rows)
+        return (*held, *others, *self._values)
 
     def _parts(self) -> list[nn.Module]:
         module = self.graph
@@ -166,7 +170,7 @@ class Conditioned:
         parts = self._parts()
         calls = [(part, type(part).forward, _settings(part)) for part in parts]
         hooks = [tuple(hooks) for stores in hook_stores(parts[0]) for hooks in stores if hooks]
-        device = self.rows[0].device.type if self.rows else "cpu"
+        device = self._values[0].device.type if self._values else "cpu"
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
         counts = [(id(t), t.data_ptr(), _version(t)) for t in self._tensors(parts)]
         return (torch.is_grad_enabled(), mixed, calls, hooks, *counts)
@@ -210,20 +214,20 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else version(tensor)
 
 
-def _as_rows(ports: Ports, where: str, values: Tensors) -> tuple[torch.Size, Tensors]:
-    """Return the common batch shape of conditions, and the conditions with that batch in one axis."""
+def _broadcast(ports: Ports, where: str, values: Tensors) -> tuple[torch.Size, Tensors]:
+    """Return the common batch shape of conditions, and views of them with that batch."""
     ahead = [value.shape[: max(value.ndim - len(s), 0)] for value, s in zip(values, ports.shapes, strict=True)]
     try:
         batch_shape = torch.broadcast_shapes(*ahead)
     except RuntimeError as error:
         given = f"conditions of batch shapes {', '.join(str(tuple(shape)) for shape in ahead)}"
         raise ShapeError(where, given, "the batch shapes of the conditions can't be broadcast together") from error
-    rows = []
+    wide = []
     for value, shape, own in zip(values, ports.shapes, ahead, strict=True):
         if value.shape[len(own) :] != shape:
             ports.unpack(where, values[0] if ports.bare else values)  # raises
-        rows.append(value.expand(*batch_shape, *shape).reshape(math.prod(batch_shape), *shape))
-    return batch_shape, tuple(rows)
+        wide.append(value.expand(*batch_shape, *shape))
+    return batch_shape, tuple(wide)
 
 
 def broadcast_value(where: str, value: object, event_shape: Shape, batch_shape: torch.Size) -> Tensor:

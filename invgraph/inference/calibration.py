@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import as_number, require_count
 from invgraph.errors import GraphError, NumericsError, ShapeError
+from invgraph.flow import Flow
 
 
 class Conditional(Protocol):
@@ -130,8 +131,11 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
             given = f"samples of shape {tuple(samples.shape)} for x of shape {tuple(part.shape)}"
             raise ShapeError("calibrate", given, f"expected {(draws, *part.shape)}: x has the elements of a sample")
         ranks.append((samples < part).sum(0))
-        spread = given_c.expand(draws, *given_c.shape).flatten(0, 1)
-        log_prob = flow.log_prob(samples.flatten(0, 1), spread).view(draws, len(part))
+        if isinstance(flow, Flow):
+            log_prob = flow.log_prob(samples, given_c)  # what depends on a condition alone is computed once
+        else:
+            spread = given_c.expand(draws, *given_c.shape).flatten(0, 1)
+            log_prob = flow.log_prob(samples.flatten(0, 1), spread).view(draws, len(part))
         of_truth = flow.log_prob(part, given_c)
         if bool(log_prob.isnan().any()) or bool(of_truth.isnan().any()):  # NaN would pass for the most probable value
             advice = "look where they come from with ig.diagnose(graph, x, c), and for NaN in x and c"

@@ -62,8 +62,9 @@ def corner(
         if values is not None and len(values) != size:
             raise ShapeError("corner", f"{len(values)} {name}", f"expected {size}, one per element")
     if limits is None:
-        ends = points.quantile(torch.tensor([0.001, 0.999], dtype=torch.float64), dim=0)
-        limits = [(float(low), float(high)) for low, high in ends.T]
+        places = [1 + round(share * (len(points) - 1)) for share in (0.001, 0.999)]
+        limits = list(zip(*(points.kthvalue(place, dim=0).values for place in places), strict=True))
+    limits = [(float(low), float(high)) for low, high in limits]
     figure = _figure("corner", 1.8 * size + 0.6, 1.8 * size + 0.6)
     for row in range(size):
         for column in range(row + 1):

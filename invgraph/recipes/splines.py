@@ -91,7 +91,8 @@ def spline_flow(
         h = Node(h, Standardize, {"mean": data.mean(0), "std": data.std(0)}, name="scaled")
     c: Any = ()
     read: Any = ()
-    shape = ((int(context),) if context else ()) if is_int(context) else tuple(context)  # type: ignore[arg-type]
+    sizes: Any = (context,) if is_int(context) else context
+    shape = () if isinstance(sizes, tuple) and sizes in ((), (0,)) else as_shape(sizes, "spline_flow (context)")
     if shape:
         c = read = ConditionNode(*shape, name="c")
         if conditions is not None:

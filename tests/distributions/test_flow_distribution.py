@@ -92,6 +92,23 @@ def test_batch_shapes_of_several_conditions_are_broadcast() -> None:
     torch.testing.assert_close(density.log_prob(x), flow.log_prob(x.flatten(0, 1), rows).view(4, 5))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("shapes", [((5, 3), (5, 3)), ((4, 1, 3), (5, 3)), ((4, 5, 3), (4, 5, 3))])
+def test_conditions_of_any_batch_shape_are_followed(shapes: Any) -> None:
+    flow = flow_of(conditions=2)
+    a, b = map(torch.randn, shapes)
+    density = flow.given((a, b))
+    wide = density.expand((2, *density.batch_shape))
+    x = density.sample()
+    for change in (lambda: a.add_(1.0), lambda: b.data.mul_(2.0)):
+        before = density.log_prob(x), wide.log_prob(x)
+        change()
+        expected = flow.given((a.clone(), b.clone())).log_prob(x)
+        for old, now in zip(before, (density.log_prob(x), wide.log_prob(x)), strict=True):
+            torch.testing.assert_close(now, expected.expand(now.shape))
+            assert not torch.allclose(old, now)
+
+
 def test_values_are_broadcast_against_the_batch() -> None:
     density = flow_of().given(torch.randn(5, 3))
     x = torch.randn(2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import invgraph as ig
 from invgraph.inference import calibrate
@@ -61,6 +61,32 @@ def test_parts_and_the_whole_agree_and_a_flow_is_taken() -> None:
     result = calibrate(flow, x, c, draws=99, at_once=1000)
     assert result.ranks.shape == (50, 2)
     assert result.levels.shape == (50,)
+
+
+def test_a_summary_of_each_condition_is_computed_once_for_samples_and_once_for_densities() -> None:
+    net, rows = nn.Linear(2, 3), []
+    net.register_forward_pre_hook(lambda net, xs: rows.append(len(xs[0])))
+    flow = ig.recipes.spline_flow(2, 2, summary=net, blocks=1, hidden=8)
+    x, c = pairs(50)
+    rows.clear()
+    torch.manual_seed(1)
+    result = calibrate(flow, x, c, draws=99)
+    assert sum(rows) <= 150
+    torch.manual_seed(1)
+    other = calibrate(Wrapped(flow), x, c, draws=99)
+    assert torch.equal(result.ranks, other.ranks)
+    torch.testing.assert_close(result.levels, other.levels, rtol=0, atol=0.011)  # one of 99, by rounding
+
+
+class Wrapped:
+    """A flow of which only ``sample`` and the densities of rows are known."""
+
+    def __init__(self, flow: ig.Flow) -> None:
+        self.sample, self.flow = flow.sample, flow
+
+    def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
+        assert x.shape == (len(c), 2)
+        return self.flow.log_prob(x, c)
 
 
 def test_the_band_is_that_of_the_binomial_distribution() -> None:

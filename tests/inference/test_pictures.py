@@ -47,6 +47,14 @@ def test_bad_input(args: Any, words: str) -> None:
         corner(*args)
 
 
+def test_limits_may_be_tensors_and_are_found_in_any_number_of_samples() -> None:
+    points = torch.linspace(0, 1, 1001)[:, None].expand(-1, 2)
+    limits = [(torch.zeros(()), torch.tensor(2.0))] * 2
+    assert [axes.get_xlim() for axes in corner(points, limits=limits).axes[:2]] == [(0, 2)] * 2
+    assert corner(points).axes[0].get_xlim() == pytest.approx((0.001, 0.999))
+    assert len(corner(torch.rand(2**24 + 1, 1, dtype=torch.float64)).axes) == 1  # more than a quantile takes
+
+
 def test_nan_among_the_samples() -> None:
     samples = torch.randn(10, 2)
     samples[3, 1], samples[4, 0] = torch.nan, torch.inf
