@@ -27,7 +27,7 @@ MUTANTS = (
            "[(part, type(part).forward, _settings(part)) for part in parts]",
            "[(type(part).forward, _settings(part)) for part in parts]", (DISTRIBUTION, "-k", "until_something")),
     Mutant("a weight that is no parameter is not looked at under conditions", "distributions/conditioned.py",
-           "return (*held, *others, *self.rows)", "return (*held, *self.rows)",
+           "return (*held, *others, *self._values)", "return (*held, *self._values)",
            (DISTRIBUTION, "-k", "until_something")),
     Mutant("dropout is drawn once for all calls under conditions", "distributions/conditioned.py",
            "(state, values, bound) if is_fixed else None", "state, values, bound", (DISTRIBUTION, "-k", "drawn_anew")),
