@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invgraph.checkpoint.tensor_file import require_storable
 from invgraph.errors import CheckpointError
 
 Json: TypeAlias = Any
@@ -46,6 +47,7 @@ def encode(value: object, tensors: dict[str, Tensor], prefix: str, place: str, d
         kind = "tensor" if isinstance(value, Tensor) else "array" if isinstance(value, np.ndarray) else "number"
         name = f"{prefix}{len(tensors)}"
         tensors[name] = value if isinstance(value, Tensor) else _from_numpy(np.asarray(value), place)
+        require_storable("save", {place: tensors[name]})
         return {kind: name}
     _require_plain(value, place)
     if isinstance(value, (list, tuple)):

@@ -46,8 +46,7 @@ class TensorFile:
 
     def __init__(self, where: str, tensors: Mapping[str, Tensor], metadata: str) -> None:
         self.where, self.digest = where, hashlib.sha256()
-        if wrong := [f"{name}: {t.dtype} {t.layout} on {t.device}" for name, t in tensors.items() if _is_refused(t)]:
-            raise CheckpointError(where, ", ".join(wrong), "only dense, real tensors with data can be stored")
+        require_storable(where, tensors)
         self.tensors = dict(sorted(tensors.items(), key=lambda item: (_ORDER[item[1].dtype], item[0].encode())))
         header: dict[str, object] = {"__metadata__": {"invgraph": metadata}}
         end = 0
@@ -74,6 +73,12 @@ class TensorFile:
                 raise CheckpointError(self.where, f"{name}: {reason}", advice) from error
             self.digest.update(piece)
             yield piece
+
+
+def require_storable(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors without data, and those that are not dense or not of real numbers, by their names."""
+    if wrong := [f"{name}: {t.dtype} {t.layout} on {t.device}" for name, t in tensors.items() if _is_refused(t)]:
+        raise CheckpointError(where, ", ".join(wrong), "only dense, real tensors with data can be stored")
 
 
 def _is_refused(tensor: Tensor) -> bool:

@@ -138,6 +138,7 @@ def test_state_that_holds_itself_is_refused(path: Path) -> None:
     ids=["meta", "sparse", "complex128"],
 )
 def test_tensors_that_cannot_be_stored_are_refused(path: Path, tensor: Tensor) -> None:
-    with pytest.raises(ig.CheckpointError, match="only dense, real tensors with data can be stored"):
-        ig.save(path, PLAIN, training={"x": tensor})
+    with pytest.raises(ig.CheckpointError, match="only dense, real tensors with data can be stored") as caught:
+        ig.save(path, PLAIN, training={"steps": [1, {"x": tensor}], "y": torch.zeros(2)})
+    assert "training['steps'][1]['x']: torch." in str(caught.value)
     assert not path.exists()
