@@ -117,6 +117,29 @@ def test_the_page_shows_the_table() -> None:
 # What broke when the table was first tried, each in its smallest form.
 
 
+def test_hooks_on_layers_see_what_the_page_says() -> None:
+    x = ig.InputNode(4, name="x")
+    a = ig.Node(x, ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}, name="a")
+    graph = ig.Graph(x, ig.Node(a, ig.Permute, name="p"))
+    called: set[str] = set()
+    shapes: dict[str, list[Any]] = {}
+    for name, module in graph.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+        module.register_full_backward_hook(
+            lambda *args, name=name: shapes.update({name: [getattr(grad, "shape", None) for grad in args[2]]})
+        )
+    z, log_det = graph(torch.randn(3, 4, requires_grad=True))
+    assert {"", "layers.a", "layers.p", "layers.a.subnets.0.0"} <= called
+    (z.sum() + log_det.sum()).backward()
+    assert shapes[""] == [(3, 4), (3,)]
+    assert shapes["layers.a"] == [None, (3,)]
+    assert "layers.p" not in shapes
+    called.clear()
+    graph.inverse(torch.randn(3, 4))
+    assert "layers.a.subnets.0.0" in called
+    assert not called & {"", "layers.a", "layers.p"}
+
+
 @pytest.mark.parametrize("runner", ["reversible", "compiled"])
 def test_a_graph_gives_per_sample_gradients(runner: str) -> None:
     HABITS["per-sample gradients"].try_on(Cell("couplings", runner))
