@@ -72,7 +72,7 @@ def test_nodes_and_calls_are_written_in_the_native_way() -> None:
         'split = ig.Node(flat[0], ig.Split, {"sizes": [4, 12]})',
         'wide = ig.freia.node(split, Fm.Reshape, {"output_dims": (1, 2, 2)})',
         'glow = ig.freia.node(split[1], Fm.GLOWCouplingBlock, {"subnet_constructor": f}, conditions=c, name="glow")',
-        "inn = ig.Graph(*ig.freia.sides([x, c, flat, split, wide, glow, glow, wide]))",
+        "inn = ig.Graph(*ig.freia.sides([x, c, flat, split, wide, glow, glow[0], wide[0]]))",
         "z, j = inn(data, labels)",
         "# invgraph: pass one condition as a tensor, several as a tuple",
         "x = inn.inverse(z, labels)[0]",
@@ -100,6 +100,7 @@ def test_chains_become_nodes_and_a_graph() -> None:
         inn_x = inn_h = ig.InputNode(*dims, name="x")
         inn_c1 = ig.ConditionNode(4, name="c1")
         for k in range(3):
+            # invgraph: **more must hold no cond and no cond_shape: write these out
             inn_h = ig.freia.node(inn_h, Fm.AllInOneBlock, {"subnet_constructor": f, **more}, conditions=inn_c1)
         inn_h = ig.freia.node(inn_h, Fm.ActNorm)
         self.inn = ig.Graph(inn_x, inn_h, inn_c1)
@@ -266,6 +267,96 @@ net = Ff.GraphINN([x, h, Ff.OutputNode(h)])
 data = (torch.ones(2, 4),)
 results = [net(*data)[0], net(data[0], **{"rev": True})[0]]
 """),
+    "outputs listed before their nodes": (True, FOUR + """
+s = Ff.Node(x, Fm.Split, {"section_sizes": [2, 2]}, name="s")
+a, b = Ff.OutputNode(s.out1, name="a"), Ff.OutputNode(s.out0, name="b")
+net = Ff.GraphINN([x, a, b, s])
+c = Ff.Node(s.out0, Fm.PermuteRandom, {"seed": 1})
+d = Ff.Node(s.out1, Fm.PermuteRandom, {"seed": 2})
+oc, od = Ff.OutputNode(c), Ff.OutputNode(d)
+other = Ff.GraphINN([od, oc, x, s, c, d])
+data = torch.arange(8.0).reshape(2, 4)
+results = [*net(data)[0], *other(data)[0], other(other(data)[0], rev=True)[0]]
+"""),
+    "attributes like those of nodes": (True, FOUR + """
+class Sub(torch.nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.out0, self.out1 = torch.nn.Linear(i, 8), torch.nn.Linear(8, o)
+    def forward(self, x):
+        return self.out1(torch.relu(self.out0(x)))
+torch.default_generator.manual_seed(0)
+h = Ff.Node(x, Fm.GLOWCouplingBlock, {"subnet_constructor": Sub})
+net = Ff.GraphINN([x, h, Ff.OutputNode(h.out0)])
+results = [net(torch.ones(2, 4))[0]]
+"""),
+    "a condition in **": (False, FOUR + """
+torch.default_generator.manual_seed(0)
+kw = dict(subnet_constructor=torch.nn.Linear, cond=0, cond_shape=(3,))
+net = Ff.SequenceINN(4)
+for k in range(2):
+    net.append(Fm.AllInOneBlock, **kw)
+results = [net(torch.ones(2, 4), c=[torch.ones(2, 3)])[0]]
+"""),
+    "arguments in ** without a condition": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+kw = {"subnet_constructor": torch.nn.Linear}
+net = Ff.SequenceINN(4)
+net.append(Fm.AllInOneBlock, **kw)
+results = [net(torch.ones(2, 4))[0]]
+"""),
+    "a chain with and without a condition": (False, FOUR + """
+class Flow(torch.nn.Module):
+    def __init__(self, cdim=None):
+        super().__init__()
+        self.inn = Ff.SequenceINN(4)
+        for k in range(2):
+            if cdim is None:
+                self.inn.append(Fm.AllInOneBlock, subnet_constructor=torch.nn.Linear)
+            else:
+                self.inn.append(Fm.AllInOneBlock, cond=0, cond_shape=(cdim,), subnet_constructor=torch.nn.Linear)
+    def forward(self, x, c=None):
+        return self.inn(x, c=c)
+torch.default_generator.manual_seed(0)
+results = [Flow()(torch.ones(2, 4))[0], Flow(3)(torch.ones(2, 4), [torch.ones(2, 3)])[0]]
+"""),
+    "the same condition in both branches": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+net = Ff.SequenceINN(4)
+for k in range(2):
+    if k:
+        net.append(Fm.AllInOneBlock, cond=0, cond_shape=(3,), subnet_constructor=torch.nn.Linear)
+    else:
+        net.append(Fm.RNVPCouplingBlock, cond=0, cond_shape=(3,), subnet_constructor=torch.nn.Linear)
+results = [net(torch.ones(2, 4), c=[torch.ones(2, 3)])[0]]
+"""),
+    "a condition that nothing reads": (False, FOUR + """
+torch.default_generator.manual_seed(0)
+c, d = Ff.ConditionNode(2), Ff.ConditionNode(2)
+h = Ff.Node(x, Fm.GLOWCouplingBlock, {"subnet_constructor": torch.nn.Linear}, conditions=d)
+net = Ff.GraphINN([x, c, d, h, Ff.OutputNode(h)])
+results = [net(torch.ones(2, 4), c=[torch.zeros(2, 2), torch.ones(2, 2)])[0]]
+"""),
+    "dots in the names of f-strings": (True, FOUR + """
+nodes = [x]
+for k in range(2):
+    nodes.append(Ff.Node(nodes[-1], Fm.PermuteRandom, {"seed": k}, name=f"block.{k}.p"))
+net = Ff.GraphINN([*nodes, Ff.OutputNode(nodes[-1])])
+results = [net(torch.arange(4.0)[None])[0]]
+"""),
+    "lists and tensors of one name": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+c = Ff.ConditionNode(3)
+h = Ff.Node(x, Fm.GLOWCouplingBlock, {"subnet_constructor": torch.nn.Linear}, conditions=c)
+net = Ff.GraphINN([x, c, h, Ff.OutputNode(h)])
+def train(x, y):
+    c = [y]
+    return net(x, c=c)[0]
+def sample(z, c):
+    return net(z, c=c, rev=True)[0]
+y = torch.ones(2, 3)
+results = [train(torch.ones(2, 4), y), sample(torch.ones(2, 4), y)]
+"""),
     "functions that build networks in loops": (False, FOUR + """
 def make(n):
     nodes = [Ff.InputNode(n, name="in")]
@@ -290,6 +381,15 @@ def test_awkward_scripts_become_native_or_keep_freias_classes(name: str, tmp_pat
     expected, got = run(paths[0], ours=True), run(paths[1], ours=False)
     for theirs, mine in zip(expected["results"], got["results"], strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_lists_that_grow_are_not_taken_apart() -> None:
+    note = "# invgraph: pass one condition as a tensor, several as a tuple"
+    for grown in ("y = []\ny.append(labels)\n", "y = [labels]\ny += more\n", "for y in batches: pass\n"):
+        code = rewritten(GRAPH + grown + "z, j = inn(data, c=y)\n")
+        assert note in code.splitlines()
+        assert "z, j = inn(data, y)" in code.splitlines()
+    assert "z, j = inn(data, y[0])" in rewritten(GRAPH + "y = [labels]\nz, j = inn(data, c=y)\n").splitlines()
 
 
 def test_networks_that_leave_the_file_are_marked() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
+from invgraph.freia.rewrite.lists import Lists
 from invgraph.freia.rewrite.names import SEQUENCES
 
 ALL = frozenset({"graphs", "chains"})
@@ -21,12 +22,18 @@ class Chain:
         parents: The statements around it.
         last: The last statement of the same block that appends to it.
         conditions: Source of the shape of each condition, by its number.
+        blocks: The number of the condition of each layer, None for no condition, and True if it is in a branch.
     """
 
     start: cst.CSTNode
     parents: list[cst.CSTNode]
     last: cst.CSTNode
     conditions: dict[int, str] = field(default_factory=dict)
+    blocks: set[tuple[int | None, bool]] = field(default_factory=set)
+
+    def may_lack(self, number: int) -> bool:
+        """True if no layer may have a condition, because those that do are made in branches."""
+        return (number, False) not in self.blocks and any(each != number for each, _ in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class Found:
         splits: Names of variables that hold nodes of several outputs.
         several: True if there are nodes that have, or may have, several outputs.
         members: Names of attributes that hold networks, by the name of the class.
-        lists: Number of elements of variables that hold lists or tuples written out.
+        dicts: Keys of variables that hold dicts written out.
+        lists: Number of elements of variables.
         conditions: Number of conditions that are declared in the function that builds a network, by the network's name
             or that of the function; 0 if it is not known.
         starred: Names that star imports bring.
@@ -77,7 +85,8 @@ class Found:
     splits: set[str] = field(default_factory=set)
     several: bool = False
     members: dict[str, set[str]] = field(default_factory=dict)
-    lists: dict[str, int] = field(default_factory=dict)
+    dicts: dict[str, set[str]] = field(default_factory=dict)
+    lists: Lists = field(default_factory=Lists)
     conditions: dict[str, int] = field(default_factory=dict)
     starred: set[str] = field(default_factory=set)
     notes: list[Note] = field(default_factory=list)

@@ -11,6 +11,7 @@ from invgraph.freia.rewrite.found import Found, Note
 from invgraph.freia.rewrite.lines import OneStatementEach
 from invgraph.freia.rewrite.survey import Survey
 from invgraph.freia.rewrite.transform import Transform
+from invgraph.freia.rewrite.unread import Unread
 
 _RESEEDS = (
     "FrEIA reseeds numpy at each PermuteRandom(seed=...), and what is drawn later follows from it: for FrEIA's numbers "
@@ -54,9 +55,13 @@ def rewrite(source: str) -> Rewritten:
     except cst.ParserSyntaxError as error:
         raise ArgumentError("rewrite", f"line {error.raw_line}", "the script is not valid Python") from error
     found = Found()
+    wrapper.visit(found.lists)
     for _ in range(2):
         found.notes.clear()
         wrapper.visit(Survey(found))
+    unread = Unread(found.starred)
+    wrapper.visit(unread)
+    found.notes += unread.notes()
     if found.reseeding is not None and found.draws:
         found.notes.append(Note(found.reseeding, _RESEEDS))
     code = wrapper.visit(Transform(found)).code

@@ -5,7 +5,9 @@ from __future__ import annotations
 import libcst as cst
 
 from invgraph.freia.rewrite.found import ALL, Chain, Found, Note
+from invgraph.freia.rewrite.lists import UNKNOWN
 from invgraph.freia.rewrite.names import GRAPHS, LAYERS, SEQUENCES, Resolver, dotted, last_name, star_names
+from invgraph.freia.rewrite.syntax import keys_of, takes_rev
 
 _READ = {
     "node_list", "in_nodes", "out_nodes", "condition_nodes", "module_list", "dims_in", "dims_c", "shapes", "conditions",
@@ -58,12 +60,12 @@ class Survey(cst.CSTVisitor, Resolver):
         subclassed = {_KINDS[kind] for kind in kinds if kind in _KINDS}
         if subclassed:
             self._block("a subclass of a network: derive from torch.nn.Module and hold an ig.Graph", *subclassed)
-        self.layers += any(kind in LAYERS for kind in kinds) or _takes_rev(node)
+        self.layers += any(kind in LAYERS for kind in kinds) or takes_rev(node)
 
     def leave_ClassDef(self, original_node: cst.ClassDef) -> None:
         self.owners.pop()
         kinds = [self.freia(base.value) for base in original_node.bases]
-        self.layers -= any(kind in LAYERS for kind in kinds) or _takes_rev(original_node)
+        self.layers -= any(kind in LAYERS for kind in kinds) or takes_rev(original_node)
 
     def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
         self.functions.append(node.name.value)
@@ -101,10 +103,9 @@ class Survey(cst.CSTVisitor, Resolver):
     def visit_Assign(self, node: cst.Assign) -> None:
         targets = [dotted(target.target) for target in node.targets]
         value = node.value
-        if isinstance(value, (cst.List, cst.Tuple)) and not any(
-            isinstance(element, cst.StarredElement) for element in value.elements
-        ):
-            self.found.lists.update(dict.fromkeys(targets, len(value.elements)))
+        keys = keys_of(value)
+        if keys is not None:
+            self.found.dicts.update({target: keys | self.found.dicts.get(target, set()) for target in targets})
         together = [target.target for target in node.targets]
         if isinstance(value, cst.Tuple) and len(together) == 1 and isinstance(together[0], cst.Tuple):
             for target, element in zip(together[0].elements, value.elements, strict=False):
@@ -205,9 +206,12 @@ class Survey(cst.CSTVisitor, Resolver):
             self._block(message, self.found.kind(name))
         by_place = [argument.value for argument in node.args if argument.keyword is None]
         c = keywords.get("c", by_place[1] if len(by_place) > 1 else None)
-        if c is None or isinstance(c, (cst.List, cst.Tuple)) or dotted(c) == "None" or dotted(c) in self.found.lists:
+        if c is None or isinstance(c, (cst.List, cst.Tuple)) or dotted(c) == "None":
             return
-        if self.found.kind(name) == "graphs" and self.found.declared(name) < 2:  # several may come in a list as well
+        count = self.found.lists.count(tuple(self.functions), dotted(c))
+        if count not in (None, UNKNOWN) or self.found.kind(name) != "graphs":
+            return
+        if self.found.declared(name) < 2:  # several may come in a list as well
             self._advise("pass one condition as a tensor, several as a tuple", name)
 
     def _append(self, name: str, node: cst.Call, keywords: dict[str, cst.BaseExpression]) -> None:
@@ -220,6 +224,14 @@ class Survey(cst.CSTVisitor, Resolver):
         if len([argument for argument in node.args if argument.keyword is None and not argument.star]) != 1:
             self._block("append with conditions by position: name them, cond=0, cond_shape=(...)", "chains")
         cond, shape = keywords.get("cond"), keywords.get("cond_shape")
+        in_branch = any(isinstance(around, (cst.If, cst.Try, cst.Match)) for around in self.statements[depth:-1])
+        chain.blocks.add((int(cond.value) if isinstance(cond, cst.Integer) else None, in_branch))
+        for argument in node.args:
+            keys = (keys_of(argument.value) or self.found.dicts.get(dotted(argument.value))) if argument.star else set()
+            if keys is None:
+                self._advise(f"**{dotted(argument.value)} must hold no cond and no cond_shape: write these out", name)
+            elif keys & {"cond", "cond_shape"}:
+                self._block(f"a condition in **{dotted(argument.value)}: write out cond=0, cond_shape=(...)", "chains")
         if cond is None or dotted(cond) == "None":
             return
         if not isinstance(cond, cst.Integer) or shape is None:
@@ -231,6 +243,12 @@ class Survey(cst.CSTVisitor, Resolver):
         )  # fmt: skip
         if chain.conditions.setdefault(int(cond.value), own) != own:
             self._block(f"condition {cond.value} with two shapes: declare an ig.ConditionNode for each", "chains")
+
+    def leave_Module(self, original_node: cst.Module) -> None:
+        for chain in self.found.chains.values():
+            for number in filter(chain.may_lack, chain.conditions):
+                message = f"layers that read condition {number} are appended in branches: build a graph in each branch"
+                self.found.notes.append(Note(chain.start, message, frozenset({"chains"})))
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         base, name = dotted(node.value), node.attr.value
@@ -277,9 +295,3 @@ class Survey(cst.CSTVisitor, Resolver):
     def _advise(self, message: str, name: str) -> None:
         """Note what to look at if a network becomes native."""
         self.found.notes.append(Note(self.statements[-1], message, native=self.found.kind(name)))
-
-
-def _takes_rev(node: cst.ClassDef) -> bool:
-    """True if a class has a method with an argument ``rev``, as FrEIA's layers have."""
-    methods = [part for part in node.body.body if isinstance(part, cst.FunctionDef)]
-    return any(param.name.value == "rev" for method in methods for param in method.params.params)

@@ -9,17 +9,9 @@ from typing import Any
 import libcst as cst
 
 from invgraph.freia.rewrite.found import Found
+from invgraph.freia.rewrite.layers import NATIVE, native_args
+from invgraph.freia.rewrite.lists import UNKNOWN, Scope
 from invgraph.freia.rewrite.names import GRAPHS, Resolver, dotted
-
-_NATIVE: dict[str, tuple[str, dict[str, str]]] = {
-    "Flatten": ("Flatten", {}),
-    "Reshape": ("Reshape", {"output_dims": "shape", "target_dim": "shape"}),
-    "Split": ("Split", {"section_sizes": "sizes", "dim": "dim"}),
-    "Concat": ("Concat", {"dim": "dim"}),
-    "IRevNetDownsampling": ("Squeeze", {}),
-    "HaarDownsampling": ("Haar", {"order_by_wavelet": "order_by_wavelet"}),
-}
-"""Layers that compute the same under another name, and the names of their arguments."""
 
 _PARAMS = ("inputs", "module_type", "module_args", "conditions", "name")
 _CALL = ("x_or_z", "c", "rev", "jac", "intermediate_outputs")
@@ -40,6 +32,7 @@ class Transform(cst.CSTTransformer, Resolver):
         self.graphs, self.chains = bool(self.natives) and "graphs" not in kept, "chains" in self.natives
         self.alone = bool(self.natives) and not kept
         self.imported = False
+        self.scope: Scope = ()
         self.notes = found.comments()
         self.starts = {chain.start: name for name, chain in found.chains.items()}
         self.ends = {chain.last: name for name, chain in found.chains.items()}
@@ -64,6 +57,13 @@ class Transform(cst.CSTTransformer, Resolver):
             statements[0] = statements[0].with_changes(leading_lines=[*statements[0].leading_lines, *notes])
         # One statement stays one: the place of an elif takes no sequence.
         return statements[0] if len(statements) == 1 else cst.FlattenSentinel(statements)
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
+        self.scope = (*self.scope, node.name.value)
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> Any:
+        self.scope = self.scope[:-1]
+        return updated_node
 
     def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> Any:
         aliases = [alias for alias in updated_node.names if not (self.alone and _is(alias.name, "FrEIA.framework"))]
@@ -107,10 +107,10 @@ class Transform(cst.CSTTransformer, Resolver):
         return cst.FlattenSentinel(lines)
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
-        name = original_node.attr.value
-        if self.graphs and re.fullmatch(r"out\d+", name):
+        name, is_node = original_node.attr.value, dotted(original_node.value) in self.found.nodes
+        if self.graphs and re.fullmatch(r"out\d+", name) and (is_node or not self.found.lists.sets(name)):
             return _expression(f"{dotted(updated_node.value)}[{name[3:]}]")
-        if self.graphs and name == "module" and dotted(original_node.value) in self.found.nodes:
+        if self.graphs and name == "module" and is_node:
             return updated_node.with_changes(value=cst.Attribute(updated_node.value, cst.Name("module")))
         return updated_node
 
@@ -127,7 +127,9 @@ class Transform(cst.CSTTransformer, Resolver):
             return updated_node.with_changes(func=_expression(f"ig.{kind}"))
         if kind == "OutputNode":
             value = _value(updated_node.args[0].value)
-            return value.elements[0].value if isinstance(value, cst.List) else value
+            value = value.elements[0].value if isinstance(value, cst.List) else value
+            # A node of a graph is listed by itself as well: the value of its own tells the place of the output.
+            return _expression(f"{dotted(value)}[0]") if dotted(value) in self.found.nodes else value
         if kind == "Node":
             return self._node(original_node, updated_node)
         if kind in GRAPHS:
@@ -137,16 +139,16 @@ class Transform(cst.CSTTransformer, Resolver):
     def _node(self, original: cst.Call, node: cst.Call) -> Any:
         given, before = _bound(node, _PARAMS), _bound(original, _PARAMS)
         given["inputs"] = _value(given["inputs"])
-        if isinstance(given.get("name"), cst.SimpleString):
-            given["name"] = _expression(given["name"].value.replace(".", "_"))  # type: ignore[attr-defined]
+        if "name" in given:
+            given["name"] = _undotted(given["name"])
         kind = self.freia(before["module_type"])
-        args = _native_args(kind, given.get("module_args"))
+        args = native_args(kind, given.get("module_args"))
         if args is None or "conditions" in given or not self._names_outputs(before["inputs"]):
             keep = [dotted(given["inputs"]), dotted(given["module_type"])]
             keep += [dotted(given["module_args"])] if "module_args" in given else []
             function = "ig.freia.node"
         else:
-            keep = [dotted(given["inputs"]), f"ig.{_NATIVE[kind][0]}", *([args] if args != "{}" else [])]
+            keep = [dotted(given["inputs"]), f"ig.{NATIVE[kind][0]}", *([args] if args != "{}" else [])]
             function = "ig.Node"
         keep += [f"{key}={dotted(given[key])}" for key in ("conditions", "name") if key in given]
         return _expression(f"{function}({', '.join(keep)})")
@@ -214,8 +216,8 @@ class Transform(cst.CSTTransformer, Resolver):
             if any(isinstance(element, cst.StarredElement) for element in values.elements):
                 return f"tuple({dotted(values)})"
             return _together([dotted(element.value) for element in values.elements])
-        count = self.found.lists.get(dotted(values))
-        if count is None:
+        count = self.found.lists.count(self.scope, dotted(values))
+        if count is None or count == UNKNOWN:
             return dotted(values)
         return f"{dotted(values)}[0]" if count == 1 else f"tuple({dotted(values)})"
 
@@ -251,23 +253,14 @@ def _value(source: cst.BaseExpression) -> Any:
     return source
 
 
-def _native_args(kind: str, args: cst.BaseExpression | None) -> str | None:
-    """Return the arguments of a native layer; None if FrEIA's layer has no exact counterpart with them."""
-    if kind not in _NATIVE or (kind == "Split" and args is None):
-        return None
-    names, items = _NATIVE[kind][1], []
-    if args is not None and not isinstance(args, cst.Dict):
-        return None
-    for element in args.elements if args is not None else ():
-        if not isinstance(element, cst.DictElement) or not isinstance(element.key, cst.SimpleString):
-            return None
-        name = names.get(str(element.key.raw_value))
-        if name is None or (name == "sizes" and not isinstance(element.value, (cst.List, cst.Tuple))):
-            return None
-        items.append(f'"{name}": {dotted(element.value)}')
-    if kind == "Split" and not any(item.startswith('"sizes"') for item in items):
-        return None
-    return f"{{{', '.join(items)}}}"
+def _undotted(name: cst.BaseExpression) -> cst.BaseExpression:
+    """Return a name with underscores for dots, which names of native nodes do not have."""
+    if isinstance(name, (cst.SimpleString, cst.FormattedStringText)):
+        return name.with_changes(value=name.value.replace(".", "_"))
+    if isinstance(name, cst.FormattedString):
+        texts = [_undotted(part) if isinstance(part, cst.FormattedStringText) else part for part in name.parts]  # type: ignore[arg-type]
+        return name.with_changes(parts=texts)
+    return name
 
 
 def _import_alias(alias: cst.ImportAlias) -> cst.ImportAlias:

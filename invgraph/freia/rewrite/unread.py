@@ -1,0 +1,51 @@
+"""Conditions of a script that no node reads, which FrEIA's networks take and native graphs do not."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from invgraph.freia.rewrite.found import Note
+from invgraph.freia.rewrite.names import Resolver, dotted
+
+
+class Unread(cst.CSTVisitor, Resolver):
+    """Names of the conditions of a script, and of those that nodes read, as far as names tell."""
+
+    def __init__(self, starred: set[str]) -> None:
+        super().__init__()
+        self.starred = starred
+        self.made: dict[str, cst.CSTNode] = {}
+        self.read: set[str] = set()
+        self.statement: cst.CSTNode | None = None
+
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
+        self.statement = node
+
+    def visit_Assign(self, node: cst.Assign) -> None:
+        for target in node.targets:
+            pairs = [(target.target, node.value)]
+            if isinstance(target.target, cst.Tuple) and isinstance(node.value, cst.Tuple):
+                names, values = ([part.value for part in each.elements] for each in (target.target, node.value))
+                pairs = list(zip(names, values, strict=False))  # type: ignore[arg-type]
+            for name, value in pairs:
+                if isinstance(value, cst.Call) and self.freia(value.func) == "ConditionNode" and self.statement:
+                    self.made[dotted(name)] = self.statement
+
+    def visit_Call(self, node: cst.Call) -> None:
+        if self.freia(node.func) not in ("Node", "FeedForwardNode"):
+            return
+        by_place = [argument.value for argument in node.args if argument.keyword is None][3:4]
+        named = [
+            argument.value for argument in node.args if argument.keyword and argument.keyword.value == "conditions"
+        ]
+        for value in (*by_place, *named):
+            listed = [part.value for part in value.elements] if isinstance(value, (cst.List, cst.Tuple)) else [value]
+            self.read.update(map(dotted, listed))
+
+    def notes(self) -> list[Note]:
+        """Return a note on each condition that nothing reads; none if nodes read what has other names."""
+        if not self.read - {"None"} <= set(self.made):
+            return []
+        message = "no node reads {}: leave it out here, and in the list of conditions of each call"
+        blocks = frozenset({"graphs"})
+        return [Note(made, message.format(name), blocks) for name, made in self.made.items() if name not in self.read]
