@@ -131,7 +131,7 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
             given = f"samples of shape {tuple(samples.shape)} for x of shape {tuple(part.shape)}"
             raise ShapeError("calibrate", given, f"expected {(draws, *part.shape)}: x has the elements of a sample")
         ranks.append((samples < part).sum(0))
-        if isinstance(flow, Flow):
+        if getattr(type(flow), "log_prob", None) is Flow.log_prob:
             log_prob = flow.log_prob(samples, given_c)  # what depends on a condition alone is computed once
         else:
             spread = given_c.expand(draws, *given_c.shape).flatten(0, 1)

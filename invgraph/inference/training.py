@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -158,7 +157,7 @@ def fit(
         if over and epoch < epochs - 1:
             history.late = first = epoch + 1
             model.load_state_dict(best)
-            late = late_decay / (lr * math.ceil(len(train) / batch))  # an optimizer's decay is one of each step
+            late = late_decay / (lr * len(_batches(train, batch)))  # an optimizer's decay is one of each step
             optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
             averaged = Average(model, average)
     model.load_state_dict(best)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -91,8 +92,10 @@ def spline_flow(
         h = Node(h, Standardize, {"mean": data.mean(0), "std": data.std(0)}, name="scaled")
     c: Any = ()
     read: Any = ()
-    sizes: Any = (context,) if is_int(context) else context
-    shape = () if isinstance(sizes, tuple) and sizes in ((), (0,)) else as_shape(sizes, "spline_flow (context)")
+    if not is_int(context) and not isinstance(context, Iterable):
+        raise ArgumentError("spline_flow", f"context={context!r}", "context must be an int, or a tuple of ints")
+    sizes = tuple(context) if isinstance(context, Iterable) else (context,)
+    shape = () if sizes in ((), (0,)) else as_shape(sizes, "spline_flow (context)")
     if shape:
         c = read = ConditionNode(*shape, name="c")
         if conditions is not None:

@@ -357,6 +357,81 @@ def sample(z, c):
 y = torch.ones(2, 3)
 results = [train(torch.ones(2, 4), y), sample(torch.ones(2, 4), y)]
 """),
+    "outputs of names that are bound again": (True, FOUR + """
+s = Ff.Node(x, Fm.Split, {"section_sizes": [2, 2]})
+h = Ff.Node(s.out0, Fm.PermuteRandom, {"seed": 1})
+def end(h):
+    return Ff.OutputNode(h)
+net = Ff.GraphINN([x, s, h, end(h), end(s.out1)])
+results = [*net(torch.arange(8.0).reshape(2, 4))[0]]
+"""),
+    "attributes like those of nodes in a list": (True, FOUR + """
+class Sub(torch.nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.out0 = torch.nn.Linear(i, o)
+    def forward(self, x):
+        return self.out0(x)
+torch.default_generator.manual_seed(0)
+nodes = [x]
+for k in range(2):
+    nodes.append(Ff.Node(nodes[-1].out0, Fm.GLOWCouplingBlock, {"subnet_constructor": Sub}))
+net = Ff.GraphINN(nodes + [Ff.OutputNode(nodes[-1].out0)])
+results = [net(torch.ones(2, 4))[0]]
+"""),
+    "variables that become lists": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+c = Ff.ConditionNode(3)
+h = Ff.Node(x, Fm.GLOWCouplingBlock, {"subnet_constructor": torch.nn.Linear}, conditions=c)
+net = Ff.GraphINN([x, c, h, Ff.OutputNode(h)])
+class A:
+    def loss(self, d, cc):
+        return net(d, c=[cc])[0]
+class B:
+    def loss(self, d, y):
+        cc = [y]
+        return net(d, c=cc)[0]
+def wrap(d, c):
+    c = [c]
+    return net(d, c=c)[0]
+def bare(z):
+    z = [z]
+    return net(z, c=[y])[0]
+d, y = torch.ones(2, 4), torch.ones(2, 3)
+yy = [y]
+sample = lambda d, yy: net(d, c=yy, rev=True)[0]
+results = [A().loss(d, y), B().loss(d, y), wrap(d, y), bare(d), sample(d, y), net(d, c=yy)[0]]
+results += [net(d, c=yy)[0] for yy in (y, y + 1)]
+"""),
+    "conditions that functions hand on": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+c, e = Ff.ConditionNode(3), Ff.ConditionNode(3)
+def block(h, c):
+    return Ff.Node(h, Fm.GLOWCouplingBlock, {"subnet_constructor": torch.nn.Linear}, conditions=c)
+a = block(x, c)
+b = block(a, e)
+net = Ff.GraphINN([x, c, e, a, b, Ff.OutputNode(b)])
+results = [net(torch.ones(2, 4), c=[torch.ones(2, 3), torch.zeros(2, 3)])[0]]
+"""),
+    "a condition of all layers of a loop but one": (True, FOUR + """
+torch.default_generator.manual_seed(0)
+net = Ff.SequenceINN(4)
+for k in range(3):
+    if k < 2:
+        net.append(Fm.AllInOneBlock, cond=0, cond_shape=(3,), subnet_constructor=torch.nn.Linear)
+    else:
+        net.append(Fm.AllInOneBlock, subnet_constructor=torch.nn.Linear, **{})
+results = [net(torch.ones(2, 4), c=[torch.ones(2, 3)])[0]]
+"""),
+    "a condition that is set in a dict": (False, FOUR + """
+torch.default_generator.manual_seed(0)
+kw = dict(subnet_constructor=torch.nn.Linear)
+kw["cond"], kw["cond_shape"] = 0, (3,)
+kw["cond"] = 0
+net = Ff.SequenceINN(4)
+net.append(Fm.AllInOneBlock, **kw)
+results = [net(torch.ones(2, 4), c=[torch.ones(2, 3)])[0]]
+"""),
     "functions that build networks in loops": (False, FOUR + """
 def make(n):
     nodes = [Ff.InputNode(n, name="in")]

@@ -78,6 +78,16 @@ def test_a_summary_of_each_condition_is_computed_once_for_samples_and_once_for_d
     torch.testing.assert_close(result.levels, other.levels, rtol=0, atol=0.011)  # one of 99, by rounding
 
 
+def test_a_flow_with_densities_of_its_own_gets_rows() -> None:
+    class Cut(ig.Flow):
+        def log_prob(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+            return super().log_prob(x, c) - (x[:, 0] > 2).float()
+
+    flow = ig.recipes.spline_flow(2, 2, blocks=1, hidden=8)
+    x, c = pairs(50)
+    assert calibrate(Cut(flow.graph), x, c, draws=99).levels.shape == (50,)
+
+
 class Wrapped:
     """A flow of which only ``sample`` and the densities of rows are known."""
 

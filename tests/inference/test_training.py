@@ -203,6 +203,25 @@ def test_the_second_part_shrinks_what_has_axes() -> None:
     assert fit(Gaussian(), x.expand(100, 2), patience=3).late is None  # nothing has two axes
 
 
+@pytest.mark.parametrize("rows", [40, 41, 42])
+def test_late_decay_is_that_of_an_epoch_with_any_last_batch(rows: int) -> None:
+    class Still(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.seen = nn.Parameter(torch.ones(2, 2)), [1.0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                self.seen.append(self.weight.mean().item())
+            return 0 * self.weight.sum() + 0 * x.sum(1)
+
+    model = Still()
+    history = fit(model, torch.zeros(rows + 10, 2), batch=20, patience=3, average=0, validation=10 / (rows + 10))
+    assert history.late is not None
+    shrunk = model.seen[history.late + 2] / model.seen[history.late + 1]
+    assert shrunk == pytest.approx(0.95, abs=0.002)
+
+
 class Scripted(nn.Module):
     """A model whose validation losses are given."""
 

@@ -49,8 +49,8 @@ def test_the_checkpoint_holds_the_statistics() -> None:
     [
         ({"features": 0}, ig.GraphError, "positive"),
         ({"features": 2, "context": (2, 9)}, ig.GraphError, "give a summary"),
-        ({"features": 2, "context": True}, ig.ArgumentError, "sizes: bool"),
-        ({"features": 2, "context": None}, ig.ArgumentError, "sizes: NoneType"),
+        ({"features": 2, "context": True}, ig.ArgumentError, "context=True"),
+        ({"features": 2, "context": None}, ig.ArgumentError, "context=None"),
         ({"features": 2, "context": (2.5,)}, ig.ArgumentError, "must be an int, not a float"),
         ({"features": 2, "summary": nn.Identity()}, ig.ArgumentError, "give context"),
         ({"features": 2, "autoregressive": 1}, ig.ArgumentError, "autoregressive must be True or False"),

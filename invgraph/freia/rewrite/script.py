@@ -61,7 +61,7 @@ def rewrite(source: str) -> Rewritten:
         wrapper.visit(Survey(found))
     unread = Unread(found.starred)
     wrapper.visit(unread)
-    found.notes += unread.notes()
+    found.notes += unread.notes(found.lists.bound)
     if found.reseeding is not None and found.draws:
         found.notes.append(Note(found.reseeding, _RESEEDS))
     code = wrapper.visit(Transform(found)).code

@@ -7,7 +7,7 @@ import libcst as cst
 from invgraph.freia.rewrite.found import ALL, Chain, Found, Note
 from invgraph.freia.rewrite.lists import UNKNOWN
 from invgraph.freia.rewrite.names import GRAPHS, LAYERS, SEQUENCES, Resolver, dotted, last_name, star_names
-from invgraph.freia.rewrite.syntax import keys_of, takes_rev
+from invgraph.freia.rewrite.syntax import is_in_branch, key_set_by, keys_of, takes_rev
 
 _READ = {
     "node_list", "in_nodes", "out_nodes", "condition_nodes", "module_list", "dims_in", "dims_c", "shapes", "conditions",
@@ -106,6 +106,8 @@ class Survey(cst.CSTVisitor, Resolver):
         keys = keys_of(value)
         if keys is not None:
             self.found.dicts.update({target: keys | self.found.dicts.get(target, set()) for target in targets})
+        for name, key in filter(None, (key_set_by(target.target) for target in node.targets)):
+            self.found.dicts.setdefault(name, set()).add(key)
         together = [target.target for target in node.targets]
         if isinstance(value, cst.Tuple) and len(together) == 1 and isinstance(together[0], cst.Tuple):
             for target, element in zip(together[0].elements, value.elements, strict=False):
@@ -208,7 +210,7 @@ class Survey(cst.CSTVisitor, Resolver):
         c = keywords.get("c", by_place[1] if len(by_place) > 1 else None)
         if c is None or isinstance(c, (cst.List, cst.Tuple)) or dotted(c) == "None":
             return
-        count = self.found.lists.count(tuple(self.functions), dotted(c))
+        count = self.found.lists.count(node, dotted(c))
         if count not in (None, UNKNOWN) or self.found.kind(name) != "graphs":
             return
         if self.found.declared(name) < 2:  # several may come in a list as well
@@ -224,11 +226,14 @@ class Survey(cst.CSTVisitor, Resolver):
         if len([argument for argument in node.args if argument.keyword is None and not argument.star]) != 1:
             self._block("append with conditions by position: name them, cond=0, cond_shape=(...)", "chains")
         cond, shape = keywords.get("cond"), keywords.get("cond_shape")
-        in_branch = any(isinstance(around, (cst.If, cst.Try, cst.Match)) for around in self.statements[depth:-1])
+        in_branch = is_in_branch(self.statements[depth:-1])
         chain.blocks.add((int(cond.value) if isinstance(cond, cst.Integer) else None, in_branch))
         for argument in node.args:
-            keys = (keys_of(argument.value) or self.found.dicts.get(dotted(argument.value))) if argument.star else set()
-            if keys is None:
+            written = keys_of(argument.value) if argument.star else set()
+            keys = self.found.dicts.get(dotted(argument.value)) if written is None else written
+            if argument.star == "*":
+                self._block(f"*{dotted(argument.value)}: write out what it holds", "chains")
+            elif keys is None:
                 self._advise(f"**{dotted(argument.value)} must hold no cond and no cond_shape: write these out", name)
             elif keys & {"cond", "cond_shape"}:
                 self._block(f"a condition in **{dotted(argument.value)}: write out cond=0, cond_shape=(...)", "chains")
@@ -237,10 +242,8 @@ class Survey(cst.CSTVisitor, Resolver):
         if not isinstance(cond, cst.Integer) or shape is None:
             self._block("a condition whose number or shape is computed: declare ig.ConditionNode(...)", "chains")
             return
-        sizes = dotted(shape)
-        own = ", ".join(dotted(element.value) for element in shape.elements) if isinstance(shape, cst.Tuple) else (
-            f"*{sizes}"
-        )  # fmt: skip
+        elements = [dotted(each.value) for each in shape.elements] if isinstance(shape, cst.Tuple) else ()
+        own = ", ".join(elements) or f"*{dotted(shape)}"
         if chain.conditions.setdefault(int(cond.value), own) != own:
             self._block(f"condition {cond.value} with two shapes: declare an ig.ConditionNode for each", "chains")
 

@@ -10,7 +10,7 @@ import libcst as cst
 
 from invgraph.freia.rewrite.found import Found
 from invgraph.freia.rewrite.layers import NATIVE, native_args
-from invgraph.freia.rewrite.lists import UNKNOWN, Scope
+from invgraph.freia.rewrite.lists import UNKNOWN
 from invgraph.freia.rewrite.names import GRAPHS, Resolver, dotted
 
 _PARAMS = ("inputs", "module_type", "module_args", "conditions", "name")
@@ -32,7 +32,6 @@ class Transform(cst.CSTTransformer, Resolver):
         self.graphs, self.chains = bool(self.natives) and "graphs" not in kept, "chains" in self.natives
         self.alone = bool(self.natives) and not kept
         self.imported = False
-        self.scope: Scope = ()
         self.notes = found.comments()
         self.starts = {chain.start: name for name, chain in found.chains.items()}
         self.ends = {chain.last: name for name, chain in found.chains.items()}
@@ -57,13 +56,6 @@ class Transform(cst.CSTTransformer, Resolver):
             statements[0] = statements[0].with_changes(leading_lines=[*statements[0].leading_lines, *notes])
         # One statement stays one: the place of an elif takes no sequence.
         return statements[0] if len(statements) == 1 else cst.FlattenSentinel(statements)
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-        self.scope = (*self.scope, node.name.value)
-
-    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> Any:
-        self.scope = self.scope[:-1]
-        return updated_node
 
     def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> Any:
         aliases = [alias for alias in updated_node.names if not (self.alone and _is(alias.name, "FrEIA.framework"))]
@@ -107,8 +99,11 @@ class Transform(cst.CSTTransformer, Resolver):
         return cst.FlattenSentinel(lines)
 
     def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> Any:
-        name, is_node = original_node.attr.value, dotted(original_node.value) in self.found.nodes
-        if self.graphs and re.fullmatch(r"out\d+", name) and (is_node or not self.found.lists.sets(name)):
+        name, base = original_node.attr.value, original_node.value
+        is_node = dotted(base) in self.found.nodes
+        # Of a name that is no node's, out1 may be an attribute of the script's own.
+        is_own = not is_node and isinstance(base, (cst.Name, cst.Attribute)) and self.found.lists.sets(name)
+        if self.graphs and re.fullmatch(r"out\d+", name) and not is_own:
             return _expression(f"{dotted(updated_node.value)}[{name[3:]}]")
         if self.graphs and name == "module" and is_node:
             return updated_node.with_changes(value=cst.Attribute(updated_node.value, cst.Name("module")))
@@ -118,7 +113,7 @@ class Transform(cst.CSTTransformer, Resolver):
         name, kind = dotted(original_node.func), self.freia(original_node.func)
         if name in self.found.networks:
             native = self.found.kind(name) in self.natives
-            return self._network_call(name, updated_node) if native else updated_node
+            return self._network_call(name, original_node, updated_node) if native else updated_node
         if name.removesuffix(".append") in self.found.chains and name.endswith(".append"):
             return self._append(name.removesuffix(".append"), updated_node) if self.chains else updated_node
         if not self.graphs:
@@ -129,7 +124,8 @@ class Transform(cst.CSTTransformer, Resolver):
             value = _value(updated_node.args[0].value)
             value = value.elements[0].value if isinstance(value, cst.List) else value
             # A node of a graph is listed by itself as well: the value of its own tells the place of the output.
-            return _expression(f"{dotted(value)}[0]") if dotted(value) in self.found.nodes else value
+            is_node = dotted(value) in self.found.nodes and self.found.lists.bound[dotted(value)] == 1
+            return _expression(f"{dotted(value)}[0]") if is_node else value
         if kind == "Node":
             return self._node(original_node, updated_node)
         if kind in GRAPHS:
@@ -197,26 +193,26 @@ class Transform(cst.CSTTransformer, Resolver):
         names = [f"{_local(name)}_c{number}" for number in sorted(self.found.chains[name].conditions)]
         return names if len(names) < 2 else [f"({', '.join(names)})"]
 
-    def _network_call(self, name: str, node: cst.Call) -> Any:
+    def _network_call(self, name: str, call: cst.Call, node: cst.Call) -> Any:
         given = _bound(node, _CALL)
         if "x_or_z" not in given:
             return node
-        parts = [self._tensors(given["x_or_z"])]
+        parts = [self._tensors(call, given["x_or_z"])]
         numbers = self.found.conditions_of(name)
         if "c" in given and dotted(given["c"]) != "None":
-            c = self._tensors(given["c"]) if numbers is None else _picked(given["c"], numbers)
+            c = self._tensors(call, given["c"]) if numbers is None else _picked(given["c"], numbers)
             parts += [c] if c else []
         rev = dotted(given["rev"]) if "rev" in given else "False"
         called = {"True": f"{name}.inverse", "False": name}.get(rev, f"({name}.inverse if {rev} else {name})")
         return _expression(f"{called}({', '.join(parts)})")
 
-    def _tensors(self, values: cst.BaseExpression) -> str:
+    def _tensors(self, call: cst.Call, values: cst.BaseExpression) -> str:
         """Return one value bare and several in a tuple."""
         if isinstance(values, (cst.List, cst.Tuple)):
             if any(isinstance(element, cst.StarredElement) for element in values.elements):
                 return f"tuple({dotted(values)})"
             return _together([dotted(element.value) for element in values.elements])
-        count = self.found.lists.count(self.scope, dotted(values))
+        count = self.found.lists.count(call, dotted(values))
         if count is None or count == UNKNOWN:
             return dotted(values)
         return f"{dotted(values)}[0]" if count == 1 else f"tuple({dotted(values)})"

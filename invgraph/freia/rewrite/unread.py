@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import libcst as cst
 
 from invgraph.freia.rewrite.found import Note
@@ -16,12 +18,15 @@ class Unread(cst.CSTVisitor, Resolver):
         self.starred = starred
         self.made: dict[str, cst.CSTNode] = {}
         self.read: set[str] = set()
+        self.passed: set[str] = set()
         self.statement: cst.CSTNode | None = None
 
     def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
         self.statement = node
 
     def visit_Assign(self, node: cst.Assign) -> None:
+        if len(node.targets) > 1:  # one condition of several names
+            return
         for target in node.targets:
             pairs = [(target.target, node.value)]
             if isinstance(target.target, cst.Tuple) and isinstance(node.value, cst.Tuple):
@@ -30,6 +35,9 @@ class Unread(cst.CSTVisitor, Resolver):
             for name, value in pairs:
                 if isinstance(value, cst.Call) and self.freia(value.func) == "ConditionNode" and self.statement:
                     self.made[dotted(name)] = self.statement
+
+    def visit_Arg(self, node: cst.Arg) -> None:
+        self.passed.add(dotted(node.value))
 
     def visit_Call(self, node: cst.Call) -> None:
         if self.freia(node.func) not in ("Node", "FeedForwardNode"):
@@ -42,10 +50,15 @@ class Unread(cst.CSTVisitor, Resolver):
             listed = [part.value for part in value.elements] if isinstance(value, (cst.List, cst.Tuple)) else [value]
             self.read.update(map(dotted, listed))
 
-    def notes(self) -> list[Note]:
-        """Return a note on each condition that nothing reads; none if nodes read what has other names."""
-        if not self.read - {"None"} <= set(self.made):
+    def notes(self, bound: Counter[str]) -> list[Note]:
+        """Return a note on each condition that nothing reads; none if names do not tell.
+
+        Arguments:
+            bound: How often each name of the script is bound.
+        """
+        if not self.read - {"None"} <= set(self.made) or any(bound[name] > 1 for name in self.read | set(self.made)):
             return []
+        known = self.read | self.passed
         message = "no node reads {}: leave it out here, and in the list of conditions of each call"
         blocks = frozenset({"graphs"})
-        return [Note(made, message.format(name), blocks) for name, made in self.made.items() if name not in self.read]
+        return [Note(made, message.format(name), blocks) for name, made in self.made.items() if name not in known]

@@ -396,7 +396,7 @@ MUTANTS = (
     Mutant(
         "outputs come in the order of their nodes",
         "freia/rewrite/transform.py",
-        'return _expression(f"{dotted(value)}[0]") if dotted(value) in self.found.nodes else value',
+        'return _expression(f"{dotted(value)}[0]") if is_node else value',
         "return value",
         (REWRITE, "-k", "awkward and outputs"),
     ),
@@ -410,8 +410,8 @@ MUTANTS = (
     Mutant(
         "attributes that the script sets are taken for outputs of nodes",
         "freia/rewrite/transform.py",
-        "(is_node or not self.found.lists.sets(name))",
-        "True",
+        "not is_node and isinstance(base, (cst.Name, cst.Attribute)) and self.found.lists.sets(name)",
+        "False",
         (REWRITE, "-k", "awkward and attributes"),
     ),
     Mutant(
@@ -424,21 +424,21 @@ MUTANTS = (
     Mutant(
         "lists of one name are the same in all functions",
         "freia/rewrite/lists.py",
-        "self.scope = (*self.scope, node.name.value)",
-        "self.scope = ()",
+        "self._scope = (*self._scope, node.name.value if isinstance(node, _NAMED) else type(node).__name__)",
+        "self._scope = ()",
         (REWRITE, "-k", "awkward and lists"),
     ),
     Mutant(
         "a list that grows keeps its number of elements",
         "freia/rewrite/lists.py",
-        "            self.counts[key] = UNKNOWN\n",
-        "            pass\n",
+        "        self._changed.add(self._key(self._scope, name) or ((), name))\n",
+        "        pass\n",
         (REWRITE, "-k", "lists_that_grow"),
     ),
     Mutant(
         "conditions that nothing reads are declared",
         "freia/rewrite/script.py",
-        "    found.notes += unread.notes()\n",
+        "    found.notes += unread.notes(found.lists.bound)\n",
         "",
         (REWRITE, "-k", "awkward and nothing"),
     ),
