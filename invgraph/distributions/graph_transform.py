@@ -86,7 +86,7 @@ class GraphTransform(Transform):
         if cache_size == self._cache_size:
             return self
         other = copy(self)
-        other._cache_size = cache_size
+        other._inv, other._cache_size = None, cache_size  # Pyro's copies keep the inverse, that of another transform
         return other
 
     def __call__(self, x: Tensor) -> Tensor:

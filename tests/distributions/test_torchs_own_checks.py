@@ -28,6 +28,7 @@ from torch.distributions.transforms import (
     IndependentTransform,
     SigmoidTransform,
     StackTransform,
+    Transform,
 )
 
 import invgraph as ig
@@ -216,7 +217,10 @@ def test_inverse_of_the_inverse_and_equality(transform: Any) -> None:
     assert ComposeTransform([transform]) == ComposeTransform([transform])
 
 
-def test_cached_values_are_the_same_object(transform: Any) -> None:
+@pytest.mark.parametrize("keeps", [False, True], ids=["torch", "as Pyro patches it"])
+def test_cached_values_are_the_same_object(transform: Any, keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if keeps:
+        monkeypatch.setattr(Transform, "__getstate__", lambda self: dict(self.__dict__))
     cached = transform.with_cache(1)
     x = torch.randn(4, 5, 2, requires_grad=True)
     y = cached(x)
