@@ -12,8 +12,9 @@ from invgraph.graph.node import ConditionNode, Declaration, FeatureNode, InputNo
 def sides(nodes: Iterable[Source]) -> tuple[Any, Any, Any]:
     """Return inputs, outputs and conditions of a native graph from a list of its nodes: ``ig.Graph(*sides(nodes))``.
 
-    The outputs are the values that no node of the list reads. Each side is in the order of the list. An output has its
-    last place there, that of the value itself if it is listed beside its node; one value alone is returned bare.
+    The outputs are the values that no node of the list reads. Each side is in the order of the list. An output has the
+    place where it is listed last; if its value is listed itself, the place of its node does not count. A side of one
+    value is returned bare.
 
     Arguments:
         nodes: Native nodes and values, in any order. Conditions that nothing reads are left out.
@@ -26,22 +27,22 @@ def sides(nodes: Iterable[Source]) -> tuple[Any, Any, Any]:
         >>> ig.Graph(*ig.freia.sides(nodes))(torch.zeros(2, 4))[0].shape
         torch.Size([2, 4])
     """
+    nodes = list(nodes)
+    themselves = {source for source in nodes if isinstance(source, Value)}
     listed: list[Value] = []
-    own: set[Value] = set()
-    places: dict[Value, int] = {}
+    placed: list[Value] = []
     for source in nodes:
         if not isinstance(source, (Declaration, Value)):
             raise ArgumentError("sides", f"a list with a {type(source).__name__}", "expected native nodes and values")
         values = source.outputs if isinstance(source, Declaration) else (source,)
-        own.update(() if isinstance(source, Declaration) else values)
-        places.update({value: len(listed) for value in values if isinstance(source, Value) or value not in own})
         listed += values
+        placed += values if isinstance(source, Value) else (value for value in values if value not in themselves)
     makers = {value.node for value in listed}
     transformed = {value for node in makers for value in node.sources}
     read = {value for node in makers for value in node.conditions}
     inputs = [value for value in dict.fromkeys(listed) if isinstance(value.node, InputNode)]
     conditions = [value for value in dict.fromkeys(listed) if isinstance(value.node, ConditionNode) and value in read]
-    last = sorted(places, key=lambda value: places[value])
+    last = list(dict.fromkeys(placed[::-1]))[::-1]
     beside = (ConditionNode, FeatureNode)
     outputs = [value for value in last if value not in transformed and not isinstance(value.node, beside)]
     bare = [values[0] if len(values) == 1 else values for values in (inputs, outputs, conditions)]

@@ -340,7 +340,7 @@ results = [net(torch.ones(2, 4), c=[torch.zeros(2, 2), torch.ones(2, 2)])[0]]
     "dots in the names of f-strings": (True, FOUR + """
 nodes = [x]
 for k in range(2):
-    nodes.append(Ff.Node(nodes[-1], Fm.PermuteRandom, {"seed": k}, name=f"block.{k}.p"))
+    nodes.append(Ff.Node(nodes[-1], Fm.PermuteRandom, {"seed": k}, name="block." f"{k}.p"))
 net = Ff.GraphINN([*nodes, Ff.OutputNode(nodes[-1])])
 results = [net(torch.arange(4.0)[None])[0]]
 """),

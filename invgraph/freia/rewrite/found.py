@@ -22,18 +22,18 @@ class Chain:
         parents: The statements around it.
         last: The last statement of the same block that appends to it.
         conditions: Source of the shape of each condition, by its number.
-        blocks: The number of the condition of each layer, None for no condition, and True if it is in a branch.
+        layers: The number of the condition of each layer, or None, and True for a layer that is appended in a branch.
     """
 
     start: cst.CSTNode
     parents: list[cst.CSTNode]
     last: cst.CSTNode
     conditions: dict[int, str] = field(default_factory=dict)
-    blocks: set[tuple[int | None, bool]] = field(default_factory=set)
+    layers: set[tuple[int | None, bool]] = field(default_factory=set)
 
     def may_lack(self, number: int) -> bool:
-        """True if no layer may have a condition, because those that do are made in branches."""
-        return (number, False) not in self.blocks and any(each != number for each, _ in self.blocks)
+        """True if a condition may have no reader: all its layers are appended in branches, and there are others."""
+        return (number, False) not in self.layers and any(each != number for each, _ in self.layers)
 
 
 @dataclass(frozen=True)

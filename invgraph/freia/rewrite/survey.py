@@ -227,7 +227,7 @@ class Survey(cst.CSTVisitor, Resolver):
             self._block("append with conditions by position: name them, cond=0, cond_shape=(...)", "chains")
         cond, shape = keywords.get("cond"), keywords.get("cond_shape")
         in_branch = is_in_branch(self.statements[depth:-1])
-        chain.blocks.add((int(cond.value) if isinstance(cond, cst.Integer) else None, in_branch))
+        chain.layers.add((int(cond.value) if isinstance(cond, cst.Integer) else None, in_branch))
         for argument in node.args:
             written = keys_of(argument.value) if argument.star else set()
             keys = self.found.dicts.get(dotted(argument.value)) if written is None else written

@@ -123,7 +123,7 @@ class Transform(cst.CSTTransformer, Resolver):
         if kind == "OutputNode":
             value = _value(updated_node.args[0].value)
             value = value.elements[0].value if isinstance(value, cst.List) else value
-            # A node of a graph is listed by itself as well: the value of its own tells the place of the output.
+            # The node is in the list of the graph as well; its value, listed here, tells where the output belongs.
             is_node = dotted(value) in self.found.nodes and self.found.lists.bound[dotted(value)] == 1
             return _expression(f"{dotted(value)}[0]") if is_node else value
         if kind == "Node":
@@ -253,6 +253,8 @@ def _undotted(name: cst.BaseExpression) -> cst.BaseExpression:
     """Return a name with underscores for dots, which names of native nodes do not have."""
     if isinstance(name, (cst.SimpleString, cst.FormattedStringText)):
         return name.with_changes(value=name.value.replace(".", "_"))
+    if isinstance(name, cst.ConcatenatedString):
+        return name.with_changes(left=_undotted(name.left), right=_undotted(name.right))
     if isinstance(name, cst.FormattedString):
         texts = [_undotted(part) if isinstance(part, cst.FormattedStringText) else part for part in name.parts]  # type: ignore[arg-type]
         return name.with_changes(parts=texts)

@@ -27,14 +27,14 @@ class Unread(cst.CSTVisitor, Resolver):
     def visit_Assign(self, node: cst.Assign) -> None:
         if len(node.targets) > 1:  # one condition of several names
             return
-        for target in node.targets:
-            pairs = [(target.target, node.value)]
-            if isinstance(target.target, cst.Tuple) and isinstance(node.value, cst.Tuple):
-                names, values = ([part.value for part in each.elements] for each in (target.target, node.value))
-                pairs = list(zip(names, values, strict=False))  # type: ignore[arg-type]
-            for name, value in pairs:
-                if isinstance(value, cst.Call) and self.freia(value.func) == "ConditionNode" and self.statement:
-                    self.made[dotted(name)] = self.statement
+        target = node.targets[0].target
+        names: list[cst.CSTNode] = [target]
+        values: list[cst.BaseExpression] = [node.value]
+        if isinstance(target, cst.Tuple) and isinstance(node.value, cst.Tuple):
+            names, values = [part.value for part in target.elements], [part.value for part in node.value.elements]
+        for name, value in zip(names, values, strict=False):
+            if isinstance(value, cst.Call) and self.freia(value.func) == "ConditionNode" and self.statement:
+                self.made[dotted(name)] = self.statement
 
     def visit_Arg(self, node: cst.Arg) -> None:
         self.passed.add(dotted(node.value))

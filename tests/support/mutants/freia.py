@@ -403,8 +403,8 @@ MUTANTS = (
     Mutant(
         "a value of its own has the place of its node",
         "freia/sides.py",
-        "if isinstance(source, Value) or value not in own",
-        "if True",
+        "(value for value in values if value not in themselves)",
+        "values",
         (REWRITE, "-k", "awkward and outputs"),
     ),
     Mutant(
@@ -417,7 +417,7 @@ MUTANTS = (
     Mutant(
         "conditions of some layers only are declared for all",
         "freia/rewrite/found.py",
-        "(number, False) not in self.blocks and any(each != number for each, _ in self.blocks)",
+        "(number, False) not in self.layers and any(each != number for each, _ in self.layers)",
         "False",
         (REWRITE, "-k", "awkward and chain"),
     ),
