@@ -30,7 +30,7 @@ def build(blocks: int = 24, hidden: int = 512) -> ig.Flow:
     """Coupling blocks on the flattened picture, each conditioned on the digit.
 
     A coupling changes one half of the pixels given the other half, then the other way round. The permutations are
-    random but fixed, so that every block sees other halves.
+    random but fixed, so that every block splits the pixels differently.
 
     Arguments:
         blocks: Number of coupling blocks.
@@ -71,7 +71,7 @@ def draw(flow: ig.Flow, path: Path, device: str, rows: int = 8, temperature: flo
     z = temperature * torch.randn(rows, flow.dims, generator=torch.Generator().manual_seed(0))
     digit = data.condition(torch.arange(10).repeat(rows)).to(device)
     x, _ = flow.graph.inverse(z.repeat_interleave(10, 0).to(device), digit)
-    # The model has learned noisy pictures, so that it generates noise too: take the expected picture behind it.
+    # The model has learned noisy pictures, so it generates noise too: take the expected picture behind it.
     x = flow.denoise(x, digit, sigma=NOISE / data.STD)
     tiles = data.to_pixels(x).cpu().view(rows, 10, 28, 28)
     page = tiles.transpose(1, 2).reshape(rows * 28, 280)

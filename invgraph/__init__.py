@@ -21,6 +21,7 @@ from invgraph.distributions.flow_distribution import FlowDistribution as FlowDis
 from invgraph.distributions.graph_transform import GraphTransform as GraphTransform
 from invgraph.errors import ArgumentError as ArgumentError
 from invgraph.errors import CheckpointError as CheckpointError
+from invgraph.errors import ClosedFormError as ClosedFormError
 from invgraph.errors import ContractError as ContractError
 from invgraph.errors import DependencyError as DependencyError
 from invgraph.errors import GraphError as GraphError

@@ -56,5 +56,9 @@ class ContractError(InvgraphError, AssertionError):
     """A layer violates the contract of invertible layers; raised by :func:`invgraph.testing.check_invertible`."""
 
 
+class ClosedFormError(InvgraphError, NotImplementedError):
+    """A distribution has no closed form of what was asked for, such as the mean of a flow."""
+
+
 class DependencyError(InvgraphError, ImportError):
     """A feature needs a package that is not installed."""

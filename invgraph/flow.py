@@ -58,7 +58,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
         self.latents = Latents(graph._outputs(), base, graph.range)
-        self.model = graph
+        self.model = graph  # calls _hold, which sets dims; `graph` is the same object: see GraphHolder
 
     def _hold(self, graph: Any) -> None:
         if isinstance(graph, (Graph, Reversible)):

@@ -10,8 +10,9 @@ and resume it bit for bit.
 # Memory that does not grow with depth
 # ------------------------------------
 #
-# Plain training keeps what every layer needs for its backward pass. ``ig.reversible`` keeps only the outputs of the graph
-# and recomputes the rest. Here we count the bytes that are kept, for graphs of images with 4 to 32 couplings.
+# Plain training keeps what every layer needs for its backward pass. ``ig.reversible`` keeps only the inputs,
+# conditions and outputs of the graph, and recomputes the rest. Here we count the bytes that are kept, for graphs of
+# images with 4 to 32 couplings.
 
 import subprocess
 import sys

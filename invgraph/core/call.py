@@ -76,12 +76,13 @@ class TwoWay(nn.Module):
         values: Structured,
         conditions: Structured,
     ) -> tuple[Any, Tensor]:
-        given = self._conditions()
+        condition_ports = self._conditions()
         method = ".inverse" if source.kind == "output" else ""
-        given.require_given(self.label, conditions, f"{self.call_name}{method}({{x}}, {{c}})", source)
+        call = f"{self.call_name}{method}({{x}}, {{c}})"
+        condition_ports.require_given(self.label, conditions, call, source)
         xs = source.unpack(self.label, values)
-        cs = given.unpack(self.label, conditions)
-        check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
+        cs = condition_ports.unpack(self.label, conditions)
+        check_together(self.label, ((source, xs), (condition_ports, cs)), floating_tensor(self))
         ys, log_det = direction(xs, cs)
         check_result(self.label, target.kind, target.shapes, ys, log_det, xs[0])
         return target.pack(ys), log_det
@@ -237,9 +238,9 @@ def check_together(
         for index in range(len(values)):
             value = values[index]
             if first is None:
-                first, its, like = value, ports, value if reference is None else reference
+                first, first_ports, like = value, ports, value if reference is None else reference
             elif value.shape[0] != first.shape[0]:
-                raise _other_batch(where, (its, first), ports, index, value)
+                raise _other_batch(where, (first_ports, first), ports, index, value)
             if value.dtype != like.dtype:
                 raise _wrong_dtype(where, ports.label(index), value, like)
             if value.device != like.device:

@@ -8,7 +8,7 @@ from typing import Protocol
 from invgraph.errors import InputTypeError
 
 
-class Side(Protocol):
+class CallSide(Protocol):
     """Values that a module takes, and what stands for them in the text of a call."""
 
     @property
@@ -18,7 +18,7 @@ class Side(Protocol):
 
 
 def surplus_arguments(
-    where: str, call: str, source: Side, given: Side, more: int, named: Mapping[str, object]
+    where: str, call: str, source: CallSide, given: CallSide, more: int, named: Mapping[str, object]
 ) -> InputTypeError:
     """Return the error of such a call, which shows the call that was probably meant.
 

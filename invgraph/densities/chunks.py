@@ -72,7 +72,7 @@ def draw_samples(
             found.append(made)
             continue
         whole = whole or [values.new_empty(n, rows, *values.shape[2:]) for values in made]
-        for joined, values in zip(whole, made, strict=True):  # joined at the end, they would be there twice
+        for joined, values in zip(whole, made, strict=True):  # torch.cat at the end would need the memory twice
             joined[:, part] = values
     *parts_of_x, log_prob = whole or [torch.cat(parts, 1) for parts in zip(*found, strict=True)]
     return target.pack(tuple(parts_of_x)), log_prob

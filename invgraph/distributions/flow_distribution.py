@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import constraints
 
 from invgraph.arguments import is_int, require_precise
 from invgraph.core.ranges import Ends
+from invgraph.distributions.closed_forms import NoClosedForms
 from invgraph.distributions.conditioned import Bijection, Conditioned, broadcast_value
 from invgraph.distributions.support import as_constraint
 from invgraph.errors import ArgumentError, DependencyError, GraphError
@@ -49,13 +50,13 @@ class Density(Protocol):
     def has_rsample(self) -> bool: ...
 
 
-class FlowDistribution(Distribution):
+class FlowDistribution(NoClosedForms):
     """The density of a flow under given conditions: see :meth:`invgraph.Flow.given`.
 
     ``sample``, ``rsample``, ``log_prob`` and ``expand`` are those of ``torch.distributions``. Moments, ``entropy``,
-    ``cdf`` and ``mode`` have no closed form and raise ``NotImplementedError``: estimate them from samples. For a
-    divergence from another distribution ``p``, draw with :meth:`rsample_and_log_prob` and average ``log_q -
-    p.log_prob(x)``.
+    ``cdf`` and ``mode`` have no closed form: they raise a ``ClosedFormError``, a ``NotImplementedError`` that says how
+    to estimate them from samples. For a divergence from another distribution ``p``, draw with
+    :meth:`rsample_and_log_prob` and average ``log_q - p.log_prob(x)``.
 
     The flow's parameters stay those of the flow: the distribution follows them when they are trained, and gradients
     reach them. What depends on the conditions alone is computed once while no gradients are recorded.

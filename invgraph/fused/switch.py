@@ -18,8 +18,7 @@ class fused:  # noqa: N801  a switch that is called like a function, as torch.no
         enabled: False to turn them off.
 
     Attributes:
-        enabled: True unless they are turned off; an attribute of the class. Ask
-            :func:`~invgraph.torch_internals.is_plain` or ``is_eager`` first: compiled code is guarded by what it reads.
+        enabled: True unless they are turned off; an attribute of the class.
 
     Example:
         >>> import torch, invgraph as ig
@@ -28,6 +27,7 @@ class fused:  # noqa: N801  a switch that is called like a function, as torch.no
         ...     (y,), log_det = layer((torch.ones(2, 4),))
     """
 
+    # Layers ask is_plain or is_eager first: compiled code is guarded by what it reads.
     enabled: ClassVar[bool] = True
 
     def __init__(self, enabled: bool) -> None:

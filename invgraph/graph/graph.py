@@ -243,5 +243,7 @@ def _label(name: object) -> str:
 def require_graph(graph: object, where: str) -> Graph:
     """Refuse anything but a graph, such as a node."""
     if not isinstance(graph, Graph):
-        raise ArgumentError(where, type(graph).__name__, "expected a Graph: build one with Graph(inputs, outputs)")
+        own = isinstance(getattr(graph, "graph", None), Graph)
+        advice = "pass its graph, model.graph" if own else "build one with Graph(inputs, outputs)"
+        raise ArgumentError(where, type(graph).__name__, f"expected a Graph: {advice}")
     return graph

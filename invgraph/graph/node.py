@@ -48,27 +48,27 @@ class Value(CopiedValue):
 
 
 class Declaration(CopiedNode):
-    """Base class of all nodes: a name, an order of declaration, a place in the graph, and the values they make.
+    """Base class of all nodes: a name, an order of declaration, a seed, and the values they make.
 
-    Records are frozen and point back only to the values that they read, so a notebook cell can be run twice.
+    Records are frozen and point back only to the values that they read: declaring a node changes no other.
 
     Attributes:
-        place: Number that follows from the node's kind, class and name and from all that it reads, so that it is the
+        seed: Number that follows from the node's kind, class and name and from all that it reads, so that it is the
             same in every process. Inputs and conditions differ by name and shape.
     """
 
     name: str | None
     order: int
-    place: int
+    seed: int
     shapes: tuple[Shape, ...]
     outputs: tuple[Value, ...]
     sources: tuple[Value, ...] = ()
     conditions: tuple[Value, ...] = ()
     kind: str = "node"
 
-    def _freeze(self, name: object, shapes: tuple[Shape, ...], place: int, **fields: object) -> None:
+    def _freeze(self, name: object, shapes: tuple[Shape, ...], seed: int, **fields: object) -> None:
         values = tuple(Value(self, index, shape) for index, shape in enumerate(shapes))
-        fields.update(name=check_name(self.kind, name), order=next(_order), place=place)
+        fields.update(name=check_name(self.kind, name), order=next(_order), seed=seed)
         fields.update(shapes=shapes, outputs=values)
         self.__dict__.update(fields)
 
@@ -130,7 +130,7 @@ class InputNode(Declaration):
 
     def __init__(self, *shape: int, name: str | None = None) -> None:
         own = _own_shape("InputNode", shape)
-        self._freeze(name, (own,), _place(self.kind, own, name))
+        self._freeze(name, (own,), _seed(self.kind, own, name))
 
 
 class ConditionNode(Declaration):
@@ -150,7 +150,7 @@ class ConditionNode(Declaration):
 
     def __init__(self, *shape: int, name: str | None = None) -> None:
         own = _own_shape("ConditionNode", shape)
-        self._freeze(name, (own,), _place(self.kind, own, name))
+        self._freeze(name, (own,), _seed(self.kind, own, name))
 
 
 class FeatureNode(Declaration):
@@ -179,8 +179,8 @@ class FeatureNode(Declaration):
         sources = _values(where, conditions, "conditions")
         net = build_network(where, module, args)
         shapes = feature_shapes(where, net, tuple(value.shape for value in sources))
-        place = _place(self.kind, _class_name(net), name, sources)
-        self._freeze(name, shapes, place, conditions=sources, module=net)
+        seed = _seed(self.kind, _class_name(net), name, sources)
+        self._freeze(name, shapes, seed, conditions=sources, module=net)
 
 
 class Node(Declaration):
@@ -226,11 +226,11 @@ class Node(Declaration):
             if isinstance(value.node, (ConditionNode, FeatureNode)):
                 advice = f"{value.node.label} can't be transformed: write conditions={value.node.name or '...'}"
                 raise GraphError(where, f"inputs: {value!r}", f"{advice}, or use conditions= with it")
-        place = _place(self.kind, _class_name(module), name, sources, given)
+        seed = _seed(self.kind, _class_name(module), name, sources, given)
         read = ", ".join(value.node.label for value in sources)
         shapes = tuple(value.shape for value in sources), tuple(value.shape for value in given)
-        layer = build_layer(where, read, module, args, shapes, seed=place)
-        self._freeze(name, layer.out_shapes, place, sources=sources, conditions=given, module=layer)
+        layer = build_layer(where, read, module, args, shapes, seed=seed)
+        self._freeze(name, layer.out_shapes, seed, sources=sources, conditions=given, module=layer)
 
 
 def _label(kind: str, name: object, module: object) -> str:
@@ -243,10 +243,10 @@ def _class_name(module: object) -> str:
     return module.__name__ if isinstance(module, type) else type(module).__name__
 
 
-def _place(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> int:
+def _seed(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> int:
     """Return the seed of a node, from its kind, class or shape, name, and what it reads."""
-    places = [[(value.node.place, value.index) for value in values] for values in read]
-    return seed_from(kind, what, check_name(kind, name), places)
+    seeds = [[(value.node.seed, value.index) for value in values] for values in read]
+    return seed_from(kind, what, check_name(kind, name), seeds)
 
 
 def check_name(kind: str, name: object) -> str | None:

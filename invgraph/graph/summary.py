@@ -26,7 +26,8 @@ def table(layers: nn.ModuleDict, schedule: Schedule) -> str:
 
 
 def _total(layers: nn.ModuleDict, schedule: Schedule) -> str:
-    return f"Graph of {len(schedule.steps)} nodes, {count_parameters(layers):,} parameters"
+    count = len(schedule.steps)
+    return f"Graph of {count} node{'' if count == 1 else 's'}, {count_parameters(layers):,} parameters"
 
 
 def _rows(layers: nn.ModuleDict, schedule: Schedule) -> Rows:

@@ -28,7 +28,8 @@ class History:
         validation: Mean negative log-density of the validation set after each epoch.
         best: Epoch whose parameters the model has now, counted from 0.
         seconds: Duration.
-        stopped: True if training stopped because the validation loss had not improved for ``patience`` epochs.
+        stopped: True if training stopped because the validation loss had not improved for ``patience`` epochs, or
+            fell too slowly to become the best.
         late: Epoch from which on late weight decay was applied; None if training did not come to that.
     """
 
@@ -135,7 +136,7 @@ def fit(
         raise GraphError("fit", f"validation={validation} of {data.count} rows", "no rows are left to train on")
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(data.count, generator=generator)
-    test, train = order[:held], order[held:]
+    held_out, train = order[:held], order[held:]
     optimizer, schedule = _optimizer(model, lr, patience, weight_decay)
     averaged, history, start = Average(model, average), History(), time.perf_counter()
     best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
@@ -143,7 +144,7 @@ def fit(
         shuffled = train[torch.randperm(len(train), generator=generator)]
         history.train.append(_train(model, data, _batches(shuffled, batch), optimizer, averaged, clip, epoch))
         averaged.swap()
-        history.validation.append(_evaluate(model, data, test, epoch))
+        history.validation.append(_evaluate(model, data, held_out, epoch))
         schedule.step(history.validation[-1])
         if history.validation.index(min(history.validation)) == epoch:
             history.best, best = epoch, deepcopy(model.state_dict())
@@ -157,7 +158,7 @@ def fit(
         if over and epoch < epochs - 1:
             history.late = first = epoch + 1
             model.load_state_dict(best)
-            late = late_decay / (lr * len(_batches(train, batch)))  # an optimizer's decay is one of each step
+            late = late_decay / (lr * len(_batches(train, batch)))  # AdamW decays by lr times this in each step
             optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
             averaged = Average(model, average)
     model.load_state_dict(best)
@@ -166,7 +167,7 @@ def fit(
 
 
 def _is_over(losses: list[float], first: int, patience: int) -> bool:
-    """Return True if the part of training that began with epoch ``first`` does not lead on."""
+    """Return True if the part of training that began with epoch ``first`` improves no more, or too slowly."""
     part = losses[first:]
     gap, window = min(part) - min(losses), 2 * patience
     if len(part) > window and 0 < gap >= 3 * (min(part[:-window]) - min(part)):

@@ -30,8 +30,9 @@ class Residual(Stochastic):
     step. Only Newton steps are differentiated, which gives the gradient of the implicit function theorem without
     storing any iterate; there are two of them where gradients are recorded, so that second derivatives are right too.
     For a Lipschitz constant L, the error is at most :math:`L^{2 \cdot \text{iterations}}` times the distance between y
-    and x (the square of that factor in exact mode, which takes two Newton steps). With the default arguments the factor
-    is 7e-10 at worst, and networks rarely reach their bound. Autocast is disabled inside the layer.
+    and x (the square of that factor in exact mode, which takes two Newton steps). With the default number of iterations
+    the factor is 7e-10 at worst (without the square), and networks rarely reach their bound. Autocast is disabled
+    inside the layer.
 
     Shape:
         ``x: (B, C, ...) -> y: (B, C, ...)``; conditions ``(B, C_c)`` or ``(B, C_c, ...)`` of the same spatial size.

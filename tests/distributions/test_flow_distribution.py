@@ -280,11 +280,23 @@ def test_a_base_without_rsample() -> None:
 
 def test_what_has_no_closed_form_says_so() -> None:
     density = flow_of().given(torch.zeros(3))
-    for name in ("mean", "variance", "mode"):
-        with pytest.raises(NotImplementedError):
-            getattr(density, name)
-    with pytest.raises(NotImplementedError):
-        density.entropy()
+    calls: dict[str, Callable[[], object]] = {
+        "mean": lambda: density.mean,
+        "variance": lambda: density.variance,
+        "stddev": lambda: density.stddev,
+        "entropy": density.entropy,
+        "cdf": lambda: density.cdf(torch.zeros(2)),
+        "icdf": lambda: density.icdf(torch.tensor(0.5)),
+        "mode": lambda: density.mode,
+    }
+    for name, call in calls.items():
+        with pytest.raises(ig.ClosedFormError, match=f"FlowDistribution.{name}") as caught:
+            call()
+        assert isinstance(caught.value, NotImplementedError)  # what torch.distributions raises
+        if name != "mode":
+            known = {"d": density, "value": torch.zeros(2), "p": 0.5}
+            estimate = eval(caught.value.advice.rpartition(": ")[2].rpartition("it, ")[2], known)
+            assert estimate.shape == (() if name in ("entropy", "cdf") else (2,)), name
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def mesh() -> Iterator[Any]:
 
 
 @habit("FSDP2", "fully_shard(layer) for each layer; fully_shard(graph)",
-       "parameters are gathered for a call of a layer: what calls layers twice, or parts of them, can't",
+       "FSDP2 gathers parameters only for a call of a whole layer; these runners call a layer twice, or a part of it",
        runners=RUNNERS, refused=dict.fromkeys(("bound", "reversible"), "sharded parameters"))  # fmt: skip
 def sharded(cell: Cell) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method

@@ -39,8 +39,8 @@ CODE = {
     "data-parallel replica": "nn.DataParallel(graph)",
 }
 BACKWARD = (
-    "register a hook on a tensor instead, or compile with ``fullgraph=False``; ``torch.func``, by which "
-    "``ContinuousFlow`` finds its trace, can't either"
+    "register a hook on a tensor instead, or compile with ``fullgraph=False``; ``torch.func``, with which "
+    "``ContinuousFlow`` computes its trace, can't run them either"
 )
 WHY = {
     "full backward hook": f"torch can't compile these hooks: {BACKWARD}",
