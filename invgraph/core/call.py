@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.derived_weights import renew_weights
 from invgraph.core.misuse import surplus_arguments
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors, batched
@@ -64,6 +65,7 @@ class TwoWay(nn.Module):
         return self._inverse_impl(ys, cs)
 
     def _inverse_impl(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
+        renew_weights(self)
         if type(ys) is CheckedTensors:
             return self._inverse(tuple(ys), cs)
         return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from invgraph.arguments import require_count, require_flag
 from invgraph.core.call import Ports, check_together
+from invgraph.core.derived_weights import renew_weights
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.stochastic import Stochastic
@@ -85,6 +86,7 @@ def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_fin
             read = tuple(binding.known[slot] for slot in step.conditions)
             if not torch.compiler.is_compiling():  # as in a call: the layer may have been cast or moved on its own
                 check_together(layer.label, ((layer._conditions(), read),), floating_tensor(layer))
+            renew_weights(layer)
             given = layer.precompute(read)
             if isinstance(given, Precomputed):
                 binding.given[step.layer] = given

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv2d, conv3d, linear, silu
 
+from invgraph.core.derived_weights import renew_weights
 from invgraph.core.subnet import Subnet, spread_vector
 from invgraph.shapes import Shape, Tensors
 
@@ -76,6 +77,8 @@ class Contraction(Subnet):
 
     def bounded_weights(self) -> Tensors:
         """Return the weights, scaled so that the Lipschitz constant of the network stays below its bound."""
+        for tensors in (self.weights, self.biases):  # lists, which nobody calls
+            renew_weights(tensors)
         # The norm of a convolution is at most that of its matrix from patches to pixels, times the root of its taps.
         taps = math.sqrt(self.kernel**self.axes)
         return tuple(w / (norm_bound(w.flatten(1)) * (taps / self.each)).clamp_min(1) for w in self.weights)
