@@ -14,7 +14,6 @@ from invgraph.graph.graph import Graph
 from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node
 from invgraph.layers.autoregressive import Autoregressive
 from invgraph.layers.box import Box
-from invgraph.layers.conv1x1 import Conv1x1
 from invgraph.layers.coupling import Coupling
 from invgraph.layers.elementwise import Elementwise
 from invgraph.layers.permute import Permute
@@ -34,7 +33,7 @@ def spline_flow(
     summary: nn.Module | None = None,
     bounds: tuple[Any, Any] | None = None,
     autoregressive: bool = False,
-    blocks: int = 4,
+    blocks: int | None = None,
     hidden: int = 64,
     bins: int = 8,
 ) -> Flow:
@@ -55,7 +54,7 @@ def spline_flow(
             ``(features,)``. Samples lie between them, and the density outside is zero. Default: no bounds.
         autoregressive: True for autoregressive layers instead of couplings: faster to train, with fewer parameters,
             but slower to draw samples from. Default: False.
-        blocks: Number of layers. Default: 4.
+        blocks: Number of layers. Default: 3 couplings, each of both halves; or 4 autoregressive layers.
         hidden: Width of the networks. Default: 64.
         bins: Number of pieces of each spline. Default: 8.
 
@@ -78,6 +77,7 @@ def spline_flow(
         torch.Size([100, 2])
     """
     require_flag("spline_flow", "autoregressive", autoregressive)
+    blocks = (4 if autoregressive else 3) if blocks is None else blocks
     features, blocks = as_shape((features, blocks), "spline_flow (features, blocks)")
     x = InputNode(features, name="x")
     h: Any = x
@@ -120,8 +120,9 @@ def spline_flow(
             h = Node(h, Autoregressive, args, conditions=read, name=f"spline_{k}")
             h = Node(h, Permute, {"order": tuple(range(features))[::-1]}, name=f"reversed_{k}")
         else:
+            if k and features > 2:  # not a rotation: priors often have sharp edges along the axes
+                h = Node(h, Permute, name=f"mix_{k}")
             h = Node(h, Coupling, {"transform": spline, "subnet": subnet}, conditions=read, name=f"spline_{k}")
-            h = Node(h, Conv1x1, name=f"mix_{k}")
     return Flow(Graph(x, h, c))
 
 
