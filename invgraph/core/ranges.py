@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from invgraph.numerics.interval import REALS, Interval, Known, hull
+from invgraph.numerics.interval import REALS, Interval, Known, Part, hull, is_reals
 from invgraph.shapes import Shape, Tensors
 
 Knowns = tuple[Known, ...]
@@ -50,7 +50,10 @@ class Ranged(nn.Module):
         count = len(self.in_shapes if inverse else self.out_shapes)
         if self.range_kind == "same":
             return (hull(intervals),) * count
-        return ((REALS if self.range_kind == "any" else None),) * count
+        if self.range_kind == "unknown":
+            return (None,) * count
+        parts = [interval for interval in intervals if interval is not None and not is_reals(interval)]
+        return (Part(*REALS) if parts else REALS,) * count
 
     def _find_outside(self, values: Tensors, *, inverse: bool) -> str | None:
         """Return a description of arguments of a direction that lie outside its domain; None if none do."""

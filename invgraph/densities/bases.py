@@ -7,17 +7,74 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution
+from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
 
 from invgraph.errors import ArgumentError, GraphError, NumericsError
+from invgraph.numerics.domain import zero_density
 from invgraph.shapes import Shape
-from invgraph.torch_internals import has_data
+from invgraph.torch_internals import has_data, validates_arguments
 
 Base: TypeAlias = Distribution | Sequence[object] | None
+Bounds: TypeAlias = tuple[Tensor | None, Tensor | None]
 
 
 def base_log_prob(base: Distribution, z: Tensor, label: str) -> Tensor:
-    """Return the log-density of the latents, shape ``(B,)``; name values that the base refuses, with their row."""
+    """Return the log-density of the latents, shape ``(B,)``; name values that the base refuses, with their row.
+
+    A base that does not validate its arguments has the density zero outside of its support, whatever its own formula
+    would give there. A value at an end of the support, to which a layer may have rounded, counts as one beside it.
+    """
+    z, outside = _within(z, bounds_of(base), keep=validates_arguments(base))
+    log_prob = _sum_rows(_own_log_prob(base, z, label))
+    return log_prob if outside is None else zero_density(log_prob, outside)
+
+
+def bounds_of(base: Distribution) -> Bounds | None:
+    """Return the ends of the interval in which a density is positive; None if it is another set, or not known.
+
+    An end at infinity is None.
+    """
+    try:
+        constraint = base.support
+    except NotImplementedError:
+        return None
+    while isinstance(constraint, constraints.independent):
+        constraint = constraint.base_constraint
+    if constraint is constraints.real:
+        return None, None
+    if constraint is None or constraint.is_discrete or constraint.event_dim:
+        return None
+    low, high = (vars(constraint).get(name) for name in ("lower_bound", "upper_bound"))
+    if low is None and high is None:
+        return None
+    return None if low is None else torch.as_tensor(low), None if high is None else torch.as_tensor(high)
+
+
+def _within(z: Tensor, bounds: Bounds | None, *, keep: bool) -> tuple[Tensor, Tensor | None]:
+    """Return latents that a base can evaluate, and which of them lie outside its support; unless those are to keep."""
+    low, high = (None if end is None else end.detach().to(z) for end in bounds or (None, None))
+    if low is None and high is None:
+        return z, None
+    limits = torch.finfo(z.dtype)
+    outside = torch.zeros_like(z, dtype=torch.bool)
+    for end, inwards in ((low, 1), (high, -1)):
+        if end is not None:
+            z = torch.where(z == end, end + inwards * (end.abs() * limits.eps).clamp_min(limits.tiny), z)
+            outside = outside | (inwards * (z - end) < 0)
+    if keep:
+        return z, None
+    inner = _between(low, high)
+    return torch.where(outside, inner, z), outside
+
+
+def _between(low: Tensor | None, high: Tensor | None) -> Tensor:
+    """Return a number between both ends, of which one may be at infinity."""
+    if low is not None and high is not None:
+        return (low + high) / 2
+    return torch.as_tensor(high) - 1 if low is None else low + 1
+
+
+def _own_log_prob(base: Distribution, z: Tensor, label: str) -> Tensor:
     try:
         log_prob: Tensor = base.log_prob(z)
     except ValueError as error:
@@ -38,7 +95,7 @@ def base_log_prob(base: Distribution, z: Tensor, label: str) -> Tensor:
         )
         advice += "layer, or end in a layer with its range (Sigmoid); with validate_args=False the base decides"
         raise NumericsError("Flow", given, advice) from error
-    return _sum_rows(log_prob)
+    return log_prob
 
 
 def _sum_rows(terms: Tensor) -> Tensor:

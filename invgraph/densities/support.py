@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from invgraph.core.call import Ports
 from invgraph.core.ranges import Knowns
-from invgraph.densities.bases import describe_base
+from invgraph.densities.bases import bounds_of, describe_base
 from invgraph.errors import GraphError
-from invgraph.numerics.interval import REALS, Interval, Known
+from invgraph.numerics.interval import REALS, Interval, Known, Part
 from invgraph.shapes import Shape
 from invgraph.torch_internals import validates_arguments
 
@@ -35,21 +35,11 @@ def ends_of(base: Distribution | None, shape: Shape) -> Tensor | None:
 
 
 def _ends_of(base: Distribution) -> tuple[Tensor, ...] | None:
-    try:
-        constraint = base.support
-    except NotImplementedError:
+    bounds = bounds_of(base)
+    if bounds is None or any(end is not None and end.is_meta for end in bounds):
         return None
-    while isinstance(constraint, constraints.independent):
-        constraint = constraint.base_constraint
-    if constraint is constraints.real:
-        return torch.tensor(-torch.inf), torch.tensor(torch.inf)
-    if constraint is None or constraint.is_discrete or constraint.event_dim:
-        return None
-    low, high = (vars(constraint).get(name) for name in ("lower_bound", "upper_bound"))
-    if low is None and high is None:
-        return None
-    ends = [torch.as_tensor(end) for end in (-torch.inf if low is None else low, torch.inf if high is None else high)]
-    return None if any(end.is_meta for end in ends) else (ends[0].to(ends[1]), ends[1])
+    low, high = (torch.tensor(default) if end is None else end for end, default in zip(bounds, REALS, strict=True))
+    return low.to(high), high
 
 
 def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: Knowns) -> None:
@@ -67,7 +57,9 @@ def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: 
         given = f"{ports.label(index)}: {own}, and a base {name} on {support}"
         if not own.covers(support):
             advice = "the graph has no inverse where the base draws latents: end in a layer whose range is "
-            raise GraphError("Flow", given, f"{advice}{support}, or use a base on {own}")
+            advice += f"{support}, or "
+            advice += "end in the layer that confines the values" if isinstance(own, Part) else f"use a base on {own}"
+            raise GraphError("Flow", given, advice)
         if base is not None and not support.covers(own) and validates_arguments(base):
             advice = f"end in a layer whose range is {support} (Elementwise with Sigmoid or Softplus, Inverse of Box),"
             advice += " or build the base with validate_args=False, to give all other values a density of zero"

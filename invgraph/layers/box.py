@@ -13,7 +13,7 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError, NumericsError
 from invgraph.numerics.domain import into_open_interval, zero_density
-from invgraph.numerics.interval import REALS, Interval
+from invgraph.numerics.interval import REALS, Interval, carried
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Tensors
@@ -84,9 +84,8 @@ class Box(Invertible):
             raise GraphError("Box", given, advice)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
-        if not inverse:
-            return (REALS,)
-        return (Interval(self.low.min().item(), self.high.max().item()) if has_data(self.low) else None,)
+        own = Interval(self.low.min().item(), self.high.max().item()) if has_data(self.low) else None
+        return (carried(intervals[0], REALS, own) if inverse else carried(intervals[0], own, REALS),)
 
     def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
         if not inverse:

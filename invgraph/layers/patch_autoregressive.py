@@ -14,10 +14,9 @@ from invgraph.core.ranges import Knowns
 from invgraph.core.subnet import check_conditions
 from invgraph.errors import GraphError
 from invgraph.nets.transformer import Block, Cache, LayerNorm
-from invgraph.numerics.interval import REALS, hull
 from invgraph.numerics.patches import from_patches, grid, patch_size, to_patches
 from invgraph.shapes import Tensors
-from invgraph.transforms.transform import Transform, require_pointwise
+from invgraph.transforms.transform import Transform, follow_part, require_pointwise
 
 
 class PatchAutoregressive(Invertible):
@@ -162,8 +161,7 @@ class PatchAutoregressive(Invertible):
         return params.transpose(1, 2).flatten(2)
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
-        found = self.transform.follow(intervals[0], inverse=inverse)
-        return (found if found == REALS else hull((intervals[0], found)),)
+        return (follow_part((self.transform,), intervals[0], inverse=inverse),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.transform}, patch={self.patch}, reverse={self.reverse}"

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.ranges import Ends
+from invgraph.core.ranges import Ends, Knowns, filled
 from invgraph.errors import GraphError
 from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import Shape, Tensors, numel
+from invgraph.torch_internals import has_data
 
 
 class Standardize(Invertible):
@@ -90,6 +91,13 @@ class Standardize(Invertible):
                 given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
                 advice = "it has a mean or deviation for each position: give one for each channel"
                 raise GraphError(self.label, given, f"its size can't change: {advice}")
+
+    def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
+        (interval,) = intervals
+        if interval is None or not has_data(self.mean):
+            return super()._follow(intervals, inverse=inverse)
+        (ends,) = self._follow_ends((filled(interval, self.in_shapes[0]),), inverse=inverse)
+        return (None if ends is None else type(interval)(ends[0].min().item(), ends[1].max().item()),)
 
     def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
         if ends[0] is None:

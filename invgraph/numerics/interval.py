@@ -31,9 +31,34 @@ class Interval(NamedTuple):
         return f"({self.low + 0.0:g}, {self.high + 0.0:g})"  # 0 for -0
 
 
+class Part(Interval):
+    """An unknown part of an interval, such as what a learned map makes of numbers between 0 and 1."""
+
+    def covers(self, other: Interval) -> bool:
+        """False: nothing is known to lie in it."""
+        return False
+
+    def __str__(self) -> str:
+        return f"a part of {super().__str__()}"
+
+
 REALS = Interval()
 Known = Interval | None
 """An interval; None if it is not known."""
+
+
+def is_reals(interval: Known) -> bool:
+    """True for all real numbers."""
+    return interval == REALS and not isinstance(interval, Part)
+
+
+def carried(source: Known, domain: Known, found: Known) -> Known:
+    """Return the interval ``found`` of a map from ``domain``, of which only the ``source`` is passed on.
+
+    Nothing is known of data, so a source that is not known counts as the whole domain.
+    """
+    whole = source is None or domain is None or found is None or source.covers(domain)
+    return found if whole or found is None else Part(found.low, found.high)
 
 
 def hull(intervals: Iterable[Known]) -> Known:
@@ -42,4 +67,5 @@ def hull(intervals: Iterable[Known]) -> Known:
     known = [interval for interval in found if interval is not None]
     if len(known) < len(found) or not known:
         return None
-    return Interval(min(interval.low for interval in known), max(interval.high for interval in known))
+    kind = Part if any(isinstance(interval, Part) for interval in known) else Interval
+    return kind(min(interval.low for interval in known), max(interval.high for interval in known))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag, require_positive
 from invgraph.errors import GraphError
-from invgraph.numerics.interval import Interval, Known, hull
+from invgraph.numerics.interval import Interval, Known, carried, hull
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform
@@ -49,7 +49,8 @@ class Spline(Transform):
     def follow(self, interval: Known, *, inverse: bool) -> Known:
         """Return the interval itself, widened to that which is mapped onto itself; outside, numbers stay."""
         half = self.bound * (math.e if self.learned_bound else 1.0)
-        return None if interval is None else hull((interval, Interval(-half, half)))
+        own = Interval(-half, half)
+        return None if interval is None else carried(interval, own, hull((interval, own)))
 
     @property
     def params_per_element(self) -> int:

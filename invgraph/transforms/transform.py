@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.interval import REALS, Known, hull
+from invgraph.numerics.interval import REALS, Known, carried, hull, is_reals
 
 Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One direction of a transform: result and log-determinant per sample, from data and parameters."""
@@ -41,7 +41,8 @@ class Transform(ABC):
 
     def follow(self, interval: Known, *, inverse: bool) -> Known:
         """Return the interval of the results of a direction, from that of its arguments."""
-        return self.domain if inverse else self.range
+        domain, found = (self.range, self.domain) if inverse else (self.domain, self.range)
+        return carried(interval, domain, found)
 
     @property
     @abstractmethod
@@ -77,7 +78,7 @@ class Unbounded(Transform, ABC):
 def follow_part(transforms: Sequence[Transform], interval: Known, *, inverse: bool) -> Known:
     """Return the interval of the results of a direction where transforms act on parts of a value."""
     found = hull([transform.follow(interval, inverse=inverse) for transform in transforms])
-    return found if found == REALS else hull((interval, found))
+    return found if interval is None and is_reals(found) else hull((interval, found))
 
 
 def require_transform(where: str, transform: object) -> Transform:

@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributions import HalfCauchy, Independent, Normal, Uniform
+from torch.distributions import (
+    Beta,
+    Exponential,
+    Gamma,
+    HalfCauchy,
+    HalfNormal,
+    Independent,
+    Kumaraswamy,
+    LogNormal,
+    Normal,
+    Pareto,
+    Uniform,
+)
 
 import invgraph as ig
 from invgraph.numerics.interval import Interval
@@ -98,3 +110,91 @@ def test_a_base_that_fits_is_taken(graph: ig.Graph, base: Any) -> None:
     flow = ig.Flow(ig.testing.randomize(graph), base=base)
     log_prob = flow.log_prob(flow.sample(50))
     assert bool(log_prob.isfinite().all())
+
+
+MAPS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "LearnedScaling": (ig.LearnedScaling, {}),
+    "Conv1x1": (ig.Conv1x1, {}),
+    "Affine": (ig.Elementwise, {"transform": ig.Affine()}),
+    "Sigmoid": (ig.Elementwise, {"transform": ig.Sigmoid()}),
+    "Spline": (ig.Elementwise, {"transform": ig.RationalQuadraticSpline(bound=5.0)}),
+    "Coupling": (ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4)}),
+    "Coupling of one side": (ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(4), "sides": 1}),
+    "Standardize": (ig.Standardize, {"mean": 0.5, "std": 0.3}),
+    "Box": (ig.Box, {"low": -1.0, "high": 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_layer_after_a_bounded_one_makes_no_whole_range_of_a_part(name: str) -> None:
+    cls, args = MAPS[name]
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), cls, args))
+    assert not graph.range[0].covers(Interval())
+    with pytest.raises(ig.GraphError, match="no inverse where the base draws latents"):
+        ig.Flow(graph)
+    with pytest.raises(ig.GraphError, match="base Uniform"):
+        ig.Flow(graph, Uniform(torch.zeros(2), torch.ones(2)))
+
+
+def test_standardized_data_have_the_ends_that_follow() -> None:
+    x = ig.InputNode(2, name="x")
+    h = ig.Node(x, ig.Standardize, {"mean": 3.0, "std": [2.0, 0.5]})
+    graph = ig.Graph(x, ig.Node(h, ig.Box, {"low": 0.0, "high": 1.0}))
+    assert graph.domain == (Interval(3, 5),)
+    back = ig.Graph(x, ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), ig.Standardize, {"std": 0.5}))
+    assert back.range == (Interval(0, 2),)
+    ig.Flow(back, Uniform(torch.zeros(2), torch.full((2,), 2.0)))
+
+
+def test_the_domain_of_a_learned_map_into_a_box_is_a_part() -> None:
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(ig.Node(x, ig.LearnedScaling), ig.Box, {"low": 0.0, "high": 1.0}))
+    assert str(graph.domain[0]) == "a part of all real numbers"
+    assert str(graph.range[0]) == "all real numbers"
+
+
+OUTSIDE: dict[str, Any] = {
+    "Exponential": lambda **k: Exponential(torch.ones(1), **k),
+    "Gamma": lambda **k: Gamma(torch.full((1,), 2.0), torch.ones(1), **k),
+    "Beta": lambda **k: Beta(torch.full((1,), 2.0), torch.full((1,), 3.0), **k),
+    "LogNormal": lambda **k: LogNormal(torch.zeros(1), torch.ones(1), **k),
+    "Pareto": lambda **k: Pareto(torch.ones(1), torch.ones(1), **k),
+    "Kumaraswamy": lambda **k: Kumaraswamy(torch.full((1,), 2.0), torch.full((1,), 2.0), **k),
+    "Uniform": lambda **k: Uniform(torch.zeros(1), torch.ones(1), **k),
+    "HalfNormal": lambda **k: HalfNormal(torch.ones(1), **k),
+}
+
+
+@pytest.mark.parametrize("event", [0, 1])
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_without_validation_the_density_outside_is_zero(name: str, event: int) -> None:
+    x = ig.InputNode(1, name="x")
+    base = Independent(OUTSIDE[name](validate_args=False), event, validate_args=False)
+    flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Additive()})), base)
+    inside = torch.full((1, 1), 1.5 if name == "Pareto" else 0.5)
+    data = torch.cat((torch.tensor([[-5.0], [-50.0]]), inside)).requires_grad_()
+    log_prob = flow.log_prob(data)
+    assert log_prob[:2].tolist() == [-math.inf, -math.inf]
+    assert log_prob[2].item() == pytest.approx(OUTSIDE[name]().log_prob(inside).item(), abs=1e-6)
+    if name != "Uniform":  # whose density is flat
+        (gradient,) = torch.autograd.grad(log_prob[2], data)
+        assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_layer_that_rounds_to_an_end_keeps_the_density_finite(validate: bool) -> None:
+    x = ig.InputNode(1, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}))
+    flow = ig.Flow(graph, Uniform(torch.zeros(1), torch.ones(1), validate_args=validate))
+    values = torch.tensor([[-200.0], [-20.0], [16.0], [17.0], [20.0]])
+    assert torch.allclose(flow.log_prob(values), -values[:, 0].abs(), rtol=1e-5)
+    softplus = ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Softplus()}))
+    flow = ig.Flow(softplus, LogNormal(torch.zeros(1), torch.ones(1), validate_args=validate))
+    assert bool(flow.log_prob(torch.tensor([[-200.0]])).isfinite())
+    turn = ig.Graph(
+        x, ig.Node(x, ig.Elementwise, {"transform": ig.RationalQuadraticSpline(circular=True, bound=math.pi)})
+    )
+    circle = Uniform(torch.full((1,), -math.pi), torch.full((1,), math.pi), validate_args=validate)
+    ends = ig.Flow(turn, circle).log_prob(torch.tensor([[-math.pi], [math.pi]]))
+    assert torch.allclose(ends, torch.full((2,), -math.log(2 * math.pi)), atol=1e-5)
