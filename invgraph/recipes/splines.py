@@ -14,6 +14,7 @@ from invgraph.graph.graph import Graph
 from invgraph.graph.node import ConditionNode, FeatureNode, InputNode, Node
 from invgraph.layers.autoregressive import Autoregressive
 from invgraph.layers.box import Box
+from invgraph.layers.conv1x1 import Conv1x1
 from invgraph.layers.coupling import Coupling
 from invgraph.layers.elementwise import Elementwise
 from invgraph.layers.permute import Permute
@@ -120,9 +121,11 @@ def spline_flow(
             h = Node(h, Autoregressive, args, conditions=read, name=f"spline_{k}")
             h = Node(h, Permute, {"order": tuple(range(features))[::-1]}, name=f"reversed_{k}")
         else:
-            if k and features > 2:  # not a rotation: priors often have sharp edges along the axes
-                h = Node(h, Permute, name=f"mix_{k}")
             h = Node(h, Coupling, {"transform": spline, "subnet": subnet}, conditions=read, name=f"spline_{k}")
+            if features == 2:  # of two elements, a permutation would mix nothing
+                h = Node(h, Conv1x1, name=f"mix_{k}")
+            elif k < blocks - 1:  # not a rotation: priors often have sharp edges along the axes
+                h = Node(h, Permute, name=f"mix_{k}")
     return Flow(Graph(x, h, c))
 
 
