@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count, require_flag, require_positive
 from invgraph.errors import GraphError
-from invgraph.numerics.interval import Interval, Known, carried, hull
+from invgraph.numerics.interval import Interval, Known, carried, confined, hull
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.soft_clamp import soft_clamp
 from invgraph.transforms.transform import Transform
@@ -49,7 +49,7 @@ class Spline(Transform):
     def follow(self, interval: Known, *, inverse: bool) -> Known:
         """Return the interval itself, widened to that which is mapped onto itself; outside, numbers stay."""
         half = self.bound * (math.e if self.learned_bound else 1.0)
-        own = Interval(-half, half)
+        own, interval = Interval(-half, half), confined(interval)
         return None if interval is None else carried(interval, own, hull((interval, own)))
 
     @property
@@ -77,7 +77,9 @@ class Spline(Transform):
             half = half * torch.exp(soft_clamp(params[:, -1], 1.0, "atan"))
         period = 2 * half
         turns = torch.floor((x + half) / period) * period if self.circular else 0.0
-        local = x - turns
+        local, end = x - turns, torch.as_tensor(half, dtype=x.dtype, device=x.device)
+        if self.circular:  # rounding may leave the interval at a seam; the shift back is no part of the gradient
+            local = local + (torch.minimum(torch.maximum(local, -end), end) - local).detach()
         # Outside, the spline is evaluated at its middle, so that no gradient through it is NaN.
         inside = local.abs() <= half
         y, log_slope = self._inside(torch.where(inside, local, 0.0), half, params, inverse)

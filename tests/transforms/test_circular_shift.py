@@ -94,3 +94,26 @@ def test_the_range_is_that_of_the_circle() -> None:
     assert flow.graph.range == flow.graph.domain == ((-math.pi, math.pi),)
     with pytest.raises(ig.GraphError, match="a base the standard normal"):
         ig.Flow(flow.graph)
+
+
+SEAMS = (ig.RationalQuadraticSpline, ig.QuadraticSpline, ig.CubicSpline, ig.LinearSpline)
+
+
+@pytest.mark.parametrize("spline", SEAMS)
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_circular_spline_has_the_slopes_beside_its_seams_at_them(spline: Any, learned: bool) -> None:
+    transform = spline(bins=3, bound=math.pi, circular=True, learned_bound=learned)
+    params = torch.randn(1, transform.params_per_element, 1, dtype=torch.float64)
+    half = math.pi
+    if learned:
+        half *= math.exp(2 / math.pi * math.atan(params[0, -1, 0].item()))
+    for call in (transform.forward, transform.inverse):
+        beside = [
+            call(torch.full((1, 1), x, dtype=torch.float64), params)[1].item() for x in (1e-9 - half, half - 1e-9)
+        ]
+        for turn in (-7, -3, -1, 1, 3, 5):
+            for seam in (turn * half, math.nextafter(turn * half, 0), math.nextafter(turn * half, math.inf)):
+                x = torch.full((1, 1), seam, dtype=torch.float64)
+                y, log_det = call(x, params)
+                assert min(abs(log_det.item() - value) for value in beside) < 1e-6  # two if the spline is linear
+                assert y.item() == pytest.approx(seam, abs=1e-6)
