@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from invgraph.numerics.interval import REALS, Interval, Known, Part, hull, is_reals
+from invgraph.numerics.interval import REALS, Interval, Known, Part, confined, hull, is_reals
 from invgraph.shapes import Shape, Tensors
 
 Knowns = tuple[Known, ...]
@@ -52,8 +52,8 @@ class Ranged(nn.Module):
             return (hull(intervals),) * count
         if self.range_kind == "unknown":
             return (None,) * count
-        parts = [interval for interval in intervals if interval is not None and not is_reals(interval)]
-        return (Part(*REALS) if parts else REALS,) * count
+        whole = all(found is None or is_reals(found) for found in map(confined, intervals))
+        return (REALS if whole else Part(*REALS),) * count
 
     def _find_outside(self, values: Tensors, *, inverse: bool) -> str | None:
         """Return a description of arguments of a direction that lie outside its domain; None if none do."""

@@ -13,9 +13,9 @@ from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Knowns
 from invgraph.core.resized import resized
 from invgraph.core.stochastic import Stochastic, is_first_pass, normal, uniform
-from invgraph.errors import ArgumentError, GraphError
+from invgraph.errors import ArgumentError, GraphError, InputTypeError
 from invgraph.numerics.domain import require_integers
-from invgraph.numerics.interval import Interval
+from invgraph.numerics.interval import Interval, Loose
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import has_data, replace_children
 
@@ -140,11 +140,13 @@ class Dequantize(Stochastic):
         if is_first_pass():
             advice = "it rounds: nothing can rebuild what it was given; call the plain graph"
             raise GraphError(self.label, "the inverse of a dequantization in a reversible graph", advice)
+        self._bits(ys[0])
         scaled = ys[0] * self.levels
         x = scaled.floor().clamp(0, self.levels - 1)
         log_q = x.new_zeros(x.shape[0])
         if self.noise is not None:
-            logit = torch.logit(scaled - x)
+            edge = 2.0 ** -(self._bits(x) + 1)
+            logit = torch.logit((scaled - x).clamp(edge, 1 - edge))  # as in the forward direction
             (eps,), log_det = call_checked(self.noise, (logit,), (x, *cs), inverse=True)
             log_q = _log_normal(eps) + log_det - _log_sigmoid_derivative(logit)
         return (x,), self.constant + log_q
@@ -158,10 +160,14 @@ class Dequantize(Stochastic):
     def _bits(self, x: Tensor) -> int:
         """Return the number of random bits such that an integer below ``levels`` plus the noise is exact."""
         mantissa = round(-math.log2(torch.finfo(x.dtype).eps))
-        return max(mantissa - math.ceil(math.log2(self.levels)) - 1, 1)
+        bits = mantissa - math.ceil(math.log2(self.levels)) - 1
+        if bits < 1:
+            given = f"levels={self.levels} in {x.dtype}, whose fractions have {mantissa} bits"
+            raise InputTypeError(self.label, given, "no bit is left for noise: use a finer dtype, or fewer levels")
+        return bits
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
-        return (Interval(0.0, self.levels - 1.0 if inverse else 1.0),)
+        return (Interval(0.0, self.levels - 1.0) if inverse else Loose(0.0, 1.0),)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={self.levels}"

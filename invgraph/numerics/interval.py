@@ -42,6 +42,13 @@ class Part(Interval):
         return f"a part of {super().__str__()}"
 
 
+class Loose(Interval):
+    """Interval of values whose inverse takes any number for the nearest of them, such as those of dequantization.
+
+    What follows may map them to any numbers, as Glow does without a logit.
+    """
+
+
 REALS = Interval()
 Known = Interval | None
 """An interval; None if it is not known."""
@@ -52,13 +59,20 @@ def is_reals(interval: Known) -> bool:
     return interval == REALS and not isinstance(interval, Part)
 
 
+def confined(interval: Known) -> Known:
+    """Return what is known of the values that a layer is given; None if its inverse may return any numbers."""
+    return None if isinstance(interval, Loose) else interval
+
+
 def carried(source: Known, domain: Known, found: Known) -> Known:
     """Return the interval ``found`` of a map from ``domain``, of which only the ``source`` is passed on.
 
     Nothing is known of data, so a source that is not known counts as the whole domain.
     """
-    whole = source is None or domain is None or found is None or source.covers(domain)
-    return found if whole or found is None else Part(found.low, found.high)
+    source = confined(source)
+    if source is None or domain is None or found is None or source.covers(domain):
+        return found
+    return Part(found.low, found.high)
 
 
 def hull(intervals: Iterable[Known]) -> Known:
@@ -67,5 +81,6 @@ def hull(intervals: Iterable[Known]) -> Known:
     known = [interval for interval in found if interval is not None]
     if len(known) < len(found) or not known:
         return None
-    kind = Part if any(isinstance(interval, Part) for interval in known) else Interval
+    kinds = {type(interval) for interval in known}
+    kind = Part if Part in kinds else kinds.pop() if len(kinds) == 1 else Interval
     return kind(min(interval.low for interval in known), max(interval.high for interval in known))

@@ -9,7 +9,7 @@ from typing import ClassVar, TypeAlias
 from torch import Tensor
 
 from invgraph.errors import ArgumentError, GraphError
-from invgraph.numerics.interval import REALS, Known, carried, hull, is_reals
+from invgraph.numerics.interval import REALS, Known, carried, confined, hull, is_reals
 
 Direction: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """One direction of a transform: result and log-determinant per sample, from data and parameters."""
@@ -78,6 +78,7 @@ class Unbounded(Transform, ABC):
 def follow_part(transforms: Sequence[Transform], interval: Known, *, inverse: bool) -> Known:
     """Return the interval of the results of a direction where transforms act on parts of a value."""
     found = hull([transform.follow(interval, inverse=inverse) for transform in transforms])
+    interval = confined(interval)
     return found if interval is None and is_reals(found) else hull((interval, found))
 
 

@@ -292,3 +292,28 @@ def test_noise_at_its_edge_rounds_to_no_other_integer(shift: float) -> None:
     x = torch.tensor([[0.0, 3.0], [1.0, 2.0]])
     (y,), _ = layer((x,))
     assert torch.equal(layer.inverse((y,))[0][0], x)
+
+
+def test_noise_that_rounds_to_an_integer_has_a_density() -> None:
+    noise = ig.Elementwise((1,), ((1,),), transform=ig.Affine(), subnet=ig.nets.MLP(4))
+    layer = ig.Dequantize((1,), noise=noise).eval()
+    edges = torch.tensor([[0.5], [0.0], [1.0], [3 / 256]])
+    (x,), log_det = layer.inverse((edges,))
+    assert x.flatten().tolist() == [128, 0, 255, 3]
+    assert bool(log_det.isfinite().all())
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.bfloat16, 256), (torch.float16, 1024), (torch.float32, 2**23)])
+def test_a_dtype_without_room_for_noise_is_refused(dtype: torch.dtype, levels: int) -> None:
+    layer = ig.Dequantize((1,), levels=levels).to(dtype).eval()
+    for call in (layer, layer.inverse):
+        with pytest.raises(ig.InputTypeError, match="no bit is left for noise"):
+            call((torch.zeros(1, 1, dtype=dtype),))
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [(torch.bfloat16, 32), (torch.float16, 256), (torch.float32, 2**21)])
+def test_the_coarsest_dtypes_return_every_integer(dtype: torch.dtype, levels: int) -> None:
+    layer = ig.Dequantize((1,), levels=levels).to(dtype).eval()
+    x = torch.arange(levels, dtype=torch.float64)[:: max(1, levels // 4096)].to(dtype)[:, None]
+    (y,), _ = layer((x,))
+    assert torch.equal(layer.inverse((y,))[0][0], x)
