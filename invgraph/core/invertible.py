@@ -197,7 +197,7 @@ class Invertible(Replayed, Ranged, ABC):
         return f"{describe_shapes(self.in_shapes)} -> {describe_shapes(self.out_shapes)}{more}"
 
 
-_NOT_COPIED = ("_compiled_inverse_impl", "_compiled_bound_impl", "_fused")
+_NOT_COPIED = ("_compiled_inverse_impl", "_compiled_bound_impl", "_fused", "_derived_from")
 
 
 def require_invertible(module: object, where: str) -> Invertible:

@@ -122,7 +122,10 @@ class FlowDistribution(NoClosedForms):
     def expand(self, batch_shape: _size, _instance: Any = None) -> Any:
         """Return the distribution with a larger batch shape; new leading axes cost nothing."""
         new = self._get_checked_instance(FlowDistribution, _instance)  # type: ignore[no-untyped-call]
-        wide = torch.Size(batch_shape)
+        sizes = (batch_shape,) if is_int(batch_shape) else tuple(batch_shape)
+        if not all(is_int(size) and size >= 0 for size in sizes):
+            raise GraphError("FlowDistribution.expand", f"batch_shape={sizes}", "sizes must be ints, 0 or more")
+        wide = torch.Size(sizes)
         core = self._conditioned.batch_shape
         pairs = zip(wide[::-1], self.batch_shape[::-1], strict=False)
         if len(wide) < len(self.batch_shape) or any(size not in (new_size, 1) for new_size, size in pairs):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invgraph.arguments import as_number, require_count
-from invgraph.errors import GraphError, NumericsError, ShapeError
+from invgraph.errors import ArgumentError, GraphError, NumericsError, ShapeError
 from invgraph.flow import Flow
 
 
@@ -47,7 +47,7 @@ class Calibration:
         Arguments:
             levels: Probabilities of the regions. Default: 0, 0.05, ..., 1.
         """
-        levels = torch.linspace(0, 1, 21) if levels is None else levels
+        levels = torch.linspace(0, 1, 21) if levels is None else torch.as_tensor(levels)
         middles = (self.levels.double() * self.draws + 0.5) / (self.draws + 1)
         inside = middles.unsqueeze(0) <= levels.unsqueeze(1).to(middles)
         return levels, inside.to(torch.get_default_dtype()).mean(1)
@@ -121,6 +121,12 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
     """
     draws = require_count("calibrate", "draws", draws)
     at_once = require_count("calibrate", "at_once", at_once)
+    for name, value in (("x", x), ("c", c)):
+        if not isinstance(value, Tensor):
+            raise ArgumentError("calibrate", f"{name}: {type(value).__name__}", f"{name} must be a tensor")
+    if not callable(getattr(flow, "sample", None)) or not callable(getattr(flow, "log_prob", None)):
+        advice = "expected a Flow, or a module with its methods sample and log_prob"
+        raise ArgumentError("calibrate", f"flow: {type(flow).__name__}", advice)
     if x.ndim != 2 or len(x) != len(c):
         given = f"x of shape {tuple(x.shape)}, c of shape {tuple(c.shape)}"
         raise ShapeError("calibrate", given, "expected x (N, D) and c (N, ...): a condition for each row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from invgraph.arguments import require_count
 from invgraph.draw.fonts import set_fonts
-from invgraph.errors import DependencyError, NumericsError, ShapeError
+from invgraph.errors import ArgumentError, DependencyError, GraphError, NumericsError, ShapeError
 from invgraph.inference.calibration import Calibration
 
 
@@ -48,6 +49,8 @@ def corner(
         6
     """
     bins = require_count("corner", "bins", bins, least=2)
+    if not isinstance(samples, Tensor):
+        raise ArgumentError("corner", f"samples: {type(samples).__name__}", "samples must be a tensor: torch.as_tensor")
     if samples.ndim != 2 or len(samples) < 2 or not samples.shape[1]:
         raise ShapeError(
             "corner", f"samples of shape {tuple(samples.shape)}", "expected (N, D), N at least 2, D at least 1"
@@ -63,8 +66,9 @@ def corner(
             raise ShapeError("corner", f"{len(values)} {name}", f"expected {size}, one per element")
     if limits is None:
         places = [1 + round(share * (len(points) - 1)) for share in (0.001, 0.999)]
-        limits = list(zip(*(points.kthvalue(place, dim=0).values for place in places), strict=True))
-    limits = [(float(low), float(high)) for low, high in limits]
+        limits = list(zip(*(points.kthvalue(place, dim=0).values.tolist() for place in places), strict=True))
+    else:
+        limits = [_limits(pair) for pair in limits]
     figure = _figure("corner", 1.8 * size + 0.6, 1.8 * size + 0.6)
     for row in range(size):
         for column in range(row + 1):
@@ -88,6 +92,13 @@ def corner(
                 axes.set_yticklabels([])
     set_fonts([axis.label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)], "corner", stacklevel=2)
     return figure
+
+
+def _limits(pair: Sequence[float]) -> tuple[float, float]:
+    ends = tuple(map(float, pair))
+    if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+        raise GraphError("corner", f"limits={ends} of an element", "expected two numbers, the lower end first")
+    return ends
 
 
 def _draw_pair(

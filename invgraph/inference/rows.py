@@ -20,6 +20,9 @@ class Rows:
         if any(value.ndim == 0 or len(value) != self.count for value in (*self.x, *self.c)):
             sizes = ", ".join(str(tuple(value.shape)) for value in (*self.x, *self.c))
             raise ShapeError("fit", f"tensors of shapes {sizes}", "data and conditions have the same number of rows")
+        if any(value.requires_grad for value in (*self.x, *self.c)):
+            advice = "a network made them, and would not be trained: pass x.detach(), or run it in a FeatureNode"
+            raise ArgumentError("fit", "data or conditions with gradients", advice)
         if self.count < 2:
             raise ShapeError("fit", f"{self.count} rows", "training needs at least two rows, one of them held out")
 

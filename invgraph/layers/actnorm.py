@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from invgraph.core.assign import assign
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import GraphError
 from invgraph.fused.channel_affine import scale_and_shift, shift_and_scale_back
@@ -74,8 +75,8 @@ class ActNorm(Invertible):
         self._set_parameters(std.log(), mean)
 
     def _set_parameters(self, log_scale: Tensor, shift: Tensor) -> None:
-        self.log_scale.copy_(log_scale.view_as(self.log_scale))
-        self.shift.copy_(shift.view_as(self.shift))
+        assign(self, "log_scale", log_scale)
+        assign(self, "shift", shift)
         self.initialized.fill_(1)
         self.ready, self._seen = True, id(self.initialized)
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import require_choice, require_count, require_flag, require_positive
+from invgraph.core.assign import assign
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.orders import load_order
 from invgraph.core.subnet import check_subnet, lead_first, leading, make_subnet, spread_vector
 from invgraph.errors import GraphError, NumericsError
 from invgraph.fused.affine_block import AffineBlockKernel
@@ -249,14 +251,14 @@ class AllInOne(Invertible):
         if self.log_scale is not None:
             self._set_gain(1 / std)
             mean = mean / std
-        self.shift.copy_(-mean.view_as(self.shift))
+        assign(self, "shift", -mean)
 
     @torch.no_grad()
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         """Choose them so that this batch enters the inverse coupling with mean 0 and deviation 1 per channel."""
         mean, std = channel_moments(self.label, self._mixed(ys[0], back=True))
         self._set_gain(std)
-        self.shift.copy_(mean.view_as(self.shift))
+        assign(self, "shift", mean)
 
     def _set_gain(self, gain: Tensor) -> None:
         if self.log_scale is None:
@@ -264,7 +266,7 @@ class AllInOne(Invertible):
         if self.gain.function == "sigmoid" and not bool((gain < LARGEST).all()):
             given = f"a batch that needs a gain of {gain.max().item():.3g}"
             raise NumericsError(self.label, given, f"a sigmoid's is below {LARGEST:g}: scale the data, or use exp")
-        self.log_scale.copy_(self.gain.raw(gain).view_as(self.log_scale))
+        assign(self, "log_scale", self.gain.raw(gain))
 
     def _is_initialized(self) -> bool:
         """True if scale or shift, which start as zeros, hold anything else."""
@@ -279,6 +281,8 @@ class AllInOne(Invertible):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if self.is_indexed:
+            load_order(self, state_dict, prefix, args[-1])
         if prefix + "rotation" in state_dict:
             self._refresh(state_dict[prefix + "rotation"].dtype)
 

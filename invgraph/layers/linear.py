@@ -16,6 +16,7 @@ from invgraph.errors import GraphError
 from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
 from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors, positions
+from invgraph.torch_internals import is_transformed
 
 _WORST_CONDITION = 1e12
 
@@ -76,6 +77,7 @@ class FixedLinear(_Mixing):
     inverse_matrix: Tensor
     log_abs_det: Tensor
     shift: Tensor | None
+    _derived_from: tuple[Tensor, int] | None = None
 
     def __init__(
         self,
@@ -114,20 +116,40 @@ class FixedLinear(_Mixing):
         if self.matrix.is_meta:
             self.inverse_matrix, self.log_abs_det = torch.empty_like(self.matrix), self.matrix.new_empty(())
             return
-        exact = self.matrix.to("cpu", torch.float64)
-        inverse, _ = torch.linalg.inv_ex(exact)
-        self.inverse_matrix = inverse.to(self.matrix)
-        self.log_abs_det = torch.linalg.slogdet(exact).logabsdet.to(self.matrix)
+        self.inverse_matrix, self.log_abs_det = _inverse_and_log_det(self.matrix)
+
+    def _derived(self) -> tuple[Tensor, Tensor]:
+        """Return the inverse and the log of the determinant, of the matrix as it is now.
+
+        ``functional_call`` puts another matrix in its place, and it may be changed in place.
+        """
+        if torch.compiler.is_compiling() or self.matrix.is_meta:
+            return self.inverse_matrix, self.log_abs_det
+        if is_transformed():  # what it makes of a tensor must not outlive it
+            return _inverse_and_log_det(self.matrix)
+        version = 0 if self.matrix.is_inference() else self.matrix._version
+        if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != version:
+            self._refresh(more_precise=False)
+            self._derived_from = self.matrix, version
+        return self.inverse_matrix, self.log_abs_det
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
-        log_det = self.log_abs_det * positions(self.in_shapes[0])
+        _, log_abs_det = self._derived()
+        log_det = log_abs_det * positions(self.in_shapes[0])
         y = mix(xs[0], self.matrix)
         return (y if self.shift is None else y + self.shift,), log_det.expand(y.shape[0])
 
     def _inverse(self, ys: Tensors, cs: Tensors) -> Result:
-        log_det = self.log_abs_det * -positions(self.in_shapes[0])
+        inverse_matrix, log_abs_det = self._derived()
+        log_det = log_abs_det * -positions(self.in_shapes[0])
         y = ys[0] if self.shift is None else ys[0] - self.shift
-        return (mix(y, self.inverse_matrix),), log_det.expand(y.shape[0])
+        return (mix(y, inverse_matrix),), log_det.expand(y.shape[0])
+
+
+def _inverse_and_log_det(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    exact = matrix.detach().to("cpu", torch.float64)
+    inverse, _ = torch.linalg.inv_ex(exact)
+    return inverse.to(matrix), torch.linalg.slogdet(exact).logabsdet.to(matrix)
 
 
 class Orthogonal(_Mixing):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from invgraph.arguments import is_int, require_int
 from invgraph.core.invertible import Invertible, Result
+from invgraph.core.orders import load_order
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors
@@ -87,6 +89,10 @@ class Permute(Invertible):
             given = f"input of shape {self.in_shapes[0]} instead of {before[0]}"
             advice = f"it orders {len(self.order)} places along axis {self.dim}"
             raise GraphError(self.label, given, f"its size can't change: {advice}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        load_order(self, state_dict, prefix, args[-1])
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         y = xs[0].index_select(self.dim + 1, self.order)

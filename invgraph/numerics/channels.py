@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
@@ -35,7 +36,7 @@ def split_sizes(where: str, shape: Shape, split: object) -> list[int]:
         raise GraphError(where, f"input of shape {shape}", f"a coupling needs at least 2 channels: {other}")
     if isinstance(number, float) and not 0 < number < 1:
         raise GraphError(where, given, "split must be a fraction in (0, 1) or a number of channels")
-    first = int(channels * number) if isinstance(number, float) else number
+    first = math.floor(channels * number + 1e-9) if isinstance(number, float) else number  # 0.29 * 100 is 28.999...
     if not 0 < first < channels:
         raise GraphError(where, given, f"parts of {first} and {channels - first}: each needs at least one channel")
     return [first, channels - first]
