@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from invgraph.arguments import require_count, require_seed
 from invgraph.core.call import call_checked
 from invgraph.core.invertible import Invertible, Result
-from invgraph.core.modes import evaluating
 from invgraph.draw.table import lines_of
 from invgraph.errors import GraphError
 from invgraph.graph.graph import Graph, require_graph
+from invgraph.graph.measured import measurable, measuring
 from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Step
+from invgraph.graph.summary import fraction
 from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.numerics.soft_clamp import watch_clamps
 from invgraph.shapes import Structured, Tensors
@@ -36,7 +37,9 @@ class NodeDiagnosis(NamedTuple):
         log_det: Mean log-determinant over the batch, in nats per sample.
         share: Log-determinant relative to the sum of the absolute log-determinants of all nodes.
         gain: Largest singular value of the Jacobian over the batch: the factor by which forward amplifies an error.
-        inverse_gain: Largest singular value of the Jacobian of the inverse, 1 / the smallest one of forward.
+            Where forward is constant, or autograd can't differentiate it, it is 0.
+        inverse_gain: Largest singular value of the Jacobian of the inverse, 1 / the smallest one of forward. It is
+            0 for an inverse that rounds, such as that of :class:`~invgraph.Dequantize`.
         saturated: Fraction of softly clamped elements beyond 90 % of their bound; None if the node has no clamp.
     """
 
@@ -71,7 +74,13 @@ class Diagnosis:
 
     @property
     def worst(self) -> NodeDiagnosis:
-        """Node with the largest round trip error; NaN counts as the largest."""
+        """Node with the largest round trip error; NaN counts as the largest.
+
+        Raises:
+            GraphError: If the graph has no invertible node.
+        """
+        if not self.nodes:
+            raise GraphError("Diagnosis.worst", "a graph without invertible nodes", "there is none: see .whole")
         return max(self.nodes, key=lambda node: (node.round_trip != node.round_trip, node.round_trip))
 
     def __str__(self) -> str:
@@ -85,7 +94,8 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
 
     The rounding error of one node is amplified by the gains of the nodes that follow. If round trips are inexact, look
     for large gains, and for clamps at their bounds. Gains are estimated by power iteration, which approaches them from
-    below. The graph does not change.
+    below; the gain of a direction that rounds is 0. The graph does not change; if it is compiled, its plain code is
+    measured.
 
     Arguments:
         graph: Graph; for a flow, ``flow.graph``.
@@ -96,7 +106,9 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
 
     Raises:
         ArgumentError: If ``graph`` is not a graph, or an argument has the wrong type.
-        GraphError: If ``iterations`` is not positive, or the seed does not fit into 64 bits.
+        GraphError: If ``iterations`` is not positive, or the seed does not fit into 64 bits; if the tensors are on the
+            meta device, or gradients are unavailable because of ``torch.inference_mode``.
+        ShapeError: If the batch is empty, or a tensor does not fit.
 
     Example:
         >>> import torch, invgraph as ig
@@ -111,20 +123,19 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     graph = require_graph(graph, "diagnose")
     iterations = require_count("diagnose", "iterations", iterations)
     seed = require_seed("diagnose", seed)
-    graph._conditions().require_given("diagnose", c, "diagnose(graph, {x}, {c})", graph._inputs())
-    xs, cs = graph._inputs().unpack("diagnose", x), graph._conditions().unpack("diagnose", c)
+    xs, cs = measurable("diagnose", "diagnose(graph, {x}, {c})", graph, x, c)
     rows: list[NodeDiagnosis] = []
 
     def visit(name: str, layer: Invertible, values: Tensors, conditions: Tensors) -> None:
         rows.append(_measure(name, layer, values, conditions, iterations, seed))
 
-    with torch.no_grad(), evaluating(graph):
-        graph(x, c)  # checks the arguments
+    with torch.no_grad(), measuring(graph):
         _visit_nodes(graph, xs, cs, "", visit)
         whole = _measure("(all)", graph, xs, cs, iterations, seed)
     # The nodes of a nested graph already count in the row of the nested graph.
-    total = sum(abs(row.log_det) for row in rows if "." not in row.name)
-    return Diagnosis(tuple(row._replace(share=row.log_det / total if total else 0.0) for row in rows), whole)
+    total = sum((abs(row.log_det) for row in rows if "." not in row.name), 0.0)
+    nodes = tuple(row._replace(share=fraction(row.log_det, total)) for row in rows)
+    return Diagnosis(nodes, whole._replace(share=fraction(total, total)))
 
 
 def _visit_nodes(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, visit: Visit) -> None:
@@ -161,7 +172,7 @@ def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations:
         type(layer).__name__,
         torch.stack(errors).max().item() if errors else 0.0,
         log_det.mean().item(),
-        1.0,
+        0.0,
         _largest_gain(forward, xs, iterations, seed),
         _largest_gain(inverse, ys, iterations, seed),
         torch.cat(clamped).double().mean().item() if clamped else None,
@@ -170,8 +181,7 @@ def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations:
 
 def _largest_gain(direction: Callable[[Tensors], Result], values: Tensors, iterations: int, seed: int) -> float:
     """Return the largest gain over the batch."""
-    found = largest_singular_value(lambda at: direction(at)[0], values, iterations, seed)
-    return found.max().item() if found.numel() else 0.0
+    return largest_singular_value(lambda at: direction(at)[0], values, iterations, seed).max().item()
 
 
 def _cells(node: NodeDiagnosis) -> tuple[str, ...]:

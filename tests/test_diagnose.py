@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from typing import Any
 
 import pytest
@@ -163,9 +164,96 @@ def test_values_that_are_not_finite_are_named() -> None:
     assert report.worst.name in ("node_0", "node_1")
 
 
+def test_the_inverse_of_a_dequantization_rounds_and_has_no_gain() -> None:
+    affine = (ig.Elementwise, {"transform": ig.Affine()})
+    x = torch.arange(20.0).view(5, 4) % 4
+    for layers in (((ig.Dequantize, {"levels": 4}), affine), (affine, (ig.Dequantize, {"levels": 4}))):
+        report = ig.diagnose(chained(*layers), x)
+        gains = {node.layer: (node.gain, node.inverse_gain) for node in (*report.nodes, report.whole)}
+        assert gains["Dequantize"] == gains["Graph"] == (pytest.approx(0.25, rel=1e-4), 0)
+        assert gains["Elementwise"] == (pytest.approx(1, rel=1e-4), pytest.approx(1, rel=1e-4))
+
+
+def test_outputs_without_a_derivative_are_ignored() -> None:
+    xs = torch.ones(3, 2, dtype=torch.float64), torch.ones(3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        constant = torch.zeros(3, 1, dtype=torch.float64)
+    weight = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
+    found = largest_singular_value(lambda at: (constant, 3 * at[0], at[1].floor(), weight), xs, 20, seed=0)
+    assert torch.allclose(found, torch.full((3,), 3.0, dtype=torch.float64), rtol=1e-12)
+    for outputs in ((constant,), (weight,), (weight, constant), ()):
+        assert torch.equal(largest_singular_value(lambda at, ys=outputs: ys, xs, 20, seed=0), torch.zeros(3).double())
+
+
+def test_a_compiled_graph_is_measured_as_it_was_declared() -> None:
+    args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(8)}
+    inner = randomize(chained(ig.Permute, (ig.Coupling, args)))
+    outer = chained(inner, (ig.Coupling, args))
+    plain = copy.deepcopy(outer)
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    inner.compile(backend="eager")
+    outer.compile(backend="eager")
+    assert ig.diagnose(outer, x) == ig.diagnose(plain, x)
+    assert str(outer.summary(x)) == str(plain.summary(x))
+    for graph in (outer, inner):
+        assert graph._compiled_call_impl is not None
+        assert graph._compiled_inverse_impl is not None
+    with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
+        outer(x)  # what is compiled runs compiled again
+    with clamp.watch_clamps(lambda value, alpha: None):  # as when another thread measures
+        assert torch.allclose(outer(x)[0], plain(x)[0])
+
+
+def test_several_threads_may_measure_at_once() -> None:
+    graphs = [chained(ig.Permute).compile(backend="eager") for _ in range(4)]
+    threads = [threading.Thread(target=ig.diagnose, args=(graph, torch.zeros(2, 4))) for graph in graphs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
+        graphs[0](torch.zeros(2, 4))
+
+
+def test_measurements_need_gradients() -> None:
+    graph = chained(ig.Permute, (ig.Coupling, {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}))
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        data = x.clone()
+        for measure in (ig.diagnose, ig.Graph.summary):
+            with pytest.raises(ig.GraphError, match=r"call under torch\.inference_mode"):
+                measure(graph, x)
+        made = copy.deepcopy(graph)
+    assert ig.diagnose(graph, data) == ig.diagnose(graph, x)
+    assert str(graph.summary(data)) == str(graph.summary(x))
+    for measure in (ig.diagnose, ig.Graph.summary):
+        with pytest.raises(ig.GraphError, match=r"made under torch\.inference_mode"):
+            measure(made, x)
+
+
+def test_measurements_need_values() -> None:
+    with torch.device("meta"):
+        graph = chained(ig.Permute, ig.ActNorm)
+        x = torch.zeros(5, 4)
+    for measure in (ig.diagnose, ig.Graph.summary, ig.Graph.initialize):
+        with pytest.raises(ig.GraphError, match="on the meta device"):
+            measure(graph, x)
+
+
+def test_without_nodes_or_log_dets() -> None:
+    report = ig.diagnose(chained(ig.Permute), torch.zeros(2, 4))
+    assert report["node_0"].share == report.whole.share == 0
+    x = ig.InputNode(4, name="x")
+    empty = ig.diagnose(ig.Graph(x, x), torch.zeros(2, 4))
+    assert (empty.nodes, empty.whole.gain) == ((), pytest.approx(1, rel=1e-6))
+    with pytest.raises(ig.GraphError, match="without invertible nodes"):
+        empty.worst  # noqa: B018
+
+
 def test_an_empty_batch_and_wrong_arguments() -> None:
     graph = chained(ig.Flatten)
-    assert ig.diagnose(graph, torch.zeros(0, 4)).nodes[0].round_trip == 0
+    with pytest.raises(ig.ShapeError, match="batch of 0"):
+        ig.diagnose(graph, torch.zeros(0, 4))
     with pytest.raises(ig.ArgumentError, match="expected a Graph"):
         ig.diagnose(ig.Flow(graph), torch.zeros(2, 4))  # type: ignore[arg-type]
     with pytest.raises(ig.ShapeError, match="wrong shape"):

@@ -58,9 +58,15 @@ def _format(rows: Rows, numbers: Sequence[int]) -> str:
     return "\n".join(lines_of(shown, {place for place, column in enumerate(keep) if column in numbers}))
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of elements of all parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def count_parameters(*modules: nn.Module) -> int:
+    """Return the number of elements of all parameters; tied ones count once."""
+    found = dict.fromkeys(parameter for module in modules for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in found)
+
+
+def fraction(part: float, total: float) -> float:
+    """Return a part of a total; 0 of a total that is zero."""
+    return part / total if total else 0.0
 
 
 class NodeSummary(NamedTuple):
@@ -112,15 +118,15 @@ def summarize(layers: nn.ModuleDict, schedule: Schedule, xs: Tensors, cs: Tensor
     parts = tuple(layers.values())
     operations, log_dets = _operations(schedule, parts, xs, cs)
     kept = _kept(schedule, parts, xs, cs)
-    total = sum(map(abs, log_dets))
+    total = sum(map(abs, log_dets), 0.0)
     batch = xs[0].shape[0]
     nodes = tuple(
         NodeSummary(schedule.names[step.layer], count_parameters(parts[step.layer]), operations[k] / batch, kept[k],
-                    log_dets[k], log_dets[k] / total if total else 0.0)
+                    log_dets[k], fraction(log_dets[k], total))
         for k, step in enumerate(schedule.steps)
     )  # fmt: skip
     whole = NodeSummary(
-        "(all)", count_parameters(layers), sum(operations) / batch, sum(kept), sum(log_dets), float(total > 0)
+        "(all)", count_parameters(layers), sum(operations) / batch, sum(kept), sum(log_dets), fraction(total, total)
     )
     rows = _rows(layers, schedule)
     first = len(schedule.source.names) + len(schedule.conditions.names)
@@ -155,6 +161,7 @@ def _operations(
     counts: list[int] = []
     log_dets: list[float] = []
     counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
 
     def after(step: Step, layer: Any, slots: Slots, log_det: Tensor | None) -> None:
         counts.append(counter.get_total_flops())
@@ -163,6 +170,18 @@ def _operations(
     with torch.no_grad(), counter:
         run(schedule, layers, fill(schedule, xs, cs), after=after)
     return [now - before for before, now in zip([0, *counts], counts, strict=False)], log_dets
+
+
+class _NoModules:
+    """Place of the counter's tracker of modules, which hooks into autograd and fails in layers that differentiate."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *args: object) -> None:
+        pass
 
 
 def _kept(schedule: Schedule, layers: tuple[nn.Module, ...], xs: Tensors, cs: Tensors) -> list[int]:
@@ -174,6 +193,8 @@ def _kept(schedule: Schedule, layers: tuple[nn.Module, ...], xs: Tensors, cs: Te
     alive: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
+        if not tensor.data_ptr():  # a derivative that is zero everywhere takes no memory
+            return tensor
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen:
             seen.add(storage.data_ptr())

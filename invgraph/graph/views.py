@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from invgraph.arguments import require_choice, require_flag
-from invgraph.core.call import check_together
 from invgraph.core.invertible import Invertible
-from invgraph.core.modes import evaluating
 from invgraph.core.ranges import Ends, Knowns
-from invgraph.errors import ShapeError
+from invgraph.graph.measured import measurable, measuring
 from invgraph.graph.ranges import follow, follow_ends
 from invgraph.graph.schedule import Schedule
 from invgraph.graph.summary import Summary, summarize, table
 from invgraph.graph.trace import Trace, record
 from invgraph.shapes import Structured
-from invgraph.torch_internals import floating_tensor
 
 Theme = Literal["auto", "light", "dark"]
 THEMES: tuple[Theme, ...] = ("auto", "light", "dark")
@@ -112,8 +109,9 @@ class Shown(Invertible, ABC):
 
         The result prints as the graph's table with three more columns: the operations per sample (two for each
         multiply-add of a matrix product or convolution), the memory that a training step keeps for the backward pass
-        of the whole batch, and the mean log-determinant with its share of the sum of all absolute ones. The graph does
-        not change.
+        of the whole batch, and the mean log-determinant with its share of the sum of all absolute ones. The memory of
+        :class:`~invgraph.ContinuousFlow` is that under activation checkpointing. The graph does not change; if it is
+        compiled, its plain code is measured.
 
         Arguments:
             x: Data, as in a call of the graph.
@@ -121,6 +119,8 @@ class Shown(Invertible, ABC):
 
         Raises:
             ShapeError: If the batch is empty, or a tensor does not fit.
+            GraphError: If the tensors are on the meta device, or gradients are unavailable because of
+                ``torch.inference_mode``.
 
         Example:
             >>> import torch, invgraph as ig
@@ -130,13 +130,8 @@ class Shown(Invertible, ABC):
             >>> graph.summary(torch.zeros(10, 4))["mix"].operations
             192.0
         """
-        where, source, given = "Graph.summary", self._inputs(), self._conditions()
-        given.require_given(where, c, "graph.summary({x}, {c})", source)
-        xs, cs = source.unpack(where, x), given.unpack(where, c)
-        batch, _ = check_together(where, ((source, xs), (given, cs)), floating_tensor(self))
-        if batch == 0:
-            raise ShapeError(where, "a batch of 0", "costs are measured on data: pass at least one sample")
-        with evaluating(self):
+        xs, cs = measurable("Graph.summary", "graph.summary({x}, {c})", self, x, c)
+        with measuring(self):
             return summarize(self.layers, self.forward_schedule, xs, cs)
 
     def trace(self, values: Structured, c: Structured = (), *, inverse: bool = False) -> Trace:

@@ -17,6 +17,8 @@ _CONVERGED = 1e-4
 def largest_singular_value(function: Function, xs: Tensors, iterations: int, seed: int) -> Tensor:
     """Return the largest singular value of the Jacobian of each sample, shape ``(B,)``.
 
+    Outputs that autograd can't differentiate count as constant; if there are no others, the values are zero.
+
     Products with the Jacobian and its transpose come from autograd; for a function that can't be differentiated twice,
     those with the Jacobian are finite differences. The estimate increases towards the true value.
 
@@ -26,21 +28,29 @@ def largest_singular_value(function: Function, xs: Tensors, iterations: int, see
         iterations: Maximum number of iterations; they end early once no value grows by more than 0.01 %.
         seed: Seed of the initial vector.
     """
-    source = generator(seed)
-    v = tuple(normal(x.shape, source).to(x) for x in xs)
-    v, _ = _normalize(v)
     with torch.enable_grad():
         points = tuple(x.detach().requires_grad_() for x in xs)
-        ys = function(points)
+        outputs = function(points)
+        smooth = [place for place, y in enumerate(outputs) if y.requires_grad]
+        ys = tuple(outputs[place] for place in smooth)
         probe = tuple(torch.zeros_like(y).requires_grad_() for y in ys)
-        vjp = torch.autograd.grad(ys, points, probe, create_graph=True, materialize_grads=True)
+        vjp = torch.autograd.grad(ys, points, probe, create_graph=True, allow_unused=True) if ys else ()
+    linear = [place for place, part in enumerate(vjp) if part is not None and part.requires_grad]
     found = xs[0].new_zeros(len(xs[0]))
+    if all(part is None for part in vjp):
+        return found
+    # From the outputs, so that what they are constant in never enters v: a difference would step over roundings.
+    source = generator(seed)
+    u = tuple(normal(y.shape, source).to(y) for y in ys)
+    v, _ = _normalize(torch.autograd.grad(ys, points, u, retain_graph=True, materialize_grads=True))
     for _ in range(iterations):
         before = found
         # The vjp is linear in its probe, so the vjp of the vjp is the jvp.
-        jvp = torch.autograd.grad(vjp, probe, v, retain_graph=True, allow_unused=True)
+        along = [vjp[place] for place in linear], probe, [v[place] for place in linear]
+        jvp = torch.autograd.grad(*along, retain_graph=True, allow_unused=True) if linear else (None,) * len(ys)
         if all(part is None for part in jvp):
-            u = _difference(function, xs, v)
+            change = _difference(function, xs, v)
+            u = tuple(change[place] for place in smooth)
         else:
             u = tuple(torch.zeros_like(y) if p is None else p for y, p in zip(ys, jvp, strict=True))
         u, found = _normalize(u)

@@ -46,8 +46,9 @@ def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     if outer != 1:
         # Only tanh's gradient needs what it returned.
         clamped = clamped * outer if function is torch.tanh else clamped.mul_(outer)
-    for watch in clamp_watchers:
-        watch(clamped, alpha)
+    if clamp_watchers and not torch.compiler.is_compiling():  # another thread may compile while a graph is measured
+        for watch in clamp_watchers:
+            watch(clamped, alpha)
     return clamped
 
 

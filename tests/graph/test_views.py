@@ -57,6 +57,20 @@ def test_operations_memory_and_share_of_the_log_det() -> None:
     assert twice["coupling_1"].kept == 2 * summary["coupling_1"].kept
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch's forward mode itself
+def test_a_layer_that_differentiates_inside_is_measured_too() -> None:
+    x = ig.InputNode(3, name="x")
+    h = ig.Node(x, ig.ContinuousFlow, {"subnet": ig.nets.ResidualMLP(4, blocks=1), "steps": 2}, name="flow")
+    graph = ig.Graph(x, ig.Node(h, ig.Permute, name="mix"))
+    summary = graph.summary(torch.zeros(5, 3))
+    subnet = graph["flow"].net
+    weights = sum(p.numel() for p in subnet.parameters() if p.ndim == 2)
+    # two steps of four evaluations; each goes forward once and, for the trace, back three times, not to the time
+    assert summary["flow"].operations == 2 * 4 * (2 * weights + 3 * 2 * (weights - 4))
+    assert summary["flow"].kept > 0
+    assert summary["mix"].operations == 0
+
+
 def test_a_summary_refuses_what_a_call_refuses() -> None:
     graph = deep_graph(1)
     with pytest.raises(ig.InputTypeError, match=r"call graph.summary\(x, c\)"):
