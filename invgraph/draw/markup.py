@@ -31,7 +31,7 @@ def _dot_boxes(picture: Picture, prefix: str, indent: str) -> list[str]:
             continue
         fill, edge = LIGHT.boxes[box.kind]
         look = f'fillcolor="{fill}", color="{edge}", shape={_SHAPES.get(box.kind, "box")}'
-        lines.append(f"{indent}{key} [label={_quoted(_lines(box, chr(10)))}, {look}];")
+        lines.append(f"{indent}{key} [label={_quoted(chr(10).join(_texts(box)))}, {look}];")
     return lines
 
 
@@ -40,7 +40,7 @@ def mermaid(picture: Picture) -> str:
     lines = ["flowchart TD", *_mermaid_boxes(picture, "n", "  ")]
     for tail, head, kind, label in flat_arrows(picture):
         arrow = "-->" if kind == "data" else "-.->"
-        lines.append(f"  {tail} {arrow}" + (f'|"{label}"|' if label else "") + f" {head}")
+        lines.append(f"  {tail} {arrow}" + (f'|"{_entities(label)}"|' if label else "") + f" {head}")
     for kind, (fill, edge) in LIGHT.boxes.items():
         keys = [key for key, box in picture.walk() if box.kind == kind and box.inner is None]
         if keys:
@@ -58,12 +58,18 @@ def _mermaid_boxes(picture: Picture, prefix: str, indent: str) -> list[str]:
             lines += [*_mermaid_boxes(box.inner, f"{key}_", f"{indent}  "), f"{indent}end"]
             continue
         left, right = _MERMAID.get(box.kind, ("[", "]"))
-        lines.append(f'{indent}{key}{left}"{_entities(_lines(box, "<br>"))}"{right}')
+        lines.append(f'{indent}{key}{left}"{"<br>".join(map(_entities, _texts(box)))}"{right}')
     return lines
 
 
+_ENTITIES = str.maketrans(
+    {"#": "#35;", "&": "#amp;", "<": "#lt;", ">": "#gt;", '"': "#quot;", "`": "#96;", "\\": "#92;", "\n": "<br>"}
+)
+
+
 def _entities(text: str) -> str:
-    return text.replace("#", "#35;").replace('"', "#quot;")
+    r"""Return a text as Mermaid shows it: it reads HTML, Markdown between backticks, and ``\n`` as a break."""
+    return text.translate(_ENTITIES)
 
 
 def flat_arrows(picture: Picture) -> list[tuple[str, str, str, str]]:
@@ -96,8 +102,8 @@ def _inside(picture: Picture, prefix: str, place: int, port: int, *, entering: b
     return [name for end in ends for name in _inside(inner, f"{key}_", *end, entering=entering)]
 
 
-def _lines(box: Box, between: str) -> str:
-    return f"{box.title}{between}{box.subtitle}" if box.subtitle else box.title
+def _texts(box: Box) -> tuple[str, ...]:
+    return (box.title, box.subtitle) if box.subtitle else (box.title,)
 
 
 def _quoted(text: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError
-from invgraph.graph.node import Node, Sources, check_name
+from invgraph.graph.names import check_name
+from invgraph.graph.node import Node, Sources
 
 
 def chain(inputs: Sources, *layers: object, conditions: Sources = (), name: str | None = None) -> Node:

@@ -16,11 +16,11 @@ from invgraph.core.invertible import Invertible
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.build_layer import build_layer, build_network, feature_shapes
 from invgraph.graph.copying import CopiedNode, CopiedValue
+from invgraph.graph.names import check_name
 from invgraph.numerics.seeding import seed_from
 from invgraph.shapes import Shape, as_shape
 
 _order = itertools.count()
-_KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDict, which reserves some
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -247,22 +247,6 @@ def _seed(kind: str, what: object, name: object, *read: tuple[Value, ...]) -> in
     """Return the seed of a node, from its kind, class or shape, name, and what it reads."""
     seeds = [[(value.node.seed, value.index) for value in values] for values in read]
     return seed_from(kind, what, check_name(kind, name), seeds)
-
-
-def check_name(kind: str, name: object) -> str | None:
-    """Return the name of a node, or of a chain; refuse what can't be one."""
-    if name is None:
-        return None
-    where, given = kind, f"name={name!r}"
-    if not isinstance(name, str):
-        raise ArgumentError(where, given, f"a name must be a str, not {type(name).__name__}")
-    if not name:
-        raise GraphError(where, given, "a name can't be empty; leave it out for an automatic one")
-    if "." in name:
-        raise GraphError(where, given, "dots are not allowed in names: they are keys of the state_dict")
-    if kind in _KEYED and (hasattr(nn.ModuleDict, name) or name in nn.ModuleDict().__dict__):
-        raise GraphError(where, given, "the name is an attribute of torch.nn.Module; choose another")
-    return name
 
 
 def _own_shape(where: str, shape: tuple[object, ...]) -> Shape:

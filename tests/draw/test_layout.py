@@ -104,7 +104,8 @@ def test_texts_are_escaped_in_every_language() -> None:
     xml.dom.minidom.parseString(svg(layout(picture), "auto", 'a "graph"'))
     assert '\\"q\\"' in dot(picture)
     assert "A\\\\B" in dot(picture)
-    assert "#quot;q#quot; #35;1" in mermaid(picture)
+    assert '["#lt;b#gt; #amp; #quot;q#quot; #35;1<br>A#92;B"]' in mermaid(picture)
+    assert '"#96;x#96;<br>y"' in mermaid(Picture((Box("layer", "`x`\ny"),), ()))
 
 
 def test_long_names_are_cut_in_their_middle() -> None:

@@ -125,6 +125,16 @@ def test_inputs_and_conditions_are_no_keys_and_take_any_name() -> None:
             declare()
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x00", "a\x7fb", "a\u2028b", "a\ud800"])
+def test_names_are_printed_on_one_line(name: str) -> None:
+    x, c = ig.InputNode(4), ig.ConditionNode(3)
+    for declare in (lambda: ig.InputNode(4, name=name), lambda: ig.ConditionNode(3, name=name),
+                    lambda: ig.Node(x, ig.Permute, name=name), lambda: ig.chain(x, ig.Permute, name=name),
+                    lambda: ig.FeatureNode(c, nn.Linear(3, 2), name=name)):  # fmt: skip
+        with pytest.raises(ig.GraphError, match="control characters"):
+            declare()
+
+
 def test_sizes_may_be_ints_of_numpy() -> None:
     node = ig.InputNode(np.int64(3), np.prod((2, 4)), name="x")
     assert node.shapes == ((3, 8),)
