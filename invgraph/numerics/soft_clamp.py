@@ -46,9 +46,8 @@ def soft_clamp(s: Tensor, alpha: float, activation: Activation) -> Tensor:
     if outer != 1:
         # Only tanh's gradient needs what it returned.
         clamped = clamped * outer if function is torch.tanh else clamped.mul_(outer)
-    if clamp_watchers and not torch.compiler.is_compiling():  # another thread may compile while a graph is measured
-        for watch in clamp_watchers:
-            watch(clamped, alpha)
+    for watch in clamp_watchers:
+        watch(clamped, alpha)
     return clamped
 
 
@@ -66,7 +65,8 @@ def watch_clamps(watcher: Callable[[Tensor, float], None]) -> Iterator[None]:
     own = threading.get_ident()
 
     def here(clamped: Tensor, alpha: float) -> None:
-        if threading.get_ident() == own:
+        # Another thread may compile meanwhile, and the compiler can't trace the question which thread it is.
+        if not torch.compiler.is_compiling() and threading.get_ident() == own:
             watcher(clamped, alpha)
 
     clamp_watchers.append(here)

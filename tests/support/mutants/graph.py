@@ -67,7 +67,7 @@ MUTANTS = (
            "if name not in accepted and not any(", "if False and not any(", (BAD_INPUT,)),
     Mutant("a condition may be transformed", "graph/node.py",
            "if isinstance(value.node, (ConditionNode, FeatureNode)):", "if False:", (BAD_INPUT,)),
-    Mutant("dots in names of nodes are accepted", "graph/node.py", 'if "." in name:', "if False:", (BAD_INPUT,)),
+    Mutant("dots in names of nodes are accepted", "graph/names.py", 'if "." in name:', "if False:", (BAD_INPUT,)),
     Mutant("a chain gives its conditions to layers that take none", "graph/chain.py",
            "given = conditions if _takes_conditions(module, args) else ()", "given = conditions", (NODES,)),
     Mutant("nodes can be changed", "graph/node.py",
