@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
@@ -106,15 +107,23 @@ def resize_graph(
     forward, inverse = schedules
     shapes: dict[int, Shape] = dict(enumerate(cond_shapes))
     shapes.update(zip(forward.starts, in_shapes, strict=True))
+    known: dict[int, Shape] = dict(enumerate(forward.conditions.shapes))
+    known.update(zip(forward.starts, forward.source.shapes, strict=True))
     new: dict[str, nn.Module] = dict(layers)
     for step in forward.steps:
         name = forward.names[step.layer]
         layer, given = new[name], _gather(shapes, step.conditions)
         if isinstance(layer, Invertible):
-            new[name] = layer = _follow(layer, _gather(shapes, step.inputs), given)
-            made = layer.out_shapes
+            before = layer.cond_shapes
+            known.update(zip(step.outputs, layer.out_shapes, strict=True))
         else:
-            made = feature_shapes(f"node {name!r} ({type(layer).__name__})", layer, given)
+            before = tuple(known.get(place, now) for place, now in zip(step.conditions, given, strict=True))
+        with _named_condition(before, given):
+            if isinstance(layer, Invertible):
+                new[name] = layer = _follow(layer, _gather(shapes, step.inputs), given)
+                made = layer.out_shapes
+            else:
+                made = feature_shapes(f"node {name!r} ({type(layer).__name__})", layer, given)
         shapes.update(zip(step.outputs, made, strict=True))
     source, target = (
         replace_shapes(ports, shapes, places)
@@ -125,6 +134,20 @@ def resize_graph(
         replace(forward, source=source, target=target, conditions=conditions),
         replace(inverse, source=target, target=source, conditions=conditions),
     )
+
+
+@contextmanager
+def _named_condition(before: Shapes, now: Shapes) -> Iterator[None]:
+    """Name the condition that has other channels or axes than before, if a node can't follow."""
+    try:
+        yield
+    except GraphError as error:
+        for old, new in zip(before, now, strict=True):
+            if old[0] != new[0] or len(old) != len(new):
+                advice = "its size can't change: only spatial sizes may change"
+                advice += ", and a vector has none" if len(old) == 1 else ", not the number of channels or axes"
+                raise GraphError(error.where, f"condition of shape {new} instead of {old}", advice) from error
+        raise
 
 
 def replace_shapes(ports: Ports, shapes: Mapping[int, Shape], places: Sequence[int]) -> Ports:

@@ -138,6 +138,36 @@ def test_nested_graphs_follow_and_name_their_nodes() -> None:
     assert upwards.at(y=(4, 3, 5)).out_shapes == ((1, 6, 10),)
 
 
+def test_a_condition_keeps_its_channels_where_a_network_counts_them() -> None:
+    x, c = ig.InputNode(3, 4, 4, name="x"), ig.ConditionNode(5, name="c")
+    low = ig.ConditionNode(2, 4, 4, name="low")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.ConvNet(4)}
+    feature = ig.FeatureNode(c, nn.Linear(5, 3), name="feature")
+    pool = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.AdaptiveAvgPool1d(3), nn.Flatten())
+    for conditions, name, shape, words in (
+        (c, "c", (6,), r"node 'mix' \(Coupling\)\n.*condition of shape \(6,\) instead of \(5,\)\n.*a vector has none"),
+        (
+            low,
+            "low",
+            (3, 4, 4),
+            r"node 'mix' .*\n.*shape \(3, 4, 4\) instead of \(2, 4, 4\)\n.*not the number of channels",
+        ),
+        (
+            feature,
+            "c",
+            (6,),
+            r"node 'feature' \(Linear\)\n.*condition of shape \(6,\) instead of \(5,\)\n.*vector has none",
+        ),
+    ):
+        graph = ig.Graph(
+            x, ig.Node(x, ig.Coupling, args, conditions=conditions, name="mix"), low if name == "low" else c
+        )
+        with pytest.raises(ig.GraphError, match=words):
+            graph.at(**{name: shape})
+    pooled = ig.Node(x, ig.Coupling, args, conditions=ig.FeatureNode(c, pool, name="pool"))
+    assert ig.Graph(x, pooled, c).at(c=(6,)).cond_shapes == ((6,),)
+
+
 def test_what_it_can_not_do_is_refused() -> None:
     graph = restoration(8)
     for shapes, error, words in (
