@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 from invgraph.draw.fonts import set_fonts
@@ -14,13 +15,14 @@ from invgraph.errors import DependencyError
 
 _SCALE = 72 / 100  # points of a text per pixel at 100 pixels per inch
 _MOST = 16_000  # pixels of one side: Agg draws fewer than 65,536
+_LEGIBLE = 100  # pixels per inch, one per unit: below, letters have fewer pixels than they need
 
 
 def png(scene: Scene, dark: bool, where: str) -> bytes:
     """Return the picture, at two pixels per unit unless it is so long that fewer must do.
 
-    Letters that matplotlib's font lacks are taken from another font that is installed; where none has them, a warning
-    says so.
+    Letters that matplotlib's font lacks are taken from another font that is installed. A warning says so where none has
+    them, and where the picture is too long for its texts to be read.
 
     Raises:
         DependencyError: If matplotlib is not installed.
@@ -47,7 +49,14 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
         text.set_bbox({"facecolor": palette.page, "edgecolor": "none", "pad": 0.6})
     set_fonts(axes.texts, where, stacklevel=4)  # png, write, Graph.draw and its caller
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(out, dpi=min(200, 100 * _MOST / max(scene.width, scene.height)))
+    dpi = min(200, 100 * _MOST / max(scene.width, scene.height))
+    if dpi < _LEGIBLE:
+        warnings.warn(
+            f"{where}: the picture is too long for a .png: at {_MOST:,} pixels, its texts have "
+            f"{dpi:.0f} % of their size; draw a .svg, which has no limit",
+            stacklevel=4,
+        )
+    FigureCanvasAgg(figure).print_figure(out, dpi=dpi)
     return out.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -32,6 +33,16 @@ def kind_of(layer: nn.Module) -> str:
         return f"Graph · {count} node{'' if count == 1 else 's'}"
     transform = getattr(layer, "transform", None)
     return f"{name} · {type(transform).__name__}" if isinstance(transform, Transform) else name
+
+
+def _structure(layer: nn.Module) -> Iterator[str]:
+    """Yield all that ``repr`` shows of a layer and its parts, and the shapes of their parameters."""
+    for part in layer.modules():
+        yield f"{type(part).__qualname__}({part.extra_repr()})"
+        yield from (f"{name} {tuple(tensor.shape)}" for name, tensor in part.named_parameters(recurse=False))
+        if _is_graph(part):
+            schedule: Any = part.forward_schedule
+            yield str(schedule.steps)
 
 
 def _is_graph(layer: Any) -> bool:
@@ -122,7 +133,7 @@ class Sketch:
         step = self.schedule.steps[steps[0]]
         layer = self.layers[step.layer]
         names = [self.schedule.names[self.schedule.steps[one].layer] for one in steps]
-        count = sum(count_parameters(self.layers[self.schedule.steps[one].layer]) for one in steps)
+        count = count_parameters(*(self.layers[self.schedule.steps[one].layer] for one in steps))
         kind: BoxKind = "feature" if step.feature else "layer" if count else "fixed"
         if _is_graph(layer):
             kind = "graph"
@@ -155,7 +166,12 @@ class Sketch:
             for number, (place, port) in enumerate(self._exits(run))
         )
         picture = Picture(boxes, tuple(arrows), tuple(come), leave)
-        return Box("repeat", f"{run.times} ×", "", f"{run.times} equal blocks, one after the other", picture, run.times)
+        layers = [self.layers[step.layer] for step in self.schedule.steps[run.start : run.end]]
+        looks = [[*_structure(layer)] for layer in layers]
+        equal = all(look == before for before, look in zip(looks, looks[run.period :], strict=False))
+        tip = f"{run.times} {'equal ' if equal else ''}blocks, one after the other"
+        tip += "" if equal else ", which differ in settings or sizes of their layers"
+        return Box("repeat", f"{run.times} ×", "", tip, picture, run.times)
 
     def _read(self, step: int) -> list[tuple[Arrow, Maker]]:
         """Return what a step reads: an arrow whose tail is left open, and the maker of the value."""

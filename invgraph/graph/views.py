@@ -58,13 +58,13 @@ class Shown(Invertible, ABC):
         (violet) and without (gray), and nested graphs (pink). A nested graph is one box: draw ``graph["name"]`` to
         see inside. In an SVG, hover over a box to see its shapes and number of parameters. In a PNG, letters that
         matplotlib's font lacks, such as Chinese ones, are taken from another installed font; a letter that none has
-        is drawn as �, with a warning.
+        is drawn as �, with a warning. Another warning says so if a PNG is too long for its texts to be read.
 
         Arguments:
             path: Path of the file. It ends in ``.svg``; in ``.png``, which matplotlib draws; in ``.dot``, the language
                 of graphviz; or in ``.mmd``, that of Mermaid.
-            fold: True to draw equal consecutive blocks once, with their number; False to draw every node. Default:
-                True.
+            fold: True to draw consecutive blocks of the same classes, transforms, shapes and wiring once, with their
+                number; False to draw every node. Default: True.
             theme: Colors of an SVG or PNG: ``"light"``, ``"dark"``, or ``"auto"``, which in an SVG follows the
                 reader's system and in a PNG is light. Default: ``"auto"``.
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import invgraph as ig
+from invgraph.draw.boxes import Arrow, Box, Picture
+from invgraph.draw.write import write
 
 
 def graph() -> ig.Graph:
@@ -63,6 +65,14 @@ def test_arguments_of_other_types_are_refused(tmp_path: Path) -> None:
         graph().draw(tmp_path / "a.svg", theme="pink")  # type: ignore[arg-type]
     with pytest.raises(ig.ArgumentError, match="fold must be"):
         graph().draw(tmp_path / "a.svg", fold=1)  # type: ignore[arg-type]
+
+
+def test_a_png_that_can_not_be_read_warns(tmp_path: Path) -> None:
+    boxes = [Box("layer", f"node_{k}", "Permute") for k in range(300)]
+    long = Picture(tuple(boxes), tuple(Arrow((k, 0), (k + 1, 0), "data", "4") for k in range(299)))
+    with pytest.warns(UserWarning, match=r"^here: the picture is too long for a .png: at 16,000 pixels.*draw a .svg"):
+        write("here", tmp_path / "long.png", long, "light", "long")
+    write("here", tmp_path / "short.png", Picture(long.boxes[:200], long.arrows[:199]), "light", "short")
 
 
 def test_a_png_without_matplotlib_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
