@@ -43,10 +43,23 @@ def fitting_part(
     saved, here = tensor_lines(state), tensor_lines(own)
     skipped = differences(saved, here)
     fitting = {name: tensor for name, tensor in state.items() if saved[name] == here.get(name)}
+    if _other_dtypes(state, own):
+        advice = "only dtypes differ: convert the graph with .to(dtype) first (-: in the file, +: here)"
+        raise CheckpointError(where, "a checkpoint of other dtypes", f"{advice}:{format_lines(skipped)}")
     if skipped and not fitting:
         advice = "none of its tensors fits (-: in the file, +: here)"
         raise CheckpointError(where, "a checkpoint of another graph", f"{advice}:{format_lines(skipped)}")
     return fitting, {name: value for name, value in extra.items() if name in own}, skipped
+
+
+def _other_dtypes(state: Mapping[str, object], own: Mapping[str, object]) -> bool:
+    """True if two states have tensors of the same names and shapes, but not of the same dtypes."""
+    saved, here = tensor_lines(state), tensor_lines(own)
+
+    def shapes(lines: Mapping[str, str]) -> dict[str, str]:
+        return {name: line.rpartition(" ")[0] for name, line in lines.items()}
+
+    return saved != here and shapes(saved) == shapes(here)
 
 
 def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tensor], graph: nn.Module) -> None:
@@ -56,6 +69,8 @@ def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tens
     advice = "build the graph like the saved one (-: in the file, +: here)"
     if layers and not tensors:
         advice = f"{advice}, or pass strict=False: the tensors agree"
+    elif _other_dtypes(state, graph.state_dict()):
+        advice = "convert the graph with .to(dtype) first, nothing is cast silently (-: in the file, +: here)"
     elif tensors:
         advice = f"{advice}, or pass strict=False to load the tensors that fit"
     if layers or tensors:

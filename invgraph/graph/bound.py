@@ -16,7 +16,7 @@ from invgraph.core.derived_weights import renew_weights
 from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.stochastic import Stochastic
-from invgraph.errors import GraphError, ShapeError
+from invgraph.errors import GraphError, InputTypeError, ShapeError
 from invgraph.graph.check_finite import watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
@@ -198,7 +198,12 @@ class BoundGraph:
             flat.append(value.flatten(0, 1))
         unpacked = source.unpack(self.label, flat[0] if isinstance(given, Tensor) else tuple(flat))
         reference = floating_tensor(self.layers)
-        check_together(self.label, ((source, unpacked),), self.reference if reference is None else reference)
+        bound = self.reference
+        if reference is not None and (reference.dtype, reference.device) != (bound.dtype, bound.device):
+            own, other = (f"{tensor.dtype} on {tensor.device}" for tensor in (bound, reference))
+            given = f"conditions of {own}, and a graph of {other}"
+            raise InputTypeError(self.label, given, "the graph was converted or moved after bind: bind again")
+        check_together(self.label, ((source, unpacked),), bound)
         return unpacked, samples
 
 

@@ -77,7 +77,7 @@ class FixedLinear(_Mixing):
     inverse_matrix: Tensor
     log_abs_det: Tensor
     shift: Tensor | None
-    _derived_from: tuple[Tensor, int] | None = None
+    _derived_from: tuple[Tensor, int, Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -129,9 +129,8 @@ class FixedLinear(_Mixing):
             return _inverse_and_log_det(self.matrix)
         version = 0 if self.matrix.is_inference() else self.matrix._version
         if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != version:
-            self._refresh(more_precise=False)
-            self._derived_from = self.matrix, version
-        return self.inverse_matrix, self.log_abs_det
+            self._derived_from = self.matrix, version, *_inverse_and_log_det(self.matrix)
+        return self._derived_from[2:]
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         _, log_abs_det = self._derived()

@@ -405,3 +405,18 @@ def test_each_layer_is_shown_its_own_tensors_alone(path: Path) -> None:
         layer.register_load_state_dict_pre_hook(lambda module, state, *rest: seen.append(len(state)))
     ig.load(path, graph)
     assert seen == [1] * 20
+
+
+def test_other_dtypes_are_not_loaded_in_part(tmp_path: Path) -> None:
+    def build() -> ig.Graph:
+        x = ig.InputNode(4, name="x")
+        args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
+        return ig.testing.randomize(ig.Graph(x, ig.Node(ig.Node(x, ig.Permute, name="p"), ig.Coupling, args, name="c")))
+
+    ig.save(tmp_path / "g", build())
+    other = build().double()
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    for strict, advice in ((True, "convert the graph with"), (False, "only dtypes differ: convert")):
+        with pytest.raises(ig.CheckpointError, match=advice):
+            ig.load(tmp_path / "g", other, strict=strict)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())

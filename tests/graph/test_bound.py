@@ -165,3 +165,19 @@ def test_what_does_not_fit_is_refused() -> None:
     x = ig.InputNode(4, name="x")
     with pytest.raises(ig.GraphError, match="nothing to bind"):
         ig.Graph(x, ig.Node(x, ig.Permute)).bind(())
+
+
+def test_a_graph_that_is_converted_after_bind_is_refused() -> None:
+    x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=c), c)
+    z, condition = torch.randn(2, 5, 4), torch.randn(5, 3)
+    bound = graph.bind(condition)
+    graph.double()
+    for values in (z, z.double()):
+        with pytest.raises(ig.InputTypeError, match="bind again"):
+            bound.inverse(values)
+    bound = graph.bind(condition.double())
+    graph.float()
+    with pytest.raises(ig.InputTypeError, match="bind again"):
+        bound.inverse(z)

@@ -94,7 +94,7 @@ def _average(cell: Cell, use_buffers: bool) -> None:
 
 
 @habit("functional_call", "functional_call(graph, new_parameters, (x, c))",
-       "parameter names begin with the runner's prefix, such as ``graph.``")  # fmt: skip
+       "parameter names begin with the runner's prefix, such as ``model.``")  # fmt: skip
 def called_with_others(cell: Cell) -> None:
     module = cell.module()
     others = {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()}

@@ -297,8 +297,9 @@ def no_grad_then_training(cell: Cell) -> None:
 
 
 @habit("second derivatives", "torch.autograd.grad(loss, x, create_graph=True)",
-       "they need stored activations: call the plain graph", refused={"reversible": "second derivatives"},
-       runners=("plain", "bound", "reversible", "compiled"))  # fmt: skip
+       "call the plain graph: a reversible run stores no activations, and torch does not differentiate a compiled "
+       "backward pass", refused={"reversible": "second derivatives"},
+       runners=("plain", "bound", "reversible"))  # fmt: skip
 def twice(cell: Cell) -> None:
     def penalty(module: Callable[..., Any], given: Callable[..., Any]) -> list[Tensor]:
         xs, cs = cell.leaves()
