@@ -17,7 +17,7 @@ from invgraph.core.given import Precomputed
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.stochastic import Stochastic
 from invgraph.errors import GraphError, InputTypeError, ShapeError
-from invgraph.graph.check_finite import watch_finite
+from invgraph.graph.check_finite import run_checked, watch_finite
 from invgraph.graph.run import fill, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.numerics.processes import is_sharded
@@ -57,8 +57,9 @@ class Binding:
                 if slot in self.known:
                     slots[slot] = repeat_rows(self.known[slot], values[0].shape[0])
         schedule = replace(schedule, steps=steps)
-        after = watch_finite("Graph.bind", schedule, slots) if check_finite else None
-        return run(schedule, layers, slots, given=self.given, after=after)
+        if check_finite:
+            return run_checked("Graph.bind", schedule, layers, slots, given=self.given)
+        return run(schedule, layers, slots, given=self.given)
 
 
 def bind(schedule: Schedule, layers: Sequence[nn.Module], cs: Tensors, check_finite: bool) -> Binding:
@@ -201,8 +202,8 @@ class BoundGraph:
         bound = self.reference
         if reference is not None and (reference.dtype, reference.device) != (bound.dtype, bound.device):
             own, other = (f"{tensor.dtype} on {tensor.device}" for tensor in (bound, reference))
-            given = f"conditions of {own}, and a graph of {other}"
-            raise InputTypeError(self.label, given, "the graph was converted or moved after bind: bind again")
+            wrong = f"conditions of {own}, and a graph of {other}"
+            raise InputTypeError(self.label, wrong, "the graph was converted or moved after bind: bind again")
         check_together(self.label, ((source, unpacked),), bound)
         return unpacked, samples
 

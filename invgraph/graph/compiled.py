@@ -34,7 +34,8 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
 
     Inside another compilation the function itself is traced instead, because these settings would not apply to it.
     Inside a ``torch.func`` transform, which the compiler would have to know, and in anomaly mode, to whose tracebacks
-    compiled code has nothing to say, it is run as it is.
+    compiled code has nothing to say, it is run as it is; so is a graph with ``check_finite=True``, which reads the data
+    after every node.
 
     Arguments:
         module: The module that the function runs.
@@ -49,10 +50,13 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
     # Without any layer of that kind there is nothing to look up in every call; one that is added later is not a region.
     has_equal_layers: Callable[[], bool] = EqualLayers(module) if has_regions else lambda: False
+    watched = [part for part in module.modules() if hasattr(part, "check_finite")]  # the graph, and graphs inside it
     in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
+            return function(*args, **kwargs)
+        if any(graph.check_finite for graph in watched):
             return function(*args, **kwargs)
         if _differs_from_data(layers, args):
             _explain(function, args, kwargs, None)

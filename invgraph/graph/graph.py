@@ -16,7 +16,7 @@ from invgraph.core.invertible import Result
 from invgraph.distributions.graph_transform import GraphTransform
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
-from invgraph.graph.check_finite import watch_finite
+from invgraph.graph.check_finite import run_checked
 from invgraph.graph.compiled import compiled
 from invgraph.graph.initialize import start_layer
 from invgraph.graph.layer_dict import ModuleDict
@@ -48,7 +48,8 @@ class Graph(Resizable):
         conditions: The :class:`ConditionNode`, or a list of them.
         check_finite: True to raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an
             infinity, or at the input or condition that brings one (for debugging: it reads the data after every node).
-            Default: False.
+            Until the attribute is set to False, the graph runs as plain code: :meth:`compile` has no effect, and
+            ``torch.compile(..., fullgraph=True)`` is refused. Exported programs have no checks. Default: False.
         name: Name of the graph in the errors of a call; within another graph it is named by its node.
 
     Log-det:
@@ -134,8 +135,9 @@ class Graph(Resizable):
         if isinstance(given, Precomputed):
             return given[0].run(schedule, layers, values, self.check_finite)  # type: ignore[no-any-return]
         slots = fill(schedule, values, given)
-        after = watch_finite(self.label, schedule, slots) if self.check_finite else None
-        return run(schedule, layers, slots, before=before, after=after)
+        if self.check_finite:
+            return run_checked(self.label, schedule, layers, slots, before=before)
+        return run(schedule, layers, slots, before=before)
 
     def bind(self, conditions: Structured, *, gradients: bool = False) -> BoundGraph:
         """Return the graph under fixed conditions; everything that depends on these alone is computed once, now.

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from invgraph.graph.check_finite import watch_finite
+from invgraph.graph.check_finite import run_checked
 from invgraph.graph.graph import Graph
 from invgraph.graph.run import Slots, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
@@ -98,6 +98,7 @@ class Direction:
                 kept[step] = gather(slots, step.inputs)
 
         layers, slots = tuple(graph.layers.values()), fill(self.schedule, values, cs)
-        after = watch_finite(graph.label, self.schedule, slots) if graph.check_finite else None
-        outputs, log_det = run(self.schedule, layers, slots, before=keep if self.anchors else None, after=after)
-        return outputs, log_det, kept
+        before = keep if self.anchors else None
+        if graph.check_finite:
+            return *run_checked(graph.label, self.schedule, layers, slots, before=before), kept
+        return *run(self.schedule, layers, slots, before=before), kept
