@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from training import make_flow
 
 import invgraph as ig
-from invgraph.export import What, _folded, _program
+from invgraph.export.fold import folded_program
+from invgraph.export.program import What
+from invgraph.export.trace import as_program
 
 # What torch's own exporters warn of while they work.
 pytestmark = [
@@ -119,7 +121,7 @@ FOLDED = [
 def test_matrices_of_parameters_alone_are_constants_in_onnx(name: str, what: What) -> None:
     """ONNX has no operators for matrix exponentials and solutions of linear systems."""
     graph, shape = learned_matrix(name)
-    folded = _folded(ig.export(graph, what)).module()
+    folded = folded_program(ig.export(graph, what)).module()
     assert not [node for node in folded.graph.nodes if "linalg" in str(node.target)]
     x = torch.randn(5, *shape)
     expected = graph(x) if what == "forward" else graph.inverse(x)
@@ -151,7 +153,7 @@ def test_random_numbers_and_changes_are_no_constants() -> None:
             self.count += 1
             return tensors[0] + torch.rand(3) + self.count  # type: ignore[no-any-return]
 
-    folded = _folded(_program(Module(), (torch.zeros(2, 3),))).module()
+    folded = folded_program(as_program(Module(), (torch.zeros(2, 3),))).module()
     x = torch.zeros(2, 3)
     first, second = folded(x), folded(x)
     assert not torch.equal(first.frac(), second.frac())
