@@ -30,8 +30,8 @@ def export(model: Flow | Graph, what: What = "log_prob", *, example: Sequence[Te
     Save the program with ``torch.export.save``, and run it with ``program.module()(x, c)``. See also
     :func:`export_onnx` and, for a compiled package, :func:`export_aoti`.
 
-    A plain call is made first, so that a model that can't be called is refused. The program has no
-    checks of ``check_finite=True``.
+    A plain call is made first, so that a model that can't be called is refused. The program does not look at values: it
+    has no checks of ``check_finite=True``, and base densities compute what they do with ``validate_args=False``.
 
     Arguments:
         model: Flow, or graph, which gets a standard normal base density.

@@ -12,6 +12,7 @@ from invgraph.arguments import require_choice
 from invgraph.core.call import check_together
 from invgraph.densities.bases import base_tensor
 from invgraph.errors import ArgumentError, ShapeError
+from invgraph.export.bases import without_validation
 from invgraph.flow import Flow
 from invgraph.graph.graph import Graph
 from invgraph.reversible.runner import Reversible
@@ -35,7 +36,8 @@ class Program(nn.Module):
             raise ArgumentError("export", type(model).__name__, "expected a Graph or a Flow")
         self.what: What = cast("What", require_choice("export", "what", what, get_args(What)))
         # Only a density needs a base that fits the graph.
-        self.flow = Flow(model) if isinstance(model, Graph) and what == "log_prob" else model
+        flow = Flow(model) if isinstance(model, Graph) and what == "log_prob" else model
+        self.flow = without_validation(flow) if isinstance(flow, Flow) else flow
         graph = self.graph
         self.source = graph._outputs() if self.is_inverse else graph._inputs()
         self.target = graph._inputs() if self.is_inverse else graph._outputs()
