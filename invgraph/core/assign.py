@@ -17,8 +17,9 @@ def assign(layer: Any, name: str, value: Tensor) -> None:
     Raises:
         GraphError: If the parametrization can't take the value, or a hook computes the parameter.
     """
-    if name in layer._parameters:
-        layer._parameters[name].copy_(value.view_as(layer._parameters[name]))
+    own = dict(layer.named_parameters(recurse=False))
+    if name in own:
+        own[name].copy_(value.view_as(own[name]))
         return
     advice = "call initialize first, and parametrize, prune or normalize the parameter afterwards"
     given = f"initial values of {name}, which is computed from other parameters"

@@ -7,6 +7,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from invgraph.torch_internals import hooks_of
+
 
 def renew_weights(layer: nn.Module) -> None:
     """Compute such weights of a layer's own anew, where no hooks run.
@@ -14,7 +16,8 @@ def renew_weights(layer: nn.Module) -> None:
     That is in the inverse, when a graph is bound, and in modules that are read but never called. Without this, samples
     would come from the weights of the last forward call.
     """
-    for hook in layer._forward_pre_hooks.values():
+    _, before, *_ = hooks_of(layer)
+    for hook in before.values():
         if isinstance(hook, (BasePruningMethod, WeightNorm)):
             hook(layer, ())
         elif isinstance(hook, SpectralNorm):  # another power iteration would give other weights than the forward call's

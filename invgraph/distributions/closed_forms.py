@@ -1,4 +1,4 @@
-"""What a flow's density has no closed form of, and how to estimate it."""
+"""Moments and quantiles, of which a flow has no closed form, and how to estimate them."""
 
 from __future__ import annotations
 

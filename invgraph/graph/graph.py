@@ -48,8 +48,7 @@ class Graph(Resizable):
         conditions: The :class:`ConditionNode`, or a list of them.
         check_finite: True to raise :class:`~invgraph.errors.NumericsError` at the first node that makes a NaN or an
             infinity, or at the input or condition that brings one (for debugging: it reads the data after every node).
-            Until the attribute is set to False, the graph runs as plain code: :meth:`compile` has no effect, and
-            ``torch.compile(..., fullgraph=True)`` is refused. Exported programs have no checks. Default: False.
+            Such a graph runs as plain code, and is refused with ``fullgraph=True``. Default: False.
         name: Name of the graph in the errors of a call; within another graph it is named by its node.
 
     Log-det:
@@ -245,7 +244,6 @@ def _label(name: object) -> str:
 def require_graph(graph: object, where: str) -> Graph:
     """Refuse anything but a graph, such as a node."""
     if not isinstance(graph, Graph):
-        own = isinstance(getattr(graph, "graph", None), Graph)
-        advice = "pass its graph, model.graph" if own else "build one with Graph(inputs, outputs)"
-        raise ArgumentError(where, type(graph).__name__, f"expected a Graph: {advice}")
+        own = "pass its graph" if hasattr(graph, "graph") else "build one with Graph(inputs, outputs)"
+        raise ArgumentError(where, type(graph).__name__, f"expected a Graph: {own}")
     return graph

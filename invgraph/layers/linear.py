@@ -16,7 +16,7 @@ from invgraph.errors import GraphError
 from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
 from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors, positions
-from invgraph.torch_internals import is_transformed
+from invgraph.torch_internals import is_transformed, version
 
 _WORST_CONDITION = 1e12
 
@@ -127,9 +127,9 @@ class FixedLinear(_Mixing):
             return self.inverse_matrix, self.log_abs_det
         if is_transformed():  # what it makes of a tensor must not outlive it
             return _inverse_and_log_det(self.matrix)
-        version = 0 if self.matrix.is_inference() else self.matrix._version
-        if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != version:
-            self._derived_from = self.matrix, version, *_inverse_and_log_det(self.matrix)
+        count = 0 if self.matrix.is_inference() else version(self.matrix)
+        if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != count:
+            self._derived_from = self.matrix, count, *_inverse_and_log_det(self.matrix)
         return self._derived_from[2:]
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:

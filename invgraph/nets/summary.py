@@ -41,15 +41,11 @@ class Standardizer(nn.Module):
         super().__init__()
         self.register_buffer("mean", to_defaults(as_numbers("Standardizer", "mean", mean)).clone())
         self.register_buffer("std", to_defaults(as_numbers("Standardizer", "std", std)).clone())
-        if not bool(self.mean.isfinite().all() and self.std.isfinite().all()):
-            raise GraphError(
-                "Standardizer", "a mean or deviation that is NaN or infinite", "look for such values in the data"
-            )
+        if not bool(self.mean.isfinite().all() & self.std.isfinite().all()):
+            raise GraphError("Standardizer", "mean or std with NaN or infinity", "both must be finite")
         if not bool((self.std > 0).all()):
             advice = "std must be positive: leave out elements that are constant in the training set"
             raise GraphError("Standardizer", f"std with minimum {self.std.min().item():g}", advice)
-        if not bool(self.mean.isfinite().all() & self.std.isfinite().all()):
-            raise GraphError("Standardizer", "mean or std with NaN or infinity", "both must be finite")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the standardized condition, of the same shape."""

@@ -202,7 +202,7 @@ def test_a_layer_that_rounds_to_an_end_keeps_the_density_finite(validate: bool) 
 
 @pytest.mark.parametrize("name", [name for name in MAPS if name not in ("Sigmoid", "Box", "Standardize")])
 def test_dequantized_data_need_no_logit(name: str) -> None:
-    """As in Glow: the base has mass outside of the data, and samples there are taken for the nearest integers."""
+    """The base has mass outside of the data, as in Glow; samples there are taken for the nearest integers."""
     cls, args = MAPS[name]
     x = ig.InputNode(2, 2, 2, name="x")
     h = ig.Node(ig.Node(x, ig.Dequantize), ig.Reshape, {"shape": (8,)})

@@ -78,7 +78,7 @@ def test_a_base_is_exported_and_keeps_its_validation(name: str) -> None:
 
 
 def test_values_outside_the_support_are_refused_by_the_model_alone() -> None:
-    base = D.Independent(D.Uniform(-ONES, ONES), 1)
+    base = D.Independent(D.Uniform(-ONES, ONES, validate_args=True), 1)  # Pyro changes the default
     x = ig.InputNode(4, name="x")
     flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Permute, {"order": (3, 2, 1, 0)})), base)
     program = ig.export(flow, "log_prob").module()

@@ -67,10 +67,10 @@ def test_without_a_seed_it_is_zero_outside_a_graph_and_the_place_inside(name: st
     cls, args = RANDOM[name]
     assert torch.equal(made(lambda: cls((12,), **args)), made(lambda: cls((12,), **args, seed=0)))
     x = ig.InputNode(12, name="x")
-    place = ig.Node(x, cls, args).place
+    seed = ig.Node(x, cls, args).seed
     for given in (args, {**args, "seed": None}):
         inside = made(lambda given=given: ig.Node(x, cls, given).module)
-        assert torch.equal(inside, made(lambda: cls((12,), **args, seed=place)))
+        assert torch.equal(inside, made(lambda: cls((12,), **args, seed=seed)))
 
 
 def test_a_loop_of_24_blocks_has_24_orders() -> None:
@@ -89,7 +89,7 @@ def test_the_seeds_stay_those_they_are() -> None:
     x = ig.InputNode(4, name="x")
     h = ig.Node(x, ig.Permute, name="mix")
     again = ig.Node(h, ig.Permute)
-    assert (x.place, h.place, again.place) == (3532478766091755469, 7621896531068033708, 2871406171036764453)
+    assert (x.seed, h.seed, again.seed) == (3532478766091755469, 7621896531068033708, 2871406171036764453)
 
 
 def test_what_else_is_declared_changes_nothing() -> None:
@@ -121,13 +121,13 @@ def test_names_classes_and_conditions_count() -> None:
         ig.Node(x, ig.Householder),
         ig.Node(x, ig.Permute),
     ]
-    assert len({node.place for node in nodes}) == len(nodes)
-    assert all(0 <= node.place < 2**63 for node in nodes)
+    assert len({node.seed for node in nodes}) == len(nodes)
+    assert all(0 <= node.seed < 2**63 for node in nodes)
 
 
 def test_seeds_depend_on_the_order_in_which_a_node_reads_its_inputs() -> None:
     a, b = ig.InputNode(3, name="a"), ig.InputNode(3, name="b")
-    assert ig.Node((a, b), ig.Concat).place != ig.Node((b, a), ig.Concat).place
+    assert ig.Node((a, b), ig.Concat).seed != ig.Node((b, a), ig.Concat).seed
 
 
 def test_a_chain_gives_each_layer_a_seed() -> None:
@@ -154,7 +154,7 @@ def test_layers_of_users_are_given_seeds_too() -> None:
 
     x = ig.InputNode(4, name="x")
     node = ig.Node(x, Mine)
-    assert node.module.seed == node.place
+    assert node.module.seed == node.seed
     assert ig.Node(x, Mine, {"seed": 2}).module.seed == 2
     assert ig.Node(x, Fixed).module.seed == 5
     assert Mine((4,)).seed is None
