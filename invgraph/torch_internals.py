@@ -130,13 +130,12 @@ def version(tensor: Tensor) -> int:
 
 
 has_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
-hooks_of: Any = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """True if hooks are registered that torch calls along with every module there is."""
 
 
 def has_hooks(part: nn.Module) -> bool:
     """True if anything is called along with a module: forward or backward hooks, before or after."""
-    return any(hooks_of(part))
+    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
 
 
 def hook_stores(module: nn.Module) -> tuple[list[dict[int, Any]], list[dict[int, Any]]]:
@@ -179,6 +178,7 @@ def has_own_convolution(layer: Any) -> bool:
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _values = methodcaller("values")
+_hooks = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Snapshot:
@@ -198,7 +198,7 @@ class Snapshot:
     def holds(self) -> bool:
         """True if nothing has changed since, and nothing else is called along with the modules."""
         # Asked at every call of a coupling: whole lists are compared without a loop in Python.
-        if any(chain.from_iterable(map(hooks_of, self._parts))) or has_global_hooks():
+        if any(chain.from_iterable(map(_hooks, self._parts))) or has_global_hooks():
             return False
         if list(map(type, self._parts)) != self._kinds or list(map(len, self._stores)) != self._sizes:
             return False

@@ -12,7 +12,7 @@ from invgraph.core.derived_weights import renew_weights
 from invgraph.core.misuse import surplus_arguments
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors, batched
-from invgraph.torch_internals import floating_tensor
+from invgraph.torch_internals import floating_tensor, has_hooks
 
 Result = tuple[Tensors, Tensor]
 """Values and log-determinant."""
@@ -65,7 +65,8 @@ class TwoWay(nn.Module):
         return self._inverse_impl(ys, cs)
 
     def _inverse_impl(self, ys: Structured, cs: Any = ()) -> tuple[Any, Tensor]:
-        renew_weights(self)
+        if has_hooks(self):
+            renew_weights(self)
         if type(ys) is CheckedTensors:
             return self._inverse(tuple(ys), cs)
         return self._call(self._inverse, self._outputs(), self._inputs(), ys, cs)
@@ -78,13 +79,12 @@ class TwoWay(nn.Module):
         values: Structured,
         conditions: Structured,
     ) -> tuple[Any, Tensor]:
-        condition_ports = self._conditions()
+        given_ports = self._conditions()
         method = ".inverse" if source.kind == "output" else ""
-        call = f"{self.call_name}{method}({{x}}, {{c}})"
-        condition_ports.require_given(self.label, conditions, call, source)
+        given_ports.require_given(self.label, conditions, f"{self.call_name}{method}({{x}}, {{c}})", source)
         xs = source.unpack(self.label, values)
-        cs = condition_ports.unpack(self.label, conditions)
-        check_together(self.label, ((source, xs), (condition_ports, cs)), floating_tensor(self))
+        cs = given_ports.unpack(self.label, conditions)
+        check_together(self.label, ((source, xs), (given_ports, cs)), floating_tensor(self))
         ys, log_det = direction(xs, cs)
         check_result(self.label, target.kind, target.shapes, ys, log_det, xs[0])
         return target.pack(ys), log_det

@@ -7,7 +7,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from invgraph.torch_internals import hooks_of
+from invgraph.torch_internals import hook_stores
 
 
 def renew_weights(layer: nn.Module) -> None:
@@ -16,7 +16,7 @@ def renew_weights(layer: nn.Module) -> None:
     That is in the inverse, when a graph is bound, and in modules that are read but never called. Without this, samples
     would come from the weights of the last forward call.
     """
-    _, before, *_ = hooks_of(layer)
+    (_, before, *_), _ = hook_stores(layer)  # the layer's own come first
     for hook in before.values():
         if isinstance(hook, (BasePruningMethod, WeightNorm)):
             hook(layer, ())

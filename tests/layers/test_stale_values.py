@@ -1,4 +1,4 @@
-"""What a layer derives from its buffers follows them, however they are changed."""
+"""Values that a layer derives from its buffers follow them, however they are changed."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("a rotation is not made exact when its dtype becomes more precise", "layers/linear.py",
            "if more_precise and not self.matrix.is_meta:", "if False:", (CONTRACT, "-k", "Orthogonal")),
     Mutant("the positions are not counted in a linear layer's log-det", "layers/linear.py",
-           "log_det = self.log_abs_det * positions(self.in_shapes[0])", "log_det = self.log_abs_det * 1",
+           "log_det = log_abs_det * positions(self.in_shapes[0])", "log_det = log_abs_det * 1",
            (CONTRACT, "-k", "FixedLinear")),
     Mutant("the details of Haar are not rebalanced in the inverse", "layers/haar.py",
            "_scale_derivatives(x, 1 / self.rebalance)", "_scale_derivatives(x, 1.0)", (CONTRACT, "-k", "Haar")),

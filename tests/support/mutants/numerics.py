@@ -12,7 +12,7 @@ MUTANTS = (
     Mutant("the clamp's bound is alpha times pi / 2", "numerics/soft_clamp.py",
            "1 / alpha, 2 * alpha / math.pi", "1 / alpha, alpha", (LAYERS,)),
     Mutant("a coupling splits in the middle whatever it was told", "numerics/channels.py",
-           "int(channels * number) if isinstance(number, float) else number", "channels // 2", (LAYERS,)),
+           "math.floor(channels * number + 1e-9) if isinstance(number, float) else number", "channels // 2", (LAYERS,)),
     Mutant("a part of no channels is allowed", "numerics/channels.py",
            "if not 0 < first < channels:", "if not 0 <= first <= channels:", (BAD_INPUT,)),
     Mutant("a root is found without its implicit derivative", "numerics/root_finding.py",
