@@ -158,11 +158,9 @@ def require_exportable(where: str) -> None:
 
 
 def _direction(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
-    if inverse:
-        return layer._inverse(xs, given)  # type: ignore[no-any-return]
     if has_hooks(layer):
-        return call_checked(layer, xs, given, inverse=False)
-    return layer._forward(xs, given)  # type: ignore[no-any-return]
+        return call_checked(layer, xs, given, inverse=inverse)
+    return (layer._inverse if inverse else layer._forward)(xs, given)  # type: ignore[no-any-return]
 
 
 def _flat(layer: Any, inverse: bool, inputs: int, *tensors: Tensor) -> Tensors:

@@ -69,3 +69,18 @@ def test_a_bound_graph_has_the_pruned_weights_of_now() -> None:
     bound = graph.bind(condition).inverse(z[None])
     right = graph.inverse(z, condition)
     assert all(torch.allclose(a[0], b, rtol=1e-12, atol=1e-12) for a, b in zip(bound, right, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the compiler's
+def test_a_compiled_inverse_has_the_pruned_weights_of_now() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = randomize(ig.Graph(x, ig.Node(x, ig.Conv1x1, name="mix"))).double()
+    prune.identity(graph["mix"], "factors")
+    graph.compile(backend="eager")
+    z = torch.randn(3, 4, dtype=torch.float64)
+    for _ in range(2):
+        x_again, _ = graph.inverse(z)
+        assert (graph(x_again)[0] - z).abs().max() < 1e-12
+        with torch.no_grad():
+            for parameter in graph.parameters():
+                parameter.add_(0.1)
