@@ -75,6 +75,7 @@ def called(graph: ig.Graph, what: What, tensors: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_two_names_are_equal(case: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
     graph, what, inputs, outputs = CASES[case]
     program = Program(graph, what)
     shapes = (*program.source.shapes, *program.given.shapes)
