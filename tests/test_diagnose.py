@@ -266,3 +266,9 @@ def test_an_empty_batch_and_wrong_arguments() -> None:
     for name in ("node_9", 0):
         with pytest.raises(ig.GraphError, match="no such node; there are node_0"):
             ig.diagnose(graph, torch.zeros(2, 4))[name]
+
+
+def test_a_flow_in_place_of_its_graph_is_told_to_pass_the_graph() -> None:
+    flow: Any = make_flow()
+    with pytest.raises(ig.ArgumentError, match=r"Flow\n  expected a Graph: pass its graph"):
+        ig.diagnose(flow, torch.zeros(2, 4))

@@ -41,7 +41,7 @@ FLOORS = {
     "reversible": "runner, plan, backward, call_state",
     "layers": "one idea of a layer per file, with its math",
     "graph": "node, wiring, schedule, ranges, run, finite, bound, compiled, resize, trace, shown, graph, holder",
-    "distributions": "torch.distributions from flows and graphs: flow_distribution, graph_transform, support",
+    "distributions": "torch.distributions from flows and graphs: flow_distribution, closed_forms, graph_transform",
     "nets": "subnets: feedforward, masked, residual, attention, unet, vit",
     "core": "contract: invertible, resized, wrappers, ports, ranges, given, constants, subnet, sides, stochastic, vjp",
     "transforms": "one elementwise transform per file",

@@ -101,8 +101,8 @@ class SetSummary(nn.Module):
     """Summary of a set that does not depend on its order: ``(B, observations, size) -> (B, features)``.
 
     One network reads each observation, the results are averaged, and another network reads the average and the
-    logarithm of the number of observations. It works for sets of any size; in a graph,
-    the condition node fixes the size, and ``graph.at`` returns the graph for another one.
+    logarithm of the number of observations. It works for sets of any size; in a graph, the condition node fixes the
+    size, and ``graph.at`` returns the graph for another one.
 
     Arguments:
         size: Number of values of one observation.

@@ -77,8 +77,9 @@ class Spline(Transform):
             half = half * torch.exp(soft_clamp(params[:, -1], 1.0, "atan"))
         period = 2 * half
         turns = torch.floor((x + half) / period) * period if self.circular else 0.0
-        local, end = x - turns, torch.as_tensor(half, dtype=x.dtype, device=x.device)
+        local = x - turns
         if self.circular:  # rounding may leave the interval at a seam; the shift back is no part of the gradient
+            end = torch.as_tensor(half, dtype=x.dtype, device=x.device)
             local = local + (torch.minimum(torch.maximum(local, -end), end) - local).detach()
         # Outside, the spline is evaluated at its middle, so that no gradient through it is NaN.
         inside = local.abs() <= half

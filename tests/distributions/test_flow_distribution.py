@@ -351,3 +351,10 @@ def test_the_compiled_density_has_the_same_numbers() -> None:
 
     compiled = torch.compile(score, backend="eager")
     torch.testing.assert_close(compiled(x, c), score(x, c))
+
+
+@pytest.mark.parametrize("shape", [(-1,), (2.5,), (4, -1)])
+def test_sizes_that_are_no_counts_are_refused_by_expand(shape: Any) -> None:
+    with pytest.raises(ig.GraphError, match="sizes must be ints, 0 or more"):
+        flow_of().given(torch.zeros(3)).expand(shape)
+    assert flow_of().given(torch.zeros(3)).expand(5).batch_shape == (5,)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import invgraph as ig
-from invgraph.inference import calibrate
+from invgraph.inference import Calibration, calibrate
 
 
 class Normal:
@@ -153,3 +155,24 @@ def test_bad_input() -> None:
         calibrate(Normal(1.0), x, c, draws=9).band(0)
     with pytest.raises(ig.ShapeError, match="x has the elements of a sample"):
         calibrate(Normal(1.0), x[:, :1], c, draws=9)
+
+
+def test_wrong_types_are_named() -> None:
+    flow = ig.recipes.spline_flow(2, 3, blocks=1, hidden=8)
+    x, c = torch.randn(20, 2), torch.randn(20, 3)
+    calls: list[tuple[Any, Any, Any, str]] = [
+        (flow, x, (c,), "c: tuple"),
+        (flow, x, (), "c: tuple"),
+        (flow, x.numpy(), c, "x: ndarray"),
+        (flow.graph, x, c, "flow: Graph"),
+    ]
+    for model, data, conditions, words in calls:
+        with pytest.raises(ig.ArgumentError, match=words):
+            calibrate(model, data, conditions, draws=9)
+
+
+def test_levels_of_coverage_may_be_a_list() -> None:
+    result = Calibration(torch.zeros(4, 1, dtype=torch.long), torch.tensor([0.0, 0.2, 0.6, 1.0]), draws=9)
+    levels, covered = result.coverage([0.5, 0.9])  # type: ignore[arg-type]
+    assert torch.allclose(levels, torch.tensor([0.5, 0.9]))
+    assert covered.tolist() == [0.5, 0.75]

@@ -80,3 +80,15 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ig.DependencyError, match="examples"):
         corner(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("limits", [[(1, -1)] * 2, [(float("nan"), 1)] * 2, [(0, 1, 2)] * 2, [(0,)] * 2, [(0, 0)] * 2])
+def test_limits_that_are_no_interval_are_refused(limits: Any) -> None:
+    with pytest.raises(ig.GraphError, match="expected two numbers, the lower end first"):
+        corner(torch.randn(50, 2), limits=limits)
+
+
+def test_samples_that_are_no_tensor_are_refused() -> None:
+    samples: Any = torch.randn(50, 2).numpy()
+    with pytest.raises(ig.ArgumentError, match=r"samples: ndarray\n.*torch.as_tensor"):
+        corner(samples)

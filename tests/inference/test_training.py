@@ -305,3 +305,11 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 
     with pytest.raises(ig.NumericsError, match=r"gradient of norm nan at the finite loss [\d.]+ in epoch 0"):
         fit(Root(), torch.randn(100, 2), epochs=1)
+
+
+def test_data_or_conditions_with_a_gradient_are_refused() -> None:
+    flow = ig.recipes.spline_flow(2, 3, blocks=1, hidden=8)
+    x, c = torch.randn(50, 2), torch.randn(50, 3)
+    for data, conditions in ((x, nn.Linear(3, 3)(c)), (x.clone().requires_grad_(), c)):
+        with pytest.raises(ig.ArgumentError, match=r"pass x.detach\(\), or run it in a FeatureNode"):
+            fit(flow, data, conditions, epochs=1)

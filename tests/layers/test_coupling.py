@@ -136,3 +136,9 @@ def test_clamps_that_are_not_functions_of_s_alone_are_refused() -> None:
         ig.Affine(clamp=torch.tanh, activation="tanh")
     with pytest.raises(ig.GraphError, match="a transform has no parameters"):
         ig.Affine(clamp=nn.PReLU())
+
+
+@pytest.mark.parametrize(("split", "first"), [(0.29, 29), (0.57, 57), (0.58, 58), (0.295, 29), (0.5, 50)])
+def test_a_fraction_is_not_rounded_below_the_channels_it_means(split: float, first: int) -> None:
+    layer = ig.Coupling((100,), transform=ig.Affine(), subnet=ig.nets.MLP(4), split=split)
+    assert layer.sizes == [first, 100 - first]

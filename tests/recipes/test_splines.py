@@ -91,3 +91,27 @@ def test_bounded_elements_stay_in_their_bounds(autoregressive: bool) -> None:
     torch.testing.assert_close(z.std(), torch.tensor(1.0), atol=0.2, rtol=0)
     bare = ig.recipes.spline_flow(2, bounds=(0.0, 1.0), **SMALL)
     assert bare.given().support.check(bare.sample(100)).all()
+
+
+@pytest.mark.parametrize("features", [2, 3, 4, 5, 10])
+@pytest.mark.parametrize("autoregressive", [False, True])
+def test_every_element_depends_on_every_other_by_default(features: int, autoregressive: bool) -> None:
+    flow = ig.recipes.spline_flow(features, 2, hidden=8, autoregressive=autoregressive)
+    graph = ig.testing.randomize(flow.graph).double()
+    x, c = torch.randn(1, features, dtype=torch.float64), torch.randn(1, 2, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda x: graph(x, c)[0][0], x)[:, 0]
+    assert bool((jacobian != 0).all())  # exactly zero where nothing connects two elements
+
+
+def test_the_number_of_blocks_is_that_of_the_kind_of_layer() -> None:
+    def blocks(**arguments: Any) -> int:
+        return sum(name.startswith("spline_") for name in ig.recipes.spline_flow(4, hidden=8, **arguments).graph.layers)
+
+    assert (blocks(), blocks(autoregressive=True), blocks(blocks=2)) == (3, 4, 2)
+
+
+def test_conditions_with_nan_are_named_as_such() -> None:
+    conditions = torch.randn(20, 3)
+    conditions[4, 1] = torch.nan
+    with pytest.raises(ig.GraphError, match="mean or std with NaN or infinity"):
+        ig.recipes.spline_flow(2, 3, conditions=conditions)

@@ -56,4 +56,6 @@ MUTANTS = (
            "            self.digest.update(piece)\n", "", (TENSOR_FILE,)),
     Mutant("a checkpoint keeps the zeros in place of its digest", "checkpoint/atomic_file.py",
            "                    file.write(replacement)\n", "", (CHECKPOINT, "-x")),
+    Mutant("orders alone are loaded into a graph of another dtype", "checkpoint/loading.py",
+           "    if _other_dtypes(state, own):", "    if False:", (CHECKPOINT, "-k", "dtypes")),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import CHUNKS, FLOW, FLOW_SAMPLES, LATENTS, Mutant
+from .mutant import CHUNKS, FLOW, FLOW_SAMPLES, LATENTS, SUPPORT, Mutant
 
 MUTANTS = (
     Mutant("the temperature is squared", "densities/latents.py",
@@ -36,4 +36,10 @@ MUTANTS = (
     Mutant("frozen parameters are in the prior", "flow.py",
            "[parameter for parameter in self.parameters() if parameter.requires_grad] if tau",
            "[parameter for parameter in self.parameters()] if tau", (FLOW,)),
+    Mutant("a base without validation has a density outside of its support", "densities/bases.py",
+           "return log_prob if outside is None else zero_density(log_prob, outside)", "return log_prob", (SUPPORT,)),
+    Mutant("a latent at an end of the support has no density", "densities/bases.py",
+           "z = torch.where(z == end, end + inwards", "z = torch.where(z != z, end + inwards", (SUPPORT,)),
+    Mutant("a latent above the upper end counts as inside", "densities/bases.py",
+           "(inwards * (z - end) < 0)", "(z - end < 0)", (SUPPORT,)),
 )  # fmt: skip

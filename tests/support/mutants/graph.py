@@ -177,4 +177,7 @@ MUTANTS = (
     Mutant("a layer may be removed from a graph", "graph/layer_dict.py",
            "    def __delattr__(self, name: str) -> None:\n        if name in self:",
            "    def __delattr__(self, name: str) -> None:\n        if False:", (NODES, "-k", "in_their_place")),
+    Mutant("a bound graph that was converted mixes precisions", "graph/bound.py",
+           "if reference is not None and (reference.dtype, reference.device) != (bound.dtype, bound.device):",
+           "if False:", (BOUND, "-k", "converted")),
 )  # fmt: skip

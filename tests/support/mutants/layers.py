@@ -19,6 +19,7 @@ from .mutant import (
     MIXTURE,
     PATCHES,
     RESIDUAL,
+    STALE_VALUES,
     Mutant,
 )
 
@@ -170,4 +171,15 @@ MUTANTS = (
     Mutant("a box names the wrong row", "layers/box.py",
            "row, *place = outside.nonzero()[0].tolist()", "row, *place = 0, *outside.nonzero()[0].tolist()[1:]",
            (BOX,)),
+    Mutant("a fixed matrix changed in place has the inverse of the old one", "layers/linear.py",
+           " or self._derived_from[1] != count", "", (STALE_VALUES,)),
+    Mutant("what vmap makes of a fixed matrix outlives it", "layers/linear.py",
+           "        if is_transformed():", "        if False:", (STALE_VALUES,)),
+    Mutant("noise that rounds to an integer has no density", "layers/dequantize.py",
+           "torch.logit((scaled - x).clamp(edge, 1 - edge))", "torch.logit(scaled - x)", (DEQUANTIZE,)),
+    Mutant("a dtype without room for noise is taken", "layers/dequantize.py",
+           "        if bits < 1:", "        if False:", (DEQUANTIZE,)),
+    Mutant("standardized ends are not those of the values", "layers/standardize.py",
+           "return (None if ends is None else type(interval)(ends[0].min().item(), ends[1].max().item()),)",
+           "return (interval,)", ("tests/densities/test_support.py",)),
 )  # fmt: skip

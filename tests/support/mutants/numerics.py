@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from .mutant import BAD_INPUT, BIJECTIONS, CONTRACT, DIAGNOSE, FUSED_AUTOREGRESSIVE, LAYERS, Mutant
+from .mutant import (
+    BAD_INPUT,
+    BIJECTIONS,
+    CONTRACT,
+    COUPLING,
+    DEQUANTIZE,
+    DIAGNOSE,
+    FUSED_AUTOREGRESSIVE,
+    LAYERS,
+    SUPPORT,
+    Mutant,
+)
 
 MUTANTS = (
     Mutant("the gradient through the clamp forgets its bound", "fused/affine_gradient.py",
@@ -30,4 +41,10 @@ MUTANTS = (
            "(found > before * (1 + _CONVERGED)).any()", "(found > before * (1 + _CONVERGED)).all()", (DIAGNOSE,)),
     Mutant("a difference quotient is one of twice the step", "numerics/singular_value.py",
            "(a - b) / (2 * step)", "(a - b) / step", (DIAGNOSE,)),
+    Mutant("a fraction of channels is rounded below what it means", "numerics/channels.py",
+           "channels * number + 1e-9", "channels * number", (COUPLING, "-k", "fraction")),
+    Mutant("a transform of a part of its domain has its whole range", "numerics/interval.py",
+           "    return Part(found.low, found.high)\n", "    return found\n", (SUPPORT,)),
+    Mutant("dequantized data need a logit", "numerics/interval.py",
+           "return None if isinstance(interval, Loose) else interval", "return interval", (SUPPORT, DEQUANTIZE)),
 )  # fmt: skip

@@ -48,4 +48,7 @@ MUTANTS = (
     Mutant("the ends of a Bernstein polynomial have a slope of their own", "transforms/bernstein.py",
            "end = torch.full_like(steps[:, :1], 1 / self.degree)",
            "end = torch.full_like(steps[:, :1], 1.1 / self.degree)", (BIJECTIONS,)),
+    Mutant("a circular spline has no slope where rounding leaves the interval", "transforms/spline.py",
+           "local = local + (torch.minimum(torch.maximum(local, -end), end) - local).detach()",
+           "pass", (CIRCULAR_SHIFT,)),
 )  # fmt: skip
