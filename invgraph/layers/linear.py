@@ -16,7 +16,7 @@ from invgraph.errors import GraphError
 from invgraph.numerics.channels import is_more_precise, mix, nearest_rotation, random_rotation
 from invgraph.numerics.seeding import start_seed, to_defaults
 from invgraph.shapes import Tensors, positions
-from invgraph.torch_internals import is_transformed, version
+from invgraph.torch_internals import version
 
 _WORST_CONDITION = 1e12
 
@@ -125,8 +125,6 @@ class FixedLinear(_Mixing):
         """
         if torch.compiler.is_compiling() or self.matrix.is_meta:
             return self.inverse_matrix, self.log_abs_det
-        if is_transformed():  # what it makes of a tensor must not outlive it
-            return _inverse_and_log_det(self.matrix)
         count = 0 if self.matrix.is_inference() else version(self.matrix)
         if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != count:
             self._derived_from = self.matrix, count, *_inverse_and_log_det(self.matrix)

@@ -41,6 +41,17 @@ def normed_by_spectrum(layer: nn.Module) -> nn.Module:
     return nn.utils.spectral_norm(layer, "factors")
 
 
+def test_a_sample_takes_no_step_of_the_power_iteration() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = randomize(ig.Graph(x, ig.Node(x, ig.Conv1x1, name="mix"))).double().train()
+    normed_by_spectrum(graph["mix"])
+    data = torch.randn(3, 4, dtype=torch.float64)
+    z, _ = graph(data)
+    before = {name: value.clone() for name, value in graph.named_buffers()}
+    assert (graph.inverse(z)[0] - data).abs().max() < 1e-12
+    assert all(torch.equal(value, before[name]) for name, value in graph.named_buffers())
+
+
 @pytest.mark.parametrize("norm", [normed_by_direction, normed_by_spectrum])
 @pytest.mark.parametrize("training", [False, True])
 def test_samples_have_the_normed_weights_of_now(norm: object, training: bool) -> None:
@@ -60,7 +71,8 @@ def test_samples_have_the_normed_weights_of_now(norm: object, training: bool) ->
 def test_a_bound_graph_has_the_pruned_weights_of_now() -> None:
     x, c = ig.InputNode(4, name="x"), ig.ConditionNode(3, name="c")
     args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(8)}
-    graph = ig.Graph(x, ig.Node(ig.Node(x, ig.Householder, name="turn"), ig.Coupling, args, conditions=c), c)
+    turn = ig.Node(x, ig.Householder, {"subnet": ig.nets.MLP(8)}, conditions=c, name="turn")  # bound as unit vectors
+    graph = ig.Graph(x, ig.Node(turn, ig.Coupling, args, conditions=c), c)
     graph = randomize(graph).double()
     prune.identity(graph["turn"], "vectors")
     with torch.no_grad():

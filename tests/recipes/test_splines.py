@@ -103,6 +103,14 @@ def test_every_element_depends_on_every_other_by_default(features: int, autoregr
     assert bool((jacobian != 0).all())  # exactly zero where nothing connects two elements
 
 
+def test_couplings_exchange_elements_between_their_halves() -> None:
+    def layers(features: int) -> list[str]:
+        return [type(layer).__name__ for layer in ig.recipes.spline_flow(features, hidden=8).graph.layers.values()]
+
+    assert layers(2) == ["Coupling", "Conv1x1"] * 3
+    assert layers(5) == ["Coupling", "Permute"] * 2 + ["Coupling"]
+
+
 def test_the_number_of_blocks_is_that_of_the_kind_of_layer() -> None:
     def blocks(**arguments: Any) -> int:
         return sum(name.startswith("spline_") for name in ig.recipes.spline_flow(4, hidden=8, **arguments).graph.layers)

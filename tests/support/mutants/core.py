@@ -106,8 +106,7 @@ MUTANTS = (
     Mutant("an order that is loaded keeps the inverse of another", "core/orders.py",
            "elif not torch.equal(inverse, layer.get_buffer(\"inverse_order\")):", "elif False:", (STALE_VALUES,)),
     Mutant("values go nowhere that a parametrization can't take", "core/assign.py",
-           "    if not parametrize.is_parametrized(layer, name):\n        raise GraphError(layer.label, given, advice)\n",
-           "", (STALE_VALUES,)),
+           "if not parametrize.is_parametrized(layer, name):", "if False:", (STALE_VALUES,)),
     Mutant("a learned map of a bounded value has all real numbers as its range", "core/ranges.py",
            "(REALS if whole else Part(*REALS),)", "(REALS,)", (SUPPORT,)),
 )  # fmt: skip

@@ -173,8 +173,6 @@ MUTANTS = (
            (BOX,)),
     Mutant("a fixed matrix changed in place has the inverse of the old one", "layers/linear.py",
            " or self._derived_from[1] != count", "", (STALE_VALUES,)),
-    Mutant("what vmap makes of a fixed matrix outlives it", "layers/linear.py",
-           "        if is_transformed():", "        if False:", (STALE_VALUES,)),
     Mutant("noise that rounds to an integer has no density", "layers/dequantize.py",
            "torch.logit((scaled - x).clamp(edge, 1 - edge))", "torch.logit(scaled - x)", (DEQUANTIZE,)),
     Mutant("a dtype without room for noise is taken", "layers/dequantize.py",
