@@ -40,4 +40,4 @@ class NoClosedForms(Distribution):
 
 
 def _refuse(name: str, estimate: str) -> NoReturn:
-    raise ClosedFormError(f"FlowDistribution.{name}", "a flow", f"no closed form: estimate it, {estimate}")
+    raise ClosedFormError(f"FlowDistribution.{name}", "a flow", f"no closed form: estimate it by {estimate}")

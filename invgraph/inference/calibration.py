@@ -103,6 +103,7 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
         at_once: Number of samples that are drawn at once. Default: 262,144.
 
     Raises:
+        ArgumentError: If x or c is not a tensor, or the flow can't sample.
         ShapeError: If x is not a matrix of the elements of a sample, or x and c differ in their number of rows.
         NumericsError: If a log-density is NaN.
 

@@ -39,7 +39,9 @@ def corner(
 
     Raises:
         DependencyError: If matplotlib is not installed.
+        ArgumentError: If the samples are not a tensor.
         ShapeError: If the samples are not a matrix, or names, truth or limits do not match it.
+        GraphError: If a limit is not an interval.
         NumericsError: If a sample is NaN or infinite.
 
     Example:

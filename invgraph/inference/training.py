@@ -97,6 +97,7 @@ def fit(
         The losses of all epochs, the best epoch, and the time taken.
 
     Raises:
+        ArgumentError: If an argument has the wrong type, or ``x`` or ``c`` has a gradient.
         GraphError: If an argument is out of range.
         ShapeError: If ``x`` and ``c`` differ in their number of rows, or there are fewer than two.
         NumericsError: If a loss or a gradient is NaN or infinite; the message says what that usually means.

@@ -60,6 +60,7 @@ class Dequantize(Stochastic):
     Raises:
         GraphError: If there are fewer than 2 levels, conditions without ``noise``, or a ``noise`` of other shapes.
         ArgumentError: If an argument has the wrong type.
+        InputTypeError: In a call, if the dtype is too coarse to hold noise beside the integers.
 
     References:
         L. Theis, A. van den Oord, M. Bethge, "A note on the evaluation of generative models", 2015,
