@@ -68,7 +68,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("no", _ONE_VALUE),
     "Splits at several scales": ("no", absent(PACKAGE, r"(?<!val_)split|multiscale|squeeze")),
     "Condition on a value inside the network": ("no", _ONE_VALUE),
-    "Network for the condition, trained along": ("yes", _embedding),
+    "Network for the condition, trained jointly": ("yes", _embedding),
     "Affine couplings": ("yes", lambda: _density(flows.coupling_flow, cond_dim=2)),
     "Spline couplings": ("yes", _any_transform),
     "Autoregressive": ("yes", lambda: _density(flows.masked_autoregressive_flow, cond_dim=2)),

@@ -89,7 +89,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("yes", _split),
     "Splits at several scales": ("yes", _split),
     "Condition on a value inside the network": ("no", _inner_condition),
-    "Network for the condition, trained along": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
+    "Network for the condition, trained jointly": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
     "Images": ("yes", _split),
     "Affine couplings": (
         "yes",

@@ -88,7 +88,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("no", _ONE_VALUE),
     "Splits at several scales": ("yes", _multiscale),
     "Condition on a value inside the network": ("no", _ONE_VALUE),
-    "Network for the condition, trained along": ("yes", _embedding),
+    "Network for the condition, trained jointly": ("yes", _embedding),
     "Images": ("yes", _image_coupling),
     "Affine couplings": ("yes", lambda: _inverts(_coupling(transforms.AffineCouplingTransform), torch.randn(3, 4))),
     "Spline couplings": ("yes", _spline),

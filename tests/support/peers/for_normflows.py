@@ -85,7 +85,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("no", _ONE_VALUE),
     "Splits at several scales": ("yes", _multiscale),
     "Condition on a value inside the network": ("no", _ONE_VALUE),
-    "Network for the condition, trained along": ("by hand", absent(PACKAGE, "embed|condition_?net|feature_?net")),
+    "Network for the condition, trained jointly": ("by hand", absent(PACKAGE, "embed|condition_?net|feature_?net")),
     "Images": ("yes", _glow),
     "Affine couplings": ("yes", _affine),
     "Spline couplings": (

@@ -77,7 +77,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("no", _one_value),
     "Splits at several scales": ("no", absent(PACKAGE, "split|multiscale|merge")),
     "Condition on a value inside the network": ("no", _one_value),
-    "Network for the condition, trained along": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
+    "Network for the condition, trained jointly": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
     "Affine couplings": ("yes", lambda: _trains(zuko.flows.RealNVP(3, 2))),
     "Spline couplings": ("yes", lambda: _trains(zuko.flows.NSF(3, 2, passes=2))),
     "Autoregressive": ("yes", lambda: _trains(zuko.flows.MAF(3, 2))),
