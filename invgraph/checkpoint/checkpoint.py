@@ -56,7 +56,7 @@ def save(
 
     The file is written under a temporary name, synced to disk and renamed, so at any time either the old or the new
     file is complete. It is an ordinary safetensors file; equal content gives equal bytes. With DDP, call
-    this on one rank, with the graph itself (``ddp.module``).
+    this on one rank.
 
     Arguments:
         path: Path of the file.
@@ -101,7 +101,8 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
             metadata what to build.
         strict: If True (default), layers, their arguments and wiring must equal those of the saved graph. If False,
             those tensors are loaded whose names, shapes and dtypes agree, at least one; the others are listed in
-            ``skipped`` of the result. A flow's checkpoint fits its graph, and the other way round.
+            ``skipped`` of the result. A flow's checkpoint fits its graph, and the other way round; what only runs a
+            graph, ``reversible``, ``torch.compile`` or DDP, makes no difference.
 
     Returns:
         Metadata, training state, and versions that wrote the file.

@@ -88,6 +88,26 @@ def upgrade_holders(name: str, architecture: Fingerprint) -> str:
     return ".".join(parts)
 
 
+_RUNNERS = {"Reversible": "model", "OptimizedModule": "_orig_mod", "DistributedDataParallel": "module"}
+"""Classes of modules that only run another one, and its name in them."""
+
+
+def bare_name(name: str, architecture: Mapping[str, str]) -> str:
+    """Return the name that a tensor or module would have without the modules that only run others around it."""
+    kept: list[str] = []
+    parts = name.split(".") if name else []
+    for place, part in enumerate(parts):
+        holder = architecture.get(".".join(parts[:place]), "").partition("(")[0]
+        if _RUNNERS.get(holder) != part:
+            kept.append(part)
+    return ".".join(kept)
+
+
+def bare(lines: Mapping[str, T], architecture: Mapping[str, str]) -> dict[str, T]:
+    """Return what belongs to modules or tensors by their bare names; a runner has that of what it runs."""
+    return {bare_name(name, architecture): value for name, value in lines.items()}  # runners come first
+
+
 def held_graph(architecture: Mapping[str, str]) -> str:
     """Return the path of the graph that a flow or runner holds, empty if the whole is neither."""
     path = ""

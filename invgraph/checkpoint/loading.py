@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from invgraph.checkpoint.fingerprint import (
     Fingerprint,
+    bare,
+    bare_name,
     describe_path,
     differences,
     fingerprint,
@@ -26,13 +28,25 @@ from invgraph.torch_internals import load_state as load_into
 def align(
     graph: nn.Module, architecture: Fingerprint, state: dict[str, Tensor], extra: dict[str, Any]
 ) -> tuple[nn.Module, Fingerprint, dict[str, Tensor], dict[str, Any]]:
-    """Compare graph with graph where only one of the file and the module is a flow, or a reversible runner."""
+    """Return the module to load into, and the file's content by the names in it, its architecture by bare ones.
+
+    Modules that only run another one do not count, and if either the file or the module is a flow, graph meets graph.
+    """
+    state, extra, architecture = (bare(part, architecture) for part in (state, extra, architecture))
     own = fingerprint(graph)
-    if architecture.get("", "").split("(")[0] == own.get("", "").split("(")[0]:
-        return graph, architecture, state, extra
-    saved, here = held_graph(architecture), held_graph(own)
-    target = graph.get_submodule(here)
-    return target, inside(architecture, saved), inside(state, saved), inside(extra, saved)
+    path = ""
+    if _kind(architecture) != _kind(bare(own, own)):
+        saved, path = held_graph(architecture), held_graph(bare(own, own))
+        architecture, state, extra = (inside(part, saved) for part in (architecture, state, extra))
+    target = graph.get_submodule([name for name in own if bare_name(name, own) == path][-1])
+    within = fingerprint(target)
+    names = {bare_name(name, within): name for name in target.state_dict()}
+    state, extra = ({names.get(name, name): value for name, value in part.items()} for part in (state, extra))
+    return target, architecture, state, extra
+
+
+def _kind(architecture: Fingerprint) -> str:
+    return architecture.get("", "").partition("(")[0]
 
 
 def fitting_part(
@@ -64,7 +78,8 @@ def _other_dtypes(state: Mapping[str, object], own: Mapping[str, object]) -> boo
 
 def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tensor], graph: nn.Module) -> None:
     """Raise CheckpointError with a list of differences unless the graph equals the saved one."""
-    layers = differences(architecture, fingerprint(graph))
+    own = fingerprint(graph)
+    layers = differences(architecture, bare(own, own))
     tensors = differences(tensor_lines(state), tensor_lines(graph.state_dict()))
     advice = "build the graph like the saved one (-: in the file, +: here)"
     if layers and not tensors:

@@ -17,7 +17,7 @@ from invgraph.core.subnet import check_subnet, make_subnet
 from invgraph.errors import DependencyError, GraphError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors
-from invgraph.torch_internals import forward_mode, packs_saved_tensors
+from invgraph.torch_internals import batch_norms, forward_mode, packs_saved_tensors
 
 State = tuple[Tensor, Tensor]
 _ADAPTIVE = ("dopri5", "dopri8", "bosh3", "adaptive_heun")
@@ -51,17 +51,17 @@ class ContinuousFlow(Stochastic):
         subnet: Factory ``f(channels_in, channels_out) -> nn.Module`` of the vector field's network, which gets the time
             as an additional condition of shape ``(B, 1)``.
         time: Length T of the time interval. Default: 1.
-        steps: Number of steps of the built-in solver. Default: 16.
+        steps: Number of steps of the built-in solver, which takes 16 by default; adaptive ones choose their own.
         trace: ``"exact"`` (default) or ``"estimate"``.
         solver: ``"rk4"`` (default), which is built in, or one of torchdiffeq's adaptive solvers ``"dopri5"``,
             ``"dopri8"``, ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
             (``pip install 'invgraph[ode]'``).
-        tolerance: Relative and absolute tolerance of torchdiffeq's solvers. Default: 1e-6.
+        tolerance: Relative and absolute tolerance of torchdiffeq's solvers, 1e-6 by default; ``"rk4"`` has none.
         seed: Seed of the trace estimate in evaluation mode. Default: 0.
         fixed_noise: True to use the vector of the seed in training mode as well. Default: False.
 
     Raises:
-        GraphError: If an argument is out of range, or the subnet does not fit.
+        GraphError: If an argument is out of range or belongs to another solver, or the subnet does not fit.
         ArgumentError: If an argument has the wrong type.
         DependencyError: If the solver needs torchdiffeq, which is not installed.
 
@@ -90,20 +90,26 @@ class ContinuousFlow(Stochastic):
         *,
         subnet: object,
         time: float = 1.0,
-        steps: int = 16,
+        steps: int | None = None,
         trace: Literal["exact", "estimate"] = "exact",
         solver: str = "rk4",
-        tolerance: float = 1e-6,
+        tolerance: float | None = None,
         seed: int = 0,
         fixed_noise: bool = False,
     ) -> None:
         super().__init__(in_shapes, cond_shapes, seed=seed, fixed_noise=fixed_noise)
         where = "ContinuousFlow"
         self.time = require_positive(where, "time", time)
-        self.steps = require_count(where, "steps", steps)
-        self.tolerance = require_positive(where, "tolerance", tolerance)
         self.exact = require_choice(where, "trace", trace, ("exact", "estimate")) == "exact"
         self.solver = solver = require_choice(where, "solver", solver, ("rk4", *_ADAPTIVE))
+        if solver == "rk4" and tolerance is not None:
+            advice = "it takes equal steps: give their number, steps, or one of torchdiffeq's solvers"
+            raise GraphError(where, f"tolerance={tolerance!r} for solver='rk4'", advice)
+        if solver != "rk4" and steps is not None:
+            given = f"steps={steps!r} for solver={solver!r}"
+            raise GraphError(where, given, "it chooses its steps: give tolerance, or solver='rk4'")
+        self.steps = require_count(where, "steps", 16 if steps is None else steps)
+        self.tolerance = require_positive(where, "tolerance", 1e-6 if tolerance is None else tolerance)
         if solver != "rk4":
             _import_odeint(solver)
         self.net = make_subnet("ContinuousFlow", subnet, *self._subnet_shapes())
@@ -126,6 +132,10 @@ class ContinuousFlow(Stochastic):
         return self._flow(ys[0], cs, self.time, 0.0)
 
     def _flow(self, x: Tensor, cs: Tensors, start: float, end: float) -> Result:
+        if any(norm.training for norm in batch_norms(self.net.modules())):
+            given = "a BatchNorm in train() mode in the network"
+            advice = "it makes a sample's velocity depend on the others, so no sample has a log-determinant of its own"
+            raise GraphError(self.label, given, f"{advice}: use nn.LayerNorm or nn.GroupNorm, or call .eval() on it")
         probe = x if self.exact else signs(self.noise_seed(x), x)
 
         def field(t: float | Tensor, state: State) -> State:

@@ -327,6 +327,53 @@ def test_a_flow_and_its_graph_load_each_others_checkpoints(path: Path, strict: b
         ig.load(path, make_flow(clamp=2.0))
 
 
+class Parallel(nn.Module):
+    """Stands for DDP, which needs processes: the name of the class and of its child are what a checkpoint has."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+Parallel.__name__ = "DistributedDataParallel"
+
+
+class Model(nn.Module):
+    """A flow with a parameter beside it."""
+
+    def __init__(self, flow: ig.Flow) -> None:
+        super().__init__()
+        self.flow, self.scale = flow, nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_only_runs_a_graph_makes_no_difference(path: Path, strict: bool) -> None:
+    def models() -> list[Any]:
+        plain, runs = Model(make_flow()), Model(ig.Flow(ig.reversible(make_flow().graph)))
+        compiled: Any = torch.compile(plain)
+        return [plain, runs, compiled, Parallel(compiled), torch.compile(Parallel(runs))]
+
+    def values(model: Any) -> list[Any]:
+        return list(model.state_dict().values())
+
+    for saved in models():
+        ig.testing.randomize(saved)
+        nn.init.normal_(next(tensor for name, tensor in saved.named_parameters() if name.endswith("scale")))
+        ig.save(path, saved)
+        for target in models():
+            assert ig.load(path, target, strict=strict).skipped == ()
+            assert all(torch.equal(*pair) for pair in zip(values(target), values(saved), strict=True))
+        flow: Any = next(part for part in saved.modules() if isinstance(part, ig.Flow))
+        pairs: Any = (flow, torch.compile(make_flow().graph)), (torch.compile(flow.graph), make_flow())
+        for whole, part in pairs:
+            ig.save(path, whole)
+            assert ig.load(path, part, strict=strict).skipped == ()
+            assert all(torch.equal(*pair) for pair in zip(values(part), values(whole), strict=True))
+    with pytest.raises(ig.CheckpointError, match="clamp=2"):
+        ig.load(path, Parallel(make_flow(clamp=2.0)))
+
+
 def test_a_part_of_a_checkpoint_loads_and_the_rest_is_listed(path: Path) -> None:
     small, large = make_flow(blocks=1), make_flow(blocks=2)
     ig.testing.randomize(small)

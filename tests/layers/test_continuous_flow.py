@@ -151,6 +151,8 @@ def test_autocast_does_not_reach_into_the_solver() -> None:
         ({"time": math.inf}, ig.GraphError, "time must be positive and finite"),
         ({"trace": "guess"}, ig.GraphError, "'exact' or 'estimate'"),
         ({"solver": "rk5"}, ig.GraphError, "one of 'rk4', 'dopri5'"),
+        ({"tolerance": 1e-8}, ig.GraphError, "takes equal steps: give their number"),
+        ({"solver": "dopri5", "steps": 8}, ig.GraphError, "chooses its steps: give tolerance"),
     ],
 )
 def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -187,3 +189,23 @@ def test_an_empty_batch_is_estimated_too() -> None:
     flow = ig.Flow(ig.Graph(x, h))
     assert flow.sample(0).shape == (0, 3)
     assert flow.log_prob(torch.zeros(0, 3)).shape == (0,)
+
+
+class Normalized(nn.Sequential):
+    """Vector field with a BatchNorm."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(nn.Linear(channels_in, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, channels_out))
+
+
+@pytest.mark.parametrize("trace", ["exact", "estimate"])
+def test_batch_statistics_are_refused_and_running_ones_are_not(trace: Any) -> None:
+    flow = ig.ContinuousFlow((3,), subnet=Normalized, trace=trace, steps=20).double()
+    x = noise(5, 3)
+    with pytest.raises(ig.GraphError, match=r"(?s)a BatchNorm in train\(\).*depend on the others.*call .eval\(\)"):
+        flow((x,))
+    flow.eval()
+    (y,), log_det = flow((x,))
+    (back,), undone = flow.inverse((y,))
+    assert torch.allclose(back, x, atol=1e-7)
+    assert torch.allclose(log_det, -undone, atol=1e-7)

@@ -254,7 +254,8 @@ def dropout_evaluates(cell: Cell) -> None:
 
 
 @habit("batch norm in a subnet, train()", "nn.BatchNorm1d in a subnet; graph.train()",
-       "sampling in ``train()`` moves the running statistics, as with any module: call ``.eval()`` first",
+       "sampling in ``train()`` moves the running statistics, as with any module: call ``.eval()`` first; "
+       "``ContinuousFlow`` refuses it, as no sample would have a log-determinant of its own",
        without=NO_COUPLING_FIRST)  # fmt: skip
 def batch_norm_trains(cell: Cell) -> None:
     with_subnet(cell, normed)
