@@ -186,7 +186,7 @@ LAYERS: list[tuple[type[ig.Invertible], tuple[int, ...], dict[str, Any]]] = [
     (
         ig.ContinuousFlow,
         (4,),
-        {"steps": 2, "time": 0.5, "tolerance": 0.5, "trace": "estimate", "solver": "rk4", "seed": 3},
+        {"steps": 2, "time": 0.5, "trace": "estimate", "solver": "rk4", "seed": 3},
     ),
     (ig.Conv1x1, (4,), {"orthogonal": True, "seed": 3}),
     (ig.Coupling, (4,), {"split": 0.25, "sides": 1, "separate": True}),

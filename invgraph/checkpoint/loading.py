@@ -38,7 +38,7 @@ def align(
     if _kind(architecture) != _kind(bare(own, own)):
         saved, path = held_graph(architecture), held_graph(bare(own, own))
         architecture, state, extra = (inside(part, saved) for part in (architecture, state, extra))
-    target = graph.get_submodule([name for name in own if bare_name(name, own) == path][-1])
+    target = graph.get_submodule(next(name for name in own if bare_name(name, own) == path))
     within = fingerprint(target)
     names = {bare_name(name, within): name for name in target.state_dict()}
     state, extra = ({names.get(name, name): value for name, value in part.items()} for part in (state, extra))

@@ -5,6 +5,12 @@ from __future__ import annotations
 from .mutant import ATOMIC_FILE, CHECKPOINT, DAMAGE, FINGERPRINT, RNG_STATE, STATE, TENSOR_FILE, Mutant
 
 MUTANTS = (
+    Mutant("a compiled graph has names of its own", "checkpoint/fingerprint.py",
+           ', "OptimizedModule": "_orig_mod"', "", (CHECKPOINT,)),
+    Mutant("DDP has names of its own", "checkpoint/fingerprint.py",
+           ', "DistributedDataParallel": "module"', "", (CHECKPOINT,)),
+    Mutant("a runner inside a flow has names of its own", "checkpoint/loading.py",
+           "names.get(name, name): value", "name: value", (CHECKPOINT,)),
     Mutant("a refused random state stays half set", "checkpoint/rng_state.py",
            "        _set(before)\n", "", (RNG_STATE,)),
     Mutant("the state of numpy's generator is not put back", "checkpoint/rng_state.py",

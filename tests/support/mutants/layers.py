@@ -24,6 +24,12 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("a BatchNorm in train() is let into the solver", "layers/continuous_flow.py",
+           "any(norm.training for norm in", "any(False for norm in", (CONTINUOUS,)),
+    Mutant("a tolerance is ignored", "layers/continuous_flow.py",
+           'if solver == "rk4" and tolerance is not None:', "if False:", (CONTINUOUS,)),
+    Mutant("a number of steps is ignored", "layers/continuous_flow.py",
+           'if solver != "rk4" and steps is not None:', "if False:", (CONTINUOUS,)),
     Mutant("a transform derived from the affine one is taken for it", "transforms/affine.py",
            "type(transform) is Affine and", "isinstance(transform, Affine) and", (FUSED_COUPLING,)),
     Mutant("the kernel of couplings takes the first part for the second", "layers/coupling.py",
@@ -37,7 +43,7 @@ MUTANTS = (
            "range(len(self.sides))[:: -1 if inverse else 1]", "range(len(self.sides))",
            (CONTRACT, "-k", "Coupling")),
     Mutant("the log-det of the second side is forgotten", "layers/coupling.py",
-           "log_det = log_det + more", "log_det = more", (CONTRACT, "-k", "Coupling")),
+           "more if log_det is None else log_det + more", "more", (CONTRACT, "-k", "Coupling")),
     Mutant("a bound coupling has a kernel where gradients are recorded", "layers/coupling.py",
            "(torch.is_grad_enabled() or not self.cond_shapes)", "not self.cond_shapes", (BOUND,)),
     Mutant("a permutation is its own inverse", "layers/permute.py",
