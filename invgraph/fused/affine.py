@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from invgraph.fused.affine_gradient import coupling_backward, coupling_formula
 from invgraph.fused.autograd import differentiate, is_first_order
@@ -88,9 +89,9 @@ class AffineCoupling:
         def rebuild(place: int, net: MLPParameters, read: Tensor) -> Kept:
             side = layout.order[place]
             output, hidden = _evaluate_mlp(net, read, cs)
-            params = torch.unflatten(output, 1, (2, -1))
-            _, _, scales = evaluate_affine(back, after[side], params, out=before[side])
-            return Kept(hidden, params.select(1, 0), scales)
+            raw, t = output.chunk(2, 1)
+            _, _, scales = evaluate_affine(back, after[side], raw, t, out=before[side])
+            return Kept(hidden, raw, scales)
 
         x_grad, grads = coupling_backward(layout, x, y, (*cs, *self.parameters), rebuild, grad_outputs, wanted)
         assert x_grad is not None
@@ -176,11 +177,11 @@ def _evaluate_coupling(
     for side in layout.order:
         net, read = nets[side], current[1 - side]
         output, hidden = _evaluate_bound_mlp(net, read, given[side]) if bound else _evaluate_mlp(net, read, given)
-        params = torch.unflatten(output, 1, (2, -1))
-        current[side], more, scales = evaluate_affine(layout.transform, before[side], params, out=after[side])
+        raw, t = output.chunk(2, 1)
+        current[side], more, scales = evaluate_affine(layout.transform, before[side], raw, t, out=after[side])
         log_det = more if log_det is None else log_det.add_(more)
         if keep:
-            kept.append(Kept(hidden, params.select(1, 0).contiguous(), scales))
+            kept.append(Kept(hidden, raw.contiguous(), scales))
     assert log_det is not None
     if len(layout.order) == 1:
         after[1].copy_(before[1])
@@ -189,40 +190,40 @@ def _evaluate_coupling(
 
 def _evaluate_mlp(net: MLPParameters, x: Tensor, cs: Tensors) -> tuple[Tensor, list[Tensor]]:
     """Return a network's output and the values of its hidden layers."""
-    h = torch.addmm(net.biases[0], x, net.weights[0].t())
+    h = linear(x, net.weights[0], net.biases[0])
     for c, weight in zip(cs, net.condition_weights, strict=True):
         h.addmm_(c, weight.t())
     hidden: list[Tensor] = []
     for weight, bias in zip(net.weights[1:], net.biases[1:], strict=True):
         hidden.append(h.relu_())
-        h = torch.addmm(bias, h, weight.t())
+        h = linear(h, weight, bias)
     return h, hidden
 
 
 def _evaluate_bound_mlp(net: MLPParameters, x: Tensor, given: Any) -> tuple[Tensor, list[Tensor]]:
     """Return the output, given the sum of the conditions' part of the first layer, which may have fewer rows."""
     ((addend,),) = given
-    h = torch.addmm(net.biases[0], x, net.weights[0].t())
+    h = linear(x, net.weights[0], net.biases[0])
     samples = h if addend.shape[0] in (1, h.shape[0]) else torch.unflatten(h, 0, (-1, addend.shape[0]))
     samples.add_(addend)
     for weight, bias in zip(net.weights[1:], net.biases[1:], strict=True):
-        h = torch.addmm(bias, h.relu_(), weight.t())
+        h = linear(h.relu_(), weight, bias)
     return h, []
 
 
 def evaluate_affine(
-    transform: AffineMap, x: Tensor, params: Tensor, out: Tensor | None = None, ratio: Tensor | None = None
+    transform: AffineMap, x: Tensor, raw: Tensor, t: Tensor, out: Tensor | None = None, ratio: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Scales]:
     """Return output, log-determinant per sample, and the scales that the gradient needs, in few passes over memory.
 
     Arguments:
         transform: The map.
         x: ``(B, ...)``.
-        params: ``(B, 2, ...)``.
+        raw: Log scales before the clamp, ``(B, ...)``.
+        t: Shifts, likewise.
         out: Where to write the output. Default: a new tensor.
         ratio: Where to write the log scales before the clamp, times its inner factor. Default: nowhere.
     """
-    raw, t = params.unbind(1)
     function, inner, outer = transform.squash
     if ratio is not None:
         s = function(torch.mul(raw, inner, out=ratio))
@@ -232,7 +233,7 @@ def evaluate_affine(
         s.mul_(outer)
     for watch in clamp_watchers:
         watch(s, transform.clamp)
-    log_det = s.flatten(1).sum(1)
+    log_det = (s if s.ndim == 2 else s.flatten(1)).sum(1)
     scales = Scales(s.exp_(), None) if transform.activation == "atan" else Scales(s.exp(), s)
     if transform.inverse:
         y, log_det = torch.sub(x, t, out=out).div_(scales.scale), log_det.neg_()

@@ -70,13 +70,9 @@ class _Kernel(NamedTuple):
         if len(tensors) > 2 * layers:
             start = linear(tensors[-2], tensors[-1], tensors[layers])
         output, hidden, weights = self.network.evaluate(x, tensors, start)
-        params = _by_element(output)
-        y, log_det, scales = evaluate_affine(self.transform, x, params)
-        return y, log_det, (*hidden, *weights, params, *scales)
-
-
-def _by_element(params: Tensor) -> Tensor:
-    return params.view(params.shape[0], 2, params.shape[1] // 2)
+        raw, t = output.chunk(2, 1)
+        y, log_det, scales = evaluate_affine(self.transform, x, raw, t)
+        return y, log_det, (*hidden, *weights, raw, *scales)
 
 
 class _AffineAutoregressive(torch.autograd.Function):
@@ -96,11 +92,11 @@ class _AffineAutoregressive(torch.autograd.Function):
         if not is_first_order(y_grad, log_det_grad):
             return None, *differentiate(kernel.formula, (x, *tensors), (y_grad, log_det_grad))
         hidden, weights = kept[: layers - 1], kept[layers - 1 : 2 * layers - 1]
-        params, *scales = kept[2 * layers - 1 :]
-        x_grad, params_grad = affine_backward(
-            kernel.transform, x, params.select(1, 0), None, Scales(*scales), (y_grad, log_det_grad)
-        )
-        first, grads = kernel.network.backward(x, hidden, weights, params_grad.flatten(1), wanted[1:])
+        raw, *scales = kept[2 * layers - 1 :]
+        params_grad = x.new_empty(x.shape[0], 2 * x.shape[1])
+        grad_outputs = y_grad, log_det_grad
+        x_grad = affine_backward(kernel.transform, x, raw, None, Scales(*scales), grad_outputs, params_grad.chunk(2, 1))
+        first, grads = kernel.network.backward(x, hidden, weights, params_grad, wanted[1:])
         if len(tensors) > 2 * layers:
             c, weight = tensors[2 * layers :]
             grads += [torch.mm(first, weight) if wanted[-2] else None, torch.mm(first.t(), c) if wanted[-1] else None]

@@ -52,14 +52,16 @@ def coupling_backward(
         other, net = 1 - side, nets[side]
         read = after[other] if place else before[other]
         kept = kept_of(place, net, read)
-        own_grad, params_grad = affine_backward(
-            layout.transform, before[side], kept.raw, after[side], kept.scales, (current[side], log_det_grad), out[side]
-        )
+        params_grad = x.new_empty(x.shape[0], 2 * layout.sizes[side])
+        own_grad = affine_backward(
+            layout.transform, before[side], kept.raw, after[side], kept.scales, (current[side], log_det_grad),
+            params_grad.chunk(2, 1), out[side],
+        )  # fmt: skip
         if x_grad is not None:
             current[side] = own_grad
         # The gradients of the weights use the most memory. The list hands over the only reference to that of the
         # parameters, so that the network can free it on the way.
-        passed = [params_grad.flatten(1)]
+        passed = [params_grad]
         del own_grad, params_grad
         own = slice(starts[side], starts[side + 1])
         first_grad, grads[own] = mlp_backward(net, read, cs, kept.hidden, passed, wanted[own])
@@ -124,9 +126,10 @@ def affine_backward(
     y: Tensor | None,
     scales: Scales,
     grad_outputs: tuple[Tensor, Tensor],
+    params_grads: Sequence[Tensor],
     out: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of ``x`` and of the parameters.
+) -> Tensor:
+    """Return the gradient of ``x``.
 
     Arguments:
         transform: The map.
@@ -135,11 +138,11 @@ def affine_backward(
         y: The output; read only for the inverse.
         scales: The scales, as :func:`~invgraph.fused.affine.evaluate_affine` returned them.
         grad_outputs: The gradients of the output and of its log-determinant.
+        params_grads: Where to write those of the two parameters.
         out: Where to write the gradient of ``x``; may be the gradient of the output.
     """
     y_grad, log_det_grad = grad_outputs
-    params_grad = raw.new_empty((raw.shape[0], 2, *raw.shape[1:]))
-    raw_grad, t_grad = params_grad.unbind(1)
+    raw_grad, t_grad = params_grads
     log_det_grad = log_det_grad.view(-1, *(1,) * (raw.ndim - 1))
     if transform.inverse:
         assert y is not None
@@ -151,7 +154,7 @@ def affine_backward(
         x_grad = torch.mul(y_grad, scales.scale, out=out)
         torch.addcmul(log_det_grad, x_grad, x, out=raw_grad)
     soft_clamp_backward(raw_grad, raw, scales.s, transform.clamp, transform.activation, out=raw_grad)
-    return x_grad, params_grad
+    return x_grad
 
 
 def soft_clamp_backward(

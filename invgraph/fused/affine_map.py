@@ -23,7 +23,7 @@ def map_affinely(transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tenso
     """
     if needs_grad(x, params):
         return _Affine.apply(transform, x, params)[:2]  # type: ignore[no-untyped-call, no-any-return]
-    return evaluate_affine(transform, x, params)[:2]
+    return evaluate_affine(transform, x, *params.unbind(1))[:2]
 
 
 class _Affine(torch.autograd.Function):
@@ -36,8 +36,9 @@ class _Affine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, transform: AffineMap, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ratio = torch.empty_like(params.select(1, 0)) if transform.activation == "atan" else None
-        y, log_det, (scale, s) = evaluate_affine(transform, x, params, ratio=ratio)
+        raw, t = params.unbind(1)
+        ratio = torch.empty_like(raw) if transform.activation == "atan" else None
+        y, log_det, (scale, s) = evaluate_affine(transform, x, raw, t, ratio=ratio)
         logs = s if ratio is None else ratio
         assert logs is not None
         ctx.transform = transform
@@ -58,7 +59,9 @@ class _Affine(torch.autograd.Function):
             transform, s = transform._replace(clamp=1.0), None  # of the ratio
         else:
             s = logs
-        return None, *affine_backward(transform, x, logs, y, Scales(scale, s), (y_grad, log_det_grad))
+        params_grad = logs.new_empty((logs.shape[0], 2, *logs.shape[1:]))
+        grads = (y_grad, log_det_grad), params_grad.unbind(1)
+        return None, affine_backward(transform, x, logs, y, Scales(scale, s), *grads), params_grad
 
 
 def _derive(

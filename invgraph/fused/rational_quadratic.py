@@ -7,7 +7,7 @@ of numbers without gaps, which torch does 5 to 20 times faster.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -24,19 +24,15 @@ class Piece(NamedTuple):
     """Each element's piece of the spline; N is the number of elements."""
 
     inside: Tensor
-    """1 for elements in the interval, 0 for all others, ``(N,)``."""
+    """True for elements in the interval, ``(N,)``."""
     sizes: Tensor
     """Widths and heights of all pieces, ``(2, K, N)``."""
-    number: Tensor
-    """Number of the piece, ``(1, N)``."""
+    ends: Tensor
+    """Numbers of the knots at both ends of the piece, ``(2, N)``; the first one is that of the piece."""
     raw: Tensor
     """Raw slopes at both ends of the piece, shifted, ``(2, N)``."""
     width: Tensor
     height: Tensor
-    left: Tensor
-    """Position of the left end."""
-    low: Tensor
-    """Value at the left end."""
     d0: Tensor
     """Slope at the left end."""
     d1: Tensor
@@ -70,36 +66,38 @@ class RationalQuadraticKernel(NamedTuple):
     def evaluate(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor, Piece, Tensor]:
         """Return results, log slopes, the pieces, and the elements' places in them, for ``(N,)`` and ``(P, N)``."""
         local = x.clamp(-self.bound, self.bound)
-        piece = self.locate(x, local, params)
+        piece, (left, low) = self.locate(x, local, params)
         slope = piece.height / piece.width
         if self.inverse:
-            theta = solve((local - piece.low).div_(piece.height), slope, piece.d0, piece.d1)
+            theta = solve((local - low).div_(piece.height), slope, piece.d0, piece.d1)
         else:
-            theta = (local - piece.left).div_(piece.width)
+            theta = (local - left).div_(piece.width)
         rest = 1 - theta
         both, square, other = theta * rest, theta * theta, rest * rest
         curve = (piece.d0 + piece.d1).sub_(slope, alpha=2)
         denominator = torch.addcmul(slope, curve, both)  # at least half the slope: nothing cancels
         bend = torch.addcmul((piece.d1 * square).addcmul_(piece.d0, other), slope, both, value=2)
-        log_slope = torch.log(slope).sub_(torch.log(denominator)).mul_(2).add_(bend.log_())
+        log_slope = (slope / denominator).log_().mul_(2).add_(bend.log_())  # a square could underflow
         if self.inverse:
-            y = torch.addcmul(piece.left, theta, piece.width)
+            y = torch.addcmul(left, theta, piece.width)
             log_slope.neg_()
         else:
             numerator = (slope * square).addcmul_(piece.d0, both)
-            y = torch.addcdiv(piece.low, numerator.mul_(piece.height), denominator)
-        inside = piece.inside > 0
-        return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0), piece, theta
+            y = torch.addcdiv(low, numerator.mul_(piece.height), denominator)
+        return torch.where(piece.inside, y, x), log_slope.mul_(piece.inside), piece, theta
 
-    def locate(self, x: Tensor, local: Tensor, params: Tensor) -> Piece:
-        """Find the piece of each element: sizes are normalized once, and only the slopes at its ends are computed."""
+    def locate(self, x: Tensor, local: Tensor, params: Tensor) -> tuple[Piece, Tensor]:
+        """Find the piece of each element, and the position and value ``(2, N)`` of its left end.
+
+        Sizes are normalized once, and only the slopes at the ends of the piece are computed.
+        """
         count, min_slope = self.bins, self.floors[2]
-        inside = torch.le(x.abs(), self.bound, out=torch.empty_like(x))
+        inside = torch.eq(x, local)
         raw_sizes = params[: 2 * count].view(2, count, -1)
         sizes = torch.sub(raw_sizes, raw_sizes.amax(1, keepdim=True)).exp_()
-        total = sizes.sum(1, keepdim=True)
-        for own, side, (least, span) in zip(sizes, total, self._spans(), strict=True):
-            torch.addcmul(x.new_full((), least), own, span / side, out=own)
+        scale = sizes.sum(1, keepdim=True).reciprocal_()
+        for own, factor, (least, span) in self._sides(sizes, scale):
+            own.mul_(factor.mul_(span)).add_(least)
         knots = sizes.new_empty(2, count + 1, sizes.shape[2])
         edges = knots.unbind(1)
         edges[0].fill_(-self.bound)
@@ -110,24 +108,28 @@ class RationalQuadraticKernel(NamedTuple):
         number = torch.ge(local, inner, out=torch.empty_like(inner)).sum(0, keepdim=True).long()
         pair = torch.cat((number, number + 1))
         ends = knots.gather(1, pair.expand(2, -1, -1))
-        (left, low), (width, height) = ends[:, 0], ends[:, 1] - ends[:, 0]
+        starts, stops = ends.unbind(1)
+        width, height = (stops - starts).unbind()
         raw = pad(params[2 * count :], (0, 0, 1, 1)).gather(0, pair)
         raw += math.log(math.expm1(1 - min_slope))
-        d0, d1 = softplus(raw).add_(min_slope)
-        return Piece(inside, sizes, number, raw, width, height, left, low, d0, d1)
+        d0, d1 = softplus(raw).add_(min_slope).unbind()
+        return Piece(inside, sizes, pair, raw, width, height, d0, d1), starts
 
-    def _spans(self) -> list[tuple[float, float]]:
-        """Return the least size of a piece and what there is to share out, for widths and heights."""
+    def _sides(self, *values: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Yield values ``(2, ...)`` of widths and of heights, with the least size of a piece and what is shared out.
+
+        Both come at once if these numbers are the same.
+        """
         whole = 2 * self.bound
-        return [(whole * least, whole * (1 - self.bins * least)) for least in self.floors[:2]]
+        spans = [(whole * least, whole * (1 - self.bins * least)) for least in self.floors[:2]]
+        yield from [(*values, spans[0])] if spans[0] == spans[1] else zip(*values, spans, strict=True)
 
     def backward(self, piece: Piece, theta: Tensor, y_grad: Tensor, log_grad: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients of ``x`` and of the parameters, from those of results and log slopes.
 
         The inverse has those of the forward direction: a change of the result moves the value by the slope.
         """
-        inside = piece.inside
-        outer, y_grad, log_grad = y_grad * (1 - inside), y_grad * inside, log_grad * inside
+        outer, y_grad, log_grad = y_grad, y_grad * piece.inside, log_grad * piece.inside
         width, height, d0, d1 = piece.width, piece.height, piece.d0, piece.d1
         slope = height / width
         rest = 1 - theta
@@ -160,22 +162,22 @@ class RationalQuadraticKernel(NamedTuple):
         params_grad = self._spread(piece, starts, sizes, ends.mul_(torch.sigmoid(piece.raw)))
         if not self.inverse:
             x_grad = -left_grad
-        return outer.addcmul_(x_grad, inside), params_grad
+        return torch.where(piece.inside, x_grad, outer), params_grad
 
     def _spread(self, piece: Piece, starts: Tensor, sizes: Tensor, ends: Tensor) -> Tensor:
         """Return the gradient of the raw parameters: all sizes before a piece move its start."""
-        count, number = self.bins, piece.number
-        found = starts.new_zeros(3 * count + 1, starts.shape[1])
-        grad = found[: 2 * count].view(2, count, -1)
+        count, number = self.bins, piece.ends[:1]
+        found = starts.new_empty(3 * count + 1, starts.shape[1])
+        sizes_grad, slopes_grad = found[: 2 * count].view(2, count, -1), found[2 * count :]
         numbers = torch.arange(count, dtype=found.dtype, device=found.device)[:, None]
-        torch.lt(numbers.expand(2, -1, -1), number.to(found.dtype), out=grad)
-        grad *= starts.unsqueeze(1)
-        grad.scatter_(1, number.expand(2, 1, -1), sizes.unsqueeze(1))
-        for own, shares, (least, span) in zip(grad, piece.sizes, self._spans(), strict=True):
+        torch.lt(numbers.expand(2, -1, -1), number.to(found.dtype), out=sizes_grad)
+        sizes_grad *= starts.unsqueeze(1)
+        sizes_grad.scatter_(1, number.expand(2, 1, -1), sizes.unsqueeze(1))
+        for own, shares, (least, span) in self._sides(sizes_grad, piece.sizes):
             free = shares - least  # the softmax, times the span
             own *= free
-            own.addcmul_(free, own.sum(0), value=-1 / span)
-        found[2 * count :].scatter_(0, torch.cat((number, number + 1)), ends)
+            own.addcmul_(free, own.sum(-2, keepdim=True), value=-1 / span)
+        slopes_grad.zero_().scatter_(0, piece.ends, ends)
         return found
 
 

@@ -115,13 +115,13 @@ class Coupling(Sided, Invertible):
         if (kernel := self._kernel(x, given)) is not None:
             return kernel.run(x, given, inverse=inverse, bound=isinstance(given, Precomputed))
         values = list(torch.split_with_sizes(x, self.sizes, dim=1))
-        log_det = x.new_zeros(x.shape[0])
+        log_det: Tensor | None = None
         for place in range(len(self.sides))[:: -1 if inverse else 1]:
             part, _, transform = self.sides[place]
             direction = transform.inverse if inverse else transform.forward
             values[part], more = direction(values[part], self._params(place, values[1 - part], given))
-            log_det = log_det + more
-        return (torch.cat(values, dim=1),), log_det
+            log_det = more if log_det is None else log_det + more
+        return (torch.cat(values, dim=1),), cast(Tensor, log_det)
 
     def _params(self, place: int, x: Tensor, given: Any) -> Tensor:
         """Return the parameters of one side, ``(B, params_per_element, C, ...)``, given the other part."""

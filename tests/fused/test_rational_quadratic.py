@@ -53,6 +53,20 @@ def test_the_kernel_has_the_results_and_gradients_of_the_formula(
 
 
 @pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_tails_are_exactly_the_identity(inverse: bool, dtype: torch.dtype) -> None:
+    spline = ig.RationalQuadraticSpline(bins=8, bound=3.0)
+    x = torch.tensor([[3.0001, -3.5, 1e30, -1e30]], dtype=dtype).t().requires_grad_()
+    params = torch.randn(4, spline.params_per_element, 1, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y, log_det = (spline.inverse if inverse else spline.forward)(x, params.requires_grad_())
+    assert torch.equal(y, x)
+    assert torch.equal(log_det, torch.zeros(4, dtype=dtype))
+    x_grad, params_grad = torch.autograd.grad(y.sum() + 2 * log_det.sum(), (x, params))
+    assert torch.equal(x_grad, torch.ones_like(x))
+    assert not params_grad.any()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
 def test_second_derivatives(inverse: bool) -> None:
     spline = SPLINES[1]
     x = torch.tensor([[0.3, -0.6, 2.0]], dtype=torch.float64).requires_grad_()

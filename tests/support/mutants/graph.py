@@ -15,6 +15,7 @@ from .mutant import (
     HABITS,
     INIT,
     NODES,
+    PATCHED,
     RANDOM_COMPILED,
     RANDOM_GRAPHS,
     RESIZE,
@@ -28,7 +29,13 @@ from .mutant import (
 
 MUTANTS = (
     Mutant("a node's log-det is dropped from the graph's", "graph/run.py",
-           "log_det = log_det + more", "log_det = log_det + 0 * more", (CONTRACT, "-k", "Graph")),
+           "log_dets.append(more)", "log_dets.append(0 * more)", (CONTRACT, "-k", "Graph")),
+    Mutant("a hook on a layer is passed by", "graph/run.py",
+           "is_untouched(layer, _forward) and", "True and", (PATCHED,)),
+    Mutant("an inverse of a layer's own is passed by", "graph/run.py",
+           'or "inverse" in vars(layer)', "", (PATCHED,)),
+    Mutant("a compiled inverse is passed by", "graph/run.py",
+           'layer._compiled_inverse_impl is not None or "inverse"', '"inverse"', (PATCHED,)),
     Mutant("the inverse schedule ignores conditions", "graph/schedule.py",
            "for value in (*read, *node.conditions):", "for value in (*read, *(() if inverse else node.conditions)):",
            (RANDOM_GRAPHS,)),
