@@ -57,12 +57,12 @@ class Flow(GraphHolder[Graph | Reversible]):
     def __init__(self, graph: Graph | Reversible, base: Base = None) -> None:
         super().__init__()
         require_graph(graph.graph if isinstance(graph, Reversible) else graph, "Flow")
-        self.latents = Latents(graph._outputs(), base, graph.range)
+        self.latents = Latents(graph._outputs(), base)
         self.model = graph  # calls _hold, which sets dims; `graph` is the same object: see GraphHolder
 
     def _hold(self, graph: Any) -> None:
         if isinstance(graph, (Graph, Reversible)):
-            self.latents = Latents(graph._outputs(), self.latents.bases, graph.range)
+            self.latents = Latents(graph._outputs(), self.latents.bases, graph.range, graph._ends)
             self.dims = numel(graph.in_shapes)
 
     @property
@@ -72,7 +72,7 @@ class Flow(GraphHolder[Graph | Reversible]):
 
     @base.setter
     def base(self, base: Base) -> None:
-        self.latents = Latents(self.graph._outputs(), base, self.graph.range)
+        self.latents = Latents(self.graph._outputs(), base, self.graph.range, self.graph._ends)
 
     @property
     def has_rsample(self) -> bool:
@@ -176,7 +176,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         Arguments:
             n: Number of samples.
             c: Conditions with batch size B. Default: none.
-            temperature: Factor that scales the deviation of the latents from the mean of the base. Default: 1.
+            temperature: Factor on the latents' deviation from their mean; at most 1 for a bounded base. Default: 1.
             generator: Generator of the random numbers, for the standard normal base only. Default: the global one of
                 torch, which a base given by the user always uses.
             chunk: Largest number of rows, samples times conditions, that go through the graph at once. Besides latents,

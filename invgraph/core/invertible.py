@@ -129,7 +129,7 @@ class Invertible(Replayed, Ranged, ABC):
                 this. None (default): all of ``torch.distributed``, if it is in use. False: this process only.
 
         Raises:
-            GraphError: If a layer is already initialized.
+            GraphError: If a layer is already initialized, or the data have no values (meta device).
             ShapeError: If a tensor is missing, is one too many, or has the wrong shape.
             InputTypeError: If something else was given, or tensors of another dtype or device.
         """
@@ -137,6 +137,9 @@ class Invertible(Replayed, Ranged, ABC):
         given.require_given(self.label, conditions, f"{self.call_name}.initialize({{x}}, {{c}})", source)
         xs, cs = source.unpack(self.label, inputs), given.unpack(self.label, conditions)
         check_together(self.label, ((source, xs), (given, cs)), floating_tensor(self))
+        if any(x.is_meta for x in xs):
+            advice = "start values are taken from data: build it on another device, or load it, and pass a batch"
+            raise GraphError(f"initialize: {self.label}", "data on the meta device, which have no values", advice)
         require_flag(self.label, "again", again)
         group = find_group(group)
         parts = [part for part in self.modules() if isinstance(part, Invertible)]

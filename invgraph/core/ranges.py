@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from invgraph.numerics.interval import REALS, Interval, Known, Part, confined, hull, is_reals
+from invgraph.numerics.interval import REALS, Interval, Known, Part, confined, is_reals, joined
 from invgraph.shapes import Shape, Tensors
+from invgraph.torch_internals import has_data
 
 Knowns = tuple[Known, ...]
 Ends = tuple[Tensor | None, ...]
@@ -45,11 +46,16 @@ class Ranged(nn.Module):
         """The interval of each output; None if it is not known, or depends on the data."""
         return self._follow((None,) * len(self.in_shapes), inverse=False)
 
+    @property
+    def _ends(self) -> Ends:
+        """The ends of each element of each output; None if they are not known."""
+        return self._follow_ends((None,) * len(self.in_shapes), inverse=False)
+
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         """Return the intervals of the results of a direction from those of its arguments."""
         count = len(self.in_shapes if inverse else self.out_shapes)
         if self.range_kind == "same":
-            return (hull(intervals),) * count
+            return (joined(intervals),) * count
         if self.range_kind == "unknown":
             return (None,) * count
         whole = all(found is None or is_reals(found) for found in map(confined, intervals))
@@ -69,20 +75,26 @@ class Ranged(nn.Module):
         """Return the ends of each element of the results of a direction, from those of its arguments.
 
         A layer that only moves numbers moves their ends; of other layers, all elements of a value have the same ends,
-        those of :meth:`_follow`, unless the layer knows better.
+        those of :meth:`_follow`, unless the layer knows better. Where one of several values is not known, such as data
+        that are joined with what a layer returns, it may be any number.
         """
-        moved = tuple(value for value in ends if value is not None)
-        if self.range_kind == "same" and len(moved) == len(ends):
+        before, shapes = (self.in_shapes, self.out_shapes)[:: -1 if inverse else 1]
+        if self.range_kind == "same" and any(value is not None for value in ends):
+            given = [
+                filled(REALS, shape) if value is None else value for value, shape in zip(ends, before, strict=True)
+            ]
+            own = [*self.parameters(), *self.buffers(), *(value for value in given if value.is_meta), *given]
+            moved = tuple([value.to(own[0].device) for value in given])
             return (self._inverse if inverse else self._forward)(moved, ())[0]
         found = self._follow(tuple(map(_around, ends)), inverse=inverse)
-        shapes = self.in_shapes if inverse else self.out_shapes
-        return tuple(filled(interval, shape) for interval, shape in zip(found, shapes, strict=True))
+        pairs = zip(found, shapes, strict=True)
+        return tuple([None if interval is None else filled(interval, shape) for interval, shape in pairs])
 
 
-def filled(interval: Known, shape: Shape) -> Tensor | None:
+def filled(interval: Interval, shape: Shape) -> Tensor:
     """Return the ends of elements that all lie in the same interval."""
-    return None if interval is None else torch.tensor(interval).view(2, *[1] * len(shape)).repeat(1, *shape)
+    return torch.tensor(interval, device="cpu").view(2, *[1] * len(shape)).repeat(1, *shape)
 
 
 def _around(ends: Tensor | None) -> Known:
-    return None if ends is None else Interval(ends[0].min().item(), ends[1].max().item())
+    return None if ends is None or not has_data(ends) else Interval(ends[0].min().item(), ends[1].max().item())

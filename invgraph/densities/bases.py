@@ -117,6 +117,9 @@ def draw_scaled(base: Distribution, count: int, temperature: float) -> Tensor:
         advice = "this base has no finite mean, around which a temperature scales the latents: leave it at 1"
         given = f"temperature={temperature} with a base {describe_base(base)}"
         raise ArgumentError("Flow.sample", given, advice)
+    if temperature > 1 and any(end is not None for end in bounds_of(base) or ()):
+        given = f"temperature={temperature} with a base {describe_base(base)}, whose support has an end"
+        raise ArgumentError("Flow.sample", given, "samples would leave the support: temperature can be 1 at most")
     return mean + temperature * (z - mean)
 
 

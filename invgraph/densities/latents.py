@@ -19,7 +19,7 @@ from invgraph.densities.bases import (
     describe_base,
     draw_scaled,
 )
-from invgraph.densities.support import ends_of, require_fitting
+from invgraph.densities.support import ends_of, require_fitting, require_fitting_ends
 from invgraph.errors import ArgumentError, InputTypeError
 from invgraph.shapes import Tensors, numel
 
@@ -31,15 +31,17 @@ class Latents:
         ports: The outputs of the graph.
         base: One distribution for each output; None for the standard normal.
         ranges: Interval of each output, if they are known.
+        ends: Ends of the elements of each output, likewise.
 
     Raises:
         GraphError: If a base does not fit an output.
     """
 
-    def __init__(self, ports: Ports, base: Base, ranges: Knowns = ()) -> None:
+    def __init__(self, ports: Ports, base: Base, ranges: Knowns = (), ends: Ends = ()) -> None:
         self.ports = ports
         self.bases = as_bases(base, ports.shapes)
         require_fitting(ports, self.bases, ranges)
+        require_fitting_ends(ports, self.bases, ranges, ends)
         self._tensors = tuple(map(base_tensor, self.bases or ()))
         self.dims = numel(ports.shapes)
 

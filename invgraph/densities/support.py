@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from invgraph.core.call import Ports
-from invgraph.core.ranges import Knowns
+from invgraph.core.ranges import Ends, Knowns
 from invgraph.densities.bases import bounds_of, describe_base
 from invgraph.errors import GraphError
-from invgraph.numerics.interval import REALS, Interval, Known, Part
+from invgraph.numerics.interval import REALS, Interval, Joined, Known, Part
 from invgraph.shapes import Shape
-from invgraph.torch_internals import validates_arguments
+from invgraph.torch_internals import has_data, validates_arguments
 
 
 def support_of(base: Distribution) -> Known:
@@ -42,6 +42,32 @@ def _ends_of(base: Distribution) -> tuple[Tensor, ...] | None:
     return low.to(high), high
 
 
+def require_fitting_ends(ports: Ports, bases: Sequence[Distribution] | None, ranges: Knowns, ends: Ends) -> None:
+    """Refuse a base that draws single elements of joined values from where the graph has no inverse.
+
+    Raises:
+        GraphError: If a base does not fit; the message has the first element that does not.
+    """
+    for index, own in enumerate(ends):
+        base = None if bases is None else bases[index]
+        support = ends_of(base, ports.shapes[index])
+        if own is None or not has_data(own) or support is None or not isinstance(ranges[index], Joined):
+            continue
+        inner, outer = (pair.detach().to("cpu", torch.float64) for pair in (support, own))
+        size = torch.where(outer.isfinite(), outer.abs(), 0.0).amax(0)
+        room = 1e-6 * size.clamp_min(1.0)  # rounding in float32
+        wrong = (inner[0] < outer[0] - room) | (inner[1] > outer[1] + room)
+        if wrong.any():
+            place = tuple(wrong.nonzero()[0].tolist())
+            inside, drawn = (Interval(*ends[:, *place].tolist()) for ends in (outer, inner))
+            name = "the standard normal" if base is None else describe_base(base)
+            given = f"{ports.label(index)}: element {place} in {inside}, and a base {name} on {drawn} for it"
+            advice = (
+                f"{int(wrong.sum())} of {wrong.numel()} elements differ: use a base with the range of each element,"
+            )
+            raise GraphError("Flow", given, advice + " or map the parts to the same range before they are joined")
+
+
 def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: Knowns) -> None:
     """Refuse a base with mass that no data has, and one that refuses what the graph returns.
 
@@ -51,7 +77,7 @@ def require_fitting(ports: Ports, bases: Sequence[Distribution] | None, ranges: 
     for index, own in enumerate(ranges):
         base = None if bases is None else bases[index]
         support = REALS if base is None else support_of(base)
-        if own is None or support is None:
+        if own is None or support is None or isinstance(own, Joined):
             continue
         name = "the standard normal" if base is None else describe_base(base)
         given = f"{ports.label(index)}: {own}, and a base {name} on {support}"

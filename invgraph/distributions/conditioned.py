@@ -75,7 +75,7 @@ class Conditioned:
         ports = graph._conditions()
         ports.require_given(where, c, f"{where}({{c}})")
         values: tuple[object, ...] = (c,) if ports.bare else tuple(c) if isinstance(c, (tuple, list)) else (c,)
-        if len(values) == len(ports.shapes) and all(isinstance(value, Tensor) for value in values):
+        if len(values) == len(ports.shapes) and all(map(_is_dense, values)):
             self.batch_shape, self._values = _broadcast(ports, where, values)  # type: ignore[arg-type]
             ports.unpack(where, ports.pack(self.rows))
         else:
@@ -214,6 +214,10 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else version(tensor)
 
 
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
 def _broadcast(ports: Ports, where: str, values: Tensors) -> tuple[torch.Size, Tensors]:
     """Return the common batch shape of conditions, and views of them with that batch."""
     ahead = [value.shape[: max(value.ndim - len(s), 0)] for value, s in zip(values, ports.shapes, strict=True)]
@@ -234,7 +238,7 @@ def broadcast_value(where: str, value: object, event_shape: Shape, batch_shape: 
     """Return a value broadcast to ``sample_shape + batch_shape + event_shape``.
 
     Raises:
-        InputTypeError: If it is not a tensor of floating-point numbers.
+        InputTypeError: If it is not a dense tensor of floating-point numbers.
         ShapeError: If its shape does not fit.
     """
     expected = f"expected sample_shape + {(*batch_shape, *event_shape)}: batch_shape {tuple(batch_shape)}"
@@ -242,6 +246,9 @@ def broadcast_value(where: str, value: object, event_shape: Shape, batch_shape: 
     if not isinstance(value, Tensor) or not value.is_floating_point():
         given = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
         raise InputTypeError(where, given, "expected a tensor of floating-point numbers")
+    if not _is_dense(value):
+        given = "a nested tensor" if value.is_nested else f"a tensor of layout {value.layout}"
+        raise InputTypeError(where, given, "expected a dense (strided) tensor")
     ahead = value.shape[: max(value.ndim - len(event_shape), 0)]
     try:
         full = torch.broadcast_shapes(ahead, batch_shape)

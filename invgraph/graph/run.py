@@ -59,6 +59,8 @@ def run(
         else:
             outputs, more = call_layer(layer, gather(slots, step.inputs), cs, schedule.inverse)
             log_dets.append(more)
+            if len(log_dets) == _KEPT:
+                log_dets = [_total(log_dets, data)]
         for slot, output in zip(step.outputs, outputs, strict=True):
             slots[slot] = output
         if after is not None:
@@ -128,6 +130,10 @@ _forward = TwoWay.forward  # to notice patches
 
 def _has_own_inverse(layer: Any) -> bool:
     return layer._compiled_inverse_impl is not None or "inverse" in vars(layer)
+
+
+_KEPT = 32
+"""Log-determinants that are kept until they are summed."""
 
 
 class Regions(threading.local):

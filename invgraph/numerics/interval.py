@@ -42,6 +42,17 @@ class Part(Interval):
         return f"a part of {super().__str__()}"
 
 
+class Joined(Interval):
+    """Interval of values whose elements lie in different ones, such as those of two values that were joined."""
+
+    def covers(self, other: Interval) -> bool:
+        """False: some elements fill a part of it."""
+        return False
+
+    def __str__(self) -> str:
+        return f"different intervals within {super().__str__()}"
+
+
 class Loose(Interval):
     """Interval of values whose inverse takes any number for the nearest of them, such as those of dequantization.
 
@@ -56,7 +67,7 @@ Known = Interval | None
 
 def is_reals(interval: Known) -> bool:
     """True for all real numbers."""
-    return interval == REALS and not isinstance(interval, Part)
+    return interval == REALS and not isinstance(interval, (Part, Joined))
 
 
 def confined(interval: Known) -> Known:
@@ -82,5 +93,17 @@ def hull(intervals: Iterable[Known]) -> Known:
     if len(known) < len(found) or not known:
         return None
     kinds = {type(interval) for interval in known}
-    kind = Part if Part in kinds else kinds.pop() if len(kinds) == 1 else Interval
+    kind: type[Interval] = next(iter(kinds)) if len(kinds) == 1 else Interval
+    for special in (Joined, Part):
+        kind = special if special in kinds else kind
     return kind(min(interval.low for interval in known), max(interval.high for interval in known))
+
+
+def joined(intervals: Iterable[Known]) -> Known:
+    """Return what is known of values that are joined; one that is not known, such as data, may be any numbers."""
+    found = list(intervals)
+    if all(confined(interval) is None or is_reals(interval) for interval in found):
+        return hull(found)
+    known = {REALS if interval is None else interval for interval in found}
+    whole = hull(known)
+    return whole if len(known) == 1 or isinstance(whole, Part) or whole is None else Joined(whole.low, whole.high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +93,8 @@ class _Builder:
             raise GraphError("invgraph.sbi", given, "the flow models vectors: expected (N, D)")
         shape = tuple(conditions.shape[1:])
         context = shape[0] if len(shape) == 1 else shape
-        return SbiEstimator(self.flow(data.shape[1], context, data=data, conditions=conditions, **self.options))
+        options = deepcopy(dict(self.options))  # each estimator trains a summary network of its own
+        return SbiEstimator(self.flow(data.shape[1], context, data=data, conditions=conditions, **options))
 
 
 def posterior(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Builder:
@@ -101,7 +104,11 @@ def posterior(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Build
         flow: Function ``flow(features, context, data=..., conditions=..., **options)`` that returns a flow for vectors
             of ``features`` parameters, standardized by training data. ``context`` is the number of values of an
             observation, or its shape if it is not a vector. Default: :func:`invgraph.recipes.spline_flow`.
-        options: Other arguments of this function, such as ``summary`` or ``hidden``.
+        options: Other arguments of this function, such as ``summary`` or ``hidden``. Each estimator gets a copy of
+            them, so that two never train the same summary network: the trained one is that of the estimator.
+
+    Raises:
+        ArgumentError: If ``flow`` is not a function, or does not take these arguments.
 
     Example:
         >>> import torch, invgraph as ig
@@ -109,7 +116,7 @@ def posterior(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Build
         >>> build(torch.randn(50, 2), torch.randn(50, 3)).sample((7,), torch.zeros(1, 3)).shape
         torch.Size([7, 1, 2])
     """
-    return _Builder(flow, options, of_parameters=True)
+    return _builder("invgraph.sbi.posterior", flow, options, of_parameters=True)
 
 
 def likelihood(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Builder:
@@ -118,7 +125,10 @@ def likelihood(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Buil
     Arguments:
         flow: Function ``flow(features, context, data=..., conditions=..., **options)`` as for :func:`posterior`; here
             the simulations are its data, and the parameters its conditions.
-        options: Other arguments of this function.
+        options: Other arguments of this function, of which each estimator gets a copy.
+
+    Raises:
+        ArgumentError: If ``flow`` is not a function, or does not take these arguments.
 
     Example:
         >>> import torch, invgraph as ig
@@ -126,4 +136,22 @@ def likelihood(flow: Callable[..., Flow] = spline_flow, **options: Any) -> _Buil
         >>> build(torch.randn(50, 2), torch.randn(50, 3)).input_shape
         torch.Size([3])
     """
-    return _Builder(flow, options, of_parameters=False)
+    return _builder("invgraph.sbi.likelihood", flow, options, of_parameters=False)
+
+
+def _builder(where: str, flow: Callable[..., Flow], options: Mapping[str, Any], *, of_parameters: bool) -> _Builder:
+    """Return a builder; refuse options that the function does not take now, not only when sbi trains."""
+    if not callable(flow):
+        raise ArgumentError(where, f"flow: {type(flow).__name__}", "expected a function that returns a Flow")
+    try:
+        signature = inspect.signature(flow)
+    except ValueError:  # a function written in C may have none
+        return _Builder(flow, options, of_parameters)
+    try:
+        signature.bind(1, 1, data=None, conditions=None, **options)
+    except TypeError as error:
+        names = [name for name in signature.parameters if name not in ("features", "context", "data", "conditions")]
+        given = f"{getattr(flow, '__name__', type(flow).__name__)}(features, context, data=..., conditions=..., "
+        given += f"{', '.join(f'{name}=...' for name in options)}): {error}"
+        raise ArgumentError(where, given, f"options are {', '.join(names)}") from error
+    return _Builder(flow, options, of_parameters)

@@ -109,3 +109,14 @@ def test_a_checkpoint_loads_into_a_graph_built_on_the_meta_device(tmp_path: Path
     for twin in (other, pickle.loads(pickle.dumps(other))):
         assert torch.equal(twin(x)[0], graph(x)[0])
         assert torch.equal(twin(x)[1], graph(x)[1])
+
+
+@pytest.mark.parametrize("kind", [ig.ActNorm, ig.Permute])
+def test_start_values_are_not_taken_from_data_without_values(kind: type[ig.Invertible]) -> None:
+    layer = kind((3,)).to("meta")
+    x = ig.InputNode(3, name="x")
+    graph = ig.Graph(x, ig.Node(x, kind, name="norm")).to("meta")
+    for call in (lambda: layer.initialize((torch.empty(4, 3, device="meta"),)),
+                 lambda: graph.initialize(torch.empty(4, 3, device="meta"))):  # fmt: skip
+        with pytest.raises(ig.GraphError, match=r"meta device, which have no values\n.*on another device"):
+            call()

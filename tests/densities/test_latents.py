@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Exponential, Independent, Normal, Uniform
 
 import invgraph as ig
 
@@ -28,3 +29,15 @@ def test_a_base_can_be_replaced() -> None:
     flow.base = own
     assert flow.base == (own,)
     torch.testing.assert_close(flow.log_prob(torch.zeros(3, 2)), own.log_prob(torch.zeros(2)).sum().expand(3))
+
+
+@pytest.mark.parametrize("base", [Uniform(torch.zeros(2), torch.ones(2)), Exponential(torch.ones(2))])
+def test_a_temperature_never_leads_out_of_the_support(base: torch.distributions.Distribution) -> None:
+    x = ig.InputNode(2, name="x")
+    flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Permute)), base=Independent(base, 1))
+    cool = flow.sample(1000, temperature=0.5)
+    assert base.support.check(cool).all()
+    deviation = base.variance.sqrt()
+    assert torch.allclose(cool.std(0), 0.5 * deviation, rtol=0.1)
+    with pytest.raises(ig.ArgumentError, match=r"whose support has an end\n.*temperature can be 1 at most"):
+        flow.sample(1000, temperature=1.5)

@@ -75,6 +75,43 @@ def test_a_graph_follows_domain_and_range() -> None:
     assert (nested.domain, nested.range) == (graph.domain, graph.range)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_each_element_of_joined_values_has_a_range_of_its_own(known: bool) -> None:
+    x, y = ig.InputNode(2, name="x"), ig.InputNode(1, 3, name="y")
+    a = ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), ig.Reshape, {"shape": (1, 2)})
+    b = ig.Node(y, ig.Elementwise, {"transform": ig.Affine()}) if known else y
+    graph = ig.Graph([x, y], ig.Node(ig.Node((a, b), ig.Concat, {"dim": 1}, name="joined"), ig.Flatten))
+    with pytest.raises(ig.GraphError, match=r"element \(0,\) in \(0, 1\).*standard normal on all real.*\n.*2 of 5"):
+        ig.Flow(graph)
+    wide = Uniform(torch.tensor([0.0, 0.0, -9.0, -9.0, -9.0]), torch.tensor([1.0, 2.0, 9.0, 9.0, 9.0]), **NO_CHECK)
+    with pytest.raises(ig.GraphError, match=r"element \(1,\) in \(0, 1\).*Uniform.*on \(0, 2\)"):
+        ig.Flow(graph, base=Independent(wide, 1, **NO_CHECK))
+    fitting = Uniform(wide.low, torch.tensor([1.0, 1.0, 9.0, 9.0, 9.0]), **NO_CHECK)
+    flow = ig.Flow(graph, base=Independent(fitting, 1, **NO_CHECK))
+    assert torch.isfinite(flow.log_prob(flow.sample(10))).all()
+    ends_without_values = ig.Graph([x, y], ig.Node(ig.Node((a, b), ig.Concat, {"dim": 1}), ig.Permute, {"dim": 1}))
+    assert ig.Flow(ends_without_values.to("meta")).dims == 5
+    with torch.device("meta"):
+        moved = ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Affine()}), ig.Permute)
+        assert ig.Flow(ig.Graph(x, ig.Node(moved, ig.Elementwise, {"transform": ig.Affine()}))).dims == 2
+
+
+@pytest.mark.parametrize(("cls", "args"), [(ig.Elementwise, {"transform": ig.Affine()}), (ig.ActNorm, {})])
+def test_what_is_made_of_joined_values_is_a_part(cls: Any, args: dict[str, Any]) -> None:
+    """The image of the elements between 0 and 1 is not known, whatever the others are."""
+    x, y = ig.InputNode(2, name="x"), ig.InputNode(3, name="y")
+    bounded = ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()})
+    real = ig.Node(y, ig.Elementwise, {"transform": ig.Affine()})
+    for parts, fits in (((bounded, real), False), ((bounded, y), False), ((real, x), True)):
+        graph = ig.Graph([x, y], ig.Node(ig.Node(parts, ig.Concat), cls, args))
+        if fits:
+            ig.Flow(graph)
+            continue
+        with pytest.raises(ig.GraphError, match="a part of all real numbers"):
+            ig.Flow(graph)
+
+
+NO_CHECK: dict[str, Any] = {"validate_args": False}
 ON = {"validate_args": True}  # the default, unless another package has changed it
 
 

@@ -306,6 +306,8 @@ def test_what_has_no_closed_form_says_so() -> None:
         (lambda flow: flow.given(torch.zeros(4)), ig.ShapeError, "expected"),
         (lambda flow: flow.given("c"), ig.InputTypeError, "expected a torch.Tensor"),
         (lambda flow: flow.given(torch.zeros(3, dtype=torch.long)), ig.InputTypeError, "floating-point"),
+        (lambda flow: flow.given(torch.zeros(5, 3).to_sparse()), ig.InputTypeError, "layout torch.sparse_coo"),
+        (lambda flow: flow.given(torch.zeros(3)).log_prob(torch.zeros(2).to_sparse()), ig.InputTypeError, "(strided)"),
         (lambda flow: flow.given(torch.zeros(3)).log_prob(torch.zeros(3)), ig.ShapeError, "event_shape"),
         (lambda flow: flow.given(torch.zeros(5, 3)).log_prob(torch.zeros(4, 2)), ig.ShapeError, "batch_shape"),
         (lambda flow: flow.given(torch.zeros(3)).log_prob([0.0, 0.0]), ig.InputTypeError, "list"),

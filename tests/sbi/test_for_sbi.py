@@ -137,11 +137,22 @@ def test_a_flow_of_the_users_own() -> None:
     assert density.sample(torch.Size((4,)), torch.zeros(1, 3)).shape == (4, 1, 2)
 
 
+def test_each_estimator_has_a_summary_network_of_its_own() -> None:
+    summary = ig.nets.SeriesSummary(1, 16, features=2, hidden=4)
+    build = ig.sbi.posterior(summary=summary, **SMALL)
+    theta, x = torch.randn(5, 2), torch.randn(5, 1, 16)
+    found = [{id(p) for p in module.parameters()} for module in (build(theta, x), build(theta, x), summary)]
+    assert len(set.union(*found)) == sum(map(len, found))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
         (lambda: ig.sbi.SbiEstimator(torch.nn.Identity()), ig.ArgumentError, "expected a Flow"),
         (lambda: ig.sbi.SbiEstimator(ig.recipes.spline_flow(2, **SMALL)), ig.GraphError, "0 conditions"),
+        (lambda: ig.sbi.posterior(blks=2), ig.ArgumentError, "'blks'\n  options are summary, bounds, autoregressive"),
+        (lambda: ig.sbi.likelihood(lambda features: None), ig.ArgumentError, "too many positional arguments"),
+        (lambda: ig.sbi.posterior(3), ig.ArgumentError, "flow: int"),
         (lambda: ig.sbi.likelihood()(torch.zeros(5, 2), torch.zeros(5, 2, 3)), ig.GraphError, "models vectors"),
     ],
 )

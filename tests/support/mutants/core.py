@@ -23,6 +23,14 @@ from .mutant import (
 )
 
 MUTANTS = (
+    Mutant("values that are joined with unknown ones are unknown", "core/ranges.py",
+           'and any(value is not None for value in ends)', 'and all(value is not None for value in ends)', (SUPPORT,)),
+    Mutant("ends stay on the device of other values", "core/ranges.py",
+           "value.to(own[0].device)", "value", (SUPPORT,)),
+    Mutant("joined values of which some are real are all real", "numerics/interval.py",
+           "isinstance(interval, (Part, Joined))", "isinstance(interval, Part)", (SUPPORT,)),
+    Mutant("start values are taken from data without values", "core/invertible.py",
+           "if any(x.is_meta for x in xs):", "if False:", ("tests/core/test_meta_device.py",)),
     Mutant("conditions given by another library's name are dropped", "core/call.py",
            "        if more or named:\n            raise surplus_arguments(self.label, self.call_name,",
            "        if False:\n            raise surplus_arguments(self.label, self.call_name,", (BAD_INPUT,)),

@@ -5,6 +5,11 @@ from __future__ import annotations
 from .mutant import CHUNKS, FLOW, FLOW_SAMPLES, LATENTS, SUPPORT, Mutant
 
 MUTANTS = (
+    Mutant("single elements are drawn from where there are no data", "densities/support.py",
+           "wrong = (inner[0] < outer[0] - room) | (inner[1] > outer[1] + room)",
+           "wrong = (inner[0] < outer.amin() - room) | (inner[1] > outer.amax() + room)", (SUPPORT,)),
+    Mutant("a temperature leads out of a base's support", "densities/bases.py",
+           "if temperature > 1 and any", "if False and any", (LATENTS,)),
     Mutant("the temperature is squared", "densities/latents.py",
            "[z * temperature for z in drawn]", "[z * temperature**2 for z in drawn]", (FLOW,)),
     Mutant("the normal's constant is left out of the density", "densities/latents.py",
