@@ -150,14 +150,14 @@ def hook_stores(module: nn.Module) -> tuple[list[dict[int, Any]], list[dict[int,
 
 def is_untouched(module: nn.Module, forward: Callable[..., Any]) -> bool:
     """True if a call of a module runs its class's own ``forward``, given here, and no hook, adapter or patch."""
-    if type(module).forward is not forward or "forward" in module.__dict__ or module._compiled_call_impl is not None:
+    if type(module).forward is not forward or type(module).__call__ is not _call or "forward" in module.__dict__:
         return False
-    return not has_hooks(module) and not has_global_hooks()
+    return module._compiled_call_impl is None and not has_hooks(module) and not has_global_hooks()
 
 
 def as_function(module: nn.Module) -> Callable[..., Any]:
     """Return a module's ``forward`` where a call does nothing else, or the module: a call of it costs microseconds."""
-    if type(module).__call__ is not nn.Module.__call__ or module._compiled_call_impl is not None:
+    if type(module).__call__ is not _call or module._compiled_call_impl is not None:
         return module
     return module if has_hooks(module) or has_global_hooks() else module.forward
 
@@ -177,7 +177,7 @@ def has_own_convolution(layer: Any) -> bool:
 
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
-_values = methodcaller("values")
+_values, _call = methodcaller("values"), nn.Module.__call__  # the latter to notice patches
 _hooks = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 

@@ -71,12 +71,12 @@ def run(
 
 
 def _total(log_dets: list[Tensor], data: Tensor) -> Tensor:
-    """Return the sum of log-determinants; autograd records one of many terms more quickly than many of two."""
+    """Return the sum of log-determinants in a tensor of its own: a layer's may be a part of what the layer keeps."""
     if not log_dets:
         return data.new_zeros(data.shape[0])
-    if len(log_dets) == 1 or torch.compiler.is_compiling():  # which makes one loop of them
-        return functools.reduce(torch.add, log_dets)
-    return torch.stack(log_dets).sum(0)
+    if torch.compiler.is_compiling():  # which makes one loop of them
+        return functools.reduce(torch.add, log_dets, data.new_zeros(data.shape[0]))
+    return torch.stack(log_dets).sum(0)  # autograd records one sum of many terms more quickly than many of two
 
 
 def fill(schedule: Schedule, values: Tensors, conditions: Tensors) -> Slots:

@@ -94,6 +94,38 @@ def test_what_is_hung_on_a_layer_is_called(patch: Patch, inverse: bool) -> None:
         assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
+class Calling(ig.Permute):
+    """A layer whose call does more."""
+
+    def __call__(self, *args: Any) -> Any:
+        ys, log_det = super().__call__(*args)
+        return ys, log_det + 1
+
+
+def test_a_call_of_its_own_is_called() -> None:
+    x = ig.InputNode(4, name="x")
+    _, log_det = ig.Graph(x, ig.Node(x, Calling))(torch.zeros(3, 4))
+    assert torch.equal(log_det, torch.ones(3))
+
+
+class Keeping(ig.Permute):
+    """A layer that returns what it keeps."""
+
+    def _forward(self, xs: Any, cs: Any) -> Any:
+        (y,), _ = super()._forward(xs, cs)
+        self.kept = getattr(self, "kept", torch.zeros(1).expand(len(y)))
+        return (y,), self.kept
+
+
+def test_a_log_determinant_may_be_changed_in_place() -> None:
+    x = ig.InputNode(4, name="x")
+    graph = ig.Graph(x, ig.Node(x, Keeping))
+    for _ in range(2):
+        _, log_det = graph(torch.zeros(3, 4))
+        assert torch.equal(log_det, torch.zeros(3))
+        log_det += 1
+
+
 def test_a_hook_may_replace_the_log_determinant() -> None:
     whole, x = graph(), torch.randn(3, 4)
     z, log_det = whole(x)

@@ -191,7 +191,7 @@ MUTANTS = (
            "forward is not None and is_untouched(layer, forward)", "forward is not None",
            (FUSED_COUPLING, "-k", "hook")),
     Mutant("hooks of a layer are passed by", "torch_internals.py",
-           "return not has_hooks(module) and not has_global_hooks()", "return True", (TORCH_INTERNALS,)),
+           "is None and not has_hooks(module) and not has_global_hooks()", "is None", (TORCH_INTERNALS,)),
     Mutant("a convolution is shifted the other way", "fused/convolution.py",
            "((k - 1 - at, n) for", "((at, n) for", (FUSED_CONVOLUTION,)),
     Mutant("a convolution that is differentiated is a sum of shifts", "fused/convolution.py",
