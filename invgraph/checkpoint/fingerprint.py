@@ -88,7 +88,9 @@ def upgrade_holders(name: str, architecture: Fingerprint) -> str:
     return ".".join(parts)
 
 
-_RUNNERS = {"Reversible": "model", "OptimizedModule": "_orig_mod", "DistributedDataParallel": "module"}
+_RUNNERS = {
+    "Reversible": "model", "OptimizedModule": "_orig_mod", "DistributedDataParallel": "module", "DataParallel": "module"
+}  # fmt: skip
 """Classes of modules that only run another one, and its name in them."""
 
 
@@ -105,7 +107,8 @@ def bare_name(name: str, architecture: Mapping[str, str]) -> str:
 
 def bare(lines: Mapping[str, T], architecture: Mapping[str, str]) -> dict[str, T]:
     """Return what belongs to modules or tensors by their bare names; a runner has that of what it runs."""
-    return {bare_name(name, architecture): value for name, value in lines.items()}  # runners come first
+    # A runner's own line comes before that of what it runs, which takes its place.
+    return {bare_name(name, architecture): value for name, value in lines.items()}
 
 
 def held_graph(architecture: Mapping[str, str]) -> str:

@@ -59,7 +59,7 @@ def require_fitting_ends(ports: Ports, bases: Sequence[Distribution] | None, ran
         wrong = (inner[0] < outer[0] - room) | (inner[1] > outer[1] + room)
         if wrong.any():
             place = tuple(wrong.nonzero()[0].tolist())
-            inside, drawn = (Interval(*ends[:, *place].tolist()) for ends in (outer, inner))
+            inside, drawn = (Interval(*pair[:, *place].tolist()) for pair in (outer, inner))
             name = "the standard normal" if base is None else describe_base(base)
             given = f"{ports.label(index)}: element {place} in {inside}, and a base {name} on {drawn} for it"
             advice = (

@@ -18,6 +18,11 @@ from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import compile_region, exported_module, floating_tensor, has_hooks, is_untouched, is_view
 
+_KEPT = 32
+"""Number of log-determinants that are kept until they are summed."""
+
+_forward = TwoWay.forward  # to notice patches
+
 Slots = list[Tensor | None]
 Observer = Callable[[Step, Any, Slots, Tensor | None], None]
 """Called with a step, its layer, the slots, and its log-determinant: None before the step, and for a feature."""
@@ -125,15 +130,8 @@ def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
     return ys, log_det
 
 
-_forward = TwoWay.forward  # to notice patches
-
-
 def _has_own_inverse(layer: Any) -> bool:
     return layer._compiled_inverse_impl is not None or "inverse" in vars(layer)
-
-
-_KEPT = 32
-"""Log-determinants that are kept until they are summed."""
 
 
 class Regions(threading.local):

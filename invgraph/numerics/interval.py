@@ -104,6 +104,7 @@ def joined(intervals: Iterable[Known]) -> Known:
     found = list(intervals)
     if all(confined(interval) is None or is_reals(interval) for interval in found):
         return hull(found)
-    known = {REALS if interval is None else interval for interval in found}
-    whole = hull(known)
-    return whole if len(known) == 1 or isinstance(whole, Part) or whole is None else Joined(whole.low, whole.high)
+    known = [REALS if interval is None else interval for interval in found]
+    whole = hull(known)  # a part of an interval equals it, but is of another kind
+    same = all(interval == known[0] for interval in known)
+    return whole if same or isinstance(whole, Part) or whole is None else Joined(whole.low, whole.high)

@@ -352,7 +352,7 @@ def test_what_only_runs_a_graph_makes_no_difference(path: Path, strict: bool) ->
     def models() -> list[Any]:
         plain, runs = Model(make_flow()), Model(ig.Flow(ig.reversible(make_flow().graph)))
         compiled: Any = torch.compile(plain)
-        return [plain, runs, compiled, Parallel(compiled), torch.compile(Parallel(runs))]
+        return [plain, runs, compiled, Parallel(compiled), torch.compile(Parallel(runs)), nn.DataParallel(plain)]
 
     def values(model: Any) -> list[Any]:
         return list(model.state_dict().values())

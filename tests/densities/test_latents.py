@@ -35,9 +35,9 @@ def test_a_base_can_be_replaced() -> None:
 def test_a_temperature_never_leads_out_of_the_support(base: torch.distributions.Distribution) -> None:
     x = ig.InputNode(2, name="x")
     flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Permute)), base=Independent(base, 1))
-    cool = flow.sample(1000, temperature=0.5)
+    cool = flow.sample(100_000, temperature=0.5)
     assert base.support.check(cool).all()
     deviation = base.variance.sqrt()
-    assert torch.allclose(cool.std(0), 0.5 * deviation, rtol=0.1)
+    assert torch.allclose(cool.std(0), 0.5 * deviation, rtol=0.02)  # four standard errors of the exponential
     with pytest.raises(ig.ArgumentError, match=r"whose support has an end\n.*temperature can be 1 at most"):
         flow.sample(1000, temperature=1.5)

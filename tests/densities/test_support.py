@@ -111,6 +111,21 @@ def test_what_is_made_of_joined_values_is_a_part(cls: Any, args: dict[str, Any])
             ig.Flow(graph)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_part_that_is_joined_with_a_whole_stays_a_part(order: int) -> None:
+    """Whichever comes first: a part of an interval equals it, as a tuple of two numbers."""
+    x, y = ig.InputNode(2, name="x"), ig.InputNode(3, name="y")
+    part = x
+    for transform in (ig.Sigmoid(), ig.Affine(), ig.Sigmoid()):
+        part = ig.Node(part, ig.Elementwise, {"transform": transform})  # type: ignore[assignment]
+    whole = ig.Node(y, ig.Elementwise, {"transform": ig.Sigmoid()})
+    graph = ig.Graph([x, y], ig.Node((part, whole)[::order], ig.Concat))
+    with pytest.raises(ig.GraphError, match=r"a part of \(0, 1\)"):
+        ig.Flow(graph, base=Independent(Uniform(torch.zeros(5), torch.ones(5)), 1))
+    fitting = ig.Node((ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), whole)[::order], ig.Concat)
+    ig.Flow(ig.Graph([x, y], fitting), base=Independent(Uniform(torch.zeros(5), torch.ones(5)), 1))
+
+
 NO_CHECK: dict[str, Any] = {"validate_args": False}
 ON = {"validate_args": True}  # the default, unless another package has changed it
 

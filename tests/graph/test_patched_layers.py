@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,8 @@ from torch import nn
 import invgraph as ig
 from invgraph.testing import randomize
 
-Patch = Callable[[Any, list[str]], AbstractContextManager[None]]
+Hang = Callable[[Any, list[str]], Any]
+"""Hang something on a layer that tells when it is called; a hook is returned as its handle."""
 
 
 def graph() -> ig.Graph:
@@ -30,68 +30,42 @@ def telling(method: Callable[..., Any], seen: list[str]) -> Callable[..., Any]:
     return told
 
 
-@contextmanager
-def a_forward_of_its_own(layer: Any, seen: list[str]) -> Iterator[None]:
-    layer.forward = telling(layer.forward, seen)
-    yield
-
-
-@contextmanager
-def an_inverse_of_its_own(layer: Any, seen: list[str]) -> Iterator[None]:
-    layer.inverse = telling(layer.inverse, seen)
-    yield
-
-
-@contextmanager
-def a_compiled_call(layer: Any, seen: list[str]) -> Iterator[None]:
-    layer._compiled_call_impl = telling(layer._call_impl, seen)
-    yield
-
-
-@contextmanager
-def a_compiled_inverse(layer: Any, seen: list[str]) -> Iterator[None]:
-    layer._compiled_inverse_impl = telling(layer._inverse_impl, seen)
-    yield
-
-
-@contextmanager
-def a_hook_before(layer: nn.Module, seen: list[str]) -> Iterator[None]:
-    layer.register_forward_pre_hook(lambda *_: seen.append("told"))
-    yield
-
-
-@contextmanager
-def a_hook_after(layer: nn.Module, seen: list[str]) -> Iterator[None]:
-    layer.register_forward_hook(lambda *_: seen.append("told"))
-    yield
-
-
-@contextmanager
-def a_hook_on_every_module(layer: nn.Module, seen: list[str]) -> Iterator[None]:
+def on_every_module(layer: nn.Module, seen: list[str]) -> Any:
     def tell(module: nn.Module, *_: object) -> None:
         if module is layer:
             seen.append("told")
 
-    handle = nn.modules.module.register_module_forward_hook(tell)
-    yield
-    handle.remove()
+    return nn.modules.module.register_module_forward_hook(tell)
 
 
-FORWARD: list[Patch] = [a_forward_of_its_own, a_compiled_call, a_hook_before, a_hook_after, a_hook_on_every_module]
-INVERSE: list[Patch] = [an_inverse_of_its_own, a_compiled_inverse]
+FORWARD: dict[str, Hang] = {
+    "a forward of its own": lambda layer, seen: setattr(layer, "forward", telling(layer.forward, seen)),
+    "a compiled call": lambda layer, seen: setattr(layer, "_compiled_call_impl", telling(layer._call_impl, seen)),
+    "a hook before": lambda layer, seen: layer.register_forward_pre_hook(lambda *_: seen.append("told")),
+    "a hook after": lambda layer, seen: layer.register_forward_hook(lambda *_: seen.append("told")),
+    "a hook on every module": on_every_module,
+}
+INVERSE: dict[str, Hang] = {
+    "an inverse of its own": lambda layer, seen: setattr(layer, "inverse", telling(layer.inverse, seen)),
+    "a compiled inverse": lambda layer, seen: setattr(
+        layer, "_compiled_inverse_impl", telling(layer._inverse_impl, seen)
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("patch", "inverse"), [*((patch, False) for patch in FORWARD), *((patch, True) for patch in INVERSE)]
-)
-def test_what_is_hung_on_a_layer_is_called(patch: Patch, inverse: bool) -> None:
+@pytest.mark.parametrize("name", [*FORWARD, *INVERSE])
+def test_what_is_hung_on_a_layer_is_called(name: str) -> None:
     whole, x, seen = graph(), torch.randn(3, 4), list[str]()
-    run = whole.inverse if inverse else whole
+    run = whole.inverse if name in INVERSE else whole
     expected = run(x)
-    with patch(whole.layers["coupling"], seen):
+    handle = {**FORWARD, **INVERSE}[name](whole.layers["coupling"], seen)
+    try:
         found = run(x)
-        assert seen == ["told"]
-        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    finally:
+        if handle is not None:
+            handle.remove()  # a hook on every module would stay for all tests
+    assert seen == ["told"]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 class Calling(ig.Permute):

@@ -9,6 +9,8 @@ MUTANTS = (
            ', "OptimizedModule": "_orig_mod"', "", (CHECKPOINT,)),
     Mutant("DDP has names of its own", "checkpoint/fingerprint.py",
            ', "DistributedDataParallel": "module"', "", (CHECKPOINT,)),
+    Mutant("DataParallel has names of its own", "checkpoint/fingerprint.py",
+           ', "DataParallel": "module"', "", (CHECKPOINT,)),
     Mutant("a runner inside a flow has names of its own", "checkpoint/loading.py",
            "names.get(name, name): value", "name: value", (CHECKPOINT,)),
     Mutant("a refused random state stays half set", "checkpoint/rng_state.py",

@@ -27,6 +27,8 @@ MUTANTS = (
            'and any(value is not None for value in ends)', 'and all(value is not None for value in ends)', (SUPPORT,)),
     Mutant("ends stay on the device of other values", "core/ranges.py",
            "value.to(own[0].device)", "value", (SUPPORT,)),
+    Mutant("a part that is joined with a whole counts as whole", "numerics/interval.py",
+           "return whole if same or", "return known[0] if same else whole if", (SUPPORT,)),
     Mutant("joined values of which some are real are all real", "numerics/interval.py",
            "isinstance(interval, (Part, Joined))", "isinstance(interval, Part)", (SUPPORT,)),
     Mutant("start values are taken from data without values", "core/invertible.py",
