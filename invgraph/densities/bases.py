@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
 
 from invgraph.errors import ArgumentError, GraphError, NumericsError
-from invgraph.numerics.domain import zero_density
+from invgraph.numerics.domain import beside, zero_density
 from invgraph.shapes import Shape
 from invgraph.torch_internals import has_data, validates_arguments
 
@@ -55,11 +55,10 @@ def _within(z: Tensor, bounds: Bounds | None, *, keep: bool) -> tuple[Tensor, Te
     low, high = (None if end is None else end.detach().to(z) for end in bounds or (None, None))
     if low is None and high is None:
         return z, None
-    limits = torch.finfo(z.dtype)
     outside = torch.zeros_like(z, dtype=torch.bool)
     for end, inwards in ((low, 1), (high, -1)):
         if end is not None:
-            z = torch.where(z == end, end + inwards * (end.abs() * limits.eps).clamp_min(limits.tiny), z)
+            z = torch.where(z == end, beside(end, inwards), z)
             outside = outside | (inwards * (z - end) < 0)
     if keep:
         return z, None

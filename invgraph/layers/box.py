@@ -12,7 +12,7 @@ from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError, NumericsError
-from invgraph.numerics.domain import into_open_interval, zero_density
+from invgraph.numerics.domain import beside, into_open_interval, zero_density
 from invgraph.numerics.interval import REALS, Interval, carried
 from invgraph.numerics.reductions import per_sample
 from invgraph.numerics.seeding import to_defaults
@@ -98,6 +98,8 @@ class Box(Invertible):
         outside = (x < self.low) | (x > self.high)
         if self.check_domain and bool(outside.any()):
             raise self._outside(x, outside)
+        # Of the ends, a sample is rounded to one of the numbers in x; its neighbour in u can be far nearer to an end.
+        x = torch.minimum(torch.maximum(x, beside(self.low, 1)), beside(self.high, -1))
         u = into_open_interval((x - self.low) / width)
         below, above = u.log(), torch.log1p(-u)
         return (below - above,), zero_density(per_sample(-below - above - width.log()), outside)

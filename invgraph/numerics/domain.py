@@ -32,6 +32,12 @@ def into_open_interval(x: Tensor) -> Tensor:
     return x.clamp(limits.tiny, 1 - limits.eps / 2)
 
 
+def beside(end: Tensor, inwards: int) -> Tensor:
+    """Return the number next to the end of an interval: above it if ``inwards`` is 1, below it if it is -1."""
+    limits = torch.finfo(end.dtype)
+    return end + inwards * (end.abs() * limits.eps).clamp_min(limits.tiny)
+
+
 def zero_density(log_det: Tensor, outside: Tensor) -> Tensor:
     """Return the log-determinants, with minus infinity for samples that have an element outside the domain.
 

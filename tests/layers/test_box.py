@@ -38,6 +38,23 @@ def test_samples_stay_inside_and_have_a_finite_density() -> None:
     assert flow.log_prob(samples).isfinite().all()
 
 
+@pytest.mark.parametrize("mean", [-11.0, 11.0])  # most samples are rounded to numbers next to the lower or the upper end
+@pytest.mark.parametrize("ends", [(100.0, 101.0), (-101.0, -100.0)])
+@torch.no_grad()
+def test_samples_rounded_to_an_end_count_as_the_number_next_to_it(mean: float, ends: tuple[float, float]) -> None:
+    low, high = map(torch.tensor, ends)
+    x = ig.InputNode(1, name="x")
+    h = ig.chain(x, (ig.Box, {"low": low, "high": high}), (ig.Standardize, {"mean": mean}))
+    flow = ig.Flow(ig.Graph(x, h))
+    near = torch.stack((low, low.nextafter(high), high.nextafter(low), high)).unsqueeze(1)
+    log_prob = flow.log_prob(near).tolist()
+    assert log_prob[0] == pytest.approx(log_prob[1], abs=2)  # a number next to an end is one or two steps away
+    assert log_prob[3] == pytest.approx(log_prob[2], abs=2)
+    samples, exact = flow.sample_and_log_prob(4000)
+    assert ((samples == low) | (samples == high)).sum() > 100
+    assert flow.log_prob(samples).mean().item() == pytest.approx(exact.mean().item(), abs=1)
+
+
 def test_the_density_in_a_box_integrates_to_one() -> None:
     flow = bounded_flow().double()
     centers = (torch.arange(400, dtype=torch.float64) + 0.5) / 200
