@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from invgraph.arguments import as_number, require_count
+from invgraph.arguments import as_number, as_numbers, require_count
 from invgraph.errors import ArgumentError, GraphError, NumericsError, ShapeError
 from invgraph.flow import Flow
 
@@ -29,8 +29,10 @@ class Calibration:
     """Ranks of true values among samples, and how often regions of a given probability contain them.
 
     Attributes:
-        ranks: Number of samples below the true value, for each pair and element, ``(N, D)``, from 0 to ``draws``.
-        levels: Fraction of samples that are more probable than the true value, ``(N,)``; uniform if calibrated.
+        ranks: Number of samples below the true value, for each pair and element, ``(N, D)``, from 0 to ``draws``; of
+            samples that equal it, a random part.
+        levels: Fraction of samples that are more probable than the true value, ``(N,)``, and of a random part of those
+            that are as probable; uniform if calibrated.
         draws: Number of samples per pair.
     """
 
@@ -38,19 +40,26 @@ class Calibration:
     levels: Tensor
     draws: int
 
-    def coverage(self, levels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def coverage(self, levels: Any = None) -> tuple[Tensor, Tensor]:
         """Return probabilities of highest-density regions, and how often these regions contain the true value.
 
         Coverage above the probability means that the density is too wide, below that it is too narrow. Of
         ``draws + 1`` equally likely ranks, each stands for the middle of its share, so that few draws add no bias.
 
         Arguments:
-            levels: Probabilities of the regions. Default: 0, 0.05, ..., 1.
+            levels: Probabilities of the regions, in [0, 1]. Default: 0, 0.05, ..., 1.
+
+        Raises:
+            ArgumentError: If levels are not numbers.
+            GraphError: If a level lies outside [0, 1].
         """
-        levels = torch.linspace(0, 1, 21) if levels is None else torch.as_tensor(levels)
+        levels = torch.linspace(0, 1, 21) if levels is None else as_numbers("coverage", "levels", levels).flatten()
+        if not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise GraphError("coverage", f"levels={levels.tolist()}", "levels are probabilities, between 0 and 1")
         middles = (self.levels.double() * self.draws + 0.5) / (self.draws + 1)
         inside = middles.unsqueeze(0) <= levels.unsqueeze(1).to(middles)
-        return levels, inside.to(torch.get_default_dtype()).mean(1)
+        dtype = torch.get_default_dtype()
+        return levels.to(dtype), inside.to(dtype).mean(1)
 
     def histogram(self, bins: int = 20) -> Tensor:
         """Return how many ranks of each element fall into bins, ``(D, bins)``.
@@ -84,6 +93,13 @@ def _quantile(count: int, p: float, probability: float) -> int:
     log_mass = math.lgamma(count + 1) - torch.lgamma(k + 1) - torch.lgamma(count - k + 1)
     mass = (log_mass + k * math.log(p) + (count - k) * math.log1p(-p)).exp().cumsum(0)
     return int(torch.searchsorted(mass, torch.tensor(probability, dtype=mass.dtype)).clamp(max=count))
+
+
+def _rank(samples: Tensor, truth: Tensor) -> Tensor:
+    """Return how many samples lie below the truth; of those that equal it, as discrete values do, a random number."""
+    equal = (samples == truth).sum(0)
+    part = (torch.rand_like(equal, dtype=torch.float64) * (equal + 1)).floor().to(equal)
+    return (samples < truth).sum(0) + part
 
 
 @torch.no_grad()
@@ -137,7 +153,7 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
         if samples.shape != (draws, *part.shape):
             given = f"samples of shape {tuple(samples.shape)} for x of shape {tuple(part.shape)}"
             raise ShapeError("calibrate", given, f"expected {(draws, *part.shape)}: x has the elements of a sample")
-        ranks.append((samples < part).sum(0))
+        ranks.append(_rank(samples, part))
         if getattr(type(flow), "log_prob", None) is Flow.log_prob:
             log_prob = flow.log_prob(samples, given_c)  # what depends on a condition alone is computed once
         else:
@@ -147,5 +163,5 @@ def calibrate(flow: Conditional, x: Tensor, c: Tensor, draws: int = 999, at_once
         if bool(log_prob.isnan().any()) or bool(of_truth.isnan().any()):  # NaN would pass for the most probable value
             advice = "look where they come from with ig.diagnose(graph, x, c), and for NaN in x and c"
             raise NumericsError("calibrate", "log-densities that are NaN", advice)
-        levels.append((log_prob > of_truth).to(x.dtype).mean(0))
+        levels.append(_rank(-log_prob, -of_truth).to(x.dtype) / draws)
     return Calibration(torch.cat(ranks), torch.cat(levels), draws)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invgraph.arguments import require_count
+from invgraph.arguments import as_numbers, require_count
 from invgraph.draw.fonts import set_fonts
 from invgraph.errors import ArgumentError, DependencyError, GraphError, NumericsError, ShapeError
 from invgraph.inference.calibration import Calibration
@@ -25,13 +25,14 @@ def corner(
     """Draw the marginal distributions of samples: one element on the diagonal, pairs below it.
 
     A pair is shown as a two-dimensional histogram, with contours of the smallest regions that contain 68 and 95 % of
-    the samples. Needs matplotlib (``pip install "invgraph[examples]"``).
+    the samples; a contour is left out if so many samples do not lie within the limits. Needs matplotlib
+    (``pip install "invgraph[examples]"``).
 
     Arguments:
         samples: Samples, ``(N, D)``.
         names: Name of each element. Default: ``x0``, ``x1``, ...
-        truth: True values ``(D,)``, drawn as lines. Default: none.
-        limits: Lower and upper end of each axis. Default: the central 99.8 % of the samples.
+        truth: True values ``(D,)``, drawn as lines; NaN for one that is not known. Default: none.
+        limits: Lower and upper end of each axis. Default: the central 99.8 % of the samples, and the true values.
         bins: Number of bins per axis. Default: 50.
 
     Returns:
@@ -39,7 +40,7 @@ def corner(
 
     Raises:
         DependencyError: If matplotlib is not installed.
-        ArgumentError: If the samples are not a tensor.
+        ArgumentError: If the samples are not a tensor, or true values or limits are not numbers.
         ShapeError: If the samples are not a matrix, or names, truth or limits do not match it.
         GraphError: If a limit is not an interval.
         NumericsError: If a sample is NaN or infinite.
@@ -63,26 +64,25 @@ def corner(
         given = f"{int((~points.isfinite()).any(1).sum())} of {len(points)} samples with NaN or infinity"
         raise NumericsError("corner", given, "leave them out: samples[samples.isfinite().all(1)]")
     names = _names(names, size, "corner")
-    for name, values in (("truth", truth), ("limits", limits)):
-        if values is not None and len(values) != size:
-            raise ShapeError("corner", f"{len(values)} {name}", f"expected {size}, one per element")
+    known = torch.full((size,), torch.nan) if truth is None else _numbers("truth", truth, (size,))
     if limits is None:
         places = [1 + round(share * (len(points) - 1)) for share in (0.001, 0.999)]
-        limits = list(zip(*(points.kthvalue(place, dim=0).values.tolist() for place in places), strict=True))
+        low, high = (points.kthvalue(place, dim=0).values for place in places)
+        ends = list(zip(low.fmin(known).tolist(), high.fmax(known).tolist(), strict=True))
     else:
-        limits = [_limits(pair) for pair in limits]
+        ends = [_limits(pair) for pair in _numbers("limits", limits, (size, 2)).tolist()]
     figure = _figure("corner", 1.8 * size + 0.6, 1.8 * size + 0.6)
     for row in range(size):
         for column in range(row + 1):
             axes = figure.add_subplot(size, size, row * size + column + 1)
             if row == column:
-                axes.hist(points[:, row].numpy(), bins=bins, range=limits[row], histtype="step", color="C0")
+                axes.hist(points[:, row].numpy(), bins=bins, range=ends[row], histtype="step", color="C0")
                 axes.set_yticks([])
             else:
-                _draw_pair(axes, points[:, column], points[:, row], limits[column], limits[row], bins)
-                axes.set_ylim(limits[row])
-            axes.set_xlim(limits[column])
-            _mark(axes, truth, row, column)
+                _draw_pair(axes, points[:, column], points[:, row], ends[column], ends[row], bins)
+                axes.set_ylim(ends[row])
+            axes.set_xlim(ends[column])
+            _mark(axes, known.tolist(), row, column)
             axes.tick_params(labelsize=7)
             if row == size - 1:
                 axes.set_xlabel(names[column])
@@ -96,11 +96,18 @@ def corner(
     return figure
 
 
-def _limits(pair: Sequence[float]) -> tuple[float, float]:
-    ends = tuple(map(float, pair))
-    if len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
-        raise GraphError("corner", f"limits={ends} of an element", "expected two numbers, the lower end first")
-    return ends
+def _numbers(name: str, values: object, shape: tuple[int, ...]) -> Tensor:
+    numbers = as_numbers("corner", name, values)
+    if numbers.shape != shape:
+        raise ShapeError("corner", f"{name} of shape {tuple(numbers.shape)}", f"expected {shape}, one row per element")
+    return numbers
+
+
+def _limits(pair: list[float]) -> tuple[float, float]:
+    low, high = pair
+    if not -math.inf < low < high < math.inf:
+        raise GraphError("corner", f"limits=({low}, {high}) of an element", "expected the lower end first, both finite")
+    return low, high
 
 
 def _draw_pair(
@@ -111,18 +118,17 @@ def _draw_pair(
     extent = (*a_limits, *b_limits)
     axes.imshow(counts.T.numpy(), origin="lower", extent=extent, aspect="auto", cmap="Blues")
     falling = counts.flatten().sort(descending=True).values
-    mass = falling.cumsum(0) / falling.sum().clamp(min=1)
-    edges = sorted({float(falling[(mass < share).sum().clamp(max=len(mass) - 1)]) for share in (0.95, 0.68)})
-    if falling[0] > edges[0] > 0:
+    mass = falling.cumsum(0) / len(a)  # samples beyond the limits count, too: what they hold can't be drawn
+    shares = [share for share in (0.95, 0.68) if mass[-1] >= share]
+    edges = sorted({float(falling[(mass < share).sum()]) for share in shares})
+    if edges and falling[0] > edges[0] > 0:
         axes.contour(counts.T.numpy(), levels=edges, origin="lower", extent=extent, colors="C0", linewidths=0.8)
 
 
-def _mark(axes: Any, truth: Tensor | None, row: int, column: int) -> None:
-    if truth is None:
-        return
-    axes.axvline(float(truth[column]), color="C3", linewidth=1)
+def _mark(axes: Any, truth: list[float], row: int, column: int) -> None:
+    axes.axvline(truth[column], color="C3", linewidth=1)
     if row != column:
-        axes.axhline(float(truth[row]), color="C3", linewidth=1)
+        axes.axhline(truth[row], color="C3", linewidth=1)
 
 
 def draw_calibration(

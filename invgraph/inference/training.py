@@ -141,29 +141,32 @@ def fit(
     optimizer, schedule = _optimizer(model, lr, patience, weight_decay)
     averaged, history, start = Average(model, average), History(), time.perf_counter()
     best, first = deepcopy(model.state_dict()), 0  # the first epoch of this part
-    for epoch in range(epochs):
-        shuffled = train[torch.randperm(len(train), generator=generator)]
-        history.train.append(_train(model, data, _batches(shuffled, batch), optimizer, averaged, clip, epoch))
-        averaged.swap()
-        history.validation.append(_evaluate(model, data, held_out, epoch))
-        schedule.step(history.validation[-1])
-        if history.validation.index(min(history.validation)) == epoch:
-            history.best, best = epoch, deepcopy(model.state_dict())
-        averaged.swap()
-        history.seconds = time.perf_counter() - start
-        over = _is_over(history.validation, first, patience)
-        history.stopped = over and (history.late is not None or not late_decay or not _matrices(model))
-        _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
-        if history.stopped:
-            break
-        if over and epoch < epochs - 1:
-            history.late = first = epoch + 1
+    try:
+        for epoch in range(epochs):
+            shuffled = train[torch.randperm(len(train), generator=generator)]
+            history.train.append(_train(model, data, _batches(shuffled, batch), optimizer, averaged, clip, epoch))
+            averaged.swap()
+            history.validation.append(_evaluate(model, data, held_out, epoch))
+            schedule.step(history.validation[-1])
+            if history.validation.index(min(history.validation)) == epoch:
+                history.best, best = epoch, deepcopy(model.state_dict())
+            averaged.swap()
+            history.seconds = time.perf_counter() - start
+            over = _is_over(history.validation, first, patience)
+            history.stopped = over and (history.late is not None or not late_decay or not _matrices(model))
+            _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
+            if history.stopped:
+                break
+            if over and epoch < epochs - 1:
+                history.late = first = epoch + 1
+                model.load_state_dict(best)
+                late = late_decay / (lr * len(_batches(train, batch)))  # AdamW decays by lr times this in each step
+                optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
+                averaged = Average(model, average)
+    finally:  # also after an interrupt or an error
+        if history.validation:
             model.load_state_dict(best)
-            late = late_decay / (lr * len(_batches(train, batch)))  # AdamW decays by lr times this in each step
-            optimizer, schedule = _optimizer(model, lr, patience, weight_decay, late)
-            averaged = Average(model, average)
-    model.load_state_dict(best)
-    model.eval()
+        model.eval()
     return history
 
 
@@ -206,8 +209,9 @@ def _log_prob(model: nn.Module, data: Rows, rows: Tensor) -> Tensor:
     log_prob: object = model(x, c) if data.c else model(x)
     if not isinstance(log_prob, Tensor) or log_prob.shape != rows.shape:
         kind = f"of shape {tuple(log_prob.shape)}" if isinstance(log_prob, Tensor) else type(log_prob).__name__
-        advice = "the model must return one log-density per row: pass a Flow, not its graph"
-        raise ShapeError("fit", f"a result {kind}", advice)
+        shapes = ", ".join(str(tuple(value[rows].shape)) for value in (*data.x, *data.c))
+        advice = "the model must return one log-density per row: pass a Flow, not its graph, and rows without more axes"
+        raise ShapeError("fit", f"a result {kind} for rows of shapes {shapes}", advice)
     return log_prob
 
 

@@ -40,6 +40,36 @@ def test_the_truth_is_calibrated() -> None:
     torch.testing.assert_close(coverage, levels, atol=0.04, rtol=0)
 
 
+class Coin:
+    """Zero or one, whose probability is the condition, for the first element; the second one is flat and continuous."""
+
+    def sample(self, n: int, c: Tensor) -> Tensor:
+        return torch.cat((torch.bernoulli(c.expand(n, *c.shape)), torch.rand(n, *c.shape)), -1)
+
+    def log_prob(self, x: Tensor, c: Tensor) -> Tensor:
+        return torch.distributions.Bernoulli(c).log_prob(x[:, :1]).sum(1)
+
+
+def test_values_that_are_equal_are_in_a_random_order() -> None:
+    """Ranks of discrete values, and levels where the density has steps, would else pile up at one end."""
+    c = torch.rand(4000, 1)
+    result = calibrate(Coin(), Coin().sample(1, c)[0], c, draws=99)
+    low, high = result.band(10, probability=0.9999)
+    counts = result.histogram(10)
+    assert ((counts >= low) & (counts <= high)).all(), counts
+    levels, coverage = result.coverage([0.1, 0.5, 0.9])
+    torch.testing.assert_close(coverage, levels, atol=0.03, rtol=0)
+
+
+def test_levels_that_are_no_probabilities_are_refused() -> None:
+    result = Calibration(torch.zeros(5, 1), torch.rand(5), draws=9)
+    assert result.coverage(0.5)[1].shape == (1,)
+    with pytest.raises(ig.GraphError, match="between 0 and 1"):
+        result.coverage([95])
+    with pytest.raises(ig.ArgumentError, match="levels must be a tensor, or numbers"):
+        result.coverage("half")
+
+
 @pytest.mark.parametrize(("deviation", "sign"), [(0.7, -1), (1.5, 1)])
 def test_too_narrow_covers_too_little_and_too_wide_too_much(deviation: float, sign: int) -> None:
     result = calibrate(Normal(deviation), *pairs(1000), draws=199)

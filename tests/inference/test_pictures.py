@@ -21,13 +21,13 @@ def test_one_panel_for_each_element_and_pair(size: int, tmp_path: Path) -> None:
     assert (tmp_path / "corner.png").stat().st_size > 1000
 
 
-def test_contours_hold_what_they_say() -> None:
-    figure = corner(torch.randn(50_000, 2), limits=[(-4, 4), (-4, 4)])
-    contours = [item for axes in figure.axes for item in axes.collections]
-    levels = contours[0].levels
-    counts = figure.axes[1].images[0].get_array()
-    shares = [float(counts[counts >= level].sum() / counts.sum()) for level in levels]
-    assert shares == pytest.approx([0.95, 0.68], abs=0.02)
+@pytest.mark.parametrize(("limit", "held"), [(4.0, [0.95, 0.68]), (1.8, [0.68]), (1.0, [])])
+def test_contours_hold_what_they_say(limit: float, held: list[float]) -> None:
+    """Of all samples, not only of those within the limits; what these can't hold is not drawn."""
+    axes = corner(torch.randn(50_000, 2), limits=[(-limit, limit)] * 2).axes[1]
+    contours = [level for item in axes.collections for level in item.levels]
+    counts = axes.images[0].get_array()
+    assert [float(counts[counts >= level].sum() / 50_000) for level in contours] == pytest.approx(held, abs=0.02)
 
 
 def test_points_that_all_lie_in_one_place() -> None:
@@ -39,7 +39,9 @@ def test_points_that_all_lie_in_one_place() -> None:
     [
         ((torch.zeros(5),), r"expected \(N, D\)"),
         ((torch.zeros(5, 2), ["a"]), "1 names"),
-        ((torch.zeros(5, 2), None, torch.zeros(3)), "3 truth"),
+        ((torch.zeros(5, 1), None, torch.tensor(0.0)), r"truth of shape \(\)"),
+        ((torch.zeros(5, 2), None, None, [(0, 1, 2)] * 2), r"limits of shape \(2, 3\)"),
+        ((torch.zeros(5, 2), None, torch.zeros(3)), r"truth of shape \(3,\)"),
     ],
 )
 def test_bad_input(args: Any, words: str) -> None:
@@ -53,6 +55,14 @@ def test_limits_may_be_tensors_and_are_found_in_any_number_of_samples() -> None:
     assert [axes.get_xlim() for axes in corner(points, limits=limits).axes[:2]] == [(0, 2)] * 2
     assert corner(points).axes[0].get_xlim() == pytest.approx((0.001, 0.999))
     assert len(corner(torch.rand(2**24 + 1, 1, dtype=torch.float64)).axes) == 1  # more than a quantile takes
+
+
+def test_the_truth_is_in_the_picture_and_one_that_is_not_known_is_not_drawn() -> None:
+    figure = corner(torch.randn(500, 2), truth=torch.tensor([10.0, torch.nan]))
+    assert figure.axes[0].get_xlim()[1] == 10
+    assert figure.axes[2].get_xlim()[1] < 5
+    with pytest.raises(ig.ArgumentError, match=r"limits: list\n.*must be a tensor, or numbers"):
+        corner(torch.randn(500, 2), limits=[None, (0, 1)])  # type: ignore[list-item]
 
 
 def test_nan_among_the_samples() -> None:
@@ -82,9 +92,9 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         corner(torch.zeros(5, 2))
 
 
-@pytest.mark.parametrize("limits", [[(1, -1)] * 2, [(float("nan"), 1)] * 2, [(0, 1, 2)] * 2, [(0,)] * 2, [(0, 0)] * 2])
+@pytest.mark.parametrize("limits", [[(1, -1)] * 2, [(float("nan"), 1)] * 2, [(0, 0)] * 2])
 def test_limits_that_are_no_interval_are_refused(limits: Any) -> None:
-    with pytest.raises(ig.GraphError, match="expected two numbers, the lower end first"):
+    with pytest.raises(ig.GraphError, match="expected the lower end first"):
         corner(torch.randn(50, 2), limits=limits)
 
 

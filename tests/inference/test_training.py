@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -23,6 +24,10 @@ class Gaussian(nn.Module):
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         center = self.mean if c is None else self.mean + c
         return -0.5 * (x - center).square().sum(1) - math.log(2 * math.pi)
+
+
+def conditional_flow() -> ig.Flow:
+    return ig.recipes.spline_flow(2, 2, blocks=1, hidden=8)
 
 
 def test_the_maximum_of_the_likelihood_is_found_and_kept() -> None:
@@ -84,6 +89,35 @@ def test_the_same_seed_gives_the_same_model_and_the_global_state_stays() -> None
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ig.NumericsError])
+def test_the_best_parameters_are_kept_if_training_is_broken_off(error: type[BaseException]) -> None:
+    """An interrupt may come while the averages are in the model, in validation or in a step."""
+    x, models, losses = torch.randn(40, 2), [], []
+    for stop in (None, 0, 1, 3, 4):  # an epoch here is one step and one validation; the second epoch is the best
+        model, calls = Gaussian(), itertools.count()
+
+        def break_off(*_: Any, calls: Any = calls, stop: int | None = stop) -> None:
+            if next(calls) == stop:
+                raise error("broken off", "", "")
+
+        model.register_forward_hook(break_off)
+        model.mean.data += x.mean(0) + torch.tensor([0.3, 0.0])
+        options = {"lr": 0.3, "epochs": 2 if stop is None else 9, "average": 0.5, "late_decay": 0.0}
+        if stop is None:
+            losses = fit(model, x, **options).validation
+        else:
+            with pytest.raises(error, match="broken off"):
+                fit(model, x, **options)
+        assert not model.training
+        models.append(model.mean.detach())
+    start = x.mean(0) + torch.tensor([0.3, 0.0])
+    assert losses[1] < losses[0]
+    assert torch.equal(models[1], start)  # nothing was learned yet
+    assert not torch.equal(models[2], start)  # no epoch has ended: a part of one is better than none
+    assert not torch.equal(models[3], models[0])  # only the first epoch has ended
+    assert torch.equal(models[4], models[0])
+
+
 def test_the_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
     fit(Gaussian(), torch.randn(20, 2), epochs=2, progress=True)
     shown = capsys.readouterr().err
@@ -106,6 +140,7 @@ def test_the_line_of_progress(capsys: pytest.CaptureFixture[str]) -> None:
         (lambda x: fit(Gaussian(), x * math.inf, epochs=1), ig.NumericsError, "in epoch 0"),
         (lambda x: fit(nn.Linear(2, 2), x), ig.ShapeError, "not its graph"),
         (lambda x: fit(ig.recipes.spline_flow(2, blocks=1, hidden=8).graph, x), ig.ShapeError, "a result tuple"),
+        (lambda x: fit(conditional_flow(), x[:, None], x), ig.ShapeError, r"\(9, 9\) for rows of shapes \(9, 1, 2\)"),
         (lambda x: fit(Gaussian().requires_grad_(False), x), ig.GraphError, "frozen.*\n.*nothing to train"),
         (lambda x: torch.no_grad()(fit)(Gaussian(), x), ig.GraphError, "under torch.no_grad"),
     ],

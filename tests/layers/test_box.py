@@ -38,7 +38,7 @@ def test_samples_stay_inside_and_have_a_finite_density() -> None:
     assert flow.log_prob(samples).isfinite().all()
 
 
-@pytest.mark.parametrize("mean", [-11.0, 11.0])  # most samples are rounded to numbers next to the lower or the upper end
+@pytest.mark.parametrize("mean", [-11.0, 11.0])  # samples are rounded to an end, the lower or the upper one
 @pytest.mark.parametrize("ends", [(100.0, 101.0), (-101.0, -100.0)])
 @torch.no_grad()
 def test_samples_rounded_to_an_end_count_as_the_number_next_to_it(mean: float, ends: tuple[float, float]) -> None:
