@@ -9,19 +9,20 @@ class InvgraphError(Exception):
     """Base class of all errors; the message has three lines: where, what was given, what to do.
 
     Arguments:
-        where: Node and layer, or function, that raises the error.
-        given: Description of the offending value.
-        advice: Problem with the value, and how to fix it.
+        where: Node and layer, or function, that raises the error. A whole message if it is alone, as when another
+            package raises the error again with a text of its own (Pyro does).
+        given: Description of the offending value. Default: none.
+        advice: Problem with the value, and how to fix it. Default: none.
     """
 
-    def __init__(self, where: str, given: str, advice: str) -> None:
+    def __init__(self, where: str, given: str = "", advice: str = "") -> None:
         super().__init__(where, given, advice)
         self.where = where
         self.given = given
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.where}\n  given: {self.given}\n  {self.advice}"
+        return f"{self.where}\n  given: {self.given}\n  {self.advice}" if self.given or self.advice else self.where
 
     def at(self, where: str) -> Self:
         """Return the same error with the caller's location in front, such as the node that holds a layer."""

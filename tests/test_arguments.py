@@ -277,3 +277,10 @@ def test_nodes_and_runners_take_numpy_scalars() -> None:
     graph = ig.Graph(x, list(split), check_finite=np.bool_(True))
     assert type(graph.check_finite) is bool
     assert ig.reversible(graph, anchors=np.int64(1), tolerance=np.float32(0.5)).tolerance == 0.5
+
+
+def test_an_error_has_three_lines_or_a_message_as_a_whole() -> None:
+    """Other packages catch an error and raise it again as ``type(error)(message)``."""
+    error = ig.ShapeError("node 'a'", "3 values", "expected 4")
+    assert str(error) == "node 'a'\n  given: 3 values\n  expected 4"
+    assert str(ig.ShapeError(str(error))) == str(error)

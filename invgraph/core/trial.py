@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from invgraph.errors import GraphError
+from invgraph.errors import GraphError, InvgraphError
 from invgraph.shapes import Shape, Tensors, batched
 from invgraph.torch_internals import floating_tensor, tensor_stores
 
@@ -46,6 +46,7 @@ def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = Non
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(_describe(argument) for argument in arguments)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = f"{error.given}: {error.advice}" if isinstance(error, InvgraphError) else reason
             plain = _plain_tensors(module) if "meta" in reason else ""
             reason += f" It holds the plain tensor {plain}: make it a buffer, by register_buffer" if plain else ""
             raise GraphError(where, f"{kind} tried on {shapes}", f"it fails: {reason}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, Protocol
 
 import torch
@@ -11,20 +10,15 @@ from torch import Tensor, nn
 
 from invgraph.core.call import Ports
 from invgraph.core.ranges import Ends
+from invgraph.distributions.dependencies import Dependencies, counts
 from invgraph.errors import InputTypeError, ShapeError
 from invgraph.shapes import Shape, Structured, Tensors
-from invgraph.torch_internals import hook_stores, is_transformed, tensor_stores, version
+from invgraph.torch_internals import is_transformed
 
 Result = tuple[Tensors, Tensor]
 
 _LARGEST = 1 << 24
 """Number of elements of a model and its conditions up to which they are copied, to see whether they have changed."""
-
-_KEPT_BY_TORCH = frozenset(vars(nn.Module())) - {"training"}
-"""Attributes of every module: tensors, modules and hooks, which are looked at by themselves."""
-
-_PLAIN = {bool, int, float, complex, str, bytes, NoneType, torch.dtype, FunctionType, MethodType, BuiltinFunctionType}
-_OTHER = object()
 
 
 class Bound(Protocol):
@@ -58,8 +52,8 @@ class Conditioned:
 
     What depends on the conditions alone is computed once as long as no gradients are recorded and nothing that it
     depends on changes, for which a model of up to 16 million elements is copied. Where gradients are recorded, of
-    larger models, and of networks that draw random numbers, it is computed at each call, so that each result can be
-    differentiated on its own, and has its own dropout.
+    larger models, and of networks that draw random numbers or hold objects that can't be compared, it is computed at
+    each call, so that each result can be differentiated on its own, and has its own dropout.
 
     Arguments:
         where: Name of the caller in errors.
@@ -135,11 +129,12 @@ class Conditioned:
             return self.graph.bind(ports.pack(self.rows), gradients=True)
         if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or is_transformed():
             return self.graph.bind(ports.pack(self.rows))
-        tensors = self._tensors(self._parts())
+        found = self._dependencies()
+        tensors = (*found.tensors, *self._values)
         if sum(tensor.numel() for tensor in tensors) > _LARGEST:
             return self.graph.bind(ports.pack(self.rows))
         # Values are compared as well: a change through .data, or through an array that shares memory, is not counted.
-        state, values = self.state(), _flat(tensors)
+        state, values = self._state(found), _flat(tensors)
         if self._kept is None or self._kept[0] != state or not all(map(torch.equal, self._kept[1], values)):
             before = _random_state(self._values)
             bound = self.graph.bind(ports.pack(self.rows))
@@ -148,16 +143,9 @@ class Conditioned:
             return bound
         return self._kept[2]
 
-    def _tensors(self, parts: list[nn.Module]) -> Tensors:
-        held = [tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None]
-        # A weight that another network computes, or that is to be kept from optimizers, is a plain attribute.
-        others = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
-        return (*held, *others, *self._values)
-
-    def _parts(self) -> list[nn.Module]:
-        module = self.graph
-        assert isinstance(module, nn.Module)
-        return list(module.modules())
+    def _dependencies(self) -> Dependencies:
+        assert isinstance(self.graph, nn.Module)
+        return Dependencies(self.graph)
 
     def state(self) -> tuple[object, ...]:
         """Return what results depend on, to be compared later: tensors, modules, their settings, hooks and patches.
@@ -165,15 +153,12 @@ class Conditioned:
         A change in place is seen by its count. Inside a ``torch.func`` transform nothing tells one tensor from another
         later on: no two states are equal.
         """
-        if is_transformed():
-            return (object(),)
-        parts = self._parts()
-        calls = [(part, type(part).forward, _settings(part)) for part in parts]
-        hooks = [tuple(hooks) for stores in hook_stores(parts[0]) for hooks in stores if hooks]
+        return (object(),) if is_transformed() else self._state(self._dependencies())
+
+    def _state(self, found: Dependencies) -> tuple[object, ...]:
         device = self._values[0].device.type if self._values else "cpu"
         mixed = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
-        counts = [(id(t), t.data_ptr(), _version(t)) for t in self._tensors(parts)]
-        return (torch.is_grad_enabled(), mixed, calls, hooks, *counts)
+        return (torch.is_grad_enabled(), mixed, *found.state, *counts((*found.tensors, *self._values)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
@@ -185,33 +170,12 @@ def _random_state(like: Tensors) -> Tensors:
     return (torch.get_rng_state(), *[torch.cuda.get_rng_state(device) for device in devices])
 
 
-def _settings(module: nn.Module) -> list[object]:
-    """Return the attributes of a module that are numbers, text, flags or functions, or made of these."""
-    found = [(name, _plain(value)) for name, value in vars(module).items() if name not in _KEPT_BY_TORCH]
-    return [pair for pair in found if pair[1] is not _OTHER]
-
-
-def _plain(value: object) -> object:
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, dict):
-        value = list(value.items())
-    if isinstance(value, (tuple, list, set, frozenset)):
-        return [_plain(part) for part in value]
-    return _OTHER
-
-
 def _flat(tensors: Tensors) -> Tensors:
     """Return a copy of all values, one tensor for each dtype and device."""
     kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach().reshape(-1))
     return tuple([torch.cat(parts) for parts in kinds.values()])
-
-
-def _version(tensor: Tensor) -> int:
-    """Return how often a tensor has been changed in place; tensors of inference mode do not count that."""
-    return -1 if tensor.is_inference() else version(tensor)
 
 
 def _is_dense(value: object) -> bool:

@@ -112,8 +112,9 @@ class FlowDistribution(NoClosedForms):
     def support(self) -> constraints.Constraint:
         """Interval of each element outside of which the density is zero, such as that of a ``Box``; or real numbers.
 
-        A layer that does not declare its domain counts as one for all real numbers. For values outside, ``log_prob`` is
-        minus infinity, and no error is raised.
+        A layer that does not declare its domain counts as one for all real numbers, and so does a base whose support is
+        not an interval, or not known. For values outside, ``log_prob`` is minus infinity, and no error is raised; only
+        such a base may raise one.
         """
         graph: Bijection = self.flow.graph
         latents: LatentDensity = self.flow.latents

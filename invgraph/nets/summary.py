@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.arguments import as_numbers
-from invgraph.errors import GraphError
+from invgraph.errors import GraphError, ShapeError
 from invgraph.numerics.seeding import to_defaults
 from invgraph.shapes import as_shape
 
@@ -48,7 +48,16 @@ class Standardizer(nn.Module):
             raise GraphError("Standardizer", f"std with minimum {self.std.min().item():g}", advice)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the standardized condition, of the same shape."""
+        """Return standardized conditions, of the same shape ``(B, ...)``.
+
+        Raises:
+            ShapeError: If the mean and the standard deviation do not broadcast to one condition.
+        """
+        shape = torch.broadcast_shapes(self.mean.shape, self.std.shape)
+        fits = all(size in (1, own) for size, own in zip(reversed(shape), reversed(x.shape), strict=False))
+        if len(shape) >= x.ndim or not fits:
+            given = f"conditions of shape {tuple(x.shape)}, mean and std of shape {tuple(shape)}"
+            raise ShapeError("Standardizer", given, "expected conditions (B, ...), to one of which these broadcast")
         return (x - self.mean) / self.std
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -49,8 +50,9 @@ def spline_flow(
         data: Training data ``(N, features)``, whose mean and standard deviation the flow standardizes by; within the
             bounds, if there are any. Default: the data are standardized already.
         conditions: Training conditions ``(N, *context)``, likewise.
-        summary: Network that reads the standardized condition and returns a vector. Default: the condition itself, a
-            vector.
+        summary: Network that reads the standardized condition and returns a vector. The flow gets a copy, so that two
+            flows never train the same one: the trained one is ``flow.graph["summary"]``. Default: the condition itself,
+            a vector.
         bounds: Lower and upper ends of the elements, such as those of a uniform prior: numbers, or tensors
             ``(features,)``. Samples lie between them, and the density outside is zero. Default: no bounds.
         autoregressive: True for autoregressive layers instead of couplings: faster to train, with fewer parameters,
@@ -103,7 +105,7 @@ def spline_flow(
             known = _rows("conditions", conditions, shape)
             read = FeatureNode(read, Standardizer(known.mean(0), known.std(0)), name="standardized")
         if summary is not None:
-            read = FeatureNode(read, summary, name="summary")
+            read = FeatureNode(read, deepcopy(summary), name="summary")
         if len(read.shape) != 1:
             raise GraphError(
                 "spline_flow", f"a condition of shape {read.shape}", "give a summary that returns a vector"

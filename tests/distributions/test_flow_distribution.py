@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import invgraph as ig
 from invgraph.distributions import flow_distribution
+from invgraph.distributions.dependencies import Dependencies
 from invgraph.testing import randomize
 
 
@@ -33,18 +35,18 @@ def flow_of(base: Any = None, conditions: int = 1) -> ig.Flow:
 
 
 class Opaque(nn.Module):
-    """A shift that an object holds, into which nobody looks."""
+    """A shift that an object of ours holds; it can't be changed, so nobody looks into it."""
 
     def __init__(self, shift: float) -> None:
         super().__init__()
-        self.held = SimpleNamespace(shift=shift)
+        self.held = ig.RationalQuadraticSpline(bound=shift)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.held.shift  # type: ignore[no-any-return]
+        return x + self.held.bound
 
 
 class Shifted(nn.Module):
-    """A module with a weight that is no parameter, and a setting that nobody can see."""
+    """A module with a weight that is no parameter, and a setting in an object."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -140,6 +142,18 @@ def test_gradients_reach_parameters_conditions_and_values_as_in_the_flow() -> No
     assert all(grad.abs().sum() > 0 for grad in torch.autograd.grad(sample.sum() + log_prob.sum(), given[1:]))
 
 
+class Hidden(nn.Module):
+    """A network whose result depends on an array, on an object, and on a network that is not registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.options, self.frozen = np.ones(4), SimpleNamespace(shift=0.0), [nn.Linear(3, 4)]
+
+    def forward(self, c: torch.Tensor) -> torch.Tensor:
+        result: Tensor = self.frozen[0](c) * float(self.gain[0]) + self.options.shift
+        return result
+
+
 @torch.no_grad()
 def test_what_was_computed_from_the_conditions_is_used_until_something_changes() -> None:
     x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
@@ -175,6 +189,10 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
         lambda: setattr(net[3], "shift", torch.zeros(4)),
         lambda: net[3].shift.data.add_(1.0),
         lambda: net[0].register_forward_hook(lambda _, args, output: 2 * output),
+        lambda: setattr(net, "0", Hidden()),
+        lambda: net[0].gain.__imul__(2),
+        lambda: setattr(net[0].options, "shift", 1.0),
+        lambda: net[0].frozen[0].weight.data.mul_(2),
         lambda: setattr(net[0], "forward", lambda x: x @ torch.ones(3, 4)),
     ]
     for count, change in enumerate(changes, 2):
@@ -182,6 +200,31 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
         density.log_prob(points)
         assert len(calls) == count
     assert not torch.allclose(density.log_prob(points), first)
+    torch.testing.assert_close(density.log_prob(points), flow.log_prob(points, given.expand(4, 3)))
+
+
+@pytest.mark.parametrize(
+    "net", [nn.LSTM(3, 4), nn.TransformerEncoderLayer(4, 2), nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))]
+)
+def test_networks_of_torch_can_be_compared(net: nn.Module) -> None:
+    assert Dependencies(net).state == Dependencies(net).state
+
+
+@torch.no_grad()
+def test_nothing_is_kept_of_networks_with_objects_that_cannot_be_compared() -> None:
+    class Settings:  # of another library, say: what they consist of is not known
+        bound = 1.0
+
+    net: Any = Opaque(1.0)
+    net.held = Settings()
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+    args = {"transform": ig.Affine(), "subnet": ig.nets.MLP(hidden=8)}
+    feature = ig.FeatureNode(c, net, name="summary")
+    flow = ig.Flow(randomize(ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=feature), c)))
+    given, points = torch.randn(3), torch.randn(4, 2)
+    density = flow.given(given)
+    density.log_prob(points), density.log_prob(points)
+    net.held.bound = 5.0
     torch.testing.assert_close(density.log_prob(points), flow.log_prob(points, given.expand(4, 3)))
 
 

@@ -43,6 +43,16 @@ def test_it_has_pyros_methods() -> None:
     torch.testing.assert_close(density.mask(torch.tensor(False)).log_prob(x), torch.zeros(3, 5))
 
 
+def test_pyro_shows_our_message() -> None:
+    """It raises errors again, as the same type with a longer text."""
+
+    def guide() -> None:
+        pyro.sample("z", flow_of(1).given(torch.zeros(4)).to_pyro())
+
+    with pytest.raises(ig.ShapeError, match=r"condition 'c'(.|\n)*expected"):
+        pyro.poutine.trace(guide).get_trace()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_guide_that_is_a_flow_learns_a_posterior() -> None:

@@ -42,3 +42,14 @@ def test_bad_arguments() -> None:
         ig.nets.Standardizer([0.0, torch.nan], 1.0)
     with pytest.raises(ig.GraphError, match="positive"):
         ig.nets.SetSummary(2, 0)
+
+
+@pytest.mark.parametrize("mean", [(2, 3), (4, 3), (2,), (1, 4, 3)])
+def test_statistics_that_do_not_broadcast_to_a_condition_are_refused_when_the_graph_is_declared(
+    mean: tuple[int, ...],
+) -> None:
+    """Two rows of three are what a graph tries a network on: a row of statistics for each would fit these alone."""
+    net = ig.nets.Standardizer(torch.zeros(mean), 1.0)
+    with pytest.raises(ig.GraphError, match=r"it fails: .*mean and std of shape .*expected conditions"):
+        ig.FeatureNode(ig.ConditionNode(3, name="c"), net, name="standardized")
+    assert ig.nets.Standardizer(0.0, torch.ones(3, 1))(torch.zeros(5, 3, 2)).shape == (5, 3, 2)

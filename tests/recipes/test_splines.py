@@ -36,6 +36,13 @@ def test_a_series_is_summarized() -> None:
     assert list(flow.graph.layers)[:2] == ["standardized", "summary"]
 
 
+def test_flows_do_not_share_a_summary() -> None:
+    summary = nn.Linear(3, 4)
+    nets = [ig.recipes.spline_flow(2, 3, summary=summary, **SMALL).graph["summary"] for _ in range(2)]
+    assert len({id(net.weight) for net in (*nets, summary)}) == 3
+    assert torch.equal(nets[0].weight, summary.weight)
+
+
 def test_the_checkpoint_holds_the_statistics() -> None:
     data = 7 + torch.randn(50, 2)
     flow = ig.recipes.spline_flow(2, data=data, **SMALL)
