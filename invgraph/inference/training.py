@@ -30,7 +30,7 @@ class History:
         seconds: Duration.
         stopped: True if training stopped because the validation loss had not improved for ``patience`` epochs, or
             fell too slowly to become the best.
-        late: Epoch from which on late weight decay was applied; None if training did not come to that.
+        late: Epoch from which on late weight decay was applied; None if the model did not overfit before.
     """
 
     train: list[float] = field(default_factory=list)
@@ -64,11 +64,10 @@ def fit(
     improved for half of ``patience``. A running average of the parameters over the last steps is validated and kept. It
     has the effect of a smaller learning rate, so the rate can be large and training short.
 
-    Training has two parts. The first ends when the validation loss has not improved for ``patience`` epochs. A network
-    with more parameters than the data determine has overfitted by then, so the second part starts from the best
-    parameters, with weight decay, and ends in the same way, or when it falls so slowly that it is not going to pass the
-    first. The best parameters of both parts are kept. Where weight decay does not help, as with plenty of data, the
-    second part costs one to several times ``patience`` epochs.
+    Training has two parts. The first ends when the validation loss has not improved for ``patience`` epochs. If the
+    loss has risen by 0.0025 nats per epoch since (0.05 in 20), the network has overfitted, having more parameters than
+    the data determine: a second part starts from the best parameters, with weight decay. It ends in the same way, or
+    when it falls so slowly that it is not going to pass the first. The best parameters of both parts are kept.
 
     Rows are shuffled by a private generator, so the global random state only matters for layers that draw random
     numbers. The model is left in evaluation mode.
@@ -153,7 +152,9 @@ def fit(
             averaged.swap()
             history.seconds = time.perf_counter() - start
             over = _is_over(history.validation, first, patience)
-            history.stopped = over and (history.late is not None or not late_decay or not _matrices(model))
+            overfitted = history.validation[-1] - min(history.validation) > _RISE * patience
+            more = history.late is None and late_decay > 0 and overfitted and bool(_matrices(model))
+            history.stopped = over and not more
             _show(history, epochs, progress, last=history.stopped or epoch == epochs - 1)
             if history.stopped:
                 break
@@ -168,6 +169,11 @@ def fit(
             model.load_state_dict(best)
         model.eval()
     return history
+
+
+_RISE = 0.0025
+"""Rise of the validation loss that shows overfitting, in nats per sample and epoch of patience. In 76 trainings of
+posteriors, 31 of the 33 losses that rose less gained nothing from a second part, and 37 of the 43 others did."""
 
 
 def _is_over(losses: list[float], first: int, patience: int) -> bool:
