@@ -138,4 +138,4 @@ def build(config: Config) -> Colorizer:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Example(name="bedrooms", presets=PRESETS, build=build)))
+    sys.exit(main(Example("bedrooms", str(__doc__), PRESETS, build)))

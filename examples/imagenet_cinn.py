@@ -194,4 +194,4 @@ def condition_net(colorizer: Colorizer) -> ConditionNet | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Example("imagenet", PRESETS, build, condition_net, pretraining=STEPS)))
+    sys.exit(main(Example("imagenet", str(__doc__), PRESETS, build, condition_net, pretraining=STEPS)))

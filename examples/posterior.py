@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from options import positive
 
 import invgraph as ig
 
@@ -31,8 +32,8 @@ def simulate(theta: torch.Tensor, steps: int = 100, step: float = 0.1) -> torch.
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=10_000, help="number of training pairs")
-    parser.add_argument("--epochs", type=int, default=25, help="maximum number of epochs")
+    parser.add_argument("--simulations", type=positive, default=10_000, help="number of training pairs")
+    parser.add_argument("--epochs", type=positive, default=25, help="maximum number of epochs")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the pictures")
     args = parser.parse_args(argv)
     torch.manual_seed(0)

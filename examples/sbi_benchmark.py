@@ -31,6 +31,7 @@ from torch import Tensor, nn
 import invgraph as ig
 
 TASKS = ("two_moons", "gaussian_mixture", "gaussian_linear_uniform", "slcp", "bernoulli_glm", "lotka_volterra")
+INSTALL = "pip install --no-deps sbibm sbi && pip install pyro-ppl pandas zuko nflows"
 HELD_OUT = 2000  # pairs for the test log-density
 SETTINGS = ("samples", "observations", "lr", "patience", "late_decay")  # the options that a result depends on
 
@@ -65,8 +66,10 @@ class Problem:
             import types
 
             sys.modules.setdefault("diffeqtorch", types.SimpleNamespace(DiffEq=None))  # its bridge to Julia
-        import sbibm
-
+        try:
+            import sbibm
+        except ModuleNotFoundError as error:
+            raise SystemExit(f"{error}: {INSTALL}") from error
         self.name, self.task = name, sbibm.get_task(name)
         self.prior = self.task.prior_dist
         self.simulate = lotka_volterra if name == "lotka_volterra" else self.task.get_simulator()
@@ -336,12 +339,19 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--simulations", nargs="+", type=int, default=[1000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="seeds of the data and of training")
-    parser.add_argument("--observations", type=int, default=10, help="number of observations, at most 10")
+    parser.add_argument(
+        "--observations",
+        type=int,
+        default=10,
+        choices=range(1, 11),
+        metavar="N",
+        help="number of observations, at most 10",
+    )
     parser.add_argument("--samples", type=int, default=10_000, help="number of samples per observation for C2ST")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate")
     parser.add_argument(

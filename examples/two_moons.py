@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from options import positive
 
 import invgraph as ig
 
@@ -46,7 +47,7 @@ def build() -> ig.Flow:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train a flow on two moons and draw it.")
-    parser.add_argument("--steps", type=int, default=600, help="number of training steps")
+    parser.add_argument("--steps", type=positive, default=600, help="number of training steps")
     parser.add_argument("--out", type=Path, default=Path("runs/two_moons.png"), help="file for the picture")
     args = parser.parse_args(argv)
     torch.manual_seed(0)

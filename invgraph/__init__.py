@@ -103,7 +103,9 @@ else:
         """The public names, and none of the package's own modules."""
         named = ((name, getattr(value, "__module__", "")) for name, value in globals().items() if name[0] != "_")
         own = [name for name, module in named if module.startswith("invgraph")]
-        return sorted((*own, "errors", "inference", "init", "nets", "recipes", "sbi", "testing", "__version__"))
+        return sorted(
+            (*own, "errors", "freia", "inference", "init", "nets", "recipes", "sbi", "testing", "__version__")
+        )
 
     def __getattr__(name: str) -> Any:
         """The subpackages that are imported when first asked for, so that ``import invgraph`` stays quick."""

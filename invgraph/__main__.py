@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -111,8 +112,9 @@ CHECKS: tuple[tuple[str, Callable[[ig.Graph], float], float], ...] = (
 )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Print versions and checks; return 1 if a check fails."""
+    argparse.ArgumentParser(prog="python -m invgraph", description=__doc__).parse_args(arguments)
     for name, version in versions():
         print(f"{name:<12} {version}")
     began = time.perf_counter()
@@ -121,15 +123,14 @@ def main() -> int:
     for name, check, bound in CHECKS:
         try:
             error = check(graph)
-            good = error <= bound
-            print(f"{'ok' if good else 'FAILED':<12} {name}: error {error:.1e}, allowed {bound:.0e}")
+            good, found = error <= bound, f"error {error:.1e}, allowed {bound:.0e}"
         except Exception as error:  # a report is wanted, whatever the failure
-            good = False
-            print(f"{'FAILED':<12} {name}: {type(error).__name__}: {error}")
+            good, found = False, f"{type(error).__name__}: {error}"
+        print(f"{'ok' if good else 'FAILED':<12} {name}: {found}")
         failed += not good
     print(f"{len(CHECKS) - failed} of {len(CHECKS)} checks passed in {time.perf_counter() - began:.1f} s")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Exceptions of invgraph: every error that a user can cause is one of these."""
+"""Exceptions of invgraph: every error that it raises is one of these."""
 
 from __future__ import annotations
 

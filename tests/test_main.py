@@ -47,11 +47,18 @@ def test_a_check_that_raises_is_reported(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # it was imported above
-def test_it_runs_as_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["invgraph"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("invgraph", run_name="__main__")
     assert ended.value.code == 0
     assert "checks passed" in capsys.readouterr().out
+
+
+def test_an_option_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        program.main(["--verbose"])
+    assert "unrecognized arguments: --verbose" in capsys.readouterr().err
 
 
 @pytest.mark.slow

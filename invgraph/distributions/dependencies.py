@@ -1,4 +1,4 @@
-"""What the results of a model depend on: its modules, also hidden ones, their tensors and their settings."""
+"""Everything that the results of a model depend on: its modules, also hidden ones, their tensors and settings."""
 
 from __future__ import annotations
 

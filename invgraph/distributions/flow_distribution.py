@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class LatentDensity(Protocol):
-    """The parts of a density of latents that are used here; it stands on a higher floor."""
+    """The parts of a density of latents that are used here; it stands on a higher level."""
 
     @property
     def ends(self) -> Ends: ...
@@ -38,7 +38,7 @@ class LatentDensity(Protocol):
 
 
 class Density(Protocol):
-    """The parts of a flow that are used here; the flow itself stands on a higher floor."""
+    """The parts of a flow that are used here; the flow itself stands on a higher level."""
 
     @property
     def graph(self) -> Any: ...

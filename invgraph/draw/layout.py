@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
@@ -188,10 +189,18 @@ def _scene(
 
 
 def _titled(frame: Mark, content: _Inner) -> Mark:
-    """Return a frame with its title in the upper corner that no arrow crosses."""
+    """Return a frame with its title between the arrows that enter it: in the left corner, if there is room."""
     room = text_width(frame.title, TITLE, bold=True) + 16.0
-    right = any(x < room for x in content.entries.values())
-    return replace(frame, x_title=frame.width - room + 6.0 if right else 10.0)
+    edges = [0.0, *sorted(content.entries.values()), frame.width]
+    gaps = list(itertools.pairwise(edges))
+    left, right = next((gap for gap in (gaps[0], gaps[-1]) if gap[1] - gap[0] >= room), max(gaps, key=_width))
+    if right == frame.width and len(gaps) > 1:
+        return replace(frame, x_title=right - room + 6.0)
+    return replace(frame, x_title=10.0 if left == 0 else (left + right - room) / 2 + 8.0)
+
+
+def _width(gap: tuple[float, float]) -> float:
+    return gap[1] - gap[0]
 
 
 def _note(points: tuple[Point, ...], text: str, meeting: bool) -> Note:

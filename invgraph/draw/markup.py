@@ -107,4 +107,5 @@ def _texts(box: Box) -> tuple[str, ...]:
 
 
 def _quoted(text: str) -> str:
+    text = text.replace("&", "&amp;")  # graphviz reads entities
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

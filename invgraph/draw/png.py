@@ -31,16 +31,21 @@ def png(scene: Scene, dark: bool, where: str) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        advice = 'a PNG is drawn by matplotlib: pip install "invgraph[draw]", or draw a .svg, which needs nothing'
+        advice = "a PNG is drawn by matplotlib: pip install matplotlib, or draw a .svg, which needs nothing"
         raise DependencyError(where, "a file that ends in .png", advice) from error
     palette = DARK if dark else LIGHT
     figure = Figure(figsize=(scene.width / 100, scene.height / 100), facecolor=palette.page)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
     axes.axis("off")
-    for mark in (mark for mark in scene.marks if mark.kind == "repeat"):
+    frames = [mark for mark in scene.marks if mark.kind == "repeat"]
+    for mark in frames:
         _box(axes, mark, palette)
     _strokes(axes, scene, palette)
+    for mark in frames:
+        place = mark.x + mark.x_title, mark.y + 13
+        text = _text(axes, *place, mark.title, TITLE, palette.text, ha="left", weight="bold")
+        text.set_bbox({"facecolor": palette.boxes["repeat"][0], "edgecolor": "none", "pad": 0.6})
     for mark in (mark for mark in scene.marks if mark.kind != "repeat"):
         _box(axes, mark, palette)
     for note in scene.notes:
@@ -80,8 +85,8 @@ def _box(axes: Any, mark: Mark, palette: Palette) -> None:
         axes.add_patch(patch)
     middle = mark.x + mark.width / 2
     if mark.kind == "repeat":
-        _text(axes, mark.x + mark.x_title, mark.y + 13, mark.title, TITLE, palette.text, ha="left", weight="bold")
-    elif mark.subtitle:
+        return  # its title is drawn later, on top of the arrows
+    if mark.subtitle:
         _text(axes, middle, mark.y + 13, mark.title, TITLE, palette.text, weight="bold")
         _text(axes, middle, mark.y + 28, mark.subtitle, SUBTITLE, palette.faint)
     else:

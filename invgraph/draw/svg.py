@@ -32,6 +32,7 @@ def svg(scene: Scene, theme: Theme, label: str) -> str:
     frames = [mark for mark in scene.marks if mark.kind == "repeat"]
     lines += [_box(mark) for mark in frames]
     lines += [_stroke(stroke) for stroke in scene.strokes]
+    lines += [_line("heading", mark.x + mark.x_title, mark.y + 17, mark.title, TITLE, "start") for mark in frames]
     lines += [_box(mark) for mark in scene.marks if mark.kind != "repeat"]
     for note in scene.notes:
         x, anchor = (note.x - 6, "end") if note.side < 0 else (note.x + 6, "start")
@@ -45,6 +46,8 @@ def _rules(palette: Palette, name: str) -> str:
     found.append(f".{name} .subtitle {{ fill: {palette.faint}; }}")
     found.append(f".{name} .note {{ fill: {palette.faint}; stroke: {palette.page}; stroke-width: 3px; "
                  "paint-order: stroke; stroke-linejoin: round; }")  # fmt: skip
+    found.append(f".{name} .heading {{ fill: {palette.text}; font-weight: 600; stroke: {palette.boxes['repeat'][0]}; "
+                 "stroke-width: 3px; paint-order: stroke; stroke-linejoin: round; }")  # fmt: skip
     for kind, (fill, edge) in palette.boxes.items():
         found.append(f".{name} .{kind} {{ fill: {fill}; stroke: {edge}; stroke-width: 1.3px; }}")
     for kind, color in palette.lines.items():
@@ -63,7 +66,7 @@ def _box(mark: Mark) -> str:
         shape += f'<rect class="graph" {inner} rx="3"/>'
     tip = f"<title>{escape(mark.tip)}</title>" if mark.tip else ""
     if mark.kind == "repeat":
-        return f"<g>{tip}{shape}{_line('title', mark.x + mark.x_title, mark.y + 17, mark.title, TITLE, 'start')}</g>"
+        return f"<g>{tip}{shape}</g>"  # its title is drawn later, on top of the arrows
     middle = mark.x + mark.width / 2
     if not mark.subtitle:
         return f"<g>{tip}{shape}{_line('title', middle, mark.y + mark.height / 2 + 4.5, mark.title, TITLE)}</g>"

@@ -89,7 +89,7 @@ def export_onnx(
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise DependencyError("export_onnx", "onnxscript is not installed", "pip install 'invgraph[onnx]'") from error
+        raise DependencyError("export_onnx", "onnxscript is not installed", "pip install onnx onnxscript") from error
     program = Program(model, what)
     exported = trace(program, program.arguments(example))
     with torch.no_grad(), evaluating(program):

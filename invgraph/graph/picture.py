@@ -210,14 +210,25 @@ class Sketch:
         return [(place - shift, port) for place, port in made]
 
 
+def _are_consecutive(numbers: list[str]) -> bool:
+    return [int(number) - int(numbers[0]) for number in numbers] == list(range(len(numbers)))
+
+
+def _some(numbers: list[str]) -> str:
+    """Return numbers with gaps between them: other nodes may have those that a dash would include."""
+    shown = numbers if len(numbers) <= 3 else [*numbers[:2], "…", numbers[-1]]
+    return ", ".join(shown)
+
+
 def merge_names(names: list[str]) -> str:
-    """Return one name for the nodes of a run: ``coupling_0–23`` if only one number differs."""
+    """Return one name for the nodes of a run: ``coupling_0–23``, or ``coupling_0, 2, …, 46``."""
     if len(names) == 1:
         return names[0]
     parts = [re.split(r"(\d+)", name) for name in names]
     if len({len(part) for part in parts}) == 1:
         differing = [k for k, column in enumerate(zip(*parts, strict=True)) if len(set(column)) > 1]
         if len(differing) == 1 and all(part[differing[0]].isdigit() for part in parts):
-            first, last = parts[0][differing[0]], parts[-1][differing[0]]
-            return "".join([*parts[0][: differing[0]], f"{first}–{last}", *parts[0][differing[0] + 1 :]])
+            numbers = [part[differing[0]] for part in parts]
+            merged = f"{numbers[0]}–{numbers[-1]}" if _are_consecutive(numbers) else _some(numbers)
+            return "".join([*parts[0][: differing[0]], merged, *parts[0][differing[0] + 1 :]])
     return f"{names[0]} … {names[-1]}"

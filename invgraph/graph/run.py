@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from invgraph.core.call import CheckedTensors, TwoWay, call_checked, check_result, check_together
+from invgraph.core.call import CheckedTensors, TwoWay, call_checked, check_result
 from invgraph.core.invertible import Result
-from invgraph.errors import GraphError
+from invgraph.errors import GraphError, InputTypeError
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.shapes import Tensors
 from invgraph.torch_internals import compile_region, exported_module, floating_tensor, has_hooks, is_untouched, is_view
@@ -120,7 +120,8 @@ def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:
         return _trace_layer(layer, xs, given, inverse)
     own = floating_tensor(layer)
     if own is not None and (own.dtype != xs[0].dtype or own.device != xs[0].device):  # cast or moved on its own
-        check_together(layer.label, ((layer._outputs() if inverse else layer._inputs(), xs),), own)
+        given = f"its tensors are {own.dtype} on {own.device}, its values {xs[0].dtype} on {xs[0].device}"
+        raise InputTypeError(layer.label, given, "a graph has one dtype and device: call .to(...) on the whole graph")
     if is_untouched(layer, _forward) and not (inverse and _has_own_inverse(layer)):  # a module's call takes longer
         ys, log_det = (layer._inverse if inverse else layer._forward)(xs, given)
     else:

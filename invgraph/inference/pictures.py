@@ -26,7 +26,7 @@ def corner(
 
     A pair is shown as a two-dimensional histogram, with contours of the smallest regions that contain 68 and 95 % of
     the samples; a contour is left out if so many samples do not lie within the limits. Needs matplotlib
-    (``pip install "invgraph[examples]"``).
+    (``pip install matplotlib``).
 
     Arguments:
         samples: Samples, ``(N, D)``.
@@ -138,7 +138,7 @@ def draw_calibration(
 
     Bars above the band at both ends mean that the density is too narrow, in the middle that it is too wide, at one end
     that it is biased. The line of the coverage lies below the diagonal for a density that is too narrow. Needs
-    matplotlib (``pip install "invgraph[examples]"``).
+    matplotlib (``pip install matplotlib``).
 
     Arguments:
         result: What :func:`calibrate` returned.
@@ -181,7 +181,7 @@ def _figure(where: str, width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise DependencyError(where, "no package matplotlib", 'pip install "invgraph[examples]"') from error
+        raise DependencyError(where, "no package matplotlib", "pip install matplotlib") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

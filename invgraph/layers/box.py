@@ -98,7 +98,7 @@ class Box(Invertible):
         outside = (x < self.low) | (x > self.high)
         if self.check_domain and bool(outside.any()):
             raise self._outside(x, outside)
-        # Of the ends, a sample is rounded to one of the numbers in x; its neighbour in u can be far nearer to an end.
+        # A sample is rounded to a number of x, also at an end; the next number of u is far nearer to that end.
         x = torch.minimum(torch.maximum(x, beside(self.low, 1)), beside(self.high, -1))
         u = into_open_interval((x - self.low) / width)
         below, above = u.log(), torch.log1p(-u)

@@ -55,7 +55,7 @@ class ContinuousFlow(Stochastic):
         trace: ``"exact"`` (default) or ``"estimate"``.
         solver: ``"rk4"`` (default), which is built in, or one of torchdiffeq's adaptive solvers ``"dopri5"``,
             ``"dopri8"``, ``"bosh3"`` and ``"adaptive_heun"``, which choose their steps for the whole batch
-            (``pip install 'invgraph[ode]'``).
+            (``pip install torchdiffeq``).
         tolerance: Relative and absolute tolerance of torchdiffeq's solvers, 1e-6 by default; ``"rk4"`` has none.
         seed: Seed of the trace estimate in evaluation mode. Default: 0.
         fixed_noise: True to use the vector of the seed in training mode as well. Default: False.
@@ -230,6 +230,6 @@ def _import_odeint(solver: str) -> Any:
         import torchdiffeq
     except ImportError as error:
         given = f"solver={solver!r}"
-        advice = "needs torchdiffeq: pip install 'invgraph[ode]', or use the built-in solver='rk4'"
+        advice = "needs a package: pip install torchdiffeq, or use the built-in solver='rk4'"
         raise DependencyError("ContinuousFlow", given, advice) from error
     return torchdiffeq.odeint

@@ -1,6 +1,6 @@
 """Flows for the packages ``sbi`` and ``lampe``: neural posteriors and likelihoods with any flow of this library.
 
-The package sbi is needed for its estimator only: ``pip install "invgraph[sbi]"``. lampe takes any module that makes a
+The package sbi is needed for its estimator only: ``pip install sbi``. lampe takes any module that makes a
 distribution from an observation, such as :class:`LampeFlow`.
 """
 

@@ -18,7 +18,7 @@ from invgraph.recipes.splines import spline_flow
 try:
     from sbi.neural_nets.estimators import ConditionalDensityEstimator
 except ModuleNotFoundError as _error:
-    raise DependencyError("invgraph.sbi", "no package sbi", 'pip install "invgraph[sbi]"') from _error
+    raise DependencyError("invgraph.sbi", "no package sbi", "pip install sbi") from _error
 
 
 class SbiEstimator(ConditionalDensityEstimator):

@@ -27,6 +27,6 @@ else:
         except ModuleNotFoundError as error:
             if error.name != "hypothesis":
                 raise
-            advice = "install it, or the extra: pip install 'invgraph[test]'"
+            advice = "pip install hypothesis"
             raise DependencyError(f"testing.{name}", "hypothesis is not installed", advice) from error
         return getattr(strategies, name)

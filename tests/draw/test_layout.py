@@ -9,12 +9,12 @@ import xml.dom.minidom
 import pytest
 
 from invgraph.draw.boxes import Arrow, Box, Picture
-from invgraph.draw.layout import layout
+from invgraph.draw.layout import TITLE, _Inner, _titled, layout
 from invgraph.draw.markup import dot, mermaid
 from invgraph.draw.ranks import Cell, Link, Rows, crossings, rank, sort_rows
-from invgraph.draw.scene import Scene
+from invgraph.draw.scene import Mark, Scene
 from invgraph.draw.svg import svg
-from invgraph.draw.text_width import shorten
+from invgraph.draw.text_width import shorten, text_width
 
 
 def random_picture(seed: int, boxes: int) -> Picture:
@@ -75,6 +75,22 @@ def test_a_repeated_block_is_laid_out_inside_its_frame() -> None:
     assert 'n2_1 -->|"4"|' not in mermaid(picture)  # the label of what leaves is that of the arrow outside
 
 
+@pytest.mark.parametrize(
+    ("entries", "low", "high"),
+    [
+        ([], 0, 100),
+        ([150], 0, 100),
+        ([10, 150], 200, 300),
+        ([10, 60, 280], 60, 280),  # both corners are crossed
+        ([10, 200, 280], 10, 200),
+    ],
+)
+def test_no_arrow_crosses_the_title_of_a_frame(entries: list[float], low: float, high: float) -> None:
+    content = _Inner(Scene(300, 100), dict(enumerate(entries)), {})
+    frame = _titled(Mark("repeat", 0, 0, 300, 100, "12 ×"), content)
+    assert low < frame.x_title < frame.x_title + text_width(frame.title, TITLE, bold=True) < high
+
+
 def test_a_chain_is_straight_beside_the_condition_that_all_its_boxes_read() -> None:
     boxes = (Box("condition", "c"), Box("input", "x"), *(Box("layer", f"layer_{k}") for k in range(30)))
     arrows = [Arrow((k + 1, 0), (k + 2, 0), "data", "4") for k in range(30)]
@@ -104,6 +120,7 @@ def test_texts_are_escaped_in_every_language() -> None:
     xml.dom.minidom.parseString(svg(layout(picture), "auto", 'a "graph"'))
     assert '\\"q\\"' in dot(picture)
     assert "A\\\\B" in dot(picture)
+    assert "<b> &amp; " in dot(picture)
     assert '["#lt;b#gt; #amp; #quot;q#quot; #35;1<br>A#92;B"]' in mermaid(picture)
     assert '"#96;x#96;<br>y"' in mermaid(Picture((Box("layer", "`x`\ny"),), ()))
 

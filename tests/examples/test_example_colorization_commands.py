@@ -25,9 +25,9 @@ from colorization.photos import EMBEDDED
 from PIL import Image
 from safetensors.torch import load_file
 
-BEDROOMS = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+BEDROOMS = Example("bedrooms", "", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
 IMAGENET = Example(
-    "imagenet", imagenet_cinn.PRESETS, imagenet_cinn.build, imagenet_cinn.condition_net, imagenet_cinn.STEPS
+    "imagenet", "", imagenet_cinn.PRESETS, imagenet_cinn.build, imagenet_cinn.condition_net, imagenet_cinn.STEPS
 )
 
 

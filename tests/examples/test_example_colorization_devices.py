@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-BEDROOMS = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+BEDROOMS = Example("bedrooms", "", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
 
 
 class Elsewhere(TorchFunctionMode):

@@ -12,7 +12,7 @@ import pytest
 from colorization import commands
 from colorization.photos import Statistics
 
-BEDROOMS = commands.Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+BEDROOMS = commands.Example("bedrooms", "", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "ten", "", "²"])
@@ -41,7 +41,7 @@ def test_an_image_or_a_model_that_is_not_there(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert commands.main(BEDROOMS, ["colorize", "none.jpg"]) == 1
     assert "none.jpg: there is no such file" in capsys.readouterr().err
-    assert commands.main(commands.Example("other", {}, bedrooms_cinn.build), ["colorize", "none.jpg"]) == 1
+    assert commands.main(commands.Example("other", "", {}, bedrooms_cinn.build), ["colorize", "none.jpg"]) == 1
     assert "train first, or name a checkpoint before the images" in capsys.readouterr().err
 
 

@@ -178,7 +178,7 @@ def test_the_figures_of_the_colorizer_are_those_of_the_json():
 def test_a_photograph_is_colorized_at_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     photo = next((EMBEDDED / "test").iterdir())
-    example = Example("bedrooms", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
+    example = Example("bedrooms", "", bedrooms_cinn.PRESETS, bedrooms_cinn.build)
     assert main(example, ["colorize", str(photo), "-n", "2", "--upsampling", "bicubic"]) == 0
     assert "using the trained model of the repository" in capsys.readouterr().out
     first, second, original = (

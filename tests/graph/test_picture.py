@@ -213,5 +213,7 @@ def test_only_equal_blocks_are_called_equal() -> None:
 def test_names_of_a_run_are_merged() -> None:
     assert merge_names(["a_0", "a_1", "a_2"]) == "a_0–2"
     assert merge_names(["stage1_k0_head", "stage1_k1_head"]) == "stage1_k0–1_head"
+    assert merge_names(["a_0", "a_2"]) == "a_0, 2"  # a_1 is another node
+    assert merge_names([f"a_{2 * k}" for k in range(24)]) == "a_0, 2, …, 46"
     assert merge_names(["left", "right"]) == "left … right"
     assert merge_names(["only"]) == "only"

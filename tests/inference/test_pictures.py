@@ -88,7 +88,7 @@ def test_ranks_with_their_band_and_the_coverage(tmp_path: Path) -> None:
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ig.DependencyError, match="examples"):
+    with pytest.raises(ig.DependencyError, match="pip install matplotlib"):
         corner(torch.zeros(5, 2))
 
 

@@ -47,7 +47,7 @@ def _script() -> Any:
     try:
         from invgraph.freia.rewrite import script
     except ImportError as error:
-        raise DependencyError("rewrite", "libcst is not installed", 'pip install "invgraph[freia]"') from error
+        raise DependencyError("rewrite", "libcst is not installed", "pip install libcst") from error
     return script
 
 

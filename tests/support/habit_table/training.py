@@ -237,7 +237,8 @@ NO_COUPLING_FIRST = frozenset({"integers", "bounded"})
 
 
 @habit("dropout in a subnet, train()", "nn.Dropout in a subnet; graph.train()",
-       "a reversible graph would need the same mask twice: call ``.eval()`` on it, or train the plain graph",
+       "forward and inverse draw their own masks, so a round trip is exact after ``.eval()`` only; a reversible graph "
+       "would need the same mask twice: train the plain graph",
        refused={"reversible": "dropout"}, runners=("plain", "bound", "reversible", "compiled"),
        without=NO_COUPLING_FIRST)  # fmt: skip
 def dropout_trains(cell: Cell) -> None:

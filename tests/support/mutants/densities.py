@@ -44,7 +44,7 @@ MUTANTS = (
     Mutant("a base without validation has a density outside of its support", "densities/bases.py",
            "return log_prob if outside is None else zero_density(log_prob, outside)", "return log_prob", (SUPPORT,)),
     Mutant("a latent at an end of the support has no density", "densities/bases.py",
-           "z = torch.where(z == end, end + inwards", "z = torch.where(z != z, end + inwards", (SUPPORT,)),
+           "z = torch.where(z == end, beside", "z = torch.where(z != z, beside", (SUPPORT,)),
     Mutant("a latent above the upper end counts as inside", "densities/bases.py",
            "(inwards * (z - end) < 0)", "(z - end < 0)", (SUPPORT,)),
 )  # fmt: skip

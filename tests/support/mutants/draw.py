@@ -9,6 +9,12 @@ FONTS, TABLE = "tests/draw/test_fonts.py", "tests/draw/test_table.py"
 PICTURE, SHOWN, MAIN = "tests/graph/test_picture.py", "tests/graph/test_views.py", "tests/test_main.py"
 
 MUTANTS = (
+    Mutant("an arrow crosses the title of a frame whose corners are taken", "draw/layout.py",
+           "max(gaps, key=_width)", "gaps[0]", (LAYOUT,)),
+    Mutant("a title stands in the left corner whatever crosses it", "draw/layout.py",
+           "if gap[1] - gap[0] >= room)", "if True)", (LAYOUT,)),
+    Mutant("numbers with gaps are merged as if there were none", "graph/picture.py",
+           "if _are_consecutive(numbers) else", "if True else", (PICTURE,)),
     Mutant("conditions stand at the top of a drawing", "draw/ranks.py",
            "if node in late and readers[node]:", "if False:", (LAYOUT,)),
     Mutant("a sweep that makes more crossings is kept", "draw/ranks.py",
@@ -44,5 +50,5 @@ MUTANTS = (
     Mutant("what an earlier node keeps is counted again", "graph/summary.py",
            "if storage.data_ptr() not in seen:", "if True:", (SHOWN,)),
     Mutant("a self-check passes with any error", "__main__.py",
-           "good = error <= bound", "good = True", (MAIN,)),
+           "good, found = error <= bound,", "good, found = True,", (MAIN,)),
 )  # fmt: skip

@@ -89,7 +89,7 @@ PROOFS: dict[str, Proof] = {
     "Several inputs and outputs": ("yes", _split),
     "Splits at several scales": ("yes", _split),
     "Condition on a value inside the network": ("no", _inner_condition),
-    "Network for the condition, trained jointly": ("by hand", absent(PACKAGE, "embed|condition_?net|feature")),
+    "Network for the condition, trained jointly": ("by hand; master", absent(PACKAGE, "embed|condition_?net|feature")),
     "Images": ("yes", _split),
     "Affine couplings": (
         "yes",
@@ -102,6 +102,7 @@ PROOFS: dict[str, Proof] = {
     "Any transform in any structure": ("no", _single_transforms),
     "Shapes checked when declared": ("yes", _wrong_shape),
     "Subnets tried when declared": ("no", _wrong_subnet),
-    "``torch.distributions``": ("no", absent(PACKAGE, "distribution")),
+    "``torch.distributions``": ("master", absent(PACKAGE, "distribution")),
+    "Drawing of the network": ("master", absent(PACKAGE, "draw|plot|graphviz|visuali")),
     "Checkpoints that name their model": ("no", _keys),
 }
