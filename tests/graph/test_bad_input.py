@@ -175,6 +175,12 @@ def mixed(change: Callable[[nn.Module], nn.Module]) -> ig.Graph:
     return ig.Graph(start, node(a, change(coupling()), name="b"))
 
 
+def cast_on_its_own() -> ig.Graph:
+    graph = mixed(lambda m: m)
+    graph["b"].double()
+    return graph
+
+
 def from_unlisted() -> ig.Graph:
     first, second = x(name="x1"), x(name="x2")
     return ig.Graph(first, node((first, second), ig.Concat))
@@ -483,6 +489,8 @@ CALLS = (
     Bad("70d", lambda: IMAGE(X, D.long()), InputTypeError, ("one_hot", "condition 'digit'")),
     Bad("71", lambda: IMAGE(X.double(), D), InputTypeError, ("torch.float64", "expected torch.float32", "silently")),
     Bad("71c", lambda: NAMED(torch.zeros(2, 4).double()), InputTypeError, ("Graph 'cinn'", "expected torch.float32")),
+    Bad("71d", lambda: cast_on_its_own()(torch.zeros(2, 4)), InputTypeError,
+        ("node 'b' (Coupling)", "torch.float64 on cpu", "torch.float32 on cpu", "call .to(...) on the whole graph")),
     Bad("71b", lambda: IMAGE(X, D.half()), InputTypeError, ("condition 'digit'", "torch.float16")),
     Bad("72", lambda: IMAGE(X.to("meta"), D), InputTypeError, ("on meta", "expected cpu")),
     Bad("72b", lambda: IMAGE(X, D.to("meta")), InputTypeError, ("condition 'digit'", "on meta")),
