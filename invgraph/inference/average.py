@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -19,8 +20,8 @@ class Average:
         """Take the parameters in; the first steps are forgotten sooner."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
-        for value, parameter in zip(self.values, self.parameters, strict=False):
-            value.lerp_(parameter, 1 - decay)
+        if self.values:
+            get_ema_multi_avg_fn(decay)(self.values, self.parameters, self.steps)  # one call for all
 
     @torch.no_grad()
     def swap(self) -> None:

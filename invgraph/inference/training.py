@@ -243,7 +243,7 @@ def _train(
         loss = -_log_prob(model, data, rows).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+        norm = nn.utils.clip_grad_norm_(averaged.parameters, clip)
         total += _finite(loss, norm, epoch) * len(rows)
         optimizer.step()
         averaged.update()
