@@ -91,9 +91,12 @@ _kept = _Kept()
 
 
 def draw_seeds(module: nn.Module, like: Tensor) -> Seeds:
-    """Return a seed for a call of each stochastic layer of a module, for :func:`same_noise`."""
+    """Return a seed for a call of each stochastic layer of a module, for :func:`same_noise`.
+
+    Inside a run with kept seeds, such as the second one of a node that is itself reversible, these are returned.
+    """
     layers = [part for part in module.modules() if isinstance(part, Stochastic)]
-    return {id(layer): layer._next_seed(like).clone() for layer in layers}
+    return {id(layer): layer.noise_seed(like).clone() for layer in layers}
 
 
 @contextmanager

@@ -21,15 +21,16 @@ from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.call_state import (
     Autocast,
+    Frozen,
     buffer_versions,
     frozen_statistics,
     modes_of,
     one_thread,
-    parameters_of_the_call,
     part_with_changed_buffers,
     places_of,
     random_states,
     same_modes,
+    tensors_of_the_call,
 )
 from invgraph.reversible.plan import Direction
 from invgraph.shapes import Tensors
@@ -68,17 +69,23 @@ class ReversibleFunction(torch.autograd.Function):
         buffers, ctx.modes, ctx.norms = buffer_versions(call.parts), modes_of(call.parts), batch_norms(call.parts)
         with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph, ctx.norms):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
+            again = outputs
+            if not all(map(torch.equal, random, random_states(values[0]))):  # by a node, or in another thread
+                with frozen_statistics(ctx.norms):
+                    again, _, _ = call.direction.run(call.graph, values, cs)
         changed = part_with_changed_buffers(call.graph, call.parts, buffers)
         if changed is not None:
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
             raise GraphError("reversible", f"{changed}, whose buffers change at each call", advice)
-        if not all(map(torch.equal, random, random_states(values[0]))):
+        if not all(a.allclose(b, 0, 0, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
             advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError("reversible", "a node that draws random numbers", advice)
         ctx.call, ctx.anchors = call, list(kept)
         # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.places = places_of(call.parts, tensors[call.value_count + call.condition_count :])
+        ctx.frozen = Frozen(call.parts)
+        own = *tensors[call.value_count + call.condition_count :], *ctx.frozen.tensors
+        ctx.places = places_of(call.parts, own)
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
         ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
@@ -91,6 +98,7 @@ class ReversibleFunction(torch.autograd.Function):
         call: Call = ctx.call
         outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
         values, cs, parameters = _split(tensors, call.value_count, call.condition_count)
+        ctx.frozen.require_unchanged()
         needed = ctx.needs_input_grad[1 + call.value_count + call.condition_count :]
         grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
         back = Backward(call.direction, tuple(call.graph.layers.values()), cs, grads, call.tolerance)
@@ -100,7 +108,8 @@ class ReversibleFunction(torch.autograd.Function):
         with (
             ctx.autocast.restore(), one_thread(call.graph, ctx.norms), same_modes(ctx.modes),
             frozen_statistics(ctx.norms), torch.no_grad(),
-            parameters_of_the_call(ctx.places, parameters), same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
+            tensors_of_the_call(ctx.places, (*parameters, *ctx.frozen.tensors)),
+            same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
             # Kernels take one gradient; autograd may ask for several at once (is_grads_batched).
             fused(False) if any(map(is_batched_grad, grad_outputs)) else nullcontext(),
         ):  # fmt: skip

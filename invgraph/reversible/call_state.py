@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
-from invgraph.errors import GraphError
+from invgraph.errors import GraphError, NumericsError
 from invgraph.graph.schedule import Step
 from invgraph.numerics.processes import is_sharded
 from invgraph.shapes import Tensors
@@ -110,8 +110,27 @@ def frozen_statistics(norms: Sequence[Any]) -> Iterator[None]:
 
 def trainable(parts: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """Return the tensors of these modules that need a gradient, each once, as they are now."""
+    return tuple([tensor for tensor in _tensors(parts) if tensor.requires_grad])
+
+
+class Frozen:
+    """The other tensors of these modules, frozen parameters and buffers, as they were in the forward call."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        self.tensors = tuple([tensor for tensor in _tensors(parts) if not tensor.requires_grad])
+        self._versions = [version(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
+
+    def require_unchanged(self) -> None:
+        """Refuse frozen parameters that were changed in place; buffers, such as statistics, may change."""
+        now = [version(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
+        if now != self._versions:
+            advice = "a frozen parameter was changed in place before backward: change it between the steps"
+            raise NumericsError("reversible", "frozen parameters that were overwritten", advice)
+
+
+def _tensors(parts: Sequence[nn.Module]) -> Iterable[Tensor]:
     found = {id(tensor): tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None}
-    return tuple([tensor for tensor in found.values() if tensor.requires_grad])
+    return found.values()
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -155,7 +174,7 @@ Place = tuple[dict[str, Any], str, int]
 
 
 def places_of(parts: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[Place]:
-    """Return where these modules keep these parameters; a tied one has several places."""
+    """Return where these modules keep these tensors; a tied one has several places."""
     index = {id(parameter): number for number, parameter in enumerate(parameters)}
     return [
         (store, name, index[id(tensor)])
@@ -166,8 +185,8 @@ def places_of(parts: Sequence[nn.Module], parameters: Sequence[Tensor]) -> list[
 
 
 @contextmanager
-def parameters_of_the_call(places: Sequence[Place], parameters: Sequence[Tensor]) -> Iterator[None]:
-    """Put the forward call's parameters back in their places: ``functional_call`` has taken them away since."""
+def tensors_of_the_call(places: Sequence[Place], parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Put the forward call's tensors back in their places: ``functional_call`` has taken them away since."""
     changed = [(store, name, store.get(name)) for store, name, k in places if store.get(name) is not parameters[k]]
     for store, name, k in places if changed else ():
         store[name] = parameters[k]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -144,6 +145,67 @@ def test_a_couplings_subnets_run_once_forward_and_once_backward() -> None:
     assert Counting.calls == 4
     z.sum().backward()
     assert Counting.calls == 8
+
+
+def test_a_reversible_node_draws_the_noise_of_the_call_again() -> None:
+    q, x = ig.InputNode(2), ig.InputNode(2)
+    args = {"transform": ig.Affine(clamp=1.0), "subnet": MLP}
+    inner = ig.Graph(q, ig.chain(q, (ig.Dequantize, {"levels": 8}), (ig.Coupling, args)))
+    graph = build(lambda: ig.Graph(x, ig.Node(x, ig.reversible(inner))))
+    data, found = torch.randint(0, 8, (6, 2)).double(), []
+    for model in (graph, ig.reversible(graph)):
+        torch.manual_seed(1)
+        z, log_det = model(data)
+        found.append(torch.autograd.grad(z.square().sum() - log_det.sum(), tuple(graph.parameters())))
+    torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("kind", ["frozen parameters", "buffers"])
+def test_frozen_tensors_put_in_for_one_call_are_those_of_its_backward_pass(kind: str) -> None:
+    def net(channels_in: int, channels_out: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(channels_in, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, channels_out))
+
+    x = ig.InputNode(2)
+    coupling = (ig.Coupling, {"transform": ig.Affine(clamp=1.0), "subnet": net})
+    graph = build(lambda: ig.Graph(x, ig.chain(x, coupling, coupling))).eval()
+    others = {name: p.detach().clone().requires_grad_() for name, p in graph.named_parameters()}
+    for name, value in graph.named_buffers() if kind == "buffers" else graph.named_parameters():
+        if "coupling_1" in name:
+            others[name] = value.detach() * 1.005
+    data, found = torch.randn(9, 2, dtype=torch.float64), []
+    own = tuple(value for value in others.values() if value.requires_grad)
+    for model, prefix in ((graph, ""), (ig.reversible(graph), "model.")):
+        z, log_det = functional_call(model, {prefix + name: value for name, value in others.items()}, (data,))
+        found.append(torch.autograd.grad(z.square().sum() - log_det.sum(), own))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_a_frozen_parameter_changed_in_place_before_the_backward_pass_is_named() -> None:
+    graph = build(lambda: deep_graph(3))
+    graph["coupling_1"].requires_grad_(False)
+    (x,), (c,) = draw(graph)
+    z, _ = ig.reversible(graph)(x, c)
+    next(graph["coupling_1"].parameters()).mul_(1.005)
+    with pytest.raises(ig.NumericsError, match="frozen parameters that were overwritten"):
+        z.sum().backward()
+
+
+def test_another_thread_may_draw_random_numbers() -> None:
+    graph, stop = build(lambda: deep_graph(6)), threading.Event()
+    (x,), (c,) = draw(graph)
+
+    def disturb() -> None:
+        while not stop.is_set():
+            torch.rand(1)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(20):
+            ig.reversible(graph)(x, c)[1].sum().backward()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_dropout_is_refused_in_training_and_allowed_in_evaluation() -> None:
