@@ -11,11 +11,10 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from invgraph.core.given import Precomputed
 from invgraph.core.known_shape import known_shape
-from invgraph.core.trial import trial, trial_inputs
+from invgraph.core.trial import changes_inputs, trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError
 from invgraph.fused import sequence
 from invgraph.shapes import Shape, Tensors, batched, repeat_rows
-from invgraph.torch_internals import version
 
 T = TypeVar("T")
 
@@ -246,7 +245,7 @@ def check_subnet(where: str, net: Subnet, x_shape: Shape, cond_shapes: tuple[Sha
     kind = type(net.module if isinstance(net, Concatenated) else net).__name__
     x, *cs = trial_inputs(net, (x_shape, *cond_shapes))
     result = trial(where, net, x, tuple(cs), kind=kind)
-    if any(version(value) for value in (x, *cs)):
+    if changes_inputs(where, net, (x, *cs), x, tuple(cs)):
         if not isinstance(net, Concatenated):
             raise GraphError(where, f"subnet {kind}", "it changes its input in place: let it work on a copy")
         net.copies_input = True

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from invgraph.errors import GraphError, InvgraphError
 from invgraph.shapes import Shape, Tensors, batched
-from invgraph.torch_internals import floating_tensor, tensor_stores
+from invgraph.torch_internals import floating_tensor, tensor_stores, version
 
 
 def trial_inputs(module: nn.Module, shapes: tuple[Shape, ...]) -> Tensors:
@@ -50,6 +50,32 @@ def trial(where: str, module: nn.Module, *arguments: Any, kind: str | None = Non
             plain = _plain_tensors(module) if "meta" in reason else ""
             reason += f" It holds the plain tensor {plain}: make it a buffer, by register_buffer" if plain else ""
             raise GraphError(where, f"{kind} tried on {shapes}", f"it fails: {reason}") from error
+
+
+def changes_inputs(where: str, module: nn.Module, inputs: Tensors, *arguments: Any) -> bool:
+    """Return True if a module changes a tensor that it reads, in the mode of its trial or in the other one.
+
+    Dropout passes its argument on in evaluation mode, for example to an activation that works in place.
+
+    Arguments:
+        where: The layer or node, for errors.
+        module: The network, after its trial.
+        inputs: The tensors that it read.
+        arguments: What it was called with, which holds these.
+    """
+    in_place = any(getattr(part, "inplace", False) is True for part in module.modules())
+    if in_place and not any(map(version, inputs)):
+        modes = [(part, part.training) for part in module.modules()]
+        try:
+            for part, training in modes:
+                part.training = not training
+            trial(where, module, *arguments)
+        except GraphError:
+            pass  # it is not the mode that it was declared in
+        finally:
+            for part, training in modes:
+                part.training = training
+    return any(map(version, inputs))
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.core.known_shape import known_shape
-from invgraph.core.trial import trial, trial_inputs
+from invgraph.core.trial import changes_inputs, trial, trial_inputs
 from invgraph.errors import ArgumentError, GraphError, InvgraphError
 from invgraph.shapes import Shape
-from invgraph.torch_internals import version
 from invgraph.transforms.transform import Transform
 
 Shapes: TypeAlias = tuple[Shape, ...]
@@ -157,7 +156,7 @@ def feature_shapes(where: str, net: nn.Module, shapes: Shapes) -> Shapes:
         advice = "nn.Embedding takes integers, and the conditions of a graph are floating-point: give one-hot labels"
         advice += " (torch.nn.functional.one_hot) and take nn.Linear(classes, size)"
         raise GraphError(where, error.given, advice) from error
-    if any(version(value) for value in read):
+    if changes_inputs(where, net, read, *read):
         advice = "the condition is read by others too: write inplace=False in the network's first layer"
         raise GraphError(where, f"{type(net).__name__}, which changes its condition in place", advice)
     outputs = result if isinstance(result, (tuple, list)) else (result,)

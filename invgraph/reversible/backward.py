@@ -84,8 +84,7 @@ class ReversibleFunction(torch.autograd.Function):
         # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
         ctx.frozen = Frozen(call.parts)
-        own = *tensors[call.value_count + call.condition_count :], *ctx.frozen.tensors
-        ctx.places = places_of(call.parts, own)
+        ctx.places = places_of(call.parts, (*tensors[call.value_count + call.condition_count :], *ctx.frozen.tensors))
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
         ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
@@ -106,9 +105,8 @@ class ReversibleFunction(torch.autograd.Function):
         for step in ctx.anchors:
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
         with (
-            ctx.autocast.restore(), one_thread(call.graph, ctx.norms), same_modes(ctx.modes),
-            frozen_statistics(ctx.norms), torch.no_grad(),
-            tensors_of_the_call(ctx.places, (*parameters, *ctx.frozen.tensors)),
+            ctx.autocast.restore(), one_thread(call.graph, ctx.norms), same_modes(ctx.modes), torch.no_grad(),
+            frozen_statistics(ctx.norms), tensors_of_the_call(ctx.places, (*parameters, *ctx.frozen.tensors)),
             same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
             # Kernels take one gradient; autograd may ask for several at once (is_grads_batched).
             fused(False) if any(map(is_batched_grad, grad_outputs)) else nullcontext(),

@@ -332,18 +332,22 @@ def test_a_deep_chain_of_nodes_is_copied_with_what_it_reads() -> None:
 
 
 class FirstInPlace:
-    """A subnet that changes what it is called with."""
+    """A subnet that changes what it is called with; dropout before that passes it on in evaluation mode only."""
+
+    def __init__(self, first: nn.Module) -> None:
+        self.first = first
 
     def __call__(self, channels_in: int, channels_out: int) -> nn.Module:
-        return nn.Sequential(nn.Identity(), nn.ReLU(inplace=True), nn.Linear(channels_in, channels_out))
+        return nn.Sequential(self.first, nn.ReLU(inplace=True), nn.Linear(channels_in, channels_out))
 
 
 @pytest.mark.parametrize("layer", [ig.Coupling, ig.AllInOne])
-def test_a_subnet_that_works_in_place_changes_no_data(layer: type[ig.Invertible]) -> None:
+@pytest.mark.parametrize("first", [nn.Identity(), nn.Dropout(0.1)])
+def test_a_subnet_that_works_in_place_changes_no_data(first: nn.Module, layer: type[ig.Invertible]) -> None:
     x = ig.InputNode(4, name="x")
-    args: dict[str, Any] = {"subnet": FirstInPlace()}
+    args: dict[str, Any] = {"subnet": FirstInPlace(first)}
     graph = ig.Graph(x, ig.Node(x, layer, args if layer is ig.AllInOne else {**args, "transform": ig.Affine()}))
-    ig.testing.randomize(graph)
+    ig.testing.randomize(graph).eval()
     data = torch.randn(5, 4)
     before = data.clone()
     for context in (torch.no_grad(), torch.enable_grad()):
@@ -353,8 +357,9 @@ def test_a_subnet_that_works_in_place_changes_no_data(layer: type[ig.Invertible]
             assert torch.allclose(graph.inverse(y)[0], before, atol=1e-5)
 
 
-def test_a_feature_network_that_works_in_place_is_refused() -> None:
-    network = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 3))
+@pytest.mark.parametrize("first", [nn.Identity(), nn.Dropout(0.1)])
+def test_a_feature_network_that_works_in_place_is_refused(first: nn.Module) -> None:
+    network = nn.Sequential(first, nn.ReLU(inplace=True), nn.Linear(2, 3))
     with pytest.raises(ig.GraphError, match="changes its condition in place"):
         ig.FeatureNode(ig.ConditionNode(2), network)
 

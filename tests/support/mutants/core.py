@@ -103,6 +103,8 @@ MUTANTS = (
            (RESIDUAL, CONTINUOUS, DEQUANTIZE)),
     Mutant("every row has the same noise", "core/stochastic.py", "(rows * count + places + 1) * _GOLDEN",
            "(places + 1 + 0 * rows) * _GOLDEN", (DEQUANTIZE,)),
+    Mutant("networks are tried in the mode of their declaration alone", "core/trial.py",
+           "part.training = not training", "part.training = training", (NODES, "-k", "in_place")),
     Mutant("a subnet that works in place changes the data", "core/subnet.py",
            "if self.copies_input and not given:", "if False:", (NODES, "-k", "in_place")),
     Mutant("samples have the pruned weights of the last forward call", "core/call.py",
