@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain, repeat
 from operator import attrgetter, contains, is_, methodcaller
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _NormBase
-
-M = TypeVar("M", bound=nn.Module)
+from torch.nn.utils import parametrize
 
 PLAIN = (Tensor, nn.Parameter)
 """The tensor types without overrides: subclasses, such as distributed or quantized ones, know fewer operations."""
@@ -209,13 +207,6 @@ class Snapshot:
         return not is_patched and False not in map(is_, chain.from_iterable(map(_values, self._filled)), self._tensors)
 
 
-def with_children(module: M, children: dict[str, nn.Module | None]) -> M:
-    """Return a shallow copy of a module that has other children; everything else is shared."""
-    other = copy.copy(module)
-    other._modules = children
-    return other
-
-
 def replace_children(copied: nn.Module, children: dict[str, nn.Module]) -> None:
     """Give a shallow copy of a module other children of these names; the original keeps its own."""
     copied._modules = {**copied._modules, **children}
@@ -224,6 +215,14 @@ def replace_children(copied: nn.Module, children: dict[str, nn.Module]) -> None:
 def replace_buffers(copied: nn.Module, buffers: dict[str, Tensor]) -> None:
     """Give a shallow copy of a module other buffers of these names; the original keeps its own."""
     copied._buffers = {**copied._buffers, **buffers}
+
+
+def uncached_weights() -> AbstractContextManager[object]:
+    """Let parametrized weights be computed anew until the context ends, also within ``parametrize.cached``."""
+    stack = ExitStack()
+    stack.callback(setattr, parametrize, "_cache_enabled", parametrize._cache_enabled)
+    parametrize._cache_enabled = 0
+    return stack
 
 
 def batch_norms(modules: Iterable[nn.Module]) -> list[Any]:

@@ -281,12 +281,13 @@ def test_snapshot(how: str) -> None:
         handle.remove()
 
 
-def test_with_children() -> None:
-    net, other = two_linears(), nn.Tanh()
-    copied = internals.with_children(net, {"0": other})
-    assert list(copied) == [other]
-    assert len(net) == 3
-    assert copied.training is net.training
+def test_uncached_weights() -> None:
+    net = torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    with torch.nn.utils.parametrize.cached():
+        kept = net.weight
+        with internals.uncached_weights():
+            assert net.weight is not kept
+        assert net.weight is kept
 
 
 def test_replace_children() -> None:

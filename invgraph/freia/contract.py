@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, cast, final
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from invgraph.core.invertible import Invertible, Result
 from invgraph.errors import ArgumentError, ContractError, ShapeError
 from invgraph.shapes import Shape, Tensors, as_shapes
-from invgraph.torch_internals import with_children
+from invgraph.torch_internals import replace_children
 
 
 @final
@@ -50,7 +51,8 @@ class Contract(Invertible):
 
     def with_module(self, module: nn.Module, *, jac: bool) -> Contract:
         """Return the same layer around another module, or without log-determinants that take time."""
-        other = with_children(self, {"module": module})
+        other = copy.copy(self)
+        replace_children(other, {"module": module})
         other.jac = jac
         return other
 

@@ -16,7 +16,7 @@ from invgraph.errors import GraphError, NumericsError
 from invgraph.graph.schedule import Step
 from invgraph.numerics.processes import is_sharded
 from invgraph.shapes import Tensors
-from invgraph.torch_internals import batch_norms, has_hooks, tensor_stores, version
+from invgraph.torch_internals import batch_norms, has_hooks, tensor_stores, uncached_weights, version
 
 
 class Autocast(NamedTuple):
@@ -32,9 +32,12 @@ class Autocast(NamedTuple):
             return cls("cpu", False, torch.bfloat16)
         return cls(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
 
-    def restore(self) -> torch.autocast:
-        # Without the cache: it would hand weights that were cast without gradient to the run with gradient.
-        return torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
+    @contextmanager
+    def restore(self) -> Iterator[None]:
+        """Use the settings, without caches: these would hand weights made without gradient to the run with gradient."""
+        mixed = torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
+        with mixed, uncached_weights():
+            yield
 
 
 def random_states(reference: Tensor) -> tuple[Tensor, ...]:

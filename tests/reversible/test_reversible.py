@@ -180,6 +180,18 @@ def test_frozen_tensors_put_in_for_one_call_are_those_of_its_backward_pass(kind:
     torch.testing.assert_close(found[1], found[0])
 
 
+def test_gradients_reach_parametrized_weights_that_are_cached_outside() -> None:
+    x = ig.InputNode(2)
+    args = {"transform": ig.Affine(), "subnet": lambda n, m: nn.utils.parametrizations.weight_norm(nn.Linear(n, m))}
+    graph = build(lambda: ig.Graph(x, ig.Node(x, ig.Coupling, args)))
+    data, found = torch.ones(2, 2, dtype=torch.float64), []
+    for model in (graph, ig.reversible(graph)):
+        with nn.utils.parametrize.cached():
+            z, log_det = model(data)
+            found.append(torch.autograd.grad(z.sum() - log_det.sum(), tuple(graph.parameters())))
+    torch.testing.assert_close(found[1], found[0])
+
+
 def test_a_frozen_parameter_changed_in_place_before_the_backward_pass_is_named() -> None:
     graph = build(lambda: deep_graph(3))
     graph["coupling_1"].requires_grad_(False)

@@ -172,7 +172,7 @@ MUTANTS = (
            "specialize_float=True", "specialize_float=False", (TORCH_INTERNALS, COMPILE, "-k",
            "constant_floats or batch")),
     Mutant("a feature network may change its condition", "graph/build_layer.py",
-           "if any(version(value) for value in read):", "if False:", (NODES, "-k", "in_place")),
+           "if changes_inputs(where, net, read, *read):", "if False:", (NODES, "-k", "in_place")),
     Mutant("a copied node keeps its layer", "graph/copying.py",
            "copy.deepcopy(fields[\"module\"], memo)", "fields[\"module\"]", (NODES, "-k", "copied")),
     Mutant("batch norm is compiled in regions", "graph/compiled.py",
