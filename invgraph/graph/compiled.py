@@ -50,6 +50,7 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
     # Without any layer of that kind there is nothing to look up in every call; one that is added later is not a region.
     has_equal_layers: Callable[[], bool] = EqualLayers(module) if has_regions else lambda: False
+    renewals = [renew for layer in layers if (renew := getattr(layer, "renew_derived", None)) is not None]
     watched = [part for part in module.modules() if hasattr(part, "check_finite")]  # the graph, and graphs inside it
     in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 
@@ -66,6 +67,8 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
         if settings.get("fullgraph") and any(backward_hooks):
             advice = "torch can't compile them: remove them, or compile with fullgraph=False"
             raise GraphError("Graph.compile", "full backward hooks, on a module of the graph or on all", advice)
+        for renew in renewals:
+            renew()
         hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()

@@ -110,9 +110,9 @@ class Conv1x1(Invertible):
 
     def _remembered_inverse(self, kernel: FactorsKernel) -> Tensor:
         """Return the inverse, which samples use again and again."""
-        own = self.factors, self.log_scale
-        if self._fused is None or not self._fused.is_of(*own, self.signs):
-            self._fused = Remembered.of(kernel.inverse(*own), *own, self.signs)
+        own, fixed = (self.factors, self.log_scale), (self.order, self.signs)
+        if self._fused is None or not self._fused.is_of(*own, *fixed):
+            self._fused = Remembered.of(kernel.inverse(*own), *own, *fixed)
         return self._fused.value
 
     def _product(self, x: Tensor, factors: Tensor, log_scale: Tensor) -> Tensor:

@@ -127,8 +127,13 @@ class FixedLinear(_Mixing):
             return self.inverse_matrix, self.log_abs_det
         count = 0 if self.matrix.is_inference() else version(self.matrix)
         if self._derived_from is None or self._derived_from[0] is not self.matrix or self._derived_from[1] != count:
-            self._derived_from = self.matrix, count, *_inverse_and_log_det(self.matrix)
+            with torch.inference_mode(False):  # what is kept is used in training steps too, which can't save others
+                self._derived_from = self.matrix, count, *_inverse_and_log_det(self.matrix)
         return self._derived_from[2:]
+
+    def renew_derived(self) -> None:
+        """Bring what compiled code reads up to date; called before each compiled call of a graph."""
+        self.inverse_matrix, self.log_abs_det = self._derived()
 
     def _forward(self, xs: Tensors, cs: Tensors) -> Result:
         _, log_abs_det = self._derived()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -31,6 +32,38 @@ def test_a_matrix_that_is_changed_in_place_has_its_inverse_and_determinant() -> 
         x_again, back = twin.inverse(z)
         assert torch.allclose(x_again, x, atol=1e-11)
         assert torch.allclose(back, -log_det, atol=1e-12)
+
+
+def test_compiled_code_has_the_determinant_and_inverse_of_a_matrix_that_is_changed_in_place() -> None:
+    graph = fixed(2 * torch.eye(2, dtype=torch.float64)).compile(backend="eager")
+    x = torch.ones(1, 2, dtype=torch.float64)
+    for factor in (1, 3):
+        graph.layers["m"].matrix.mul_(factor)
+        z, log_det = graph(x)
+        assert torch.allclose(z, 2 * factor * x)
+        assert log_det.item() == pytest.approx(2 * math.log(2 * factor))
+        assert torch.allclose(graph.inverse(z)[0], x)
+
+
+def test_what_inference_mode_derives_serves_a_training_step() -> None:
+    layer = ig.FixedLinear((2,), matrix=[[2.0, 0.0], [0.0, 4.0]])
+    with torch.inference_mode():
+        layer.inverse((torch.ones(3, 2),))
+    y = torch.ones(3, 2, requires_grad=True)
+    (x,), log_det = layer.inverse((y,))
+    scale = torch.ones(3, requires_grad=True)
+    (x.sum() + (scale * log_det).sum()).backward()
+    assert torch.allclose(y.grad, torch.tensor([[0.5, 0.25]]).expand(3, 2))
+    assert torch.allclose(scale.grad, torch.full((3,), -math.log(8)))
+
+
+def test_the_inverse_of_a_1x1_convolution_follows_its_permutation() -> None:
+    one, other = (ig.Conv1x1((2,), matrix=m) for m in ([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]))
+    y = torch.tensor([[1.0, 2.0]])
+    with torch.no_grad():
+        assert torch.equal(one.inverse((y,))[0][0], y)
+        one.load_state_dict(other.state_dict())  # the same but for the order of the rows
+        assert torch.equal(one.inverse((y,))[0][0], y.flip(1))
 
 
 def test_functional_call_has_the_determinant_of_the_matrix_it_is_given() -> None:

@@ -191,4 +191,10 @@ MUTANTS = (
     Mutant("standardized ends are not those of the values", "layers/standardize.py",
            "return (None if ends is None else type(interval)(ends[0].min().item(), ends[1].max().item()),)",
            "return (interval,)", ("tests/densities/test_support.py",)),
+    Mutant("a fixed matrix keeps tensors of inference mode", "layers/linear.py",
+           "with torch.inference_mode(False):", "if True:", (STALE_VALUES,)),
+    Mutant("compiled code keeps the inverse of a fixed matrix", "graph/compiled.py",
+           "            renew()\n", "            pass\n", (STALE_VALUES,)),
+    Mutant("a 1 x 1 convolution remembers an inverse of another permutation", "layers/conv1x1.py",
+           "(self.order, self.signs)\n", "(self.signs,)\n", (STALE_VALUES,)),
 )  # fmt: skip
