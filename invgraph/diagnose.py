@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -163,7 +164,7 @@ def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations:
         return call_checked(layer, values, cs, inverse=True)
 
     clamped: list[Tensor] = []
-    with watch_clamps(lambda value, alpha: clamped.append((value.abs() > _SATURATED * alpha).flatten())):
+    with watch_clamps(lambda value, alpha: clamped.append(_beyond(value, alpha))):
         ys, log_det = forward(xs)
     back, _ = inverse(ys)
     errors = [(a - b).abs().max() for a, b in zip(back, xs, strict=True) if a.numel()]
@@ -175,8 +176,14 @@ def _measure(name: str, layer: Invertible, xs: Tensors, cs: Tensors, iterations:
         0.0,
         _largest_gain(forward, xs, iterations, seed),
         _largest_gain(inverse, ys, iterations, seed),
-        torch.cat(clamped).double().mean().item() if clamped else None,
+        torch.cat(clamped).mean().item() if clamped else None,
     )
+
+
+def _beyond(clamped: Tensor, alpha: float) -> Tensor:
+    """Return 1 for each element near its bound, else 0; NaN for those that are NaN."""
+    beyond = (clamped.abs() > _SATURATED * alpha).double()
+    return torch.where(clamped.isnan(), math.nan, beyond).flatten()
 
 
 def _largest_gain(direction: Callable[[Tensors], Result], values: Tensors, iterations: int, seed: int) -> float:

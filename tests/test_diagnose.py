@@ -164,6 +164,36 @@ def test_values_that_are_not_finite_are_named() -> None:
     assert report.worst.name in ("node_0", "node_1")
 
 
+def test_a_share_of_nan_is_nan() -> None:
+    graph = chained((ig.Elementwise, {"transform": ig.Affine(clamp=1.0)}))
+    with torch.no_grad():
+        graph["node_0"].params.fill_(float("nan"))
+    report = ig.diagnose(graph, torch.zeros(2, 4))
+    assert math.isnan(report["node_0"].saturated)
+    assert "nan %" in str(report)
+
+
+def test_gains_whose_squares_overflow_or_vanish_are_found() -> None:
+    for log in (46.0, -56.0):
+        graph = chained(ig.LearnedScaling, dims=2)
+        with torch.no_grad():
+            graph["node_0"].log_scale.fill_(log)
+        report = ig.diagnose(graph, torch.ones(3, 2))
+        assert report.whole.gain == pytest.approx(math.exp(log), rel=1e-4)
+        assert report.whole.inverse_gain == pytest.approx(math.exp(-log), rel=1e-4)
+    graph = chained(*[(ig.Elementwise, {"transform": ig.Affine(clamp=2.0)})] * 24)
+    with torch.no_grad():
+        for parameter in graph.parameters():
+            parameter.fill_(50.0)
+    exact = math.exp(24 * 2 / (math.pi / 2) * math.atan(50 / 2))
+    assert ig.diagnose(graph, torch.zeros(2, 4)).whole.gain == pytest.approx(exact, rel=1e-4)
+    graph = chained(*[(ig.LearnedScaling, {})] * 2, dims=2)
+    with torch.no_grad():
+        for parameter in graph.parameters():
+            parameter.fill_(46.0)
+    assert ig.diagnose(graph, torch.zeros(2, 2)).whole.gain == math.inf
+
+
 def test_the_inverse_of_a_dequantization_rounds_and_has_no_gain() -> None:
     affine = (ig.Elementwise, {"transform": ig.Affine()})
     x = torch.arange(20.0).view(5, 4) % 4

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from invgraph.numerics.seeding import generator, normal
 from invgraph.shapes import Tensors
@@ -63,10 +64,15 @@ def largest_singular_value(function: Function, xs: Tensors, iterations: int, see
 
 def _normalize(vector: Tensors) -> tuple[Tensors, Tensor]:
     """Return the vector of each sample, scaled to length one, and its length; a zero vector stays zero."""
-    squares = [part.flatten(1).square().sum(1) for part in vector]
-    length = torch.stack(squares).sum(0).sqrt()
-    factor = torch.where(length > 0, 1 / length, torch.ones_like(length))
-    return tuple(part * factor.view(-1, *(1,) * (part.ndim - 1)) for part in vector), length
+    rows = torch.cat([part.flatten(1) for part in vector], 1)
+    largest = pad(rows, (0, 1)).abs().amax(1)  # a row may be empty
+    most = torch.finfo(rows.dtype).max  # what has overflowed keeps its direction, and its length is infinite
+    # The squares of huge and of tiny numbers would be out of range.
+    rows = rows.clamp(-most, most) / torch.where(largest > 0, largest.clamp(max=most), 1.0)[:, None]
+    length = rows.square().sum(1).sqrt()
+    rows = rows / torch.where(length > 0, length, 1.0)[:, None]
+    parts = rows.split([part[0].numel() for part in vector], 1)
+    return tuple(row.view_as(part) for row, part in zip(parts, vector, strict=True)), length * largest
 
 
 def _difference(function: Function, xs: Tensors, v: Tensors) -> Tensors:

@@ -50,4 +50,6 @@ MUTANTS = (
     Mutant("another graph has the old one's sizes", "flow.py",
            "            self.dims = numel(graph.in_shapes)\n",
            "            vars(self).setdefault(\"dims\", numel(graph.in_shapes))\n", (FLOW, "-k", "own_sizes")),
+    Mutant("clamped elements that are NaN are far from their bound", "diagnose.py",
+           "torch.where(clamped.isnan(), math.nan, beyond)", "beyond", (DIAGNOSE,)),
 )  # fmt: skip
