@@ -176,7 +176,9 @@ def signs(seed: Tensor, like: Tensor) -> Tensor:
 def normal(seed: Tensor, like: Tensor) -> Tensor:
     """Draw standard normal values; the result has the shape, dtype and device of ``like``."""
     bits = 51 if like.dtype == torch.float64 else 22 if like.dtype == torch.float32 else 7
-    values: Tensor = torch.special.ndtri(uniform(seed, like, bits))
+    drawn = uniform(seed, like, bits)
+    wide = drawn.to(torch.promote_types(drawn.dtype, torch.float32))  # torch has no ndtri for half precision
+    values: Tensor = torch.special.ndtri(wide).to(like.dtype)
     return values
 
 

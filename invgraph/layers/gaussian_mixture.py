@@ -186,13 +186,15 @@ class GaussianMixture(WithConstants, Invertible):
         seed = require_seed(self.label, seed, bits=63)
         count = require_count(self.label, "count", count)
         cs = self._require_others(f"choose({{c}}, seed={seed})", cs)
-        weights = self._components(cs)[0].exp()
+        log_weights = self._components(cs)[0]
+        # In half precision, most draws would round to 1, and sums of weights to less.
+        weights = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32)).exp()
         if not cs:
             weights = weights.expand(count, -1)
         bits = 50 if weights.dtype == torch.float64 else 22
         u = uniform(torch.tensor(seed, device=weights.device), weights[:, :1], bits)
         index = (weights.cumsum(1) < u).sum(1).clamp(max=self.components - 1)
-        return torch.nn.functional.one_hot(index, self.components).to(weights.dtype)
+        return torch.nn.functional.one_hot(index, self.components).to(log_weights.dtype)
 
     def _require_call(self, method: str, x: Tensor, cs: Tensors) -> tuple[Tensor, Tensors]:
         """Check a sample and the conditions after the first, as a call of the layer checks its arguments."""

@@ -317,3 +317,15 @@ def test_the_coarsest_dtypes_return_every_integer(dtype: torch.dtype, levels: in
     x = torch.arange(levels, dtype=torch.float64)[:: max(1, levels // 4096)].to(dtype)[:, None]
     (y,), _ = layer((x,))
     assert torch.equal(layer.inverse((y,))[0][0], x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_learned_noise_may_have_half_precision(dtype: torch.dtype) -> None:
+    layer = ig.Dequantize(
+        (3,), levels=4, noise=ig.Elementwise((3,), ((3,),), transform=ig.Affine(), subnet=ig.nets.MLP(4))
+    ).to(dtype)
+    x = integers(4, 5, 3, dtype=dtype)
+    (y,), log_det = layer((x,))
+    assert y.dtype == log_det.dtype == dtype
+    assert bool(log_det.isfinite().all())
+    assert torch.equal(layer.inverse((y,))[0][0], x)

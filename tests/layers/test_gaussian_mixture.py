@@ -156,3 +156,11 @@ def test_methods_without_conditions_still_work() -> None:
     assert layer.choose(seed=1, count=3).shape == (3, 4)
     with pytest.raises(ig.ShapeError, match="surplus"):
         layer.choose((noise(5, 2),), seed=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_draws_the_components_that_single_precision_does(dtype: torch.dtype) -> None:
+    layer = ig.GaussianMixture((2,), ((4,),)).to(dtype)
+    chosen = layer.choose(seed=0, count=4000)
+    assert chosen.dtype == dtype
+    assert (chosen.float().mean(0) - 0.25).abs().max() < 0.03

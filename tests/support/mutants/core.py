@@ -123,4 +123,6 @@ MUTANTS = (
            "if not parametrize.is_parametrized(layer, name):", "if False:", (STALE_VALUES,)),
     Mutant("a learned map of a bounded value has all real numbers as its range", "core/ranges.py",
            "(REALS if whole else Part(*REALS),)", "(REALS,)", (SUPPORT,)),
+    Mutant("normal noise needs single precision", "core/stochastic.py",
+           "torch.special.ndtri(wide)", "torch.special.ndtri(drawn)", (DEQUANTIZE,)),
 )  # fmt: skip
