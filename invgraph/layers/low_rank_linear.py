@@ -136,9 +136,13 @@ class LowRankLinear(Invertible):
         return (x.view_as(y).to(y.dtype),), (logs.sum(1) * -positions(self.in_shapes[0])).to(y.dtype)
 
     def _span(self) -> Tensor:
-        """Return Q: the learned directions, orthonormalized."""
-        q: Tensor = torch.linalg.qr(widen(self.directions)).Q
-        return q
+        """Return Q: the learned directions, orthonormalized, with a positive diagonal of R.
+
+        The signs of LAPACK's are those of entries of the directions, and jump where these pass zero.
+        """
+        q, r = torch.linalg.qr(widen(self.directions))
+        span: Tensor = torch.where(r.diagonal() < 0, -q, q)
+        return span
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rank={self.rank}, clamp={self.clamp}"

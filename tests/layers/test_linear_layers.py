@@ -307,3 +307,14 @@ def test_huge_and_subnormal_numbers_come_back(name: str, dtype: torch.dtype) -> 
         # Relative to the largest number, and never finer than the grid of the subnormals.
         allowed = max(500 * eps * x.abs().max().item(), 50 * tiny * eps)
         assert (back - x).abs().max().item() <= allowed
+
+
+def test_a_low_rank_layer_is_continuous_where_a_direction_passes_zero() -> None:
+    found = []
+    for first in (1e-9, -1e-9, 0.0):
+        layer = random(ig.LowRankLinear((3,), rank=1))
+        with torch.no_grad():
+            layer.directions.copy_(torch.tensor([[first], [1.0], [2.0]]))
+        found.append(matrix_of(layer, 3))
+    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-8)
+    assert torch.allclose(found[0], found[2], rtol=0, atol=1e-8)
