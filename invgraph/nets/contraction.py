@@ -135,15 +135,17 @@ def norm_bound(matrix: Tensor) -> Tensor:
     r"""Return an upper bound of the largest singular value, tight up to a factor of :math:`\text{rank}^{1/128}`.
 
     It is a root of the Frobenius norm of :math:`(W W^\top)^{2^k}`, which is rescaled in each squaring to avoid overflow
-    (Gram iteration).
+    (Gram iteration). That of a zero matrix is 0, and so are all its derivatives.
     """
     m = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
-    tiny = torch.finfo(m.dtype).tiny
+    largest = m.detach().abs().amax()
+    # The squares of huge and tiny numbers are out of range, and a norm has no second derivative at zero.
+    m = torch.where(largest > 0, m / torch.where(largest > 0, largest, 1.0), 1.0)
     log_scale = m.new_zeros(())
     for _ in range(_SQUARINGS):
-        norm = torch.linalg.vector_norm(m).clamp_min(tiny)
+        norm = torch.linalg.vector_norm(m)
         m = m / norm
         m = m @ m.t()
         log_scale = 2 * (log_scale + norm.log())
-    log_norm = torch.linalg.vector_norm(m).clamp_min(tiny).log()
-    return torch.exp((log_norm + log_scale) / 2**_SQUARINGS)
+    log_norm = torch.linalg.vector_norm(m).log()
+    return largest * torch.exp((log_norm + log_scale) / 2**_SQUARINGS)

@@ -31,6 +31,23 @@ def test_the_norm_is_bounded_from_above_and_closely(rows: int, columns: int) -> 
     assert math.isclose(norm_bound(matrix * 1e100), norm_bound(matrix) * 1e100, rel_tol=1e-9)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1e-30, 1e25])
+def test_the_norm_of_huge_and_tiny_weights_has_a_gradient(factor: float) -> None:
+    matrix = (noise(3, 4).float() * factor).requires_grad_()
+    norm_bound(matrix).backward()
+    u, _, vh = torch.linalg.svd(noise(3, 4))
+    assert torch.allclose(matrix.grad.double(), torch.outer(u[:, 0], vh[0]), atol=0.05)
+
+
+def test_a_new_layer_has_second_derivatives() -> None:
+    layer = ig.Residual((2,), hidden=4).double()
+    last = layer.net.weights[-1]
+    (y,), _ = layer((torch.ones(1, 2, dtype=D),))
+    (first,) = torch.autograd.grad(y.square().sum(), last, create_graph=True)
+    first.square().sum().backward()
+    assert bool(last.grad.isfinite().all())
+
+
 def test_the_norm_of_zeros_has_a_finite_gradient() -> None:
     matrix = torch.zeros(3, 4, dtype=D, requires_grad=True)
     assert norm_bound(matrix) < 1e-3

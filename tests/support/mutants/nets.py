@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import CONTRACT, FINGERPRINT, KNOWN_SHAPE, LAYERS, NETS, PATCHES, Mutant
+from .mutant import CONTRACT, FINGERPRINT, KNOWN_SHAPE, LAYERS, NETS, PATCHES, RESIDUAL, Mutant
 
 MUTANTS = (
     Mutant("a subnet forgets all conditions but the last", "nets/entry.py",
@@ -37,4 +37,10 @@ MUTANTS = (
            ".triu(1)\n", ".triu(2)\n", (PATCHES,)),
     Mutant("the heads of an attention are not in the fingerprint", "nets/transformer.py",
            'return f"heads={self.heads}, causal={self.causal}"', 'return f"causal={self.causal}"', (FINGERPRINT,)),
+    Mutant("the squares of huge weights overflow", "nets/contraction.py",
+           "m = torch.where(largest > 0, m / torch.where(largest > 0, largest, 1.0), 1.0)",
+           "m, largest = torch.where(largest > 0, m, 1.0), largest > 0", (RESIDUAL,)),
+    Mutant("the norm of a zero matrix has no second derivative", "nets/contraction.py",
+           "m = torch.where(largest > 0, m / torch.where(largest > 0, largest, 1.0), 1.0)",
+           "m = m / torch.where(largest > 0, largest, 1.0)", (RESIDUAL,)),
 )  # fmt: skip
