@@ -168,7 +168,9 @@ def soft_clamp_backward(
         return torch.div(grad_output, divisor, out=out)
     assert clamped is not None
     slope = factor * (1.0 if activation == "tanh" else 0.5)  # at s = 0
-    slopes = torch.addcmul(s.new_full((), slope), clamped, clamped, value=-slope / alpha**2)
+    # In these factors, the slope of an element at its bound is exactly 0; 1 less a square is what rounding leaves.
+    below, above = torch.rsub(clamped, alpha), clamped + alpha
+    slopes = torch.addcmul(s.new_zeros(()), below, above, value=slope / alpha**2)
     return torch.mul(grad_output, slopes, out=out)
 
 

@@ -42,8 +42,8 @@ class _ScaleAndShift(torch.autograd.Function):
         y, log_scale, shift = ctx.saved_tensors
         axes = (0, *range(2, y.ndim))
         shift_grad = grad.sum(axes).view_as(shift)
-        product = grad * y
-        scale_grad = product.sum(axes).view_as(shift) - shift * shift_grad
+        product = (y - shift).mul_(grad)  # not sums less the shift, which may be larger by far
+        scale_grad = product.sum(axes).view_as(shift)
         if not ctx.needs_input_grad[0]:
             return None, scale_grad, shift_grad
         room = product if is_first_order(grad) else None

@@ -105,3 +105,13 @@ def test_forward_mode_differentiates_it(recorded: bool) -> None:
     assert rate is not None
     exact = torch.func.jvp(lambda x: affine.forward(x, params)[0], (x.detach(),), (torch.ones_like(x),))[1]
     torch.testing.assert_close(rate, permute((exact,))[0][0])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_a_scale_at_its_bound_has_no_gradient(activation: Any) -> None:
+    for end in (400.0, -400.0):
+        for clamp in (7.0, 1.9, 0.3):
+            params = torch.tensor([[[end], [0.0]]], requires_grad=True)
+            scale_and_shift(torch.full((1, 1), 1e4), params, clamp, activation, False)[0].sum().backward()
+            assert params.grad is not None
+            assert torch.equal(params.grad, torch.tensor([[[0.0], [1.0]]]))

@@ -31,3 +31,12 @@ def test_data_without_a_gradient_get_none() -> None:
         assert (x.grad is not None) is recorded
         found.append([parameter.grad for parameter in parameters])
     torch.testing.assert_close(*found)
+
+
+def test_a_large_shift_leaves_the_gradient_of_the_scale() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.rand(800, 1, generator=generator) + 0.5, torch.rand(800, 1, generator=generator)
+    log_scale, shift = torch.zeros(1, requires_grad=True), torch.full((1,), 1e5, requires_grad=True)
+    (scale_and_shift(x, log_scale, shift) * weight).sum().backward()
+    assert log_scale.grad is not None
+    assert log_scale.grad.item() == pytest.approx((x * weight).sum().item(), rel=1e-3)
