@@ -26,7 +26,7 @@ from invgraph.numerics.channels import (
     split_sizes,
 )
 from invgraph.numerics.gains import LARGEST, Gain, GainFunction
-from invgraph.numerics.linalg import own_precision
+from invgraph.numerics.linalg import own_precision, unit_vectors
 from invgraph.numerics.seeding import generator, normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors, positions, repeat_rows
 from invgraph.torch_internals import has_data, is_plain
@@ -237,7 +237,7 @@ class AllInOne(Invertible):
         matrix: Tensor = self.rotation
         with own_precision(matrix):  # in half precision it would no longer be orthogonal
             if self.reflections is not None:
-                for v in (self.reflections / self.reflections.norm(dim=1, keepdim=True)).unbind():
+                for v in unit_vectors(self.reflections, 1).unbind():
                     matrix = torch.addr(matrix, matrix @ v, v, alpha=-2)
         return matrix
 

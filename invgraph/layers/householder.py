@@ -18,6 +18,7 @@ from invgraph.core.subnet import (
     require_subnet_for_conditions,
     spread_vector,
 )
+from invgraph.numerics.linalg import unit_vectors
 from invgraph.numerics.seeding import normal, start_seed, to_defaults
 from invgraph.shapes import Shape, Tensors, as_shape, repeat_rows
 
@@ -105,7 +106,7 @@ class Householder(Invertible):
             added = self.subnet(first, tuple(others)).to(first.dtype)
             added = torch.unflatten(added, 1, (self.reflections, vectors.shape[2]))
             vectors = spread_vector(vectors, added.ndim) + added
-        return Precomputed((_normalized(vectors),))
+        return Precomputed((unit_vectors(vectors, 2),))
 
     def _forward(self, xs: Tensors, given: Any) -> Result:
         (units,) = self._precomputed(given)
@@ -126,11 +127,3 @@ def _reflect(x: Tensor, units: Tensor, order: Iterable[int]) -> Result:
         unit = units[:, index]
         y = y - 2 * unit * (unit * y).sum(1, keepdim=True)
     return (y,), x.new_zeros(x.shape[0])
-
-
-def _normalized(vectors: Tensor) -> Tensor:
-    """Return the vectors along axis 2, scaled to length 1; a vector of zeros stays zero, and reflects nothing."""
-    largest = vectors.detach().abs().amax(2, keepdim=True)
-    scaled = vectors / torch.where(largest > 0, largest, 1.0)
-    square = scaled.square().sum(2, keepdim=True)
-    return scaled * torch.rsqrt(torch.where(square > 0, square, 1.0))

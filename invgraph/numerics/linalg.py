@@ -55,3 +55,11 @@ def cosines(size: int) -> Tensor:
     matrix: Tensor = torch.cos(angle) * math.sqrt(2 / size)
     matrix[0] = math.sqrt(1 / size)
     return matrix
+
+
+def unit_vectors(vectors: Tensor, axis: int) -> Tensor:
+    """Return the vectors along an axis, scaled to length 1; a vector of zeros stays zero, and reflects nothing."""
+    largest = vectors.detach().abs().amax(axis, keepdim=True)
+    scaled = vectors / torch.where(largest > 0, largest, 1.0)
+    square = scaled.square().sum(axis, keepdim=True)
+    return scaled * torch.rsqrt(torch.where(square > 0, square, 1.0))

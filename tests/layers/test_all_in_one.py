@@ -146,3 +146,16 @@ def test_the_rotation_stays_orthogonal_in_float64() -> None:
 def test_wrong_arguments_are_refused(args: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ig.AllInOne((5,), **{"subnet": MLP, **args})
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+def test_reflections_depend_on_the_directions_of_their_vectors(factor: float) -> None:
+    block, other = (ig.AllInOne((4,), subnet=MLP, householder=2) for _ in range(2))
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        block.reflections.mul_(factor)
+    (y,), _ = block((x,))
+    plain = other((x,))[0][0] if factor else x @ other.rotation.t()  # zeros reflect nothing
+    assert torch.allclose(y, plain, atol=1e-6)
+    y.sum().backward()
+    assert bool(block.reflections.grad.isfinite().all())
