@@ -14,7 +14,7 @@ from invgraph.arguments import require_choice, require_count, require_positive
 from invgraph.core.invertible import Result
 from invgraph.core.stochastic import Stochastic, signs
 from invgraph.core.subnet import check_subnet, make_subnet
-from invgraph.errors import DependencyError, GraphError
+from invgraph.errors import DependencyError, GraphError, NumericsError
 from invgraph.numerics.linalg import own_precision
 from invgraph.shapes import Shape, Tensors
 from invgraph.torch_internals import batch_norms, forward_mode, packs_saved_tensors
@@ -138,19 +138,46 @@ class ContinuousFlow(Stochastic):
             raise GraphError(self.label, given, f"{advice}: use nn.LayerNorm or nn.GroupNorm, or call .eval() on it")
         probe = x if self.exact else signs(self.noise_seed(x), x)
 
+        with own_precision(x):  # rounding to half precision would exceed the solver's error
+            solve = self._in_equal_steps if self.solver == "rk4" else self._adapted
+            y, log_det = solve(x, cs, probe, start, end)
+        return (y,), log_det
+
+    def _in_equal_steps(self, x: Tensor, cs: Tensors, probe: Tensor, start: float, end: float) -> State:
+        return _runge_kutta(self._along(cs, probe), (x, x.new_zeros(x.shape[0])), start, end, self.steps)
+
+    def _adapted(self, x: Tensor, cs: Tensors, probe: Tensor, start: float, end: float) -> State:
+        """Return the end of all finite rows, which share their steps; the others, for which there is none, are NaN."""
+        finite = torch.stack([value.flatten(1).isfinite().all(1) for value in (x, *cs)]).all(0)
+        rows = finite.nonzero().squeeze(1)
+        if len(rows) < len(x):
+            part = x[rows], tuple([c[rows] for c in cs]), probe[rows]
+            y, log_det = self._adapted(*part, start, end)
+            nan = torch.full_like(x, math.nan), x.new_full(x.shape[:1], math.nan)
+            return nan[0].index_copy(0, rows, y), nan[1].index_copy(0, rows, log_det)
+        begin = (x, x.new_zeros(x.shape[0]))
+        if not len(x):
+            return begin
+        times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
+        settings = {"rtol": self.tolerance, "atol": self.tolerance, "method": self.solver}
+        try:
+            ys, log_dets = _import_odeint(self.solver)(self._along(cs, probe), begin, times, **settings)
+        except AssertionError as error:
+            if "underflow in dt" not in str(error):
+                raise
+            given = f"data for which {self.solver} finds no step that is small enough"
+            advice = "the velocity is NaN or changes too fast: look at the network, or give a larger tolerance"
+            raise NumericsError(self.label, given, advice) from error
+        return ys[-1], log_dets[-1]
+
+    def _along(self, cs: Tensors, probe: Tensor) -> Field:
+        """Return the vector field as a function of time and state."""
+
         def field(t: float | Tensor, state: State) -> State:
-            moment = x.new_ones(x.shape[0], 1) * t
+            moment = probe.new_ones(probe.shape[0], 1) * t
             return self._field(state[0], (*cs, moment), probe)
 
-        begin = (x, x.new_zeros(x.shape[0]))
-        with own_precision(x):  # rounding to half precision would exceed the solver's error
-            if self.solver == "rk4":
-                y, log_det = _runge_kutta(field, begin, start, end, self.steps)
-                return (y,), log_det
-            times = torch.tensor([start, end], dtype=x.dtype, device=x.device)
-            odeint = _import_odeint(self.solver)
-            ys, log_dets = odeint(field, begin, times, rtol=self.tolerance, atol=self.tolerance, method=self.solver)
-            return (ys[-1],), log_dets[-1]
+        return field
 
     def _field(self, x: Tensor, cs: Tensors, probe: Tensor) -> State:
         """Return the velocity, and the trace of its Jacobian per sample."""

@@ -94,6 +94,25 @@ def test_torchdiffeqs_solvers_agree_with_the_built_in_one(solver: str) -> None:
     assert torch.allclose(log_det, -undone, atol=close)
 
 
+def test_adaptive_solvers_leave_out_rows_that_are_not_finite() -> None:
+    pytest.importorskip("torchdiffeq")
+    layer = randomize(ig.ContinuousFlow((3,), ((2,),), subnet=SMOOTH, solver="dopri5"), scale=0.6).double()
+    x, c = noise(5, 3), noise(5, 2, seed=1)
+    (right,), right_log_det = layer((x[2:],), (c[2:],))
+    x[0, 1], c[1, 0] = math.inf, math.nan
+    (y,), log_det = layer((x,), (c,))
+    assert torch.equal(y[2:], right)
+    assert torch.equal(log_det[2:], right_log_det)
+    assert bool(y[:2].isnan().all() & log_det[:2].isnan().all())
+    (y,), log_det = layer((x[:0],), (c[:0],))
+    assert (y.shape, log_det.shape) == ((0, 3), (0,))
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(ig.NumericsError, match="larger tolerance"):
+        layer((x[2:],), (c[2:],))
+
+
 def test_without_torchdiffeq_its_solvers_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
     with pytest.raises(ig.DependencyError, match="pip install torchdiffeq"):
