@@ -94,13 +94,13 @@ class Standardize(Invertible):
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         (interval,) = intervals
-        if interval is None or not has_data(self.mean):
+        if interval is None or self.learned or not has_data(self.mean):
             return super()._follow(intervals, inverse=inverse)
         (ends,) = self._follow_ends((filled(interval, self.in_shapes[0]),), inverse=inverse)
         return (None if ends is None else type(interval)(ends[0].min().item(), ends[1].max().item()),)
 
     def _follow_ends(self, ends: Ends, *, inverse: bool) -> Ends:
-        if ends[0] is None:
+        if ends[0] is None or self.learned:  # which training moves
             return super()._follow_ends(ends, inverse=inverse)
         return (self._inverse if inverse else self._forward)((ends[0].to(self.mean),), ())[0]
 

@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 
     def covers(self, other: Interval) -> bool:
         """True if another interval lies within this one, up to rounding in float32."""
-        room = 1e-6 * max(1.0, *(abs(end) for end in self if math.isfinite(end)), 0.0)
+        room = 1e-6 * max((abs(end) for end in (*self, *other) if math.isfinite(end)), default=0.0)
         return other.low >= self.low - room and other.high <= self.high + room
 
     def __str__(self) -> str:

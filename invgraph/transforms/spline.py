@@ -48,9 +48,23 @@ class Spline(Transform):
 
     def follow(self, interval: Known, *, inverse: bool) -> Known:
         """Return the interval itself, widened to that which is mapped onto itself; outside, numbers stay."""
-        half = self.bound * (math.e if self.learned_bound else 1.0)
-        own, interval = Interval(-half, half), confined(interval)
-        return None if interval is None else carried(interval, own, hull((interval, own)))
+        half, interval = self.bound * (math.e if self.learned_bound else 1.0), confined(interval)
+        if interval is None:
+            return None
+        own = self._whole_turns(interval, half) if self.circular else Interval(-half, half)
+        return carried(interval, own, hull((interval, own)))
+
+    def _whole_turns(self, interval: Interval, half: float) -> Interval:
+        """Return the interval between the seams around another; between the farthest, where their places are learned.
+
+        A circular spline maps every turn onto itself, but not a part of one.
+        """
+        low, high = interval
+        if self.learned_bound:
+            return Interval(low - 2 * half, high + 2 * half)
+        first, last = ((end / half + 1) / 2 for end in interval)  # in turns; a seam may be rounded
+        low = low if math.isinf(low) else half * (2 * math.floor(first + 1e-6) - 1)
+        return Interval(low, high if math.isinf(high) else half * (2 * math.ceil(last - 1e-6) - 1))
 
     @property
     def params_per_element(self) -> int:

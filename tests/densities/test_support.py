@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 
 import invgraph as ig
-from invgraph.numerics.interval import Interval
+from invgraph.numerics.interval import Interval, Part
 
 
 @pytest.mark.parametrize("event", [0, 1])
@@ -189,6 +189,14 @@ def test_a_layer_after_a_bounded_one_makes_no_whole_range_of_a_part(name: str) -
         ig.Flow(graph, Uniform(torch.zeros(2), torch.ones(2), validate_args=True))
 
 
+def test_rounding_is_relative_to_the_ends_of_an_interval() -> None:
+    assert not Interval(0.0, 1e-9).covers(Interval(0.0, 5e-7))
+    assert Interval(0.0, 1e-9).covers(Interval(-1e-16, 1.0000001e-9))
+    assert Interval(-1e9, 1e9).covers(Interval(-1e9 - 64, 1e9))
+    assert Interval(0.0).covers(Interval(-1e-7, 1.0))
+    assert Interval().covers(Interval())
+
+
 def test_standardized_data_have_the_ends_that_follow() -> None:
     x = ig.InputNode(2, name="x")
     h = ig.Node(x, ig.Standardize, {"mean": 3.0, "std": [2.0, 0.5]})
@@ -197,6 +205,38 @@ def test_standardized_data_have_the_ends_that_follow() -> None:
     back = ig.Graph(x, ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), ig.Standardize, {"std": 0.5}))
     assert back.range == (Interval(0, 2),)
     ig.Flow(back, Uniform(torch.zeros(2), torch.full((2,), 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("given", "learned", "low", "high", "known"),
+    [
+        (Interval(0, 4), False, -3, 9, False),
+        (Interval(-3, 9), False, -3, 9, True),
+        (Interval(-3.000001, 9.000001), False, -3, 9, True),
+        (Interval(-2, 2), False, -3, 3, False),
+        (Interval(4, 5), False, 3, 9, False),
+        (Interval(-math.inf, 4), False, -math.inf, 9, False),
+        (Interval(), False, -math.inf, math.inf, True),
+        (Interval(-3, 3), True, -3 - 6 * math.e, 3 + 6 * math.e, False),
+        (Interval(), True, -math.inf, math.inf, True),
+    ],
+)
+def test_a_circular_spline_maps_whole_turns_onto_themselves(
+    given: Interval, learned: bool, low: float, high: float, known: bool
+) -> None:
+    for inverse in (False, True):
+        spline = ig.LinearSpline(bound=3.0, circular=True, learned_bound=learned)
+        found = spline.follow(given, inverse=inverse)
+        assert found == pytest.approx((low, high), abs=1e-5)
+        assert isinstance(found, Part) is not known
+
+
+@pytest.mark.parametrize("layer", [(ig.Standardize, {"learned": True}), (ig.LearnedScaling, {})])
+def test_a_learned_scale_does_not_keep_its_ends(layer: Any) -> None:
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(ig.Node(x, ig.Elementwise, {"transform": ig.Sigmoid()}), *layer))
+    with pytest.raises(ig.GraphError, match="a part of all real numbers"):
+        ig.Flow(graph, Uniform(torch.zeros(2), torch.ones(2)))
 
 
 def test_the_domain_of_a_learned_map_into_a_box_is_a_part() -> None:

@@ -33,7 +33,8 @@ MUTANTS = (
            "_newton(function, _newton(function, root, target), target)", "_newton(function, root, target)",
            (BIJECTIONS,)),
     Mutant("the lengths of a power iteration are those of the batch", "numerics/singular_value.py",
-           "length = rows.square().sum(1).sqrt()", "length = rows.square().sum().sqrt().expand(len(rows))", (DIAGNOSE,)),
+           "length = rows.square().sum(1).sqrt()", "length = rows.square().sum().sqrt().expand(len(rows))",
+           (DIAGNOSE,)),
     Mutant("the squares of huge gains overflow", "numerics/singular_value.py",
            "largest = pad(rows, (0, 1)).abs().amax(1)", "largest = torch.ones_like(rows[:, 0])", (DIAGNOSE,)),
     Mutant("an infinite gain is NaN", "numerics/singular_value.py",
@@ -50,4 +51,7 @@ MUTANTS = (
            "    return Part(found.low, found.high)\n", "    return found\n", (SUPPORT,)),
     Mutant("dequantized data need a logit", "numerics/interval.py",
            "return None if isinstance(interval, Loose) else interval", "return interval", (SUPPORT, DEQUANTIZE)),
+    Mutant("the room of tiny intervals is that of unit ones", "numerics/interval.py",
+           "(*self, *other) if math.isfinite(end)), default=0.0)",
+           "(1.0, *self, *other) if math.isfinite(end)), default=0.0)", (SUPPORT,)),
 )  # fmt: skip

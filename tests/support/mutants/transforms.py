@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import BIJECTIONS, CIRCULAR_SHIFT, CONTRACT, SPLINES, Mutant
+from .mutant import BIJECTIONS, CIRCULAR_SHIFT, CONTRACT, SPLINES, SUPPORT, Mutant
 
 MUTANTS = (
     Mutant("the slopes of a cubic spline may be too steep for its pieces", "transforms/cubic_spline.py",
@@ -51,4 +51,9 @@ MUTANTS = (
     Mutant("a circular spline has no slope where rounding leaves the interval", "transforms/spline.py",
            "local = local + (torch.minimum(torch.maximum(local, -end), end) - local).detach()",
            "pass", (CIRCULAR_SHIFT,)),
+    Mutant("a circular spline maps a part of a turn onto itself", "transforms/spline.py",
+           "self._whole_turns(interval, half) if self.circular else", "", (SUPPORT,)),
+    Mutant("the seams of a learned circle are those of its largest", "transforms/spline.py",
+           "        if self.learned_bound:\n            return Interval",
+           "        if False:\n            return Interval", (SUPPORT,)),
 )  # fmt: skip
