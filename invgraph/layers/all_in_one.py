@@ -247,7 +247,7 @@ class AllInOne(Invertible):
         x = self._mixed(xs[0], back=True) if self.reverse else xs[0]
         first, second = x.split(self.sizes, dim=1)
         first, _ = self.transform.forward(first, self._damped(self._params(second, cs)))
-        mean, std = channel_moments(self.label, torch.cat((first, second), dim=1))
+        mean, std = self._moments(torch.cat((first, second), dim=1))
         if self.log_scale is not None:
             self._set_gain(1 / std)
             mean = mean / std
@@ -256,9 +256,12 @@ class AllInOne(Invertible):
     @torch.no_grad()
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
         """Choose them so that this batch enters the inverse coupling with mean 0 and deviation 1 per channel."""
-        mean, std = channel_moments(self.label, self._mixed(ys[0], back=True))
+        mean, std = self._moments(self._mixed(ys[0], back=True))
         self._set_gain(std)
         assign(self, "shift", mean)
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return channel_moments(self.label, x, scaled=self.log_scale is not None)
 
     def _set_gain(self, gain: Tensor) -> None:
         if self.log_scale is None:

@@ -54,11 +54,16 @@ def mix(x: Tensor, matrix: Tensor) -> Tensor:
         return mixed
 
 
-def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(where: str, x: Tensor, *, scaled: bool = True) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel of a batch, for data-dependent initialization.
 
     Within :func:`~invgraph.numerics.processes.summed_over`, the batch is that of all processes. Sums and squares may be
     out of the range of the data's dtype, and are taken in float64, where the device has it.
+
+    Arguments:
+        where: Name in error messages.
+        x: The batch.
+        scaled: True (default) if the deviations are used, and must be positive.
 
     Raises:
         NumericsError: If a channel has a single element or is constant, so that it has no scale, or is not finite.
@@ -66,7 +71,7 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
     per_channel = x.transpose(0, 1).flatten(1).to(torch.float32 if x.device.type == "mps" else torch.float64)
     given = f"batch of shape {tuple(x.shape)}"
     count = sum_over_processes(per_channel.new_tensor(per_channel.shape[1]))
-    if count < 2:
+    if scaled and count < 2:
         raise NumericsError(where, given, "a standard deviation needs at least two numbers per channel")
     mean = sum_over_processes(per_channel.sum(1)) / count
     # A second pass takes the rounding of the first away, by which equal numbers would deviate from their mean.
@@ -78,7 +83,7 @@ def channel_moments(where: str, x: Tensor) -> tuple[Tensor, Tensor]:
         channel = int(finite.logical_not().nonzero()[0])
         advice = f"mean or deviation of channel {channel} is NaN or infinite: look for such numbers in the batch"
         raise NumericsError(where, given, advice)
-    if not bool((std > 0).all()):
+    if scaled and not bool((std > 0).all()):
         channel = int((std > 0).logical_not().nonzero()[0])
         raise NumericsError(where, given, f"channel {channel} is constant: add noise, or use a larger batch")
     return mean, std

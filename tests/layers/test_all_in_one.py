@@ -159,3 +159,15 @@ def test_reflections_depend_on_the_directions_of_their_vectors(factor: float) ->
     assert torch.allclose(y, plain, atol=1e-6)
     y.sum().backward()
     assert bool(block.reflections.grad.isfinite().all())
+
+
+def test_a_block_without_a_scale_takes_constant_channels() -> None:
+    block = ig.AllInOne((4,), subnet=MLP, scale=False, permutation="hard")
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]]).expand(5, -1)
+    block.initialize((x,))
+    assert torch.equal(block.shift, -x[0])
+    block = ig.AllInOne((4,), subnet=MLP, scale=False, permutation="hard")
+    ig.Inverse(block).initialize((x[:1],))
+    assert torch.equal(block.shift, x[0, block.inverse_order])
+    with pytest.raises(ig.NumericsError, match="constant"):
+        ig.AllInOne((4,), subnet=MLP).initialize((x,))
