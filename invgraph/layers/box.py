@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from invgraph.arguments import as_filled, require_flag
 from invgraph.core.invertible import Invertible, Result
 from invgraph.core.ranges import Ends, Knowns
 from invgraph.errors import GraphError, NumericsError
+from invgraph.numerics.channels import is_more_precise
 from invgraph.numerics.domain import beside, into_open_interval, zero_density
 from invgraph.numerics.interval import REALS, Interval, carried
 from invgraph.numerics.reductions import per_sample
@@ -72,6 +74,7 @@ class Box(Invertible):
         a, b = as_filled("Box", "low", low, shape), as_filled("Box", "high", high, shape)
         self.register_buffer("low", to_defaults(a))
         self.register_buffer("high", to_defaults(b))
+        self._exact = {"low": a, "high": b}
         dtype = self.low.dtype
         width = b.to(dtype) - a.to(dtype)  # of the ends as they are held; the buffers may have no data
         right = (width > 0) & width.isfinite()
@@ -82,6 +85,16 @@ class Box(Invertible):
             if bool((a < b).all()):
                 advice += f", and their difference a number above zero in {dtype}: shift or scale the data"
             raise GraphError("Box", given, advice)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.low.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if is_more_precise(before, self.low.dtype) and has_data(self.low):
+            for name, exact in self._exact.items():
+                held: Tensor = getattr(self, name)
+                if torch.equal(held, exact.to(before).to(held)):  # else a state was loaded
+                    setattr(self, name, exact.to(held))
+        return self
 
     def _follow(self, intervals: Knowns, *, inverse: bool) -> Knowns:
         own = Interval(self.low.min().item(), self.high.max().item()) if has_data(self.low) else None

@@ -101,3 +101,14 @@ def test_the_domain_is_checked_on_request() -> None:
 def test_bad_arguments(make: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         make()
+
+
+def test_the_ends_of_a_wider_dtype_are_those_that_were_given() -> None:
+    ends = torch.tensor([[0.1, 0.7], [0.7, 0.1]], dtype=torch.float64)
+    box = ig.Box((2,), low=[0.1, 0.1], high=[0.7, 0.7]).double()
+    assert torch.equal(box.low, ends.amin(0))
+    assert bool(box((ends,))[1].isfinite().all())
+    assert torch.equal(box.half().double().high, ends.amax(0))
+    other = ig.Box((2,), low=[0.0, 0.0], high=[1.0, 1.0])
+    other.load_state_dict(ig.Box((2,), low=[0.1, 0.1], high=[0.7, 0.7]).state_dict())
+    assert torch.equal(other.double().low, torch.tensor([0.1, 0.1]).double())  # of the state, in float32

@@ -217,4 +217,8 @@ MUTANTS = (
            "if interval is None or self.learned or", "if interval is None or", ("tests/densities/test_support.py",)),
     Mutant("a block without a scale wants deviations", "layers/all_in_one.py",
            "scaled=self.log_scale is not None", "scaled=True", (ALL_IN_ONE,)),
+    Mutant("a box keeps the rounding of a narrower dtype", "layers/box.py",
+           "if is_more_precise(before, self.low.dtype)", "if False", (BOX,)),
+    Mutant("a box that is widened forgets the state it has loaded", "layers/box.py",
+           "if torch.equal(held, exact.to(before).to(held)):", "if True:", (BOX,)),
 )  # fmt: skip
