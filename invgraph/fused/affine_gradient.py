@@ -18,6 +18,7 @@ from invgraph.numerics.soft_clamp import Activation
 from invgraph.shapes import Tensors
 
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
+_tanh_backward, _tanh_backward_to = torch.ops.aten.tanh_backward.default, torch.ops.aten.tanh_backward.grad_input
 
 KeptOf = Callable[[int, MLPParameters, Tensor], Kept]
 """Returns what a side has kept, from its place in the order, its network's parameters, and what the network reads."""
@@ -168,10 +169,10 @@ def soft_clamp_backward(
         return torch.div(grad_output, divisor, out=out)
     assert clamped is not None
     slope = factor * (1.0 if activation == "tanh" else 0.5)  # at s = 0
-    # In these factors, the slope of an element at its bound is exactly 0; 1 less a square is what rounding leaves.
-    below, above = torch.rsub(clamped, alpha), clamped + alpha
-    slopes = torch.addcmul(s.new_zeros(()), below, above, value=slope / alpha**2)
-    return torch.mul(grad_output, slopes, out=out)
+    # At the bound this is exactly 1, and the slope 0; a device would multiply by the rounded inverse of a plain number.
+    tanh = clamped / s.new_full((), alpha)
+    grad = _tanh_backward(grad_output, tanh) if out is None else _tanh_backward_to(grad_output, tanh, grad_input=out)
+    return grad if slope == 1 else torch.mul(grad, slope, out=out)
 
 
 def coupling_formula(layout: CouplingLayout, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
