@@ -30,6 +30,8 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _ORDER = {dtype: place for place, dtype in enumerate(_NAMES)}
+_LONGEST_HEADER = 100_000_000
+"""Number of bytes beyond which the format's own library refuses to read a header."""
 
 
 class TensorFile:
@@ -41,7 +43,8 @@ class TensorFile:
         metadata: The text stored as ``invgraph``.
 
     Raises:
-        CheckpointError: If a tensor has no data, or is not a dense tensor of real numbers.
+        CheckpointError: If a tensor has no data, or is not a dense tensor of real numbers; or if names and text are too
+            long for the format.
     """
 
     def __init__(self, where: str, tensors: Mapping[str, Tensor], metadata: str) -> None:
@@ -55,6 +58,10 @@ class TensorFile:
             header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
+        if len(text) > _LONGEST_HEADER:
+            given = f"a header of {len(text):,} bytes: metadata, architecture, training state without its tensors"
+            advice = f"a file holds {_LONGEST_HEADER:,} at most: keep long text, bytes and lists as arrays or tensors"
+            raise CheckpointError(where, given, advice)
         self.header = len(text).to_bytes(8, "little") + text
 
     def pieces(self) -> Iterator[bytes | memoryview]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from torch import nn
 
 import invgraph as ig
+from invgraph.checkpoint import tensor_file
 from invgraph.checkpoint.tensor_file import _NAMES, TensorFile
 
 
@@ -48,3 +50,20 @@ def test_what_cannot_be_stored_is_named(tensor: torch.Tensor, words: str) -> Non
     module.register_buffer("own", tensor)
     with pytest.raises(ig.CheckpointError, match=f"own: .*{words}"):
         ig.save("never.safetensors", module)
+
+
+def test_a_header_that_the_format_cannot_hold_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own library refuses to read a header of more than 100 MB, and would take the last good checkpoint along."""
+    assert tensor_file._LONGEST_HEADER == 100_000_000
+    monkeypatch.setattr(tensor_file, "_LONGEST_HEADER", 10_000)
+    path, module = tmp_path / "m.st", nn.Linear(2, 2)
+    ig.save(path, module, training={"log": "good"})
+    for training in ({"log": "x" * 20_000}, {"log": bytes(20_000)}):
+        with pytest.raises(ig.CheckpointError, match=r"a header of 2\d,\d+ bytes|a header of 4\d,\d+ bytes"):
+            ig.save(path, module, training=training)
+    assert ig.load(path, module).training == {"log": "good"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.st"]
+    ig.save(path, module, training={"log": np.zeros(20_000, dtype=np.uint8)})
+    assert ig.load(path, module).training["log"].shape == (20_000,)

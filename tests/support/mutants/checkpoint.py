@@ -66,4 +66,6 @@ MUTANTS = (
            "                    file.write(replacement)\n", "", (CHECKPOINT, "-x")),
     Mutant("orders alone are loaded into a graph of another dtype", "checkpoint/loading.py",
            "    if _other_dtypes(state, own):", "    if False:", (CHECKPOINT, "-k", "dtypes")),
+    Mutant("a header that can't be read again takes the place of a good file", "checkpoint/tensor_file.py",
+           "if len(text) > _LONGEST_HEADER:", "if False:", (TENSOR_FILE,)),
 )  # fmt: skip
