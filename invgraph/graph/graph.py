@@ -18,7 +18,7 @@ from invgraph.errors import ArgumentError, GraphError
 from invgraph.graph.bound import Binding, BoundGraph, bind
 from invgraph.graph.check_finite import run_checked
 from invgraph.graph.compiled import compiled
-from invgraph.graph.initialize import start_layer
+from invgraph.graph.initialize import start_layer, starting
 from invgraph.graph.layer_dict import ModuleDict
 from invgraph.graph.node import FeatureNode, Node, Sources
 from invgraph.graph.resize import Resizable
@@ -91,10 +91,8 @@ class Graph(Resizable):
         )
         self.label = _label(name)
         self.check_finite = check_finite
-        self.layers = ModuleDict()
-        for node in wiring.nodes:
-            if isinstance(node, (Node, FeatureNode)):
-                self.layers[wiring.names[node]] = node.module
+        computing = [node for node in wiring.nodes if isinstance(node, (Node, FeatureNode))]
+        self.layers = ModuleDict({wiring.names[node]: node.module for node in computing})
         label_layers(self.layers)
         self.forward_schedule, self.inverse_schedule = schedules(wiring)
 
@@ -217,10 +215,12 @@ class Graph(Resizable):
         return self
 
     def _initialize(self, xs: Tensors, cs: Tensors) -> None:
-        self._run(self.forward_schedule, xs, cs, before=partial(start_layer, inverse=False, done=set()))
+        with starting():
+            self._run(self.forward_schedule, xs, cs, before=partial(start_layer, inverse=False))
 
     def _initialize_inverse(self, ys: Tensors, cs: Tensors) -> None:
-        self._run(self.inverse_schedule, ys, cs, before=partial(start_layer, inverse=True, done=set()))
+        with starting():
+            self._run(self.inverse_schedule, ys, cs, before=partial(start_layer, inverse=True))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """Load the tensors; those of a nested graph had ``module.`` before their names in early checkpoints."""

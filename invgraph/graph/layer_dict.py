@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -10,20 +11,38 @@ from invgraph.errors import GraphError
 
 
 class ModuleDict(nn.ModuleDict):
-    """Layers that can be replaced but not removed: the steps of a graph count on their places.
+    """Layers that can be replaced but not removed, nor added to: the steps of a graph count on their places.
 
     It has the name of its base class because that stands in the fingerprints of checkpoints.
+
+    Arguments:
+        modules: The layers by name.
     """
+
+    _is_complete = False
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__(modules)
+        self._is_complete = True
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Put a module in its place, which may be that of another one."""
+        self._require_known(name)
         self._require_fit(name, module)
         super().add_module(name, module)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "__dict__":  # which a data-parallel replica sets first, when it has nothing yet
+            if isinstance(value, nn.Module):
+                self._require_known(name)
             self._require_fit(name, value)  # here come wrappers for checkpointing and sharding, and set_submodule
         super().__setattr__(name, value)
+
+    def _require_known(self, name: str) -> None:
+        """Refuse a name that no node has: no step of the graph would ever run the layer."""
+        if self._is_complete and name not in self:
+            given = f"a layer for node {name!r}"
+            raise GraphError("graph.layers", given, f"no such node; the graph has {', '.join(self)}")
 
     def _require_fit(self, name: str, module: object) -> None:
         """Refuse what can't stand in the place of a layer; a wrapper that passes the layer's attributes on can."""

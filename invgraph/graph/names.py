@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from unicodedata import category
 
-from torch import nn
-
 from invgraph.errors import ArgumentError, GraphError
+from invgraph.graph.layer_dict import ModuleDict
 
-_KEYED = ("node", "feature", "chain")  # their names are keys of an nn.ModuleDict, which reserves some
+_KEYED = ("node", "feature", "chain")  # their names are keys of a ModuleDict, which reserves some
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a letter, and separators of lines
 
 
@@ -25,6 +24,6 @@ def check_name(kind: str, name: object) -> str | None:
         raise GraphError(where, given, "a name stands on one line, without tabs and other control characters")
     if "." in name:
         raise GraphError(where, given, "dots are not allowed in names: they are keys of the state_dict")
-    if kind in _KEYED and (hasattr(nn.ModuleDict, name) or name in nn.ModuleDict().__dict__):
+    if kind in _KEYED and (hasattr(ModuleDict, name) or name in ModuleDict({}).__dict__):
         raise GraphError(where, given, "the name is an attribute of torch.nn.Module; choose another")
     return name

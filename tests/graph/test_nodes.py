@@ -400,11 +400,43 @@ def test_layers_are_replaced_in_their_place_and_never_removed() -> None:
     with pytest.raises(ig.GraphError, match="the shapes must stay the same"):
         graph.set_submodule("layers.permute_0", ig.Permute((5,)))
     graph.set_submodule("layers.permute_0", torch.compile(other, backend="eager"))  # passes its attributes on
-    graph.layers["beside"] = nn.Linear(2, 2)
-    graph.layers["beside"] = nn.Identity()
     x = torch.randn(3, 4)
     assert graph(x)[0].shape == (3, 4)
     torch.testing.assert_close(graph.inverse(graph(x)[0])[0], x)
+
+
+def test_a_conditioning_network_is_replaced_by_any_other() -> None:
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(2, name="c")
+    args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(4)}
+    f = ig.FeatureNode(c, nn.Linear(2, 2), name="f")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=f), c)
+    graph.layers["f"] = other = nn.Identity()
+    assert graph["f"] is other
+
+
+def test_a_layer_of_a_name_that_no_node_has_is_refused() -> None:
+    """It would stand in the state, be trained and saved, and never run."""
+    graph = exchanged()
+    layer = ig.Permute((4,), order=(3, 2, 1, 0))
+    for whole in (graph, copy.copy(graph), copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        for place in (
+            lambda: whole.layers.__setitem__("permute_2", layer),  # noqa: B023
+            lambda: whole.layers.update({"permute_2": layer}),  # noqa: B023
+            lambda: whole.layers.add_module("permute_2", None),  # noqa: B023
+            lambda: setattr(whole.layers, "permute_2", layer),  # noqa: B023
+        ):
+            with pytest.raises(ig.GraphError, match=r"node 'permute_2'\n.*has permute_0, learnedscaling_0, permute_1"):
+                place()
+        whole.layers.update({"permute_0": layer})
+        whole.layers.note = "attributes that are no layers stay free"
+        assert whole["permute_0"] is layer
+        assert list(whole.layers) == ["permute_0", "learnedscaling_0", "permute_1"]
+    image = ig.InputNode(2, 4, 4, name="image")
+    with pytest.raises(ig.GraphError, match="no such node"):
+        ig.Graph(image, ig.Node(image, ig.Haar)).at(image=(2, 6, 6)).layers["other"] = ig.Haar((2, 6, 6))
+    for name in ("_is_complete", "_require_fit", "training"):
+        with pytest.raises(ig.GraphError, match="choose another"):
+            ig.Node(image, ig.Haar, name=name)
 
 
 def test_names_are_in_a_graph_and_are_what_it_iterates_over() -> None:

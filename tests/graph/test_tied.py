@@ -113,6 +113,47 @@ def test_a_layer_is_initialized_by_the_first_node_that_holds_it() -> None:
     assert (y.std(0, correction=0) - 1).abs().max() < 1e-5
 
 
+def skewed() -> Tensor:
+    return torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([3.0, 0.2]) + 5
+
+
+def is_standard(value: Tensor) -> bool:
+    return bool(value.mean(0).abs().max() < 1e-4 and (value.std(0, correction=0) - 1).abs().max() < 1e-4)
+
+
+@pytest.mark.parametrize("wrap", [ig.Inverse, lambda norm: ig.Inverse(ig.Inverse(ig.Inverse(norm)))])
+def test_a_layer_and_its_inverse_are_initialized_once_where_data_reach_it_first(wrap: Any) -> None:
+    norm, x = ig.ActNorm((2,)), ig.InputNode(2, name="x")
+    h = ig.Node(ig.Node(x, norm, name="a"), ig.Permute, {"order": (1, 0)})
+    graph = ig.Graph(x, ig.Node(h, wrap(norm)))
+    for again in (False, True):
+        graph.initialize(skewed() * (1 + again), again=again)
+        assert is_standard(graph.trace(skewed() * (1 + again)).values["a"])
+    x = ig.InputNode(2, name="x")
+    h = ig.Node(ig.Node(x, wrap(norm), name="a"), ig.Permute, {"order": (1, 0)})
+    first = ig.Graph(x, ig.Node(h, norm))
+    first.initialize(skewed(), again=True)
+    assert is_standard(first.trace(skewed()).values["a"])
+
+
+@pytest.mark.parametrize("wrap", [lambda graph: graph, ig.reversible, lambda graph: ig.Inverse(ig.Inverse(graph))])
+def test_a_layer_in_two_nested_graphs_is_initialized_once(wrap: Any) -> None:
+    norm = ig.ActNorm((2,))
+
+    def inner() -> Any:
+        y = ig.InputNode(2, name="y")
+        return wrap(ig.Graph(y, ig.Node(ig.Node(y, norm), ig.Permute, {"order": (1, 0)})))
+
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(ig.Node(x, inner(), name="a"), inner(), name="b"))
+    graph.initialize(skewed())
+    assert is_standard(graph.trace(skewed()).values["a"])
+    with pytest.raises(ig.GraphError, match="already initialized"):
+        graph.initialize(skewed())
+    graph.initialize(10 * skewed(), again=True)  # the pass before has left nothing behind
+    assert is_standard(graph.trace(10 * skewed()).values["a"])
+
+
 def test_errors_name_all_its_nodes() -> None:
     x, norm = ig.InputNode(2, name="x"), ig.ActNorm((2,))
     graph = ig.Graph(x, ig.Node(ig.Node(x, norm, name="a"), norm, name="b"))
