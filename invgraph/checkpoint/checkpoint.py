@@ -140,7 +140,7 @@ def load(path: str | PathLike[str], graph: nn.Module | None = None, *, strict: b
         require_same(where, architecture, state, target)
     else:
         state, extra, skipped = fitting_part(where, state, extra, target)
-    load_state(where, target, {**state, **extra}, strict=not skipped)
+    load_state(where, target, {**state, **extra}, strict=strict)
     return replace(checkpoint, skipped=tuple(skipped))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,7 @@ from invgraph.checkpoint.fingerprint import (
     tensor_lines,
 )
 from invgraph.errors import CheckpointError
-from invgraph.graph.tied import hold_the_same
+from invgraph.graph.tied import hold_the_same, kept_ties
 from invgraph.torch_internals import load_state as load_into
 
 
@@ -116,8 +117,10 @@ def load_state(where: str, graph: nn.Module, state: dict[str, Any], *, strict: b
         for name, value in before.items()
     }
     try:
-        load_into(graph, state, strict=strict, assign=assign)
+        with kept_ties(graph) if assign else nullcontext():
+            load_into(graph, state, strict=strict, assign=assign)
     except Exception as error:  # a layer may raise anything, and the graph must not stay half loaded
-        graph.load_state_dict(before, assign=assign)
+        with kept_ties(graph) if assign else nullcontext():
+            graph.load_state_dict(before, assign=assign)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(where, reason, "a layer refused its state: nothing was loaded") from error

@@ -1,8 +1,9 @@
-"""Layers that stand in several nodes of a graph: their names in errors, and their weights in checkpoints."""
+"""Layers that stand in several nodes, and tensors of several names: what errors and checkpoints make of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from invgraph.core.invertible import Invertible
 from invgraph.errors import GraphError
+from invgraph.torch_internals import tensor_stores
 
 
 def groups(layers: nn.ModuleDict) -> list[tuple[nn.Module, list[str]]]:
@@ -48,6 +50,24 @@ def require_tied_state(where: str, layers: nn.ModuleDict, state: Mapping[str, An
                         f"nodes {', '.join(map(repr, names))} share one layer, but their weights in this state differ"
                     )
                     raise GraphError(where, given, advice)
+
+
+@contextmanager
+def kept_ties(graph: nn.Module) -> Iterator[None]:
+    """Within the context, tensors may be replaced one by one; at its end, names that shared one share the new one."""
+    held: dict[int, list[tuple[dict[str, Any], str, Tensor]]] = {}
+    for store in tensor_stores(graph.modules()):
+        for name, tensor in store.items():
+            if tensor is not None:
+                held.setdefault(id(tensor), []).append((store, name, tensor))
+    try:
+        yield
+    finally:
+        for places in held.values():
+            # Of several names, those that a state lacks keep the old tensor.
+            new = next((store[name] for store, name, old in places if store[name] is not old), None)
+            for store, name, _ in places if new is not None else ():
+                store[name] = new
 
 
 def hold_the_same(one: Tensor, other: Tensor) -> bool:

@@ -467,3 +467,19 @@ def test_other_dtypes_are_not_loaded_in_part(tmp_path: Path) -> None:
         with pytest.raises(ig.CheckpointError, match=advice):
             ig.load(tmp_path / "g", other, strict=strict)
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+
+
+def test_without_strict_a_module_may_have_extra_state_that_the_file_lacks(path: Path) -> None:
+    class Counted(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"count": 3}
+
+        def set_extra_state(self, state: Any) -> None:
+            raise AssertionError("there is none in the file")
+
+    plain, counted = nn.Linear(2, 2), Counted(2, 2)
+    ig.save(path, plain)
+    with pytest.raises(ig.CheckpointError, match="the tensors agree"):
+        ig.load(path, counted)
+    assert ig.load(path, counted, strict=False).skipped == ()
+    assert torch.equal(counted.weight, plain.weight)

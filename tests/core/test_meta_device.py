@@ -111,6 +111,42 @@ def test_a_checkpoint_loads_into_a_graph_built_on_the_meta_device(tmp_path: Path
         assert torch.equal(twin(x)[1], graph(x)[1])
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_tensors_of_several_names_stay_one_when_a_state_is_assigned(tmp_path: Path, fails: bool) -> None:
+    shared: dict[str, nn.Parameter] = {}
+
+    class Net(nn.Module):
+        def __init__(self, inputs: int, outputs: int) -> None:
+            super().__init__()
+            self.a, self.m, self.b = nn.Linear(inputs, 8), nn.Linear(8, 8), nn.Linear(8, outputs)
+            self.m.weight = shared.setdefault("w", self.m.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.b(self.m(self.a(x)))
+            return y
+
+    def build() -> ig.Graph:
+        shared.clear()
+        x = ig.InputNode(2, name="x")
+        return ig.Graph(x, ig.chain(x, *[(ig.Coupling, {"transform": ig.Affine(clamp=1.0), "subnet": Net})] * 2))
+
+    graph = build()
+    ig.save(tmp_path / "g", graph)
+    with torch.device("meta"):
+        other = build()
+    names = [name for name, _ in other.named_parameters()]
+    if fails:
+        handle = other["coupling_1"].register_load_state_dict_post_hook(lambda *rest: 1 / 0)
+        with pytest.raises((ig.CheckpointError, ZeroDivisionError)):
+            ig.load(tmp_path / "g", other)
+        handle.remove()
+        assert [name for name, _ in other.named_parameters()] == names
+    ig.load(tmp_path / "g", other)
+    assert [name for name, _ in other.named_parameters()] == names
+    x = torch.randn(4, 2)
+    assert torch.equal(other(x)[0], graph(x)[0])
+
+
 @pytest.mark.parametrize("kind", [ig.ActNorm, ig.Permute])
 def test_start_values_are_not_taken_from_data_without_values(kind: type[ig.Invertible]) -> None:
     layer = kind((3,)).to("meta")

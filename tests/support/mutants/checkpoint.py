@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import ATOMIC_FILE, CHECKPOINT, DAMAGE, FINGERPRINT, RNG_STATE, STATE, TENSOR_FILE, Mutant
+from .mutant import ATOMIC_FILE, CHECKPOINT, DAMAGE, FINGERPRINT, META, RNG_STATE, STATE, TENSOR_FILE, Mutant
 
 MUTANTS = (
     Mutant("a compiled graph has names of its own", "checkpoint/fingerprint.py",
@@ -68,4 +68,9 @@ MUTANTS = (
            "    if _other_dtypes(state, own):", "    if False:", (CHECKPOINT, "-k", "dtypes")),
     Mutant("a header that can't be read again takes the place of a good file", "checkpoint/tensor_file.py",
            "if len(text) > _LONGEST_HEADER:", "if False:", (TENSOR_FILE,)),
+    Mutant("a tensor of two names becomes two on the meta device", "graph/tied.py",
+           "                store[name] = new\n", "                pass\n", (META, "-k", "several_names")),
+    Mutant("a file without extra state is refused without strict too", "checkpoint/checkpoint.py",
+           "{**state, **extra}, strict=strict)", "{**state, **extra}, strict=not skipped)",
+           (CHECKPOINT, "-k", "file_lacks")),
 )  # fmt: skip

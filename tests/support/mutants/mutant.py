@@ -38,7 +38,7 @@ CHECKPOINT, DAMAGE, ATOMIC_FILE, RNG_STATE, STATE = (
     f"tests/checkpoint/test_{name}.py"
     for name in ("checkpoint", "checkpoint_damage", "atomic_file", "rng_state", "state")
 )
-FINGERPRINT = "tests/checkpoint/test_fingerprint.py"
+FINGERPRINT, META = "tests/checkpoint/test_fingerprint.py", "tests/core/test_meta_device.py"
 TENSOR_FILE, BOX = "tests/checkpoint/test_tensor_file.py", "tests/layers/test_box.py"
 EXPORT = "tests/test_export.py"
 LAB, METRICS, UPSAMPLING, PHOTO_RESUME, PHOTO_MODELS = (
