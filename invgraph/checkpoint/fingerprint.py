@@ -111,6 +111,16 @@ def bare(lines: Mapping[str, T], architecture: Mapping[str, str]) -> dict[str, T
     return {bare_name(name, architecture): value for name, value in lines.items()}
 
 
+def bare_lines(architecture: Fingerprint) -> Fingerprint:
+    """Return a fingerprint by bare names; what a runner runs stands in its place, and so reads what the runner does."""
+    found: Fingerprint = {}
+    for name, line in architecture.items():
+        path = bare_name(name, architecture)
+        reads = found.get(path, "").partition(") of ")[2]
+        found[path] = f"{line} of {reads}" if reads else line
+    return found
+
+
 def held_graph(architecture: Mapping[str, str]) -> str:
     """Return the path of the graph that a flow or runner holds, empty if the whole is neither."""
     path = ""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from invgraph.checkpoint.fingerprint import (
     Fingerprint,
     bare,
+    bare_lines,
     bare_name,
     describe_path,
     differences,
@@ -33,11 +34,11 @@ def align(
 
     Modules that only run another one do not count, and if either the file or the module is a flow, graph meets graph.
     """
-    state, extra, architecture = (bare(part, architecture) for part in (state, extra, architecture))
+    state, extra, architecture = bare(state, architecture), bare(extra, architecture), bare_lines(architecture)
     own = fingerprint(graph)
     path = ""
-    if _kind(architecture) != _kind(bare(own, own)):
-        saved, path = held_graph(architecture), held_graph(bare(own, own))
+    if _kind(architecture) != _kind(bare_lines(own)):
+        saved, path = held_graph(architecture), held_graph(bare_lines(own))
         architecture, state, extra = (inside(part, saved) for part in (architecture, state, extra))
     target = graph.get_submodule(next(name for name in own if bare_name(name, own) == path))
     within = fingerprint(target)
@@ -79,8 +80,7 @@ def _other_dtypes(state: Mapping[str, object], own: Mapping[str, object]) -> boo
 
 def require_same(where: str, architecture: Fingerprint, state: Mapping[str, Tensor], graph: nn.Module) -> None:
     """Raise CheckpointError with a list of differences unless the graph equals the saved one."""
-    own = fingerprint(graph)
-    layers = differences(architecture, bare(own, own))
+    layers = differences(architecture, bare_lines(fingerprint(graph)))
     tensors = differences(tensor_lines(state), tensor_lines(graph.state_dict()))
     advice = "build the graph like the saved one (-: in the file, +: here)"
     if layers and not tensors:

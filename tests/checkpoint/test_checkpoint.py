@@ -483,3 +483,33 @@ def test_without_strict_a_module_may_have_extra_state_that_the_file_lacks(path: 
         ig.load(path, counted)
     assert ig.load(path, counted, strict=False).skipped == ()
     assert torch.equal(counted.weight, plain.weight)
+
+
+def test_a_nested_graph_and_its_runner_load_each_others_files(path: Path) -> None:
+    def build(wrap: Any, source: int = 0) -> ig.Graph:
+        q, x, c = (
+            ig.InputNode(2, name="q"),
+            [ig.InputNode(2, name=name) for name in "xy"],
+            ig.ConditionNode(1, name="c"),
+        )
+        args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(8)}
+        d = ig.ConditionNode(1, name="d")
+        inner = wrap(ig.Graph(q, ig.Node(q, ig.Coupling, args, conditions=d), d))
+        return ig.testing.randomize(ig.Graph(x, [ig.Node(x[source], inner, name="in", conditions=c), x[1 - source]], c))
+
+    def plain(graph: ig.Graph) -> Any:
+        return graph
+
+    data, c = (torch.randn(3, 2), torch.randn(3, 2)), torch.randn(3, 1)
+    for first, second in ((ig.reversible, plain), (plain, ig.reversible), (ig.reversible, ig.reversible)):
+        saved, other = build(first), build(second)
+        ig.save(path, saved)
+        ig.load(path, other)
+        for a, b in zip(saved(data, c)[0], other(data, c)[0], strict=True):
+            assert torch.equal(a, b)
+        with pytest.raises(ig.CheckpointError, match=r"- node 'in': Graph\(.*\) of x \| c\n.*\+ .*\) of y \| c"):
+            ig.load(path, build(second, 1))
+    ig.save(path, build(plain))
+    graph = build(ig.reversible)
+    graph.set_submodule("layers.in", torch.compile(graph["in"], backend="eager"))
+    ig.load(path, graph)

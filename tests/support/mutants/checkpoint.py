@@ -73,4 +73,7 @@ MUTANTS = (
     Mutant("a file without extra state is refused without strict too", "checkpoint/checkpoint.py",
            "{**state, **extra}, strict=strict)", "{**state, **extra}, strict=not skipped)",
            (CHECKPOINT, "-k", "file_lacks")),
+    Mutant("what a runner runs reads nothing", "checkpoint/fingerprint.py",
+           'found[path] = f"{line} of {reads}" if reads else line', "found[path] = line",
+           (CHECKPOINT, "-k", "each_others_files")),
 )  # fmt: skip
