@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,11 @@ from invgraph.graph.schedule import Step
 from invgraph.graph.summary import fraction
 from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.numerics.soft_clamp import watch_clamps
+from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Structured, Tensors
+from invgraph.torch_internals import child_store, with_children
 
+M = TypeVar("M", bound=nn.Module)
 Visit = Callable[[str, Invertible, Tensors, Tensors], None]
 _SATURATED = 0.9
 
@@ -96,7 +99,7 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     The rounding error of one node is amplified by the gains of the nodes that follow. If round trips are inexact, look
     for large gains, and for clamps at their bounds. Gains are estimated by power iteration, which approaches them from
     below; the gain of a direction that rounds is 0. The graph does not change; if it is compiled, its plain code is
-    measured.
+    measured, and instead of a reversible runner inside it the graph that it runs.
 
     Arguments:
         graph: Graph; for a flow, ``flow.graph``.
@@ -121,7 +124,7 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
         haar   Haar      0.0e+00   -8.318  -100 %     1             2          -
         (all)  Graph     0.0e+00   -8.318   100 %     1             2          -
     """
-    graph = require_graph(graph, "diagnose")
+    graph = _without_runners(require_graph(graph, "diagnose"), {})
     iterations = require_count("diagnose", "iterations", iterations)
     seed = require_seed("diagnose", seed)
     xs, cs = measurable("diagnose", "diagnose(graph, {x}, {c})", graph, x, c)
@@ -137,6 +140,16 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
     total = sum((abs(row.log_det) for row in rows if "." not in row.name), 0.0)
     nodes = tuple(row._replace(share=fraction(row.log_det, total)) for row in rows)
     return Diagnosis(nodes, whole._replace(share=fraction(total, total)))
+
+
+def _without_runners(module: M, known: dict[nn.Module, nn.Module]) -> M:
+    """Return a module, copied as far as it has to be, that runs graphs as they are: runners can't derive gains."""
+    if module not in known:
+        children = child_store(module)
+        held = {name: child if child is None else _without_runners(child, known) for name, child in children.items()}
+        held = {name: child.graph if isinstance(child, Reversible) else child for name, child in held.items()}
+        known[module] = module if held == children else with_children(module, held)
+    return known[module]  # type: ignore[return-value]
 
 
 def _visit_nodes(graph: Graph, xs: Tensors, cs: Tensors, prefix: str, visit: Visit) -> None:

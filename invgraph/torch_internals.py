@@ -129,6 +129,8 @@ def version(tensor: Tensor) -> int:
 
 has_global_hooks: Callable[[], bool] = torch.nn.modules.module._has_any_global_hook
 """True if hooks are registered that torch calls along with every module there is."""
+child_store: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
+"""Return the dictionary of a module's children; unlike ``named_children``, it has all names of a child."""
 
 
 def has_hooks(part: nn.Module) -> bool:
@@ -176,6 +178,7 @@ def has_own_convolution(layer: Any) -> bool:
 
 _convolve: dict[Any, Any] = {kind: kind._conv_forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 _values, _call = methodcaller("values"), nn.Module.__call__  # the latter to notice patches
+_stores = attrgetter("_modules", "_parameters", "_buffers")
 _hooks = attrgetter("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -186,11 +189,8 @@ class Snapshot:
         self.root, self._parts = root, list(root.modules())
         self._kinds: list[Any] = list(map(type, self._parts))
         self._forwards = [(kind, kind.forward) for kind in dict.fromkeys(self._kinds)]
-        self._stores: list[dict[str, Any]] = [
-            store for part in self._parts for store in (part._modules, part._parameters, part._buffers)
-        ]
-        self._sizes = list(map(len, self._stores))
-        self._filled = [store for store in self._stores if store]
+        self._stores: list[dict[str, Any]] = list(chain.from_iterable(map(_stores, self._parts)))
+        self._sizes, self._filled = list(map(len, self._stores)), [store for store in self._stores if store]
         self._tensors = list(chain.from_iterable(map(_values, self._filled)))
 
     def holds(self) -> bool:

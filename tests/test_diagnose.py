@@ -302,3 +302,24 @@ def test_a_flow_in_place_of_its_graph_is_told_to_pass_the_graph() -> None:
     flow: Any = make_flow()
     with pytest.raises(ig.ArgumentError, match=r"Flow\n  expected a Graph: pass its graph"):
         ig.diagnose(flow, torch.zeros(2, 4))
+
+
+def test_a_reversible_runner_is_measured_as_the_graph_that_it_runs() -> None:
+    coupling = randomize(ig.Coupling((2,), transform=ig.Affine(clamp=1.0), subnet=ig.nets.MLP(8)))
+
+    def build(wrap: Any) -> ig.Graph:
+        q, p, x = (ig.InputNode(2, name=name) for name in "qpx")
+        inner = wrap(ig.Graph(q, ig.Node(q, coupling, name="c")))
+        middle = ig.Graph(p, ig.Node(p, inner, name="deep"))
+        h = ig.Node(x, inner, name="in")
+        return ig.Graph(x, ig.Node(ig.Node(h, ig.Inverse(wrap(middle)), name="back"), inner, name="again"))
+
+    data = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    plain, graph = build(lambda inner: inner), build(ig.reversible)
+    parts, before = list(graph.modules()), digest(graph)
+    report = ig.diagnose(graph.train(), data)
+    assert report == ig.diagnose(plain, data)
+    assert {"in", "in.c", "back", "again", "again.c"} == {node.name for node in report.nodes}
+    assert list(graph.modules()) == parts
+    assert all(part.training for part in parts)
+    assert digest(graph) == before

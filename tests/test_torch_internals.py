@@ -173,6 +173,15 @@ def test_hook_stores(register: str) -> None:
     handle.remove()
 
 
+def test_child_store_has_a_child_under_all_of_its_names() -> None:
+    layer = nn.Linear(2, 2)
+    net = nn.Sequential(layer, nn.Tanh(), layer)
+    store = internals.child_store(net)
+    assert list(store) == ["0", "1", "2"]
+    net[1] = other = nn.ReLU()
+    assert store["1"] is other
+
+
 def changed(how: str, net: nn.Sequential) -> Any:
     """Change the last layer; what undoes a change that outlives the network is returned."""
     layer = net[2]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
+from operator import methodcaller
 from types import MethodType
 from typing import Any
 
@@ -16,6 +18,7 @@ from invgraph.errors import GraphError, InvgraphError
 from invgraph.graph.run import regions
 from invgraph.torch_internals import (
     batch_norms,
+    child_store,
     constant_floats,
     floating_tensor,
     hook_guards,
@@ -45,31 +48,29 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
     has_regions = any(getattr(layer, "compile_as_region", False) for layer in module.modules())
     run = torch.compile(_with_own_code(function), **_safe(settings, has_regions))
     backend = settings.get("backend", "inductor")
-    forward_hooks, backward_hooks = hook_stores(module)
-    layers = [part for part in module.modules() if isinstance(part, Invertible) and part is not module]
-    inner = next((layer.label for layer in layers if getattr(layer, "uses_torch_func", False)), None)
+    parts = _Parts(module)
     # Without any layer of that kind there is nothing to look up in every call; one that is added later is not a region.
     has_equal_layers: Callable[[], bool] = EqualLayers(module) if has_regions else lambda: False
-    renewals = [renew for layer in layers if (renew := getattr(layer, "renew_derived", None)) is not None]
-    watched = [part for part in module.modules() if hasattr(part, "check_finite")]  # the graph, and graphs inside it
     in_cpp = bool((settings.get("options") or {}).get("cpp_wrapper"))  # whose code can't call a region
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or is_transformed() or torch.is_anomaly_enabled():
             return function(*args, **kwargs)
-        if any(graph.check_finite for graph in watched):
+        parts.follow()
+        if any(graph.check_finite for graph in parts.watched):
             return function(*args, **kwargs)
-        if _differs_from_data(layers, args):
+        if _differs_from_data(parts.layers, args):
             _explain(function, args, kwargs, None)
-        if inner is not None and packs_saved_tensors():
+        if parts.inner is not None and packs_saved_tensors():
             advice = "torch can't compile derivatives inside a layer there: checkpoint a graph that is not compiled"
-            raise GraphError(inner, "a compiled call under activation checkpointing", advice)
-        if settings.get("fullgraph") and any(backward_hooks):
+            raise GraphError(parts.inner, "a compiled call under activation checkpointing", advice)
+        if settings.get("fullgraph") and any(parts.backward_hooks):
             advice = "torch can't compile them: remove them, or compile with fullgraph=False"
             raise GraphError("Graph.compile", "full backward hooks, on a module of the graph or on all", advice)
-        for renew in renewals:
+        for renew in parts.renewals:
             renew()
-        hooks = ",".join([str(key) for store in filter(None, (*forward_hooks, *backward_hooks)) for key in store])
+        stores = filter(None, (*parts.forward_hooks, *parts.backward_hooks))
+        hooks = ",".join([str(key) for store in stores for key in store])
         # A region can't hand out what a hook keeps, and without a compiler behind it has no gradient.
         differentiable = backend != "eager" or not torch.is_grad_enabled()
         wanted = backend in _SAFE_BACKENDS and differentiable and not in_cpp and has_equal_layers()
@@ -85,6 +86,36 @@ def compiled(module: nn.Module, function: Callable[..., Any], settings: Mapping[
             raise
 
     return call
+
+
+class _Parts:
+    """The parts of a module that a compiled call looks at, gathered again when one of them has been replaced.
+
+    Arguments:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._gather()
+
+    def follow(self) -> None:
+        # Asked at every call: one comparison of lists takes a fraction of the time of module.modules().
+        if list(chain.from_iterable(map(_values, self._stores))) != self._children:
+            self._gather()
+
+    def _gather(self) -> None:
+        every = list(self.module.modules())
+        self._stores = list(map(child_store, every))
+        self.forward_hooks, self.backward_hooks = hook_stores(self.module)
+        self.layers = [part for part in every if isinstance(part, Invertible) and part is not self.module]
+        self.inner = next((layer.label for layer in self.layers if getattr(layer, "uses_torch_func", False)), None)
+        self.renewals = [renew for part in self.layers if (renew := getattr(part, "renew_derived", None)) is not None]
+        self.watched: list[Any] = [part for part in every if hasattr(part, "check_finite")]  # the graph, and inner ones
+        self._children = list(chain.from_iterable(map(_values, self._stores)))
+
+
+_values = methodcaller("values")
 
 
 @contextmanager

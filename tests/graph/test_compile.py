@@ -261,6 +261,21 @@ def test_a_coupling_that_comes_into_a_graph_without_regions_is_none() -> None:
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max().clamp_min(1)
 
 
+def test_hooks_on_a_layer_that_came_after_compilation_are_called() -> None:
+    graph = build(lambda: deep_graph(2, width=4), torch.float32).compile(backend="eager")
+    x, c, seen = torch.randn(3, 4), torch.randn(3, 3), list[str]()
+    name = next(name for name, layer in graph.layers.items() if isinstance(layer, ig.Coupling))
+    others = [copy.deepcopy(graph[name]) for _ in range(2)]
+    with torch.no_grad():
+        graph(x, c)
+        for new in others:
+            graph.layers[name] = new
+            graph(x, c)
+            new.register_forward_hook(lambda *given: seen.append("layer"))
+            graph(x, c)
+    assert seen == ["layer"] * 2
+
+
 @pytest.mark.slow
 def test_inductor_writes_the_wrapper_of_equal_layers_in_cpp() -> None:
     """Its C++ wrapper can't call a region, so there are none."""

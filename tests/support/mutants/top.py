@@ -52,4 +52,6 @@ MUTANTS = (
            "            vars(self).setdefault(\"dims\", numel(graph.in_shapes))\n", (FLOW, "-k", "own_sizes")),
     Mutant("clamped elements that are NaN are far from their bound", "diagnose.py",
            "torch.where(clamped.isnan(), math.nan, beyond)", "beyond", (DIAGNOSE,)),
+    Mutant("a reversible runner inside a graph is measured as it is", "diagnose.py",
+           "child.graph if isinstance(child, Reversible) else child for", "child for", (DIAGNOSE, "-k", "runner")),
 )  # fmt: skip
