@@ -145,7 +145,7 @@ def reseed(module: nn.Module, seed: int) -> None:
     """
     if not isinstance(module, nn.Module):
         raise ArgumentError("reseed", type(module).__name__, "expected a layer, a graph, or a module of such layers")
-    _require_seed("reseed", seed)
+    seed = _require_seed("reseed", seed)
     for place, layer in enumerate(m for m in module.modules() if isinstance(m, Stochastic)):
         layer.reseed((seed * 1_000_003 + place) % 2**62)
 

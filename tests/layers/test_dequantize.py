@@ -8,6 +8,7 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -329,3 +330,13 @@ def test_learned_noise_may_have_half_precision(dtype: torch.dtype) -> None:
     assert y.dtype == log_det.dtype == dtype
     assert bool(log_det.isfinite().all())
     assert torch.equal(layer.inverse((y,))[0][0], x)
+
+
+def test_reseed_takes_numpys_ints_of_any_width() -> None:
+    """They would overflow where the seeds of the layers are derived from them."""
+    found = []
+    for seed in (np.uint8(3), np.int16(3), np.int64(3), 3):
+        layer = ig.Dequantize((2,), levels=8)
+        ig.reseed(layer, seed)  # type: ignore[arg-type]
+        found.append(layer.seed.item())
+    assert len(set(found)) == 1

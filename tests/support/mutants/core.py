@@ -125,4 +125,7 @@ MUTANTS = (
            "(REALS if whole else Part(*REALS),)", "(REALS,)", (SUPPORT,)),
     Mutant("normal noise needs single precision", "core/stochastic.py",
            "torch.special.ndtri(wide)", "torch.special.ndtri(drawn)", (DEQUANTIZE,)),
+    Mutant("a small int of numpy overflows as a seed", "core/stochastic.py",
+           '    seed = _require_seed("reseed", seed)\n', '    _require_seed("reseed", seed)\n',
+           (DEQUANTIZE, "-k", "any_width")),
 )  # fmt: skip
