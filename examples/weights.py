@@ -35,14 +35,19 @@ def load_weights(path: Path | str, model: nn.Module) -> ig.Checkpoint:
     """Load a checkpoint in float32 or in half precision into a model in float32.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or belongs to another model.
+        CheckpointError: If the file is missing, damaged, or belongs to another model, which then stays as it is.
     """
     if ig.load(path).metadata.get("parameters") != "float16":
         return ig.load(path, model)
+    before = [(parameter, parameter.data) for parameter in model.parameters()]
     try:
-        return ig.load(path, _cast(model, torch.float16))
-    finally:
-        _cast(model, torch.float32)
+        checkpoint = ig.load(path, _cast(model, torch.float16))
+    except BaseException:
+        for parameter, data in before:  # converting them back would leave them rounded
+            parameter.data = data
+        raise
+    _cast(model, torch.float32)
+    return checkpoint
 
 
 def trained_or_own(own: Path, name: str) -> Path:

@@ -53,9 +53,11 @@ def test_half_precision_rounds_parameters_and_nothing_else(tmp_path):
 def test_a_file_that_does_not_fit_leaves_a_model_in_float32(tmp_path):
     weights.save_half(tmp_path / "half", tiny_flow(), {})
     other = mnist_cinn.build(1, 4, 1.0)
+    before = copy.deepcopy(other.state_dict())
     with pytest.raises(ig.CheckpointError, match="another graph"):
         weights.load_weights(tmp_path / "half", other)
     assert all(parameter.dtype == torch.float32 for parameter in other.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())  # not rounded either
 
 
 def test_they_are_small():

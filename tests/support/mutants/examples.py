@@ -82,4 +82,7 @@ MUTANTS = (
            "logits.topk(1, dim=1)", (METRICS,)),
     Mutant("photographs are drawn without replacement", "examples/colorization/metrics.py",
            "torch.from_numpy(rng.integers(count, size=count))", "torch.from_numpy(rng.permutation(count))", (METRICS,)),
+    Mutant("a model that refuses a file stays rounded", "examples/weights.py",
+           "            parameter.data = data\n", "            parameter.data = parameter.data.float()\n",
+           ("tests/examples/test_example_weights.py", "-k", "does_not_fit")),
 )  # fmt: skip
