@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from invgraph.arguments import require_amount, require_precise
-from invgraph.core.modes import without_inference
+from invgraph.arguments import require_amount, require_count, require_precise
 from invgraph.densities.bases import Base
 from invgraph.densities.bound_flow import BoundFlow, is_broadcast
 from invgraph.densities.chunks import draw_samples, in_chunks
+from invgraph.densities.denoising import denoised
 from invgraph.densities.latents import Latents
 from invgraph.distributions.flow_distribution import FlowDistribution
 from invgraph.errors import GraphError
@@ -64,6 +64,8 @@ class Flow(GraphHolder[Graph | Reversible]):
         if isinstance(graph, (Graph, Reversible)):
             self.latents = Latents(graph._outputs(), self.latents.bases, graph.range, graph._ends)
             self.dims = numel(graph.in_shapes)
+        elif not isinstance(graph, nn.Module) or not any(isinstance(part, Graph) for part in graph.modules()):
+            require_graph(graph, "Flow")  # raises; what wraps a graph may take its place
 
     @property
     def base(self) -> tuple[Distribution, ...]:
@@ -230,6 +232,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         return self._sample("rsample_and_log_prob", n, c, 1.0, generator, chunk)
 
     def _sample(self, method: str, n: int, c: Structured, *args: Any) -> tuple[Any, Tensor]:
+        n = require_count(f"Flow.{method}", "n", n, least=0, most=2**31 - 1)
         self._require_given(f"Flow.{method}", c, f"flow.{method}({n}, {{c}})")
         xs, log_prob = draw_samples(f"Flow.{method}", self.graph, self.latents, n, c, *args)
         return xs, require_precise(log_prob) if "log_prob" in method else log_prob
@@ -266,7 +269,7 @@ class Flow(GraphHolder[Graph | Reversible]):
         A model trained on data with noise of standard deviation ``sigma`` generates noisy data. This removes the noise.
 
         Arguments:
-            x: Data or samples.
+            x: Data or samples, of the leading axes that :meth:`log_prob` takes.
             c: Conditions. Default: none.
             sigma: Standard deviation of the training noise, in units of x. Required.
 
@@ -285,13 +288,7 @@ class Flow(GraphHolder[Graph | Reversible]):
             advice = "the gradient with respect to the data is needed: call it outside (torch.no_grad is fine)"
             raise GraphError("Flow.denoise", "a call under torch.inference_mode", advice)
         self._require_given("Flow.denoise", c, f"flow.denoise({{x}}, {{c}}, sigma={deviation})")
-        ports, given = self.graph._inputs(), self.graph._conditions()
-        conditions = given.pack(tuple(map(without_inference, given.unpack("Flow.denoise", c))))
-        with torch.enable_grad():
-            noisy = tuple(without_inference(v).detach().requires_grad_() for v in ports.unpack("Flow.denoise", x))
-            gradients = torch.autograd.grad(self.log_prob(ports.pack(noisy), conditions).sum(), noisy)
-        clean = tuple(value.detach() + deviation * deviation * g for value, g in zip(noisy, gradients, strict=True))
-        return ports.pack(clean)
+        return denoised(self.log_prob, self.graph, x, c, deviation)
 
     def _require_given(self, where: str, c: Structured, call: str) -> None:
         self.graph._conditions().require_given(where, c, call, self.graph._inputs())

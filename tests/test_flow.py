@@ -303,6 +303,46 @@ def test_denoise_keeps_the_structure_and_leaves_no_gradient() -> None:
     assert gap(flow.denoise(xs, cs, sigma=0.0), xs) == 0
 
 
+def test_denoise_takes_samples_of_every_shape_that_log_prob_takes() -> None:
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+    flow = ig.Flow(ig.testing.randomize(ig.Graph(x, ig.Node(x, ig.Coupling, AFFINE, conditions=c), c)).double())
+    conditions = torch.randn(4, 3, dtype=torch.float64)
+    samples = flow.sample(5, conditions)
+    clean = flow.denoise(samples, conditions, sigma=0.1)
+    for one, own in zip(samples, clean, strict=True):
+        torch.testing.assert_close(own, flow.denoise(one, conditions, 0.1))
+    alone = flow.denoise(samples[:, 1], conditions[1:2], 0.1)  # many points under one condition
+    torch.testing.assert_close(alone, clean[:, 1])
+    spread = flow.denoise(samples[:, :1], conditions, 0.1)  # each point under all conditions
+    torch.testing.assert_close(spread, flow.denoise(samples[:, :1].expand(5, 4, 2), conditions, 0.1))
+    for wrong, error in ((samples[:, :3], ig.ShapeError), (samples.long(), ig.InputTypeError)):
+        with pytest.raises(error):
+            flow.denoise(wrong, conditions, 0.1)
+
+
+@pytest.mark.parametrize("method", ["sample", "rsample", "sample_and_log_prob", "rsample_and_log_prob"])
+@pytest.mark.parametrize("n", [{"n": 5}, torch.zeros(4, 3), "{x}", None, 2.0])
+def test_the_number_of_samples_is_looked_at_before_the_conditions(method: str, n: Any) -> None:
+    x, c = ig.InputNode(2, name="x"), ig.ConditionNode(3, name="c")
+    flow = ig.Flow(ig.Graph(x, ig.Node(x, ig.Coupling, AFFINE, conditions=c), c))
+    with pytest.raises(ig.ArgumentError, match=rf"Flow\.{method}\n  given: n: {type(n).__name__}\n  n must be an int"):
+        getattr(flow, method)(n)
+    with pytest.raises(ig.InputTypeError, match=rf"call flow\.{method}\(5, c\)"):
+        getattr(flow, method)(5)
+
+
+def test_what_neither_is_a_graph_nor_wraps_one_takes_no_graphs_place() -> None:
+    flow, data = linear(), torch.randn(3, 2, dtype=torch.float64)
+    before, density = flow.graph, flow.log_prob(data)
+    for name in ("graph", "model"):
+        for wrong in (nn.Linear(2, 2), None, 3, nn.Sequential(nn.Tanh())):
+            with pytest.raises(ig.ArgumentError, match="expected a Graph"):
+                setattr(flow, name, wrong)
+    assert flow.graph is before
+    flow.graph = torch.compile(flow.graph, backend="eager")  # type: ignore[assignment]
+    torch.testing.assert_close(flow.log_prob(data), density)
+
+
 def test_denoise_takes_sigma_third() -> None:
     flow = conditional(4)
     (x,), (c,) = draw([(4,)], 3), draw([(3,)], 3, seed=1)

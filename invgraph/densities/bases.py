@@ -160,5 +160,20 @@ def as_bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] 
         if own != shape:
             given = f"base {index} of shape {own}"
             raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
+        if _is_discrete(density):
+            advice = "its values are whole numbers, those of the graph are not: use a density of real numbers"
+            raise GraphError(
+                "Flow", f"base {index}: {describe_base(density)}", f"{advice}; for integer data, Dequantize"
+            )
         checked.append(density)
     return tuple(checked)
+
+
+def _is_discrete(base: Distribution) -> bool:
+    """True if a distribution has probabilities of single values, and no density; also if these are transformed."""
+    while isinstance(base, (Independent, TransformedDistribution)):
+        base = base.base_dist
+    try:
+        return bool(getattr(base.support, "is_discrete", False))
+    except NotImplementedError:
+        return False

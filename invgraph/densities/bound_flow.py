@@ -52,7 +52,7 @@ class BoundFlow:
             raise ShapeError(
                 self.graph.label, "inputs of different leading axes", "all inputs must have the same leading axes"
             )
-        full = _broadcast(axes, rows)
+        full = broadcast_axes(axes, rows)
         if full is None:
             advice = f"expected (n, {rows}, ...): the leading axes of the data broadcast against the rows bound"
             raise ShapeError(self.graph.label, f"leading axes {axes} for {rows} rows", advice)
@@ -167,7 +167,7 @@ def leading_axes(ports: Ports, x: object) -> Shape | None:
     return found
 
 
-def _broadcast(axes: Shape, rows: int) -> Shape | None:
+def broadcast_axes(axes: Shape, rows: int) -> Shape | None:
     """Return the axes, the last of which is broadcast against the number of rows; None if they don't fit."""
     last = axes[-1] if axes else 1
     if last not in (1, rows) and rows != 1:

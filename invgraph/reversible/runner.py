@@ -30,6 +30,7 @@ class Reversible(GraphHolder[Graph], Invertible):
     conditional = True
     arity = None
     call_name = "graph"
+    fixed_size_reason = "it keeps the steps of its graph: make another one of that size, reversible(graph.at(...))"
 
     def __init__(self, graph: Graph, anchors: int | None = None, tolerance: float | None = 1e-2) -> None:
         require_graph(graph, _WHERE)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Exponential, Independent, Normal, Uniform
+from torch.distributions import (
+    AffineTransform,
+    Bernoulli,
+    Categorical,
+    Exponential,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    Poisson,
+    TransformedDistribution,
+    Uniform,
+)
 
 import invgraph as ig
 
@@ -41,3 +52,23 @@ def test_a_temperature_never_leads_out_of_the_support(base: torch.distributions.
     assert torch.allclose(cool.std(0), 0.5 * deviation, rtol=0.02)  # four standard errors of the exponential
     with pytest.raises(ig.ArgumentError, match=r"whose support has an end\n.*temperature can be 1 at most"):
         flow.sample(1000, temperature=1.5)
+
+
+DISCRETE = (
+    Independent(Categorical(torch.ones(2, 4)), 1),
+    Poisson(torch.ones(2)),
+    Independent(TransformedDistribution(Bernoulli(torch.full((2,), 0.5)), AffineTransform(0.0, 2.0)), 1),
+    MixtureSameFamily(Categorical(torch.ones(2, 3)), Poisson(torch.ones(2, 3))),
+)
+
+
+@pytest.mark.parametrize("base", DISCRETE, ids=lambda base: type(base).__name__)
+def test_a_base_of_whole_numbers_is_refused(base: torch.distributions.Distribution) -> None:
+    """Its log_prob rounds, so that every value between them would have a density, and all of them more than one."""
+    x = ig.InputNode(2, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.Elementwise, {"transform": ig.Affine()}))
+    with pytest.raises(ig.GraphError, match=r"base 0: \w+.*\n.*whole numbers"):
+        ig.Flow(graph, base)
+    flow = ig.Flow(graph)
+    with pytest.raises(ig.GraphError, match="whole numbers"):
+        flow.base = base

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, Poisson
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, VonMises
 
 import invgraph as ig
 from invgraph.distributions import flow_distribution
@@ -313,7 +313,7 @@ def test_copies_and_pickles() -> None:
 
 
 def test_a_base_without_rsample() -> None:
-    density = flow_of(Poisson(torch.ones(2))).given(torch.zeros(3))
+    density = flow_of(VonMises(torch.zeros(2), torch.ones(2))).given(torch.zeros(3))
     assert not density.has_rsample
     assert density.sample((4,)).shape == (4, 2)
     for draw in (density.rsample, density.rsample_and_log_prob):

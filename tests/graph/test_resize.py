@@ -113,6 +113,13 @@ def test_every_runner_takes_it() -> None:
     assert torch.allclose(ig.reversible(whole)(x, c)[1], log_det)
 
 
+def test_a_runner_inside_a_graph_says_how_it_gets_another_size() -> None:
+    y, x = ig.InputNode(2, 4, 4, name="y"), ig.InputNode(2, 4, 4, name="x")
+    graph = ig.Graph(x, ig.Node(x, ig.reversible(ig.Graph(y, ig.Node(y, ig.Haar)))))
+    with pytest.raises(ig.GraphError, match=r"size can't change: .*make another one of that size, reversible\("):
+        graph.at(x=(2, 6, 6))
+
+
 @pytest.mark.slow
 def test_it_compiles() -> None:
     whole = randomize(restoration(8), seed=1).double().at(image=(2, 8, 12), low=(1, 8, 12))

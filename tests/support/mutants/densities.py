@@ -47,4 +47,13 @@ MUTANTS = (
            "z = torch.where(z == end, beside", "z = torch.where(z != z, beside", (SUPPORT,)),
     Mutant("a latent above the upper end counts as inside", "densities/bases.py",
            "(inwards * (z - end) < 0)", "(z - end < 0)", (SUPPORT,)),
+    Mutant("a flow has a base of whole numbers", "densities/bases.py",
+           "        if _is_discrete(density):", "        if False:", (LATENTS, "-k", "whole_numbers")),
+    Mutant("a base of transformed whole numbers is taken for a density", "densities/bases.py",
+           "while isinstance(base, (Independent, TransformedDistribution)):", "while isinstance(base, Independent):",
+           (LATENTS, "-k", "whole_numbers")),
+    Mutant("one point is denoised for all conditions at once", "densities/denoising.py",
+           "value if full is None else value.expand(*full, *shape) for", "value for", (FLOW, "-k", "every_shape")),
+    Mutant("samples are not denoised in their shape", "densities/denoising.py",
+           "if is_broadcast(graph, x, conditions) else", "if False else", (FLOW, "-k", "every_shape")),
 )  # fmt: skip

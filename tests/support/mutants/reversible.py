@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import ADAPTERS, HABITS, REVERSIBLE, Mutant
+from .mutant import ADAPTERS, HABITS, RESIZE, RESIZE, REVERSIBLE, Mutant
 
 MUTANTS = (
     Mutant("a second derivative of a reversible graph is wrong in silence", "reversible/backward.py",
@@ -90,4 +90,6 @@ MUTANTS = (
            (REVERSIBLE, "-k", "another_thread")),
     Mutant("a node is blamed for NaN in the data", "reversible/backward.py",
            "if not bool(exact.isfinite().all()):", "if False:", (REVERSIBLE, "-k", "not_finite")),
+    Mutant("a runner at another size gives the advice for a user's class", "reversible/runner.py",
+           "    fixed_size_reason = ", "    unused_reason = ", (RESIZE, "-k", "runner_inside")),
 )  # fmt: skip
