@@ -16,7 +16,7 @@ from invgraph.core.resized import resized
 from invgraph.errors import GraphError
 from invgraph.graph.build_layer import feature_shapes
 from invgraph.graph.layer_dict import ModuleDict
-from invgraph.graph.schedule import Schedule
+from invgraph.graph.schedule import Schedule, Step
 from invgraph.graph.views import Shown
 from invgraph.shapes import Shape, as_shape
 from invgraph.torch_internals import replace_children
@@ -131,8 +131,15 @@ def resize_graph(
     )
     conditions = replace_shapes(forward.conditions, shapes, range(len(cond_shapes)))
     return ModuleDict(new), (
-        replace(forward, source=source, target=target, conditions=conditions),
-        replace(inverse, source=target, target=source, conditions=conditions),
+        replace(forward, source=source, target=target, conditions=conditions, steps=_steps(forward, shapes)),
+        replace(inverse, source=target, target=source, conditions=conditions, steps=_steps(inverse, shapes)),
+    )
+
+
+def _steps(schedule: Schedule, shapes: Mapping[int, Shape]) -> tuple[Step, ...]:
+    """Return the steps with the shapes that features now have."""
+    return tuple(
+        [step._replace(shapes=_gather(shapes, step.outputs)) if step.feature else step for step in schedule.steps]
     )
 
 

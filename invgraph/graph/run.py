@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from invgraph.core.call import CheckedTensors, TwoWay, call_checked, check_result
 from invgraph.core.invertible import Result
-from invgraph.errors import GraphError, InputTypeError
+from invgraph.errors import GraphError, InputTypeError, ShapeError
 from invgraph.graph.schedule import Schedule, Step
-from invgraph.shapes import Tensors
+from invgraph.shapes import Shape, Tensors, batched
 from invgraph.torch_internals import compile_region, exported_module, floating_tensor, has_hooks, is_untouched, is_view
 
 _KEPT = 32
@@ -61,6 +61,8 @@ def run(
         more: Tensor | None = None
         if step.feature:
             outputs = call_feature(layer, cs, data.dtype)
+            if step.shapes and not torch.compiler.is_compiling():
+                _require_features(schedule.names[step.layer], layer, outputs, step.shapes)
         else:
             outputs, more = call_layer(layer, gather(slots, step.inputs), cs, schedule.inverse)
             log_dets.append(more)
@@ -105,6 +107,15 @@ def call_feature(network: nn.Module, cs: Tensors, dtype: torch.dtype) -> Tensors
     result = network(*cs)
     several = result if isinstance(result, (tuple, list)) else (result,)
     return tuple([feature.to(dtype) for feature in several])
+
+
+def _require_features(name: str, network: nn.Module, features: Tensors, shapes: tuple[Shape, ...]) -> None:
+    """Refuse features of other shapes than those that the nodes which read them were built for."""
+    found = tuple([feature.shape[1:] if feature.ndim else None for feature in features])
+    if found != shapes:
+        given = f"returned features of shapes {', '.join(str(tuple(feature.shape)) for feature in features)}"
+        advice = f"declared {', '.join(map(batched, shapes))}: keep the batch axis (squeeze drops one of size 1)"
+        raise ShapeError(f"node {name!r} ({type(network).__name__})", given, f"{advice}, and all other sizes")
 
 
 def call_layer(layer: Any, xs: Tensors, given: Any, inverse: bool) -> Result:

@@ -9,6 +9,7 @@ from invgraph.core.call import Ports
 from invgraph.errors import GraphError
 from invgraph.graph.node import FeatureNode, Node, Value
 from invgraph.graph.wiring import Wiring
+from invgraph.shapes import Shape
 
 
 class Step(NamedTuple):
@@ -21,6 +22,7 @@ class Step(NamedTuple):
         conditions: Slots that it is conditioned on.
         outputs: Slots that it fills.
         idle: Slots that nothing reads after this step.
+        shapes: Shapes of the features of a conditioning network, without the batch; empty for other nodes.
     """
 
     layer: int
@@ -29,6 +31,7 @@ class Step(NamedTuple):
     conditions: tuple[int, ...]
     outputs: tuple[int, ...]
     idle: tuple[int, ...]
+    shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,5 +139,7 @@ def _steps(wiring: Wiring, slots: dict[Value, int], ends: tuple[int, ...], inver
             sources, outputs = outputs, sources
         idle = tuple(dict.fromkeys(slot for slot in (*sources, *conditions) if slot not in needed))
         needed.update(idle)
-        steps.append(Step(places[node], isinstance(node, FeatureNode), sources, conditions, outputs, idle))
+        is_feature = isinstance(node, FeatureNode)
+        shapes = tuple(value.shape for value in node.outputs) if is_feature else ()
+        steps.append(Step(places[node], is_feature, sources, conditions, outputs, idle, shapes))
     return tuple(reversed(steps))

@@ -609,3 +609,50 @@ def test_the_name_of_a_graph_is_also_that_of_its_runners() -> None:
 def test_a_condition_that_is_a_list_of_labels_is_refused_as_such() -> None:
     with pytest.raises(InputTypeError, match="condition 'digit': list"):
         IMAGE(X, [3, 5])
+
+
+class Squeezed(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).squeeze()
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_features_of_other_shapes_than_declared_are_named(backend: str | None) -> None:
+    def build(network: nn.Module) -> ig.Graph:
+        x, c = ig.InputNode(2, name="x"), ig.ConditionNode(2, name="c")
+        args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(8)}
+        node = ig.Node(x, ig.Coupling, args, conditions=ig.FeatureNode(c, network, name="f"))
+        graph = ig.Graph(x, node, c)
+        return graph if backend is None else graph.compile(backend=backend)
+
+    graph = build(Squeezed(2, 3))
+    assert graph(torch.zeros(4, 2), torch.zeros(4, 2))[0].shape == (4, 2)
+    one = torch.zeros(1, 2)
+    calls = [lambda: graph(one, one), lambda: graph.inverse(one, one), lambda: graph.bind(one)]
+    if backend is None:
+        calls += [lambda: ig.reversible(graph)(one, one), lambda: ig.Flow(graph).sample(3, one)]
+    for call in calls:
+        with pytest.raises(ig.ShapeError, match=r"'f' \(Squeezed\)\n.*of shapes \(3,\)\n.*\(B, 3\).*batch axis"):
+            call()
+    graph = build(nn.Linear(2, 3))
+    graph.layers["f"] = nn.Linear(2, 5)
+    with pytest.raises(ig.ShapeError, match=r"'f' \(Linear\)\n.*of shapes \(1, 5\)\n.*declared \(B, 3\)"):
+        graph(one, one)
+
+
+def test_the_number_of_features_is_named() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = 2
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return (x, x)[: self.count]
+
+    x, c, network = ig.InputNode(2, name="x"), ig.ConditionNode(2, name="c"), Two()
+    args = {"transform": ig.Affine(clamp=1.0), "subnet": ig.nets.MLP(8)}
+    f = ig.FeatureNode(c, network, name="f")
+    graph = ig.Graph(x, ig.Node(x, ig.Coupling, args, conditions=[f[0], f[1]]), c)
+    network.count = 1
+    with pytest.raises(ig.ShapeError, match=r"of shapes \(3, 2\)\n.*declared \(B, 2\), \(B, 2\)"):
+        graph(torch.zeros(3, 2), torch.zeros(3, 2))

@@ -121,7 +121,8 @@ MUTANTS = (
     Mutant("an observer sees the log-det of all steps so far", "graph/run.py",
            "after(step, layer, slots, more)", "after(step, layer, slots, log_det)", (TRACE,)),
     Mutant("the inverse of a graph at another size has the shapes of the old one", "graph/resize.py",
-           "replace(inverse, source=target, target=source, conditions=conditions)", "inverse", (RESIZE,)),
+           "replace(inverse, source=target, target=source, conditions=conditions, steps=_steps(inverse, shapes))",
+           "inverse", (RESIZE,)),
     Mutant("a feature at another size is taken to be as before", "graph/resize.py",
            "made = feature_shapes(f\"node {name!r} ({type(layer).__name__})\", layer, given)",
            "made = _gather({**shapes, **dict.fromkeys(step.outputs, (3, 4, 4))}, step.outputs)", (RESIZE,)),
@@ -202,4 +203,8 @@ MUTANTS = (
            "set() if outer is None else outer", "set()", (TIED, "-k", "two_nested")),
     Mutant("a compiled call looks at the layers that it had at first", "graph/compiled.py",
            "        parts.follow()\n", "", (COMPILE, "-k", "came_after")),
+    Mutant("features of any shape are handed on", "graph/run.py",
+           "    if found != shapes:", "    if False:", (BAD_INPUT, "-k", "features")),
+    Mutant("features at another size have the shapes of the old one", "graph/resize.py",
+           "step._replace(shapes=_gather(shapes, step.outputs)) if step.feature else step for", "step for", (RESIZE,)),
 )  # fmt: skip

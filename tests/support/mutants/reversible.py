@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import ADAPTERS, HABITS, RESIZE, RESIZE, REVERSIBLE, Mutant
+from .mutant import ADAPTERS, HABITS, RESIZE, REVERSIBLE, Mutant
 
 MUTANTS = (
     Mutant("a second derivative of a reversible graph is wrong in silence", "reversible/backward.py",
