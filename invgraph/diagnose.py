@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from invgraph.numerics.singular_value import largest_singular_value
 from invgraph.numerics.soft_clamp import watch_clamps
 from invgraph.reversible.runner import Reversible
 from invgraph.shapes import Structured, Tensors
-from invgraph.torch_internals import child_store, with_children
+from invgraph.torch_internals import child_store, replace_children
 
 M = TypeVar("M", bound=nn.Module)
 Visit = Callable[[str, Invertible, Tensors, Tensors], None]
@@ -145,10 +146,12 @@ def diagnose(graph: Graph, x: Structured, c: Structured = (), *, iterations: int
 def _without_runners(module: M, known: dict[nn.Module, nn.Module]) -> M:
     """Return a module, copied as far as it has to be, that runs graphs as they are: runners can't derive gains."""
     if module not in known:
-        children = child_store(module)
-        held = {name: child if child is None else _without_runners(child, known) for name, child in children.items()}
+        children = {name: child for name, child in child_store(module).items() if child is not None}
+        held = {name: _without_runners(child, known) for name, child in children.items()}
         held = {name: child.graph if isinstance(child, Reversible) else child for name, child in held.items()}
-        known[module] = module if held == children else with_children(module, held)
+        known[module] = module if held == children else copy.copy(module)
+        if held != children:
+            replace_children(known[module], held)
     return known[module]  # type: ignore[return-value]
 
 
