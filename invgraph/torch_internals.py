@@ -217,7 +217,7 @@ def replace_buffers(copied: nn.Module, buffers: dict[str, Tensor]) -> None:
     copied._buffers = {**copied._buffers, **buffers}
 
 
-def uncached_weights() -> AbstractContextManager[object]:
+def uncached_weights() -> ExitStack:
     """Let parametrized weights be computed anew until the context ends, also within ``parametrize.cached``."""
     stack = ExitStack()
     stack.callback(setattr, parametrize, "_cache_enabled", parametrize._cache_enabled)

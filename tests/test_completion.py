@@ -11,7 +11,7 @@ def test_the_package_offers_its_public_names_and_no_module_of_its_own() -> None:
     offered = dir(ig)
     assert {"testing", "nets", "init", "errors", "Graph", "export", "fused", "__version__"} <= set(offered)
     modules = {name for name in offered if inspect.ismodule(getattr(ig, name))}
-    assert modules == {"errors", "inference", "init", "nets", "recipes", "sbi", "testing"}
+    assert modules == {"errors", "freia", "inference", "init", "nets", "recipes", "sbi", "testing"}
     assert not {"Any", "TYPE_CHECKING", "core", "graph", "layers", "numerics", "shapes"} & set(offered)
     public = {name for name, value in vars(ig).items() if getattr(value, "__module__", "").startswith("invgraph")}
     assert {name for name in public if not name.startswith("_")} <= set(offered)

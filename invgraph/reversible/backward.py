@@ -21,15 +21,17 @@ from invgraph.graph.run import Slots, call_feature, fill, gather, run
 from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.call_state import (
     Autocast,
-    Frozen,
     buffer_versions,
     frozen_statistics,
+    frozen_versions,
     modes_of,
     one_thread,
     part_with_changed_buffers,
     places_of,
     random_states,
+    require_unchanged,
     same_modes,
+    saved_tensors,
     tensors_of_the_call,
 )
 from invgraph.reversible.plan import Direction
@@ -43,6 +45,7 @@ class Call(NamedTuple):
     Attributes:
         graph: Graph to run.
         parts: All modules of the graph; to look for them takes a while in a deep one.
+        frozen: Their tensors that need no gradient.
         direction: Direction of the call.
         tolerance: Maximum relative reconstruction error; None for no check.
         value_count: Number of values.
@@ -51,6 +54,7 @@ class Call(NamedTuple):
 
     graph: Graph
     parts: Sequence[nn.Module]
+    frozen: Tensors
     direction: Direction
     tolerance: float | None
     value_count: int
@@ -64,15 +68,14 @@ class ReversibleFunction(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         values, cs = tensors[: call.value_count], tensors[call.value_count : call.value_count + call.condition_count]
         ctx.autocast = Autocast.current(values[0].device.type)
-        ctx.seeds = draw_seeds(call.graph, values[0])
-        random = random_states(values[0])
+        ctx.seeds, random = draw_seeds(call.graph, values[0]), random_states(values[0])
         buffers, ctx.modes, ctx.norms = buffer_versions(call.parts), modes_of(call.parts), batch_norms(call.parts)
         with ctx.autocast.restore(), same_noise(ctx.seeds, first=True), one_thread(call.graph, ctx.norms):
             outputs, log_det, kept = call.direction.run(call.graph, values, cs)
             again = outputs
             if not all(map(torch.equal, random, random_states(values[0]))):  # by a node, or in another thread
                 with frozen_statistics(ctx.norms):
-                    again, _, _ = call.direction.run(call.graph, values, cs)
+                    again = call.direction.run(call.graph, values, cs)[0]
         changed = part_with_changed_buffers(call.graph, call.parts, buffers)
         if changed is not None:
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
@@ -80,11 +83,10 @@ class ReversibleFunction(torch.autograd.Function):
         if not all(a.allclose(b, 0, 0, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
             advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError("reversible", "a node that draws random numbers", advice)
-        ctx.call, ctx.anchors = call, list(kept)
+        ctx.call, ctx.anchors, ctx.versions = call, list(kept), frozen_versions(call.frozen)
         # A graph may return an argument itself; an autograd function may not.
         outputs = tuple(y.view_as(y) if any(y is x for x in tensors) else y for y in outputs)
-        ctx.frozen = Frozen(call.parts)
-        ctx.places = places_of(call.parts, (*tensors[call.value_count + call.condition_count :], *ctx.frozen.tensors))
+        ctx.places = places_of(call.parts, (*tensors[call.value_count + call.condition_count :], *call.frozen))
         ctx.save_for_backward(*outputs, *tensors, *(value for step in kept for value in kept[step]))
         ctx.counts = len(outputs), len(tensors)
         return (*outputs, log_det)
@@ -95,9 +97,9 @@ class ReversibleFunction(torch.autograd.Function):
             advice = "second derivatives need stored activations: call the graph itself where create_graph=True"
             raise GraphError("reversible", "a double backward", advice)
         call: Call = ctx.call
-        outputs, tensors, kept = _split(_saved(ctx), *ctx.counts)
+        outputs, tensors, kept = _split(saved_tensors(ctx), *ctx.counts)
         values, cs, parameters = _split(tensors, call.value_count, call.condition_count)
-        ctx.frozen.require_unchanged()
+        require_unchanged(call.frozen, ctx.versions)
         needed = ctx.needs_input_grad[1 + call.value_count + call.condition_count :]
         grads = ParameterGrads([p for p, need in zip(parameters, needed, strict=True) if need])
         back = Backward(call.direction, tuple(call.graph.layers.values()), cs, grads, call.tolerance)
@@ -106,7 +108,7 @@ class ReversibleFunction(torch.autograd.Function):
             anchored[step], kept = kept[: len(step.inputs)], kept[len(step.inputs) :]
         with (
             ctx.autocast.restore(), one_thread(call.graph, ctx.norms), same_modes(ctx.modes), torch.no_grad(),
-            frozen_statistics(ctx.norms), tensors_of_the_call(ctx.places, (*parameters, *ctx.frozen.tensors)),
+            frozen_statistics(ctx.norms), tensors_of_the_call(ctx.places, (*parameters, *call.frozen)),
             same_noise(ctx.seeds) if ctx.seeds else nullcontext(),
             # Kernels take one gradient; autograd may ask for several at once (is_grads_batched).
             fused(False) if any(map(is_batched_grad, grad_outputs)) else nullcontext(),
@@ -117,17 +119,6 @@ class ReversibleFunction(torch.autograd.Function):
 
 def _split(tensors: Tensors, first: int, second: int) -> tuple[Tensors, Tensors, Tensors]:
     return tensors[:first], tensors[first : first + second], tensors[first + second :]
-
-
-def _saved(ctx: Any) -> Tensors:
-    try:
-        saved: Tensors = ctx.saved_tensors
-    except RuntimeError as error:
-        if "inplace" not in str(error):
-            raise
-        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
-        raise NumericsError("reversible", "saved tensors that were overwritten", advice) from error
-    return saved
 
 
 class Backward:

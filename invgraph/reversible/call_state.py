@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import filterfalse
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -32,12 +34,11 @@ class Autocast(NamedTuple):
             return cls("cpu", False, torch.bfloat16)
         return cls(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
 
-    @contextmanager
-    def restore(self) -> Iterator[None]:
-        """Use the settings, without caches: these would hand weights made without gradient to the run with gradient."""
-        mixed = torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
-        with mixed, uncached_weights():
-            yield
+    def restore(self) -> AbstractContextManager[object]:
+        # Without caches: they would hand weights that were made without gradient to the run with gradient.
+        context = uncached_weights()
+        context.enter_context(torch.autocast(self.device, self.dtype, self.enabled, cache_enabled=False))
+        return context
 
 
 def random_states(reference: Tensor) -> tuple[Tensor, ...]:
@@ -111,29 +112,37 @@ def frozen_statistics(norms: Sequence[Any]) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def trainable(parts: Sequence[nn.Module]) -> tuple[Tensor, ...]:
-    """Return the tensors of these modules that need a gradient, each once, as they are now."""
-    return tuple([tensor for tensor in _tensors(parts) if tensor.requires_grad])
-
-
-class Frozen:
-    """The other tensors of these modules, frozen parameters and buffers, as they were in the forward call."""
-
-    def __init__(self, parts: Sequence[nn.Module]) -> None:
-        self.tensors = tuple([tensor for tensor in _tensors(parts) if not tensor.requires_grad])
-        self._versions = [version(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
-
-    def require_unchanged(self) -> None:
-        """Refuse frozen parameters that were changed in place; buffers, such as statistics, may change."""
-        now = [version(tensor) for tensor in self.tensors if isinstance(tensor, nn.Parameter)]
-        if now != self._versions:
-            advice = "a frozen parameter was changed in place before backward: change it between the steps"
-            raise NumericsError("reversible", "frozen parameters that were overwritten", advice)
-
-
-def _tensors(parts: Sequence[nn.Module]) -> Iterable[Tensor]:
+def tensors_of(parts: Sequence[nn.Module]) -> tuple[Tensors, Tensors]:
+    """Return the tensors of these modules, each once, as they are now: those that need a gradient, and the others."""
     found = {id(tensor): tensor for store in tensor_stores(parts) for tensor in store.values() if tensor is not None}
-    return found.values()
+    return tuple(filter(_needs_grad, found.values())), tuple(filterfalse(_needs_grad, found.values()))
+
+
+_needs_grad = attrgetter("requires_grad")
+
+
+def frozen_versions(tensors: Tensors) -> list[int]:
+    """Return how often each parameter among these was changed in place; buffers, such as statistics, may change."""
+    return [version(tensor) for tensor in tensors if isinstance(tensor, nn.Parameter)]
+
+
+def require_unchanged(tensors: Tensors, versions: list[int]) -> None:
+    """Refuse frozen parameters that were changed in place since the forward call."""
+    if versions != frozen_versions(tensors):
+        advice = "a frozen parameter was changed in place before backward: change it between the steps"
+        raise NumericsError("reversible", "frozen parameters that were overwritten", advice)
+
+
+def saved_tensors(ctx: Any) -> Tensors:
+    """Return what the forward call saved; refuse what was changed in place since."""
+    try:
+        saved: Tensors = ctx.saved_tensors
+    except RuntimeError as error:
+        if "inplace" not in str(error):
+            raise
+        advice = "an output, input, condition or parameter was changed in place before backward: change a copy instead"
+        raise NumericsError("reversible", "saved tensors that were overwritten", advice) from error
+    return saved
 
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -148,7 +157,7 @@ def require_repeatable(
         layers: The layers of a graph.
         steps: The steps of a direction.
         parts: All modules that the layers consist of.
-        parameters: What :func:`trainable` found.
+        parameters: Those of their tensors that need a gradient.
     """
     if is_sharded(parameters):
         advice = "gathering them for a second run is not supported: train the plain graph, which calls each layer once"

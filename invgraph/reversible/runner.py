@@ -15,7 +15,7 @@ from invgraph.graph.bound import BoundGraph
 from invgraph.graph.graph import Graph, require_graph
 from invgraph.graph.holder import GraphHolder
 from invgraph.reversible.backward import Call, ReversibleFunction
-from invgraph.reversible.call_state import require_repeatable, trainable
+from invgraph.reversible.call_state import require_repeatable, tensors_of
 from invgraph.reversible.plan import Direction
 from invgraph.shapes import Shape, Structured, Tensors
 from invgraph.torch_internals import is_transformed
@@ -79,11 +79,11 @@ class Reversible(GraphHolder[Graph], Invertible):
 
     def _run(self, direction: Direction, values: Tensors, given: Any) -> Result:
         parts = tuple(self.graph.modules())
-        parameters = trainable(parts)
+        parameters, frozen = tensors_of(parts)
         if isinstance(given, Precomputed) or is_transformed() or not needs_grad(*values, *given, *parameters):
             return call_checked(self.graph, values, given, inverse=direction.schedule.inverse)
         require_repeatable(self.graph.layers, direction.schedule.steps, parts[1:], parameters)
-        call = Call(self.graph, parts, direction, self.tolerance, len(values), len(given))
+        call = Call(self.graph, parts, frozen, direction, self.tolerance, len(values), len(given))
         *outputs, log_det = ReversibleFunction.apply(call, *values, *given, *parameters)  # type: ignore[no-untyped-call]
         return tuple(outputs), log_det
 
