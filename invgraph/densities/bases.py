@@ -161,10 +161,9 @@ def as_bases(base: Base, shapes: tuple[Shape, ...]) -> tuple[Distribution, ...] 
             given = f"base {index} of shape {own}"
             raise GraphError("Flow", given, f"expected {shape}, the shape of the output: see Distribution.expand")
         if _is_discrete(density):
-            advice = "its values are whole numbers, those of the graph are not: use a density of real numbers"
-            raise GraphError(
-                "Flow", f"base {index}: {describe_base(density)}", f"{advice}; for integer data, Dequantize"
-            )
+            given = f"base {index}: {describe_base(density)}"
+            advice = "its values are whole numbers: use a density of real numbers, and Dequantize for integer data"
+            raise GraphError("Flow", given, advice)
         checked.append(density)
     return tuple(checked)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import weakref
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,23 +79,29 @@ class Dependencies:
             return id(value)
         if isinstance(value, torch.Generator):
             return object()  # noise of its own, new at each call
-        if kind.__module__.partition(".")[0] in ("torch", "invgraph"):
-            return _FIXED  # transforms, schedules, what a layer prepares in its first call: they do not change
-        return self._read_parts(value)
-
-    def _read_parts(self, value: object) -> object:
-        if isinstance(value, dict):
-            parts = list(value.items())
-        elif isinstance(value, (tuple, list, set, frozenset)):
-            parts = list(value)
-        elif is_dataclass(value) or isinstance(value, SimpleNamespace):
-            parts = list(vars(value).items())
-        else:
+        parts = _parts_of(value)
+        if parts is None:
             return object()
+        if parts is _FIXED:
+            return _FIXED
         if id(value) in self._seen:  # it contains itself, or several modules share it
             return id(value)
         self._seen.add(id(value))
-        return type(value), [self._read(part) for part in parts]
+        return kind, [self._read(part) for part in parts]
+
+
+def _parts_of(value: object) -> Any:
+    """Return what a value consists of; None if that is not known, and ``_FIXED`` if it does not change."""
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return list(value)
+    if type(value).__module__.partition(".")[0] in ("torch", "invgraph"):
+        return _FIXED  # transforms, schedules, what a layer prepares in its first call
+    if isinstance(value, SimpleNamespace) or is_dataclass(value):
+        named = [field.name for field in fields(value)] if is_dataclass(value) else []  # which may be slots
+        return [*getattr(value, "__dict__", {}).items(), *[(name, getattr(value, name, None)) for name in named]]
+    return None
 
 
 def counts(tensors: Tensors) -> list[tuple[int, int, int]]:

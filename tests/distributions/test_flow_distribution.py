@@ -7,6 +7,7 @@ import math
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,6 +209,24 @@ def test_what_was_computed_from_the_conditions_is_used_until_something_changes()
 )
 def test_networks_of_torch_can_be_compared(net: nn.Module) -> None:
     assert Dependencies(net).state == Dependencies(net).state
+
+
+@dataclass(slots=True)
+class Slots:
+    """Settings that have no ``__dict__``."""
+
+    gain: float = 1.0
+
+
+def test_settings_without_a_dict_and_sizes_of_torch_are_seen() -> None:
+    net: Any = nn.Linear(2, 2)
+    net.options, net.size = Slots(), torch.Size((1, 2))
+    before = Dependencies(net).state
+    assert Dependencies(net).state == before
+    net.options.gain = 2.0
+    assert Dependencies(net).state != before
+    net.options.gain, net.size = 1.0, torch.Size((3, 2))
+    assert Dependencies(net).state != before
 
 
 @torch.no_grad()
