@@ -43,7 +43,7 @@ def corner(
         ArgumentError: If the samples are not a tensor, or true values or limits are not numbers.
         ShapeError: If the samples are not a matrix, or names, truth or limits do not match it.
         GraphError: If a limit is not an interval.
-        NumericsError: If a sample is NaN or infinite.
+        NumericsError: If a sample is NaN or infinite, or a true value is infinite.
 
     Example:
         >>> import torch, invgraph as ig
@@ -65,6 +65,8 @@ def corner(
         raise NumericsError("corner", given, "leave them out: samples[samples.isfinite().all(1)]")
     names = _names(names, size, "corner")
     known = torch.full((size,), torch.nan) if truth is None else _numbers("truth", truth, (size,))
+    if bool(known.isinf().any()):
+        raise NumericsError("corner", f"truth={known.tolist()}", "a true value that is not known is NaN, not infinite")
     if limits is None:
         places = [1 + round(share * (len(points) - 1)) for share in (0.001, 0.999)]
         low, high = (points.kthvalue(place, dim=0).values for place in places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def test_the_truth_is_in_the_picture_and_one_that_is_not_known_is_not_drawn() ->
     figure = corner(torch.randn(500, 2), truth=torch.tensor([10.0, torch.nan]))
     assert figure.axes[0].get_xlim()[1] == 10
     assert figure.axes[2].get_xlim()[1] < 5
+    with pytest.raises(ig.NumericsError, match="NaN, not infinite"):
+        corner(torch.randn(500, 2), truth=torch.tensor([math.inf, 0.0]))
     with pytest.raises(ig.ArgumentError, match=r"limits: list\n.*must be a tensor, or numbers"):
         corner(torch.randn(500, 2), limits=[None, (0, 1)])  # type: ignore[list-item]
 
