@@ -22,6 +22,7 @@ from invgraph.graph.schedule import Schedule, Step
 from invgraph.reversible.call_state import (
     Autocast,
     buffer_versions,
+    drop,
     frozen_statistics,
     frozen_versions,
     modes_of,
@@ -80,7 +81,8 @@ class ReversibleFunction(torch.autograd.Function):
         if changed is not None:
             advice = "a second run would give something else: call .eval() on it, or train the plain graph"
             raise GraphError("reversible", f"{changed}, whose buffers change at each call", advice)
-        if not all(a.allclose(b, 0, 0, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
+        drawn = again is not outputs and drop(call.parts)
+        if drawn or not all(a.allclose(b, 0, 0, equal_nan=True) for a, b in zip(outputs, again, strict=True)):
             advice = "dropout can't be repeated with the same mask: call .eval() on it, or train the graph itself"
             raise GraphError("reversible", "a node that draws random numbers", advice)
         ctx.call, ctx.anchors, ctx.versions = call, list(kept), frozen_versions(call.frozen)

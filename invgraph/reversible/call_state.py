@@ -49,6 +49,16 @@ def random_states(reference: Tensor) -> tuple[Tensor, ...]:
     return tuple(states)
 
 
+_DROPOUTS = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU
+)  # fmt: skip
+
+
+def drop(parts: Sequence[nn.Module]) -> bool:
+    """True if dropout is on: it may change no value yet, behind a last layer of zeros."""
+    return any(part.training and isinstance(part, _DROPOUTS) for part in parts)
+
+
 def part_with_changed_buffers(module: nn.Module, parts: Sequence[nn.Module], states: Mapping[int, int]) -> str | None:
     """Return the name of a part, other than batch norm, whose buffers a call has changed; None if there is none.
 

@@ -229,6 +229,9 @@ def test_dropout_is_refused_in_training_and_allowed_in_evaluation() -> None:
     with pytest.raises(ig.GraphError, match="dropout"):
         ig.reversible(graph)(x, c)
     agree(graph.eval(), False)
+    ig.init.identity(graph.train())
+    with pytest.raises(ig.GraphError, match="dropout"):  # although it changes no value yet
+        ig.reversible(graph)(x, c)
 
 
 def normed(channels_in: int, channels_out: int) -> nn.Module:

@@ -86,6 +86,8 @@ MUTANTS = (
            (REVERSIBLE, "-k", "cached_outside")),
     Mutant("a frozen parameter may change before the backward pass", "reversible/call_state.py",
            "if versions != frozen_versions(tensors):", "if False:", (REVERSIBLE, "-k", "frozen_parameter_changed")),
+    Mutant("dropout is allowed as long as it changes no value", "reversible/backward.py",
+           "drawn = again is not outputs and drop(call.parts)", "drawn = False", (REVERSIBLE, "-k", "dropout_is")),
     Mutant("random numbers of another thread are blamed on a node", "reversible/backward.py",
            "again = call.direction.run(call.graph, values, cs)[0]", "again = [y + 1 for y in outputs]",
            (REVERSIBLE, "-k", "another_thread")),
